@@ -1,0 +1,80 @@
+"""Shared test helpers: golden fixtures, the scripts as a user runs them, and run folders of debug size."""
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+GOLDEN_DIR = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parent / "golden"))
+
+
+def golden(name: str) -> Path:
+    """Path of a golden fixture in ``$GOLDEN_DIR`` (default ``tests/golden``)."""
+    return GOLDEN_DIR / name
+
+
+def start_script(script: str, *arguments: object) -> subprocess.Popen:
+    """Start a script of the repository on one thread, its output captured."""
+    return subprocess.Popen(
+        [sys.executable, ROOT / script, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run_script(script: str, *arguments: object) -> str:
+    """Run a script to its end, which must be a good one; returns what it printed."""
+    process = start_script(script, *arguments)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.fixture
+def refused(monkeypatch, capfd):
+    """Runs a script of the repository in this process on bad input; returns its one-line error."""
+
+    def run(script: str, *arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        printed = capfd.readouterr().err
+        errors = re.findall(r"^error: .*", printed, re.MULTILINE)
+        assert stop.value.code == 2 and len(errors) == 1 and printed.endswith(f"{errors[0]}\n"), printed
+        return errors[0]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory) -> Path:
+    """A prepared folder of procedural clips; every split holds at least one."""
+    out = tmp_path_factory.mktemp("prepared") / "data"
+    run_script("prepare_data.py", "synthetic", "--out", out, "--count", 60)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tokenizer_run(tmp_path_factory, data_folder) -> Path:
+    """A run folder of train_vq.py."""
+    out = tmp_path_factory.mktemp("tokenizer") / "run"
+    run_script("train_vq.py", "--config", "configs/vq/debug.yaml", "--precision", "float32",
+               "--data", data_folder, "--out", out)  # fmt: skip
+    return out
+
+
+@pytest.fixture(scope="session")
+def t2m_run(tmp_path_factory, data_folder, tokenizer_run) -> Path:
+    """A run folder of train_t2m.py: a whole text-to-motion model."""
+    out = tmp_path_factory.mktemp("t2m") / "run"
+    run_script("train_t2m.py", "--config", "configs/t2m/debug.yaml", "--precision", "float32",
+               "--data", data_folder, "--tokenizer", tokenizer_run, "--out", out)  # fmt: skip
+    return out

@@ -1,0 +1,241 @@
+"""The 272-dim motion features of MotionMillion / MotionStreamer: from body motion to features and back.
+
+One frame holds the root's step and turn, and the body as seen in its own heading frame, so that a motion looks the same
+wherever it stands and whichever way it faces. Layout (``LAYOUT``), for the pelvis p, heading angle theta (direction of
+the root's z axis on the ground) and H_t = Ry(-theta_t):
+
+    root_velocity      0:2    x and z of H_{t-1} (p_t - p_{t-1}), metres per frame           (frame 0: zero)
+    heading_change     2:8    6D of Ry(-(theta_t - theta_{t-1}))                              (frame 0: identity)
+    joint_positions    8:74   22 x 3, H_t (joint - (p_x, 0, p_z)), metres
+    joint_velocities  74:140  22 x 3, joint_positions_t - joint_positions_{t-1}, per frame    (frame 0: zero)
+    joint_rotations  140:272  22 x 6, local rotations in 6D; the root's is H_t R_root
+
+Source: the published description and numeric behaviour of the 272-dim representation (MotionStreamer, ICCV 2025;
+MotionMillion-Codes, ICCV 2025). All functions take NumPy arrays or torch tensors with any batch axes before T.
+"""
+
+import numpy as np
+import torch
+
+from utils.errors import InputError
+from utils.rotation import (
+    Array,
+    axis_angle_to_matrix,
+    matrix_to_axis_angle,
+    matrix_to_rotation_6d,
+    numpy_or_torch,
+    rotation_6d_to_matrix,
+    y_rotation,
+)
+from utils.skeleton import JOINT_INDEX, JOINTS, REST_OFFSETS, forward_kinematics
+
+FPS = 30
+FEATURES = 272
+LAYOUT = {
+    "root_velocity": slice(0, 2),
+    "heading_change": slice(2, 8),
+    "joint_positions": slice(8, 74),
+    "joint_velocities": slice(74, 140),
+    "joint_rotations": slice(140, 272),
+}
+ROOT = slice(0, 8)  # root_velocity and heading_change: what is integrated over time
+PELVIS_HEIGHT = LAYOUT["joint_positions"].start + 1
+SMPLX85 = {"axis_angle": slice(0, 66), "translation": slice(72, 75), "betas": slice(75, 85)}
+SMPLX85_WIDTH = 85
+
+
+def check_features(features: Array, source: str) -> None:
+    """Raise InputError unless ``features`` is (..., T, 272), T >= 1, and finite; ``source`` names it in the message."""
+    if features.ndim < 2 or features.shape[-1] != FEATURES:
+        raise InputError(
+            f"{source} has shape {tuple(features.shape)} where (frames, {FEATURES}) is needed; "
+            "convert the motion with prepare_data.py"
+        )
+    if features.shape[-2] == 0:
+        raise InputError(f"{source} holds no frames; leave it out or record it again")
+    if not bool((np.isfinite(features) if isinstance(features, np.ndarray) else torch.isfinite(features)).all()):
+        raise InputError(f"{source} holds NaN or infinite values; convert it again or leave it out")
+
+
+@numpy_or_torch
+def heading_angle(root_rotation: Array) -> Array:
+    """Angle theta of the root's z axis on the ground, in (-pi, pi], for ``(..., 3, 3)``; 0 is +z, pi/2 is +x."""
+    return torch.atan2(root_rotation[..., 0, 2], root_rotation[..., 2, 2])
+
+
+@numpy_or_torch
+def face_forward(rotations: Array, positions: Array) -> tuple[Array, Array]:
+    """Turn a whole clip about the world origin so that its first frame faces +z.
+
+    Args:
+        rotations: (..., T, 22, 3, 3) local rotations. positions: (..., T, 3), of the pelvis for example.
+
+    Returns:
+        Both, turned by Ry(-theta_0).
+    """
+    turn = y_rotation(-heading_angle(rotations[..., :1, 0, :, :]))  # (..., 1, 3, 3)
+    root = turn @ rotations[..., 0, :, :]
+    return torch.cat((root.unsqueeze(-3), rotations[..., 1:, :, :]), dim=-3), (turn @ positions[..., None])[..., 0]
+
+
+@numpy_or_torch
+def ground(joints: Array) -> Array:
+    """Move ``(..., T, 22, 3)`` so that frame 0's pelvis is over the origin and the clip's lowest joint at y = 0."""
+    lowest = joints[..., 1].amin(dim=(-2, -1))
+    shift = torch.stack((joints[..., 0, 0, 0], lowest, joints[..., 0, 0, 2]), dim=-1)
+    return joints - shift[..., None, None, :]
+
+
+@numpy_or_torch
+def encode(rotations: Array, joints: Array) -> Array:
+    """Body motion to features.
+
+    Args:
+        rotations: (..., T, 22, 3, 3) local rotations, the root's in the world frame (``face_forward`` first if the
+            clip's start heading matters: features do not hold it).
+        joints: (..., T, 22, 3) world joint positions in metres, grounded (``ground``).
+
+    Returns:
+        (..., T, 272) features; T is the number of frames given.
+    """
+    heading = heading_angle(rotations[..., 0, :, :])  # (..., T)
+    to_body = y_rotation(-heading)  # (..., T, 3, 3)
+    pelvis = joints[..., 0, :]
+    step = (to_body[..., :-1, :, :] @ (pelvis[..., 1:, :] - pelvis[..., :-1, :])[..., None])[..., (0, 2), 0]
+    turn = matrix_to_rotation_6d(y_rotation(-(heading[..., 1:] - heading[..., :-1])))
+
+    over_origin = joints - pelvis[..., None, :] * pelvis.new_tensor([1.0, 0.0, 1.0])
+    positions = (to_body[..., None, :, :] @ over_origin[..., None])[..., 0].flatten(-2)  # (..., T, 66)
+    velocities = positions[..., 1:, :] - positions[..., :-1, :]
+    root = to_body @ rotations[..., 0, :, :]
+    local = torch.cat((root.unsqueeze(-3), rotations[..., 1:, :, :]), dim=-3)
+
+    identity = turn.new_tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]).expand(*positions.shape[:-2], 1, 6)
+    return torch.cat(
+        (
+            torch.cat((torch.zeros_like(positions[..., :1, :2]), step), dim=-2),
+            torch.cat((identity, turn), dim=-2),
+            positions,
+            torch.cat((torch.zeros_like(positions[..., :1, :]), velocities), dim=-2),
+            matrix_to_rotation_6d(local).flatten(-2),
+        ),
+        dim=-1,
+    )
+
+
+@numpy_or_torch
+def recover_root(features: Array) -> tuple[Array, Array]:
+    """Integrate the root's steps and turns; the recovered clip starts at the origin, facing +z.
+
+    Returns:
+        heading (..., T, 3, 3), the rotation from the heading frame to the world; translation (..., T, 3), the pelvis.
+    """
+    to_body = _accumulate(rotation_6d_to_matrix(features[..., LAYOUT["heading_change"]]))
+    heading = to_body.transpose(-1, -2)
+    step = features[..., LAYOUT["root_velocity"]]
+    step = torch.stack((step[..., 0], torch.zeros_like(step[..., 0]), step[..., 1]), dim=-1)[
+        ..., None
+    ]  # (..., T, 3, 1)
+    step = torch.cat((step[..., :1, :, :], heading[..., :-1, :, :] @ step[..., 1:, :, :]), dim=-3)
+    translation = step[..., 0].cumsum(dim=-2)
+    height = features[..., PELVIS_HEIGHT]
+    return heading, torch.stack((translation[..., 0], height, translation[..., 2]), dim=-1)
+
+
+def _accumulate(changes: torch.Tensor) -> torch.Tensor:
+    """Running products S_t = D_t S_{t-1} of ``(..., T, 3, 3)`` by doubling: log2(T) batched products."""
+    total, shift = changes, 1
+    while shift < changes.shape[-3]:
+        total = torch.cat((total[..., :shift, :, :], total[..., shift:, :, :] @ total[..., :-shift, :, :]), dim=-3)
+        shift *= 2
+    return total
+
+
+@numpy_or_torch
+def local_rotations(features: Array) -> Array:
+    """Local rotations (..., T, 22, 3, 3) in the heading frame: the root's has the heading removed."""
+    stored = features[..., LAYOUT["joint_rotations"]]
+    return rotation_6d_to_matrix(stored.reshape(*stored.shape[:-1], JOINTS, 6))
+
+
+@numpy_or_torch
+def local_joints(features: Array) -> Array:
+    """Joint positions (..., T, 22, 3) in the heading frame, over the origin, from the position block."""
+    stored = features[..., LAYOUT["joint_positions"]]
+    return stored.reshape(*stored.shape[:-1], JOINTS, 3)
+
+
+@numpy_or_torch
+def local_joints_fk(features: Array, offsets: Array = REST_OFFSETS) -> Array:
+    """Joint positions (..., T, 22, 3) in the heading frame, over the origin, from the rotations."""
+    pelvis = local_joints(features)[..., 0, :] * features.new_tensor([0.0, 1.0, 0.0])
+    return forward_kinematics(local_rotations(features), pelvis, offsets)
+
+
+@numpy_or_torch
+def recover_rotations(features: Array) -> tuple[Array, Array]:
+    """Features to local rotations (..., T, 22, 3, 3), the root's in the world frame, and the pelvis (..., T, 3)."""
+    heading, pelvis = recover_root(features)
+    rotations = local_rotations(features)
+    root = heading @ rotations[..., 0, :, :]
+    return torch.cat((root.unsqueeze(-3), rotations[..., 1:, :, :]), dim=-3), pelvis
+
+
+@numpy_or_torch
+def recover_joints(features: Array) -> Array:
+    """Features to world joint positions (..., T, 22, 3) in metres, from the position block."""
+    heading, pelvis = recover_root(features)
+    world = (heading[..., None, :, :] @ local_joints(features)[..., None])[..., 0]
+    return world + (pelvis * pelvis.new_tensor([1.0, 0.0, 1.0]))[..., None, :]
+
+
+@numpy_or_torch
+def recover_joints_fk(features: Array, offsets: Array = REST_OFFSETS) -> Array:
+    """Features to world joint positions (..., T, 22, 3) in metres, from the rotations through forward kinematics."""
+    rotations, pelvis = recover_rotations(features)
+    return forward_kinematics(rotations, pelvis, offsets)
+
+
+@numpy_or_torch
+def features_to_smplx85(features: Array) -> Array:
+    """(..., T, 272) to (..., T, 85): 66 axis-angle, 6 zeros, 3 world position of the pelvis joint, 10 zeros (betas).
+
+    The translation is the grounded pelvis, not SMPL-X's ``transl``: subtract the body model's rest pelvis to drive it.
+    """
+    rotations, pelvis = recover_rotations(features)
+    smplx85 = features.new_zeros(*features.shape[:-1], SMPLX85_WIDTH)
+    smplx85[..., SMPLX85["axis_angle"]] = matrix_to_axis_angle(rotations).flatten(-2)
+    smplx85[..., SMPLX85["translation"]] = pelvis
+    return smplx85
+
+
+@numpy_or_torch
+def smplx85_to_motion(smplx85: Array) -> tuple[Array, Array]:
+    """(..., T, 85) to local rotations (..., T, 22, 3, 3) and translation (..., T, 3)."""
+    axis_angle = smplx85[..., SMPLX85["axis_angle"]]
+    rotations = axis_angle_to_matrix(axis_angle.reshape(*axis_angle.shape[:-1], JOINTS, 3))
+    return rotations, smplx85[..., SMPLX85["translation"]]
+
+
+@numpy_or_torch
+def features_from_motion(rotations: Array, pelvis: Array, offsets: Array = REST_OFFSETS) -> Array:
+    """Local rotations (..., T, 22, 3, 3) and pelvis (..., T, 3) to features: face +z, kinematics, ground, encode."""
+    rotations, pelvis = face_forward(rotations, pelvis)
+    return encode(rotations, ground(forward_kinematics(rotations, pelvis, offsets)))
+
+
+@numpy_or_torch
+def z_up_to_y_up(rotations: Array, positions: Array) -> tuple[Array, Array]:
+    """Turn a z-up capture, local rotations (..., 22, 3, 3) and positions (..., 3), to y up: (x, y, z) -> (x, z, -y)."""
+    turn = rotations.new_tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+    root = turn @ rotations[..., 0, :, :]
+    return torch.cat((root.unsqueeze(-3), rotations[..., 1:, :, :]), dim=-3), (turn @ positions[..., None])[..., 0]
+
+
+def foot_contacts(joints: np.ndarray) -> np.ndarray:
+    """(T, 22, 3) joints to (T - 1, 2) booleans, left and right foot still: under 1.5 mm a frame, median of 6."""
+    from scipy.ndimage import median_filter
+
+    feet = joints[:, (JOINT_INDEX["left_foot"], JOINT_INDEX["right_foot"])]
+    still = np.linalg.norm(np.diff(feet, axis=0), axis=-1) < 0.0015
+    return median_filter(still, size=(6, 1), mode="nearest")

@@ -1,0 +1,95 @@
+"""The skeleton: the first 22 joints of SMPL-X in SMPL-X order. Metres, y up; facing +z, the left side is toward +x."""
+
+import numpy as np
+import torch
+
+from utils.rotation import Array, numpy_or_torch
+
+# name, parent, rest offset from the parent in metres. The pelvis' offset is its place in the body model's own frame:
+# the mean neutral SMPL-X body (zero shape), as the mannequin-x package publishes it.
+_TABLE = (
+    ("pelvis", -1, (0.00312, -0.35141, 0.01204)),
+    ("left_hip", 0, (0.05819, -0.09276, -0.02600)),
+    ("right_hip", 0, (-0.06327, -0.10391, -0.02125)),
+    ("spine1", 0, (-0.00276, 0.10989, -0.02762)),
+    ("left_knee", 1, (0.05470, -0.37875, -0.00940)),
+    ("right_knee", 2, (-0.04421, -0.36238, -0.01682)),
+    ("spine2", 3, (0.00945, 0.13185, -0.00594)),
+    ("left_ankle", 4, (-0.04345, -0.40306, -0.03188)),
+    ("right_ankle", 5, (0.01542, -0.41073, -0.02019)),
+    ("spine3", 6, (-0.01133, 0.05224, 0.02845)),
+    ("left_foot", 7, (0.04726, -0.05800, 0.11822)),
+    ("right_foot", 8, (-0.03881, -0.05833, 0.11905)),
+    ("neck", 9, (-0.01216, 0.16517, -0.03162)),
+    ("left_collar", 9, (0.04636, 0.08494, -0.00722)),
+    ("right_collar", 9, (-0.04769, 0.08434, -0.01340)),
+    ("head", 12, (0.02478, 0.16045, 0.02074)),
+    ("left_shoulder", 13, (0.11924, 0.05773, -0.01546)),
+    ("right_shoulder", 14, (-0.10258, 0.05352, -0.01267)),
+    ("left_elbow", 16, (0.25412, -0.07215, -0.04246)),
+    ("right_elbow", 17, (-0.27115, -0.03649, -0.02647)),
+    ("left_wrist", 18, (0.25199, 0.02322, -0.00247)),
+    ("right_wrist", 19, (-0.24927, -0.00453, -0.01533)),
+)
+
+JOINT_NAMES = tuple(name for name, _, _ in _TABLE)
+PARENTS = tuple(parent for _, parent, _ in _TABLE)
+REST_OFFSETS = np.array([offset for _, _, offset in _TABLE], dtype=np.float32)  # (22, 3)
+JOINTS = len(_TABLE)
+JOINT_INDEX = {name: index for index, name in enumerate(JOINT_NAMES)}
+
+
+def _swap_side(name: str) -> str:
+    side, _, rest = name.partition("_")
+    return {"left": "right", "right": "left"}[side] + "_" + rest if side in ("left", "right") else name
+
+
+MIRROR = tuple(JOINT_INDEX[_swap_side(name)] for name in JOINT_NAMES)  # joint on the other side, (22,)
+
+
+def _chain(*names: str) -> tuple[int, ...]:
+    return tuple(JOINT_INDEX[name] for name in names)
+
+
+LIMBS = {
+    "spine": _chain("pelvis", "spine1", "spine2", "spine3", "neck", "head"),
+    "left_leg": _chain("pelvis", "left_hip", "left_knee", "left_ankle", "left_foot"),
+    "right_leg": _chain("pelvis", "right_hip", "right_knee", "right_ankle", "right_foot"),
+    "left_arm": _chain("spine3", "left_collar", "left_shoulder", "left_elbow", "left_wrist"),
+    "right_arm": _chain("spine3", "right_collar", "right_shoulder", "right_elbow", "right_wrist"),
+}
+
+
+@numpy_or_torch
+def forward_kinematics(rotations: Array, pelvis: Array, offsets: Array = REST_OFFSETS) -> Array:
+    """World joint positions from local rotations.
+
+    Args:
+        rotations: (..., 22, 3, 3) local rotations, the pelvis' in the world frame.
+        pelvis: (..., 3) world position of the pelvis joint in metres.
+        offsets: (22, 3) rest offsets from the parent joints; the pelvis' row is not used.
+
+    Returns:
+        (..., 22, 3) joint positions in metres.
+    """
+    offsets = torch.as_tensor(offsets, dtype=rotations.dtype, device=rotations.device)
+    world, joints = [rotations[..., 0, :, :]], [pelvis]
+    for joint in range(1, len(PARENTS)):
+        parent = PARENTS[joint]
+        joints.append(joints[parent] + world[parent] @ offsets[joint])
+        world.append(world[parent] @ rotations[..., joint, :, :])
+    return torch.stack(joints, dim=-2)
+
+
+@numpy_or_torch
+def mirror(rotations: Array, positions: Array) -> tuple[Array, Array]:
+    """Exchange left and right: reflect at the plane x = 0.
+
+    Args:
+        rotations: (..., 22, 3, 3) local rotations. positions: (..., 3) in the world, of the pelvis for example.
+
+    Returns:
+        Rotations and positions of the same shapes. Reflecting R at x = 0 is S R S with S = diag(-1, 1, 1).
+    """
+    sign = torch.tensor([-1.0, 1.0, 1.0], dtype=rotations.dtype, device=rotations.device)
+    return rotations[..., list(MIRROR), :, :] * sign[:, None] * sign, positions * sign
