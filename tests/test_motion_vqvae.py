@@ -1,0 +1,205 @@
+"""The tokenizer: parity with the reference's networks, exact padding, causality, streaming, losses, saving."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from models.fsq import FSQ
+from models.motion_vqvae import HumanVQVAE, VQVAEConfig
+from models.vq_loss import MotionLoss, MotionLossConfig
+from tests.conftest import GOLDEN_DIR
+from utils.errors import InputError
+
+TINY = {"levels": [5, 4, 3], "code_dim": 8, "width": 8, "depth": 2}
+REFERENCE = [  # the reference's tokenizers that need no wavelet patching
+    path.name.removesuffix("_ckpt.json")
+    for path in sorted(GOLDEN_DIR.glob("tokenizer*_ckpt.json"))
+    if json.loads(path.read_text())["patch_size"] == 1
+]
+
+
+def tokenizer(seed: int = 0, **changes) -> HumanVQVAE:
+    torch.manual_seed(seed)
+    return HumanVQVAE(VQVAEConfig(**(TINY | changes))).eval()
+
+
+def motion(batch: int, frames: int) -> torch.Tensor:
+    return torch.randn(batch, frames, 272, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+@torch.no_grad()
+def test_equals_the_reference(name):
+    """The reference's weights, taken over in order: both list the same layers in the same order."""
+    settings = json.loads((GOLDEN_DIR / f"{name}_ckpt.json").read_text())
+    config = VQVAEConfig(
+        levels=settings["levels"],
+        code_dim=settings["code_dim"],
+        width=settings["width"],
+        down_t=settings["down_t"],
+        depth=settings["depth"],
+        dilation_growth=settings["dilation_growth_rate"],
+        activation=settings["activation"],
+        norm="layer" if settings["norm"] == "LN" else "none",
+        causal=settings["causal"],
+    )
+    model = HumanVQVAE(config).eval()
+    theirs = torch.load(GOLDEN_DIR / f"{name}_ckpt.pth", weights_only=True)["net"]
+    for part, ours in (("encoder", model.encoder), ("decoder", model.decoder), ("quantizer", model.quantizer)):
+        values = [value for key, value in theirs.items() if f".{part}." in key and value.shape != (2,)]
+        ours.load_state_dict(dict(zip(ours.state_dict(), values, strict=True)))
+    io = {key: torch.from_numpy(value) for key, value in np.load(GOLDEN_DIR / f"{name}_io.npz").items()}
+
+    latent = model.encoder(io["motion"].transpose(1, 2), None)
+    torch.testing.assert_close(latent, io["encoder_out"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(model.encode(io["motion"]), io["indices"])
+    reconstruction, loss, perplexity, active, tokens = model(io["motion"])
+    torch.testing.assert_close(reconstruction, io["recon"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(tokens, io["indices"])
+    assert loss == io["loss"]
+    torch.testing.assert_close(perplexity, io["perplexity"], atol=1e-3, rtol=0, check_dtype=False)
+    torch.testing.assert_close(active, io["activate"], atol=1e-6, rtol=0, check_dtype=False)
+    torch.testing.assert_close(model.decode(io["indices"][:1]), io["decoded_0"], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("norm", ["none", "layer"])
+@pytest.mark.parametrize("down_t", [1, 2, 3])
+@torch.no_grad()
+def test_padding_changes_nothing(causal, norm, down_t):
+    model = tokenizer(causal=causal, norm=norm, down_t=down_t, activation="gelu")
+    lengths = torch.tensor([40, 17, 8, 31])
+    batch = motion(4, 40)
+    padded = batch.clone()
+    for row, length in enumerate(lengths):
+        padded[row, length:] = 1e3
+    tokens = model.encode(padded, lengths)
+    token_lengths = lengths // model.config.stride
+    decoded = model.decode(tokens, token_lengths)
+    reconstruction = model(padded, lengths)[0]
+    for row, length in enumerate(lengths):
+        alone = model.encode(batch[row : row + 1, :length])
+        count = alone.shape[1]
+        assert count == token_lengths[row]
+        torch.testing.assert_close(tokens[row, :count], alone[0])
+        frames = model.decode(alone)[0]
+        torch.testing.assert_close(decoded[row, : len(frames)], frames, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(reconstruction[row, : len(frames)], frames, atol=1e-5, rtol=1e-4)
+
+
+def test_causal_by_gradient():
+    model = tokenizer(causal=True)
+    stride = model.config.stride
+    frames = motion(1, 32).requires_grad_()
+    latent = model.encoder(frames.transpose(1, 2), None)  # (1, C, 8)
+    seen = torch.autograd.grad(latent[..., 3].sum(), frames)[0].abs().sum(-1)[0]
+    assert seen[: 4 * stride].any() and not seen[4 * stride :].any()
+    codes = torch.randn(1, model.config.code_dim, 8, requires_grad=True)
+    decoded = model.decoder(codes, None)
+    used = torch.autograd.grad(decoded[..., 4 * stride - 1].sum(), codes)[0].abs().sum(1)[0]
+    assert used[:4].any() and not used[4:].any()
+
+
+@pytest.mark.parametrize("chunks", [[1] * 12, [5, 1, 6], [12]])
+@torch.no_grad()
+def test_decoding_in_chunks_equals_decoding_at_once(chunks):
+    model = tokenizer(causal=True, norm="layer")
+    tokens = model.encode(motion(2, 48))
+    state, parts = None, []
+    for part in tokens.split(chunks, dim=1):
+        before = state
+        frames, state = model.decode_chunk(part, state)
+        parts.append(frames)
+        again, _ = model.decode_chunk(part, before)  # the state given in is not changed
+        torch.testing.assert_close(again, frames)
+    torch.testing.assert_close(torch.cat(parts, dim=1), model.decode(tokens), atol=1e-5, rtol=1e-4)
+
+
+def test_not_causal_cannot_stream():
+    with pytest.raises(InputError, match="causal"):
+        tokenizer(causal=False).decode_chunk(torch.zeros(1, 2, dtype=torch.long))
+
+
+@pytest.mark.parametrize("frames", [4, 5, 7, 9])
+def test_lengths_that_are_no_multiple_of_the_stride(frames):
+    model = tokenizer()
+    assert model.encode(motion(1, frames)).shape == (1, frames // 4)
+    assert model(motion(1, frames))[0].shape == (1, frames // 4 * 4, 272)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 272), (1, 8, 263), (8, 272)])
+def test_motion_that_cannot_be_encoded(shape):
+    with pytest.raises(InputError):
+        tokenizer().encode(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(("name", "value"), [("activation", "tanh"), ("norm", "batch"), ("width", 0), ("levels", [1])])
+def test_configurations_that_contradict_themselves(name, value):
+    with pytest.raises(InputError):
+        tokenizer(**{name: value})
+
+
+def test_saved_tokenizer_loads_alone_with_its_statistics(tmp_path):
+    model = tokenizer()
+    model.mean.copy_(torch.randn(272))
+    model.std.copy_(torch.rand(272) + 0.5)
+    model.save_pretrained(tmp_path / "vq")
+    loaded = HumanVQVAE.from_pretrained(tmp_path / "vq")
+    features = motion(1, 16)
+    torch.testing.assert_close(loaded.denormalize(loaded.normalize(features)), features)
+    torch.testing.assert_close(loaded.encode(loaded.normalize(features)), model.encode(model.normalize(features)))
+    assert loaded.config == model.config
+
+
+def test_damaged_checkpoints_are_refused(tmp_path):
+    model = tokenizer()
+    with pytest.raises(InputError, match="missing"):
+        HumanVQVAE.from_pretrained(tmp_path / "nothing")
+    model.save_pretrained(tmp_path / "half")
+    weights = tmp_path / "half" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match="damaged"):
+        HumanVQVAE.from_pretrained(tmp_path / "half")
+    model.save_pretrained(tmp_path / "other")
+    config = tmp_path / "other" / "config.json"
+    config.write_text(config.read_text().replace('"width": 8', '"width": 16'))
+    with pytest.raises(InputError, match="do not hold a HumanVQVAE"):
+        HumanVQVAE.from_pretrained(tmp_path / "other")
+
+
+@pytest.mark.parametrize("kind", ["l1", "l2", "smooth_l1"])
+def test_loss_is_zero_on_itself_and_sees_each_term(kind):
+    weights = {"root": 1.0, "velocity": 1.0, "acceleration": 1.0, "path": 1.0, "joints": 1.0}
+    loss = MotionLoss(MotionLossConfig(kind=kind, **weights))
+    from tests.test_motion272 import random_motion
+    from utils.motion272 import features_from_motion
+
+    target = torch.tensor(np.stack([features_from_motion(*random_motion(12, seed)) for seed in (0, 1)])).float()
+    mean, std, lengths = torch.zeros(272), torch.ones(272), torch.tensor([12, 7])
+    total, terms = loss(target, target, mean, std, lengths)
+    assert total < 1e-6 and set(terms) == {"features", *weights}
+    padded = target.clone()
+    padded[1, 7:] = 100.0
+    torch.testing.assert_close(loss(padded, target, mean, std, lengths)[0], total)
+    noisy = (target + 0.1 * torch.randn_like(target)).requires_grad_()
+    total, terms = loss(noisy, target, mean, std, lengths)
+    assert all(term > 0 for term in terms.values())
+    gradient = torch.autograd.grad(total, noisy)[0]
+    assert torch.isfinite(gradient).all() and not gradient[1, 8:].any()
+
+
+def test_a_few_steps_of_training_lower_the_error():
+    model = tokenizer().train()
+    target = motion(4, 32) * 0.1 + torch.linspace(-1, 1, 272)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    errors = []
+    for _ in range(30):
+        error = torch.nn.functional.l1_loss(model(target)[0], target)
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        errors.append(error.item())
+    assert errors[-1] < 0.6 * errors[0]
+    assert isinstance(model.quantizer, FSQ)
