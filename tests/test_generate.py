@@ -1,0 +1,338 @@
+"""Generation: the reference's greedy tokens, independence of the batch, sampling, guidance and limits."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from models.generate import Sampling, close_gaps, generate, pick, stream_tokens
+from models.llama import SIZES, LLaMAConfig, LLaMAHF
+from tests.conftest import golden
+from utils.errors import InputError
+
+GREEDY = Sampling(temperature=0)
+
+
+@pytest.fixture
+def model() -> LLaMAHF:
+    """A debug model with weights large enough for lively, text-dependent motions of different length."""
+    torch.manual_seed(0)
+    config = LLaMAConfig(
+        codebook_size=8,
+        text_dim=12,
+        text_encoder="fake",
+        text_length=10,
+        max_tokens=24,
+        text_dropout=0.1,
+        **SIZES["debug"],
+    )
+    model = LLaMAHF(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def random_text(model: LLaMAHF, lengths: list[int]) -> tuple[Tensor, Tensor]:
+    """Random features (B, L, D) and mask (B, L), right padded with NaN."""
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    text = torch.randn(*mask.shape, model.config.text_dim)
+    return text.masked_fill(~mask[:, :, None], torch.nan), mask
+
+
+@torch.no_grad()
+def slow_generate(model: LLaMAHF, text: Tensor, mask: Tensor, seed: int, sampling: Sampling) -> list[int]:
+    """One row by the book: no cache, no batch, guidance from two separate forwards."""
+    end_id, null = model.config.end_id, (torch.zeros(1, 1, model.config.text_dim), torch.ones(1, 1, dtype=torch.bool))
+    uniforms = torch.rand(model.config.max_tokens, generator=torch.Generator().manual_seed(seed))
+    tokens: list[int] = []
+    for uniform in uniforms:
+        so_far = torch.tensor([tokens], dtype=torch.long)
+        logits = model(text, mask, so_far)[:, -1]
+        if sampling.guidance != 1:
+            plain = model(*null, so_far)[:, -1]
+            logits = plain + sampling.guidance * (logits - plain)
+        if len(tokens) < sampling.min_tokens:
+            logits[:, end_id] = -math.inf
+        token = int(pick(logits, uniform[None], sampling))
+        if token == end_id:
+            break
+        tokens.append(token)
+    return tokens
+
+
+# --- the reference's fixtures
+
+
+def golden_cases() -> tuple[LLaMAHF, dict, list[str], int]:
+    sizes = json.loads(golden("llama_ckpt.json").read_text())
+    arrays = dict(np.load(golden("llama_io.npz")))
+    shared = {name: sizes[name] for name in ("n_layer", "n_head", "n_embd", "tie_weights")}
+    config = LLaMAConfig(
+        codebook_size=sizes["nb_code"],
+        text_dim=sizes["clip_dim"],
+        text_encoder="fixture",
+        text_length=sizes["block_size"],
+        max_tokens=sizes["block_size"],
+        **shared,
+    )
+    model = LLaMAHF(config).eval()
+    model.load_state_dict(torch.load(golden("llama_ckpt.pth"), weights_only=True)["trans"])
+    return model, arrays, sizes["greedy_cases"], sizes["sample_limit"]
+
+
+def test_golden_greedy_tokens_in_one_batch():
+    model, arrays, cases, limit = golden_cases()
+    texts = [torch.from_numpy(arrays[f"greedy_{case}_feat"]) for case in cases]
+    text = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
+    mask = torch.arange(text.shape[1]) < torch.tensor([len(row) for row in texts])[:, None]
+    motions = generate(model, text, mask, [0] * len(cases), Sampling(temperature=0, max_tokens=limit))
+    for case, row, motion in zip(cases, texts, motions, strict=True):
+        expected, step_logits = arrays[f"greedy_{case}_tokens"], arrays[f"greedy_{case}_step_logits"]
+        if step_logits[0].argmax() == model.config.end_id:
+            # An end at once is a placeholder token in the reference; here the likeliest motion token comes first.
+            assert motion[0] == step_logits[0, : model.config.end_id].argmax() and len(motion) >= 1
+            continue
+        # The reference makes one call beyond the limit only to see whether an end comes: the tokens are the same.
+        assert motion.tolist() == expected.tolist()
+        logits = model(row[None], mask.new_ones(1, len(row)), motion[None])[0, : len(step_logits)]
+        torch.testing.assert_close(logits, torch.from_numpy(step_logits), atol=1e-4, rtol=0)
+        ended = bool(arrays[f"greedy_{case}_ended"])
+        assert (int(logits[-1].argmax()) == model.config.end_id) == ended
+
+
+# --- independence
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(),
+        GREEDY,
+        Sampling(temperature=1.3, top_k=5, top_p=0.9, min_tokens=3),
+        Sampling(guidance=2.5),
+        Sampling(guidance=0.0),
+    ],
+)
+def test_batch_with_cache_equals_each_row_by_the_book(model, sampling):
+    lengths, seeds = [5, 1, 10, 7, 3, 10, 2, 8], list(range(8))
+    text, mask = random_text(model, lengths)
+    motions = generate(model, text, mask, seeds, sampling)
+    for row, (length, seed) in enumerate(zip(lengths, seeds, strict=True)):
+        alone = slow_generate(model, text[row : row + 1, :length], mask[row : row + 1, :length], seed, sampling)
+        assert motions[row].tolist() == alone
+    if sampling == Sampling():
+        assert len({len(motion) for motion in motions}) > 3, "rows must leave the batch at different steps"
+
+
+def test_order_and_company_change_nothing(model):
+    text, mask = random_text(model, [5, 1, 10, 7])
+    seeds = [11, 12, 13, 14]
+    motions = generate(model, text, mask, seeds, Sampling())
+    for order in ([3, 1, 0, 2], [2], [1, 3], [0, 0, 2]):
+        again = generate(model, text[order], mask[order], [seeds[row] for row in order], Sampling())
+        assert [motion.tolist() for motion in again] == [motions[row].tolist() for row in order]
+    others = generate(model, text, mask, [seed + 100 for seed in seeds], Sampling())
+    assert [motion.tolist() for motion in others] != [motion.tolist() for motion in motions]
+
+
+def test_one_rows_limits_do_not_change_its_neighbours(model):
+    text, mask = random_text(model, [5, 1, 10])
+    free = generate(model, text, mask, [1, 2, 3], Sampling())
+    mixed = generate(model, text, mask, [1, 2, 3], Sampling(), lengths=[None, 24, None])
+    assert torch.equal(mixed[0], free[0]) and torch.equal(mixed[2], free[2]) and len(mixed[1]) == 24
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_finished_rows_leave_the_batch(model, monkeypatch, guidance):
+    text, mask = random_text(model, [5, 1, 10, 7])
+    widths = []
+    step = model.step
+    monkeypatch.setattr(model, "step", lambda tokens, cache: (widths.append(len(tokens)), step(tokens, cache))[1])
+    generate(model, text, mask, [1, 2, 3, 4], Sampling(guidance=guidance), lengths=[2, 5, 3, 2])
+    copies = 1 if guidance == 1 else 2
+    assert widths == [copies * rows for rows in (4, 2, 1, 1)], "no step after a row's last token"
+
+
+@pytest.mark.parametrize("ended", [[1, 0, 0, 1, 0], [0, 0, 0, 1], [1, 1, 0, 0], [0, 1, 1, 1], [1, 0, 1, 0, 1, 0, 0]])
+def test_close_gaps_moves_no_more_than_it_must(ended):
+    ended = torch.tensor(ended).bool()
+    kept = close_gaps(ended)
+    assert sorted(kept.tolist()) == (~ended).nonzero()[:, 0].tolist()
+    assert (kept != torch.arange(len(kept))).sum() == ended[: len(kept)].sum()
+
+
+# --- lengths, ends, streaming
+
+
+def always_pick(model: LLaMAHF, first_id: int) -> LLaMAHF:
+    """Make ``first_id`` and what comes after it in the vocabulary by far the likeliest tokens at every step."""
+    model.transformer.ln_f.forward = torch.ones_like
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+        model.lm_head.weight[first_id:] = 10
+    return model
+
+
+@pytest.mark.parametrize(
+    ("sampling", "lengths", "expected"),
+    [
+        (Sampling(), None, [1, 1, 1]),
+        (GREEDY, None, [1, 1, 1]),
+        (Sampling(min_tokens=4), None, [4, 4, 4]),
+        (Sampling(min_tokens=4), [None, 2, 24], [4, 2, 24]),
+    ],
+)
+def test_end_is_forbidden_before_the_least_length(model, sampling, lengths, expected):
+    text, mask = random_text(model, [5, 1, 10])
+    motions = generate(always_pick(model, model.config.end_id), text, mask, [1, 2, 3], sampling, lengths)
+    assert [len(motion) for motion in motions] == expected
+
+
+@pytest.mark.parametrize("tie_weights", [False, True])
+def test_only_motion_ids_come_back(model, tie_weights):
+    model = LLaMAHF(dataclasses.replace(model.config, tie_weights=tie_weights, codebook_size=3)).eval()
+    always_pick(model, model.config.end_id)
+    motions = generate(model, *random_text(model, [5, 1]), [1, 2], Sampling(min_tokens=9))
+    assert [len(motion) for motion in motions] == [9, 9]
+    for motion in motions:
+        assert motion.dtype == torch.int64 and motion.ndim == 1 and motion.min() >= 0 and motion.max() < 3
+
+
+def test_a_motion_without_end_stops_at_the_limit(model):
+    with torch.no_grad():
+        always_pick(model, 0).lm_head.weight[model.config.end_id] = 0
+    text, mask = random_text(model, [5, 1])
+    for sampling, length in ((Sampling(), model.config.max_tokens), (Sampling(max_tokens=3), 3)):
+        assert [len(motion) for motion in generate(model, text, mask, [1, 2], sampling)] == [length] * 2
+
+
+def test_stream_yields_each_step_as_it_is_made(model):
+    text, mask = random_text(model, [5, 1, 10])
+    motions = generate(model, text, mask, [1, 2, 3], Sampling())
+    steps = list(stream_tokens(model, text, mask, [1, 2, 3], Sampling()))
+    assert len(steps) == max(len(motion) for motion in motions)
+    for row, motion in enumerate(motions):
+        end = [model.config.end_id] * (len(steps) - len(motion))
+        assert [int(tokens[row]) for tokens in steps] == motion.tolist() + end
+    first = next(stream_tokens(model, text, mask, [1, 2, 3], Sampling()))
+    assert first.equal(steps[0])
+
+
+def test_bfloat16_generates_reproducibly(model):
+    text, mask = random_text(model, [5, 1, 10])
+    model.bfloat16()
+    motions = generate(model, text, mask, [1, 2, 3], Sampling(top_p=0.9, guidance=2.0))
+    again = generate(model, text, mask, [1, 2, 3], Sampling(top_p=0.9, guidance=2.0))
+    assert all(torch.equal(*pair) for pair in zip(motions, again, strict=True))
+    assert all(1 <= len(motion) <= model.config.max_tokens for motion in motions)
+
+
+# --- picking a token
+
+GRID = 20_000
+
+
+def shares(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Share of an even grid of uniforms that picks each token: the sampled distribution (V,), exact to 1 / GRID."""
+    uniforms = (torch.arange(GRID) + 0.5) / GRID
+    return pick(logits.expand(GRID, -1), uniforms, sampling).bincount(minlength=len(logits)) / GRID
+
+
+LOGITS = torch.tensor([0.3, -1.0, 2.0, 1.2, -math.inf, 0.9])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 3.0])
+def test_temperature_scales_the_logits(temperature):
+    expected = (LOGITS / temperature).softmax(-1)
+    torch.testing.assert_close(shares(LOGITS, Sampling(temperature=temperature)), expected, atol=2e-4, rtol=0)
+
+
+def test_greedy_and_tiny_temperature_take_the_likeliest():
+    for sampling in (GREEDY, Sampling(temperature=1e-9), Sampling(top_k=1), Sampling(top_p=1e-6)):
+        assert shares(LOGITS, sampling).tolist() == [0, 0, 1, 0, 0, 0]
+
+
+def test_top_k_keeps_the_k_likeliest():
+    kept = torch.tensor([False, False, True, True, False, True])
+    expected = LOGITS.masked_fill(~kept, -math.inf).softmax(-1)
+    torch.testing.assert_close(shares(LOGITS, Sampling(top_k=3)), expected, atol=2e-4, rtol=0)
+    assert shares(LOGITS, Sampling(top_k=100)).equal(shares(LOGITS, Sampling()))
+
+
+def test_top_p_keeps_the_smallest_set_that_reaches_p():
+    probabilities = torch.tensor([0.15, 0.5, 0.05, 0.3])
+    for top_p, kept in ((0.4, [1]), (0.6, [1, 3]), (0.79, [1, 3]), (0.81, [0, 1, 3]), (0.96, [0, 1, 2, 3])):
+        expected = torch.zeros(4)
+        expected[kept] = probabilities[kept] / probabilities[kept].sum()
+        torch.testing.assert_close(shares(probabilities.log(), Sampling(top_p=top_p)), expected, atol=2e-4, rtol=0)
+
+
+def test_top_p_counts_inside_top_k():
+    probabilities = torch.tensor([0.4, 0.3, 0.2, 0.1])  # of the first three: 0.44, 0.33, 0.22
+    assert shares(probabilities.log(), Sampling(top_k=3, top_p=0.75)).gt(0).tolist() == [True, True, False, False]
+
+
+def test_extreme_uniforms_never_pick_an_impossible_token():
+    logits = torch.tensor([-math.inf, 0.0, -math.inf, 0.5, -math.inf]).expand(2, -1)
+    uniforms = torch.tensor([0.0, 1.0 - 2.0**-24])
+    assert pick(logits, uniforms, Sampling()).tolist() == [1, 3]
+    assert pick(logits, torch.ones(2), Sampling(top_k=2, top_p=0.99)).tolist() == [3, 3]
+
+
+# --- faults
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": -0.1}, "temperature is -0.1"),
+        ({"temperature": math.nan}, "temperature is nan"),
+        ({"top_k": -1}, "top_k is -1"),
+        ({"top_p": 0.0}, "top_p is 0.0"),
+        ({"top_p": 1.1}, "top_p is 1.1"),
+        ({"guidance": math.inf}, "guidance is inf"),
+        ({"min_tokens": 0}, "min_tokens is 0"),
+        ({"min_tokens": 5, "max_tokens": 4}, "max_tokens is 4, below min_tokens"),
+    ],
+)
+def test_senseless_sampling_is_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        Sampling(**settings)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "changes", "message"),
+    [
+        (Sampling(max_tokens=25), {}, "25 tokens are asked for but the model makes at most 24"),
+        (Sampling(min_tokens=25), {}, "25 tokens are asked for but the model makes at most 24"),
+        (Sampling(), {"lengths": [3, 25]}, "a length of 25"),
+        (Sampling(), {"lengths": [3, 0]}, "a length of 0"),
+        (Sampling(), {"lengths": [3]}, "1 lengths for 2 rows"),
+        (Sampling(), {"seeds": [1]}, "1 seeds for 2 rows"),
+        (Sampling(), {"seeds": [1, -5]}, "seed is -5"),
+        (Sampling(), {"text_mask": torch.tensor([[True, True], [False, False]])}, "row 1 of the text has no features"),
+        (Sampling(), {"text_mask": torch.ones(2, 3, dtype=torch.bool)}, "its mask"),
+        (Sampling(), {"text": torch.full((2, 2, 12), torch.nan)}, "not finite"),
+        (Sampling(), {"text": torch.zeros(2, 2, 5)}, "5 wide but the model takes 12"),
+    ],
+)
+def test_unfitting_requests_are_refused(model, sampling, changes, message):
+    request = {"text": torch.zeros(2, 2, 12), "text_mask": torch.ones(2, 2, dtype=torch.bool), "seeds": [1, 2]}
+    with pytest.raises(InputError, match=message):
+        generate(model, sampling=sampling, **{**request, **changes})
+
+
+def test_models_that_cannot_generate_are_refused(model):
+    text, mask = random_text(model, [5, 1])
+    model.config.text_dropout = 0.0
+    with pytest.raises(InputError, match="trained without text dropout"):
+        generate(model, text, mask, [1, 2], Sampling(guidance=2.0))
+    with pytest.raises(RuntimeError, match="eval"):
+        generate(model.train(), text, mask, [1, 2], Sampling())
+    torch.nn.init.constant_(model.lm_head.weight, torch.nan)
+    with pytest.raises(InputError, match="weights are damaged"):
+        generate(model.eval(), text, mask, [1, 2], Sampling())

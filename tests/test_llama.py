@@ -1,0 +1,367 @@
+"""LLaMAHF: equal to the reference's fixtures, to itself in any batch, and to itself with a KV cache."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from models.llama import SIZES, LLaMAConfig, LLaMAHF, drop_text, null_text
+from tests.conftest import golden
+from utils.errors import InputError
+
+
+def small_config(**changes) -> LLaMAConfig:
+    settings = {"codebook_size": 30, "text_dim": 12, "text_encoder": "fake", "text_length": 10, "max_tokens": 20}
+    return LLaMAConfig(**{**settings, **SIZES["debug"], **changes})
+
+
+@pytest.fixture
+def model() -> LLaMAHF:
+    """A debug model with weights large enough that every input matters."""
+    torch.manual_seed(0)
+    model = LLaMAHF(small_config()).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def random_batch(config: LLaMAConfig, text_lengths: list[int], tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Random text (B, L, D), right padded with random numbers; its mask (B, L); tokens (B, N)."""
+    lengths = torch.tensor(text_lengths)
+    text = torch.randn(len(lengths), int(lengths.max()), config.text_dim)
+    mask = torch.arange(text.shape[1]) < lengths[:, None]
+    return text, mask, torch.randint(config.codebook_size, (len(lengths), tokens))
+
+
+# --- the reference's fixtures
+
+
+class Golden:
+    """Fixture model and arrays, and the training batch in the form that ``forward`` takes."""
+
+    def __init__(self) -> None:
+        sizes = json.loads(golden("llama_ckpt.json").read_text())
+        self.io = {name: torch.from_numpy(array) for name, array in np.load(golden("llama_io.npz")).items()}
+        self.state = torch.load(golden("llama_ckpt.pth"), weights_only=True)["trans"]
+        self.block_size, self.sizes = sizes["block_size"], sizes
+        shared = {name: sizes[name] for name in ("n_layer", "n_head", "n_embd", "tie_weights")}
+        config = LLaMAConfig(
+            codebook_size=sizes["nb_code"],
+            text_dim=sizes["clip_dim"],
+            text_encoder="fixture",
+            text_length=self.block_size,
+            max_tokens=self.block_size,
+            **shared,
+        )
+        self.model = LLaMAHF(config).eval()
+        self.model.load_state_dict(self.state)
+        self.text, self.mask = self.io["text_feat"], self.io["text_mask"].bool()
+        self.text_lengths = self.io["text_lens"].tolist()
+
+    def tokens(self, end: bool) -> Tensor:
+        """Motion tokens (B, N), each row's from column 0; ``end``: with all ids behind them, else motion ids only."""
+        pad = self.model.config.pad_id
+        counts = [
+            self.block_size - text if end else int(motion)
+            for text, motion in zip(self.text_lengths, self.io["motion_lens"], strict=True)
+        ]
+        tokens = torch.full((len(counts), max(counts)), pad)
+        for row, (start, count) in enumerate(zip(self.text_lengths, counts, strict=True)):
+            tokens[row, :count] = self.io["ids"][row, start : start + count]
+        return tokens
+
+
+@pytest.fixture(scope="module")
+def reference() -> Golden:
+    return Golden()
+
+
+def test_golden_sizes_and_names(reference):
+    config, sizes = reference.model.config, reference.sizes
+    assert (config.end_id, config.pad_id, config.vocab_size) == (sizes["end_id"], sizes["pad_id"], sizes["vocab_size"])
+    assert config.mlp_hidden == sizes["mlp_hidden"] and reference.model.lm_head.out_features == sizes["lm_head_out"]
+    assert list(reference.model.state_dict()) == list(reference.state)
+
+
+def test_golden_logits_at_text_and_motion_positions(reference):
+    tokens = reference.tokens(end=True)
+    with torch.no_grad():
+        logits = reference.model.lm_head(reference.model.hidden(reference.text, reference.mask, tokens))
+        predictions = reference.model(reference.text, reference.mask, tokens)
+    width = reference.text.shape[1]
+    for row, length in enumerate(reference.text_lengths):
+        expected = reference.io["logits"][row]  # (block_size, V)
+        ours = logits[row, width - length :][: reference.block_size]
+        torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
+        ours = predictions[row, : reference.block_size - length + 1]
+        torch.testing.assert_close(ours, expected[length - 1 :], atol=1e-4, rtol=0)
+
+
+def test_golden_loss_and_gradients(reference):
+    model = reference.model
+    loss = model.loss(reference.text, reference.mask, reference.tokens(end=False))
+    weights = (model.llama_proj.weight, model.lm_head.weight, model.transformer.wte.weight)
+    projection, head, embedding = torch.autograd.grad(loss, weights)
+    torch.testing.assert_close(loss, reference.io["train_loss"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(projection, reference.io["grad_llama_proj_weight"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(head.abs().mean(), reference.io["grad_lm_head_absmean"], atol=1e-6, rtol=1e-3)
+    torch.testing.assert_close(embedding.abs().mean(), reference.io["grad_wte_absmean"], atol=1e-6, rtol=1e-3)
+
+
+def released_models() -> dict[str, dict]:
+    every = json.loads(golden("state_dict_keys.json").read_text())
+    return {name: entry for name, entry in every.items() if name.startswith("LLaMAHF")}
+
+
+@pytest.mark.parametrize("name", released_models())
+def test_released_models_fit(name):
+    entry = released_models()[name]
+    sizes = entry["config"]
+    size = name.removeprefix("LLaMAHF_")
+    assert SIZES[size] == {key: sizes[key] for key in ("n_layer", "n_head", "n_embd")}
+    text_length = sizes["block_size"] // 2
+    config = small_config(
+        codebook_size=sizes["nb_code"],
+        text_dim=sizes["clip_dim"],
+        tie_weights=sizes["tie_weights"],
+        text_length=text_length,
+        max_tokens=sizes["block_size"] - text_length,
+        **SIZES[size],
+    )
+    assert (config.block_size, config.vocab_size) == (sizes["block_size"], sizes["vocab_size"])
+    with torch.device("meta"):
+        model = LLaMAHF(config)
+    assert [[key, list(value.shape)] for key, value in model.state_dict().items()] == [row[:2] for row in entry["keys"]]
+    assert sum(parameter.numel() for parameter in model.parameters()) == entry["n_params"]
+
+
+# --- batches, padding, causality
+
+
+def test_row_in_a_batch_equals_the_row_alone(model):
+    lengths = [5, 1, 10, 7]
+    text, mask, tokens = random_batch(model.config, lengths, tokens=13)
+    batched = model(text, mask, tokens)
+    for row, length in enumerate(lengths):
+        alone = model(text[row : row + 1, :length], mask[row : row + 1, :length], tokens[row : row + 1])
+        torch.testing.assert_close(batched[row : row + 1], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_left_padded_text_equals_right_padded_text(model):
+    text, mask, tokens = random_batch(model.config, [4, 6], tokens=3)
+    left = torch.stack([row.roll(6 - n, dims=0) for row, n in zip(text, [4, 6], strict=True)])
+    torch.testing.assert_close(model(left, mask.flip(1), tokens), model(text, mask, tokens))
+
+
+def test_text_padding_is_never_looked_at(model):
+    text, mask, tokens = random_batch(model.config, [3, 8], tokens=4)
+    poisoned = text.masked_fill(~mask[:, :, None], torch.nan).requires_grad_()
+    logits = model(poisoned, mask, tokens)
+    torch.testing.assert_close(logits, model(text, mask, tokens), atol=0, rtol=0)
+    logits.square().sum().backward()
+    assert poisoned.grad[~mask].eq(0).all() and poisoned.grad[mask].ne(0).any(dim=-1).all()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_token_padding_is_causally_harmless(model):
+    text, mask, tokens = random_batch(model.config, [3, 8], tokens=9)
+    padded = tokens.clone()
+    padded[0, 5:] = model.config.pad_id
+    torch.testing.assert_close(model(text, mask, padded)[0, :6], model(text, mask, tokens)[0, :6], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        model(text, mask, padded)[:1, :6], model(text[:1], mask[:1], tokens[:1, :5]), atol=1e-5, rtol=1e-5
+    )
+
+
+def influences(model: LLaMAHF, text: Tensor, mask: Tensor, tokens: Tensor, column: int) -> tuple[Tensor, Tensor]:
+    """Whether the state of ``column`` depends on each text feature (L,) and on each motion token (N,) of one row."""
+    text = text.clone().requires_grad_()
+    embedded = []
+    hook = model.transformer.wte.register_forward_hook(lambda _module, _inputs, output: embedded.append(output))
+    state = model.hidden(text, mask, tokens)[0, column]
+    hook.remove()
+    from_text, from_tokens = torch.autograd.grad(state.square().sum(), (text, embedded[0]))
+    return from_text[0].ne(0).any(dim=-1), from_tokens[0].ne(0).any(dim=-1)
+
+
+def test_tokens_are_causal_and_text_is_bidirectional(model):
+    text, mask, tokens = random_batch(model.config, [6], tokens=8)
+    for column in range(6 + 8):
+        from_text, from_tokens = influences(model, text, mask, tokens, column)
+        assert from_text.all(), "every position sees the whole text"
+        assert from_tokens.tolist() == [6 + token <= column for token in range(8)]
+
+
+def test_positions_matter_and_have_no_gap(model):
+    text, mask, tokens = random_batch(model.config, [6], tokens=8)
+    swapped = text[:, [1, 0, 2, 3, 4, 5]]
+    assert not torch.allclose(model(swapped, mask, tokens), model(text, mask, tokens), atol=1e-3)
+    _, positions, attend = model._embed(*random_batch(model.config, [2, 5], tokens=3))
+    assert attend.any(dim=-1).all(), "padding, too, sees something: no softmax over nothing on any device"
+    assert positions.tolist() == [[0, 0, 0, 0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5, 6, 7]]
+
+
+# --- KV cache
+
+
+def cached_logits(model: LLaMAHF, text: Tensor, mask: Tensor, tokens: Tensor, poison: float = 0.0) -> Tensor:
+    """What ``forward`` gives, computed token by token through a cache whose unused columns hold ``poison``."""
+    cache = model.new_cache(len(text), text.shape[1] + tokens.shape[1])
+    cache.keys.fill_(poison)
+    cache.values.fill_(poison)
+    logits = [model.prefill(text, mask, cache)]
+    logits += [model.step(column, cache) for column in tokens.T]
+    return torch.stack(logits, dim=1)
+
+
+@torch.no_grad()
+def test_cached_logits_equal_uncached(model):
+    batch = random_batch(model.config, [5, 1, 10, 7], tokens=20)
+    expected = model(*batch)
+    torch.testing.assert_close(cached_logits(model, *batch), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(cached_logits(model, *batch, poison=torch.nan), expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_cache_select_moves_rows_in_place(model):
+    text, mask, tokens = random_batch(model.config, [5, 1, 10, 7], tokens=12)
+    cache = model.new_cache(4, 10 + 12)
+    storage = cache.keys.data_ptr()
+    model.prefill(text, mask, cache)
+    for column in tokens[:, :6].T:
+        model.step(column, cache)
+    rows = torch.tensor([3, 1])  # rows 0 and 2 leave
+    cache.select(rows)
+    for column in tokens[rows, 6:].T:
+        logits = model.step(column, cache)
+    torch.testing.assert_close(logits, model(text, mask, tokens)[rows, -1], atol=1e-5, rtol=1e-5)
+    assert cache.keys.data_ptr() == storage and cache.keys.shape[1] == 2
+
+
+@torch.no_grad()
+def test_cache_can_be_used_again(model):
+    first = random_batch(model.config, [5, 1], tokens=4)
+    second = random_batch(model.config, [2, 3], tokens=4)
+    cache = model.new_cache(2, 24)
+    model.prefill(*first[:2], cache)
+    model.step(first[2][:, 0], cache)
+    logits = model.prefill(*second[:2], cache)
+    torch.testing.assert_close(logits, model(*second)[:, 0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.step(second[2][:, 0], cache), model(*second)[:, 1], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_bfloat16_stays_near_float32(model):
+    batch = random_batch(model.config, [5, 10], tokens=20)
+    expected = model(*batch)
+    model.bfloat16()
+    for logits in (model(*batch), cached_logits(model, *batch)):
+        assert logits.dtype == torch.bfloat16
+        assert (logits.float() - expected).norm() < 0.05 * expected.norm()
+
+
+# --- training
+
+
+def test_targets_put_end_after_each_rows_last_token():
+    config = small_config()
+    pad, end = config.pad_id, config.end_id
+    targets = LLaMAHF(config).next_tokens(torch.tensor([[3, 4, 5], [6, pad, pad], [pad, pad, pad]]))
+    assert targets.tolist() == [[3, 4, 5, end], [6, end, pad, pad], [end, pad, pad, pad]]
+
+
+def test_loss_equals_cross_entropy_of_all_logits_without_pads(model):
+    text, mask, tokens = random_batch(model.config, [3, 8], tokens=9)
+    tokens[0, 5:] = model.config.pad_id
+    targets = model.next_tokens(tokens)
+    logits = model(text, mask, tokens).flatten(0, 1)
+    expected = torch.nn.functional.cross_entropy(logits, targets.flatten(), ignore_index=model.config.pad_id)
+    torch.testing.assert_close(model.loss(text, mask, tokens), expected)
+
+
+def test_loss_falls_under_training_with_dropout():
+    torch.manual_seed(0)
+    model = LLaMAHF(small_config(dropout=0.1))
+    batch = random_batch(model.config, [3, 8, 5, 1], tokens=9)
+    assert abs(model.loss(*batch).item() - np.log(model.config.vocab_size - 1)) < 0.2, "new weights know nothing"
+    assert model.loss(*batch) != model.loss(*batch), "dropout is on"
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = model.loss(*batch)
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.5
+    assert model.eval().loss(*batch) == model.loss(*batch)
+
+
+def test_text_dropout_replaces_whole_rows_by_the_null_text(model):
+    text, mask, tokens = random_batch(model.config, [4] * 200, tokens=2)
+    generator = torch.Generator().manual_seed(1)
+    dropped_text, dropped_mask = drop_text(text, mask, 0.25, generator)
+    dropped = dropped_mask.sum(dim=1) == 1
+    assert 30 <= int(dropped.sum()) <= 70
+    torch.testing.assert_close(dropped_text[~dropped], text[~dropped])
+    assert (dropped_mask[~dropped] == mask[~dropped]).all() and dropped_text[dropped].eq(0).all()
+    row = int(dropped.int().argmax())
+    alone = model(torch.zeros(1, 1, model.config.text_dim), torch.ones(1, 1, dtype=torch.bool), tokens[row : row + 1])
+    torch.testing.assert_close(model(dropped_text, dropped_mask, tokens)[row], alone[0], atol=1e-5, rtol=1e-5)
+
+    assert drop_text(text, mask, 0.0)[1].equal(mask)
+    everything = drop_text(text, mask, 1.0)
+    assert all(torch.equal(*pair) for pair in zip(everything, null_text(text), strict=True))
+
+
+def test_null_text_learns_the_bias_only(model):
+    text, mask = null_text(torch.randn(2, 5, model.config.text_dim))
+    model.loss(text, mask, torch.zeros(2, 3, dtype=torch.long)).backward()
+    assert model.llama_proj.weight.grad.eq(0).all() and model.llama_proj.bias.grad.ne(0).any()
+
+
+# --- checkpoints and faults
+
+
+@pytest.mark.parametrize("tie_weights", [False, True])
+def test_save_and_load(tmp_path, tie_weights):
+    model = LLaMAHF(small_config(tie_weights=tie_weights, text_dropout=0.1)).eval()
+    assert model.lm_head.out_features == model.config.vocab_size - (not tie_weights)
+    model.save_pretrained(tmp_path / "model")
+    loaded = LLaMAHF.from_pretrained(tmp_path / "model")
+    assert loaded.config == model.config and not loaded.training
+    assert (loaded.lm_head.weight is loaded.transformer.wte.weight) == tie_weights
+    batch = random_batch(model.config, [3, 8], tokens=4)
+    torch.testing.assert_close(loaded(*batch), model(*batch), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_size_makes_a_valid_config(size):
+    config = small_config(**SIZES[size])
+    assert config.mlp_hidden % 256 == 0 and 0 <= config.mlp_hidden - 8 * config.n_embd // 3 < 256
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"codebook_size": 0}, "codebook_size is 0"),
+        ({"n_layer": -1}, "n_layer is -1"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"text_dropout": -0.1}, "text_dropout is -0.1"),
+        ({"n_embd": 33}, "n_embd is 33"),
+        ({"n_embd": 30, "n_head": 2}, "even width"),
+    ],
+)
+def test_contradictory_config_is_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        small_config(**changes)
+
+
+def test_unfitting_input_is_refused(model):
+    text, mask, tokens = random_batch(model.config, [4], tokens=2)
+    with pytest.raises(InputError, match="5 wide but the model takes 12"):
+        model(text[:, :, :5], mask, tokens)
+    with pytest.raises(InputError, match="11 text features but the model takes at most 10"):
+        model(*random_batch(model.config, [11], tokens=2))
+    with pytest.raises(InputError, match="21 motion tokens but the model takes at most 20"):
+        model(*random_batch(model.config, [4], tokens=21))
