@@ -1,0 +1,414 @@
+"""The two trainings as a user runs them, at debug size, and what they share: run folders, resuming, refusals."""
+
+import itertools
+import json
+import shutil
+import signal
+import time
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader
+
+import train_t2m
+import train_vq
+from dataset.motion_folder import MotionFolder
+from dataset.windows import WindowDataset
+from models.llama import LLaMAHF
+from models.motion_vqvae import HumanVQVAE, VQVAEConfig
+from models.vq_loss import MotionLoss
+from tests.conftest import ROOT, run_script, start_script
+from utils import checkpoint
+from utils.checkpoint import CONFIG, WEIGHTS, fingerprint, load_state, save_model, save_state
+from utils.config import parse_options
+from utils.errors import InputError
+from utils.training import Ema, EndlessBatches, Training, TrainingOptions, adamw, choose_device, warmup_cosine
+
+VQ = ("--config", ROOT / "configs" / "vq" / "debug.yaml", "--precision", "float32")
+T2M = ("--config", ROOT / "configs" / "t2m" / "debug.yaml", "--precision", "float32")
+
+
+def scalars(run):
+    """TensorBoard's scalars of a run: tag -> values in order of steps."""
+    board = EventAccumulator(str(run / "tensorboard")).Reload()
+    return {tag: [event.value for event in board.Scalars(tag)] for tag in board.Tags()["scalars"]}
+
+
+# --- What a training leaves
+
+
+def test_tokenizer_run_folder_is_a_tokenizer(tokenizer_run, data_folder):
+    files = {path.name for path in tokenizer_run.iterdir()}
+    assert files == {CONFIG, WEIGHTS, "train.yaml", "state.pt", "tensorboard"}
+    model = HumanVQVAE.from_pretrained(tokenizer_run)
+    assert model.codebook_size == np.prod(model.config.levels) and not model.training
+    for statistic, values in zip((model.mean, model.std), MotionFolder(data_folder).mean_std(), strict=True):
+        np.testing.assert_array_equal(statistic, values)
+
+
+def test_generator_run_folder_is_a_whole_text_to_motion_model(t2m_run, tokenizer_run):
+    files = {path.name for path in t2m_run.iterdir()}
+    assert files == {CONFIG, WEIGHTS, "train.yaml", "state.pt", "tensorboard", "tokenizer"}
+    assert {path.name for path in (t2m_run / "tokenizer").iterdir()} == {CONFIG, WEIGHTS}
+    assert fingerprint(t2m_run / "tokenizer") == fingerprint(tokenizer_run)
+    generator, tokenizer = LLaMAHF.from_pretrained(t2m_run), HumanVQVAE.from_pretrained(t2m_run / "tokenizer")
+    assert generator.config.codebook_size == tokenizer.codebook_size
+
+
+@pytest.mark.parametrize("script", [train_vq, train_t2m])
+def test_train_yaml_holds_every_option_of_the_run(request, script):
+    run = request.getfixturevalue("tokenizer_run" if script is train_vq else "t2m_run")
+    debug = VQ if script is train_vq else T2M
+    options, _ = parse_options(script.Options, "", ["--config", str(run / "train.yaml")])
+    tokenizer = [] if script is train_vq else ["--tokenizer", str(options.tokenizer)]
+    places = ["--data", str(options.data), "--out", str(run), *tokenizer]
+    assert asdict(options) == asdict(parse_options(script.Options, "", [*map(str, debug), *places])[0])
+
+
+def training_loss(run, data_folder, untrained=False):
+    """Mean loss of a tokenizer over the first training windows."""
+    options, _ = parse_options(train_vq.Options, "", ["--config", str(run / "train.yaml")])
+    model = HumanVQVAE.from_pretrained(run)
+    if untrained:
+        torch.manual_seed(0)
+        fresh = HumanVQVAE(model.config)
+        model.load_state_dict(fresh.state_dict() | {"mean": model.mean, "std": model.std})
+    features, lengths = next(iter(DataLoader(WindowDataset(MotionFolder(data_folder), "train", options.window), 64)))
+    motion = model.normalize(features)
+    with torch.no_grad():
+        reconstruction = model(motion, lengths)[0]
+        return MotionLoss(options.loss)(reconstruction, motion, model.mean, model.std, lengths)[0].item()
+
+
+def test_losses_fall_and_are_logged(tokenizer_run, t2m_run, data_folder):
+    tokenizer, generator = scalars(tokenizer_run), scalars(t2m_run)
+    for logged, tag in ((tokenizer, "validation/local_mm"), (generator, "validation/loss")):
+        assert len(logged[tag]) == 2 and np.isfinite(sum(logged.values(), [])).all()
+    assert generator["validation/loss"][1] < generator["validation/loss"][0] < np.log(1002)  # of 1000 codes and end
+    assert training_loss(tokenizer_run, data_folder) < 0.95 * training_loss(tokenizer_run, data_folder, untrained=True)
+    assert {"learning_rate", "gradient_norm", "codebook/active", "frames_per_second"} <= set(tokenizer)
+    assert {"learning_rate", "gradient_norm", "loss/total", "tokens_per_second"} <= set(generator)
+
+
+# --- Resuming
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "script, debug, every", [("train_vq.py", VQ, 12), ("train_t2m.py", T2M, 3)], ids=["tokenizer", "generator"]
+)
+def test_a_killed_run_resumed_gives_the_weights_of_an_uninterrupted_one(
+    request, data_folder, tokenizer_run, tmp_path, script, debug, every
+):
+    whole = tokenizer_run if script == "train_vq.py" else request.getfixturevalue("t2m_run")
+    steps = load_state(whole / "state.pt")["step"]
+    tokenizer = () if script == "train_vq.py" else ("--tokenizer", tokenizer_run)
+    command = (script, *debug, "--data", data_folder, *tokenizer, "--out", tmp_path, "--validate_every", every)
+
+    process = start_script(*command)
+    while not (tmp_path / "state.pt").exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    killed_at = load_state(tmp_path / "state.pt")["step"]
+    assert 0 < killed_at < steps
+    assert f"steps {killed_at} to {steps}" in run_script(*command, "--resume", "true")
+
+    expected, resumed = load_file(whole / WEIGHTS), load_file(tmp_path / WEIGHTS)
+    assert expected.keys() == resumed.keys()
+    for name in expected:
+        assert torch.equal(expected[name], resumed[name]), name
+    expected, resumed = load_state(whole / "state.pt"), load_state(tmp_path / "state.pt")
+    assert all(torch.equal(expected["model"][name], resumed["model"][name]) for name in expected["model"])
+
+
+# --- Bad input, by command line
+
+
+@pytest.fixture
+def damaged_folder(data_folder, tmp_path):
+    """A copy of the data folder to be damaged, and the file of its first training clip."""
+    copy = tmp_path / "data"
+    shutil.copytree(data_folder, copy, ignore=shutil.ignore_patterns("tokens"))
+    return copy, MotionFolder(copy).motion_file(MotionFolder(copy).ids("train")[0])
+
+
+LATE_NAN = np.where(np.arange(64)[:, None] < 9, 0, np.full(272, np.nan)).astype(np.float32)  # is found in training
+FAULTS = {
+    "half-written": (lambda file: file.write_bytes(file.read_bytes()[:3000]), "cannot be read as a NumPy array"),
+    "NaN": (lambda file: np.save(file, LATE_NAN), "holds NaN or infinite values"),
+    "width": (lambda file: np.save(file, np.zeros((64, 263), np.float32)), "where (frames, 272) is needed"),
+    "no frames": (lambda file: np.save(file, np.zeros((0, 272), np.float32)), "holds no frames"),
+    "missing": (lambda file: file.unlink(), "names"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_unfit_features_end_both_trainings_with_the_name_of_the_file(
+    refused, damaged_folder, tokenizer_run, tmp_path, fault
+):
+    data, file = damaged_folder
+    damage, words = FAULTS[fault]
+    damage(file)
+    for error in (
+        refused("train_vq.py", *VQ, "--data", data, "--out", tmp_path / "vq"),
+        refused("train_t2m.py", *T2M, "--data", data, "--tokenizer", tokenizer_run, "--out", tmp_path / "t2m"),
+    ):
+        assert words in error and str(file) in error
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("--data", "no/such/folder"), "no/such/folder holds no motion_data/vector_272"),
+        (("--window", 30), "window 30 is no multiple of the 4 frames a token"),
+        (("--window", 0), "window"),
+        (("--validate-every", 0), "validate_every"),
+        (("--steps", "many"), "steps"),
+        (("--colour", "red"), "--colour"),
+        (("--config", "none.yaml"), "none.yaml"),
+        (("--model.activation", "tanh"), "activation tanh is unknown"),
+        (("--model.levels", "[8, 1]"), "levels"),
+        (("--loss.kind", "l3"), "l3"),
+        (("--precision", "fp8"), "Got value: fp8"),
+        (("--save_precision", "int8"), "save_precision"),
+        (("--device", "toaster"), "device toaster cannot be used"),
+        (("--resume", "true"), "state.pt is missing, so there is nothing to resume"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_unfit_options_of_the_tokenizer_training(refused, data_folder, tmp_path, arguments, words):
+    assert words in refused("train_vq.py", *VQ, "--data", data_folder, "--out", tmp_path / "run", *arguments)
+    assert not (tmp_path / "run" / WEIGHTS).exists()
+
+
+def test_required_options_are_asked_for(refused):
+    assert "data" in refused("train_vq.py", "--out", "run")
+    assert "tokenizer" in refused("train_t2m.py", "--data", "data", "--out", "run")
+
+
+def test_faults_of_the_tokenizer_folder(refused, data_folder, tokenizer_run, t2m_run, tmp_path):
+    def error(tokenizer, *arguments):
+        return refused("train_t2m.py", *T2M, "--data", data_folder, "--out", tmp_path / "run",
+                       "--tokenizer", tokenizer, *arguments)  # fmt: skip
+
+    half = tmp_path / "half"
+    shutil.copytree(tokenizer_run, half)
+    (half / WEIGHTS).write_bytes((half / WEIGHTS).read_bytes()[:5000])
+    without = tmp_path / "without"
+    shutil.copytree(tokenizer_run, without)
+    (without / CONFIG).unlink()
+    other = tmp_path / "other"
+    shutil.copytree(tokenizer_run, other)
+    config = json.loads((other / CONFIG).read_text())
+    (other / CONFIG).write_text(json.dumps(config).replace('"width": 32', '"width": 48'))
+    assert "there is no tokenizer folder" in error(tmp_path / "none")
+    assert f"{half / WEIGHTS} is damaged or half-written" in error(half)
+    assert "config.json missing" in error(without)
+    assert "do not hold a HumanVQVAE of this version" in error(other)
+    assert "do not hold a HumanVQVAE of this version" in error(t2m_run)
+    assert "size huge is unknown; use one of debug" in error(tokenizer_run, "--model.size", "huge")
+    assert "unknown text encoder 'elmo'" in error(tokenizer_run, "--text-encoder", "elmo")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_caption_file_is_named(refused, damaged_folder, tokenizer_run, tmp_path):
+    data, file = damaged_folder
+    caption = data / "texts" / f"{file.stem}.txt"
+    caption.unlink()
+    error = refused("train_t2m.py", *T2M, "--data", data, "--tokenizer", tokenizer_run, "--out", tmp_path / "run")
+    assert f"{caption} is missing" in error
+
+
+def test_unfit_states_cannot_be_resumed(refused, data_folder, tokenizer_run, tmp_path):
+    def error(*arguments):
+        return refused("train_vq.py", *VQ, "--data", data_folder, "--out", run, "--resume", "true", *arguments)
+
+    run = tmp_path / "run"
+    shutil.copytree(tokenizer_run, run)
+    weights = (run / WEIGHTS).read_bytes()
+    assert "is of another model configuration" in error("--model.width", 48)
+    state = run / "state.pt"
+    state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
+    assert f"{state} is damaged or half-written" in error()
+    torch.save([1, 2], state)
+    assert "is of another model configuration" in error()
+    assert (run / WEIGHTS).read_bytes() == weights
+
+
+def test_unwritable_output_is_named(refused, data_folder, tokenizer_run, tmp_path):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "run"
+    assert f"cannot write {out}" in refused("train_vq.py", *VQ, "--data", data_folder, "--out", out)
+    assert "cannot write" in refused("train_vq.py", *VQ, "--data", data_folder, "--out", tmp_path / "file")
+
+
+def test_a_diverging_loss_stops_the_run(refused, data_folder, tmp_path):
+    command = (*VQ, "--data", data_folder, "--out", tmp_path, "--steps", 40, "--validate_every", 2)
+    error = refused("train_vq.py", *command, "--learning_rate", 1e18, "--clip_norm", 1e30)
+    assert "lower --learning_rate" in error or "diverged" in error
+
+
+# --- What both scripts share
+
+
+@pytest.mark.parametrize("lengths", [None, [7 * index % 13 for index in range(50)]], ids=["shuffled", "by length"])
+def test_batches_are_permutations_and_resume_anywhere(lengths):
+    def batches(first_step=0, seed=3):
+        return EndlessBatches(50, 8, seed, first_step, lengths)
+
+    steps = 3 * EndlessBatches.POOL
+    everything = list(itertools.islice(batches(), steps))
+    assert all(len(batch) == 8 for batch in everything)
+    seen = sorted(itertools.chain.from_iterable(everything))
+    whole_epochs = steps * 8 // 50
+    assert seen[: whole_epochs * 50] == list(range(whole_epochs * 50))  # each item once an epoch
+    for first in (1, 17, EndlessBatches.POOL, EndlessBatches.POOL + 5):
+        assert list(itertools.islice(batches(first), 20)) == everything[first : first + 20]
+    assert list(itertools.islice(batches(seed=4), 10)) != everything[:10]
+    items = [[number % 50 for number in batch] for batch in everything]
+    assert items[:6] != items[50:56]  # another order in another epoch
+
+
+def test_batches_by_length_pad_little():
+    lengths = np.random.default_rng(0).integers(1, 100, 2000).tolist()
+
+    def padding(batches):
+        rows = [[lengths[number % 2000] for number in batch] for batch in itertools.islice(batches, 100)]
+        return sum(max(row) * len(row) - sum(row) for row in rows)
+
+    assert padding(EndlessBatches(2000, 16, 0, lengths=lengths)) < 0.1 * padding(EndlessBatches(2000, 16, 0))
+
+
+def test_learning_rate_warms_up_and_falls_to_the_floor():
+    rates = [warmup_cosine(step, 100, 10) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[10:]))
+    assert warmup_cosine(100, 100, 10) == warmup_cosine(500, 100, 10) == pytest.approx(0.02)
+    assert warmup_cosine(0, 100, 0) == 1
+
+
+def test_average_forgets_the_start_and_follows():
+    model = torch.nn.Linear(2, 2)
+    ema = Ema(model, 0.9)
+    torch.nn.init.constant_(model.weight, 1.0)
+    ema.update(model, 0)
+    start = ema.model.weight.clone()
+    for step in range(1, 200):
+        ema.update(model, step)
+    torch.testing.assert_close(ema.model.weight, torch.ones(2, 2))
+    assert not torch.equal(start, ema.model.weight) and not ema.model.weight.requires_grad
+
+
+def test_only_matrices_decay():
+    model = torch.nn.Sequential(torch.nn.Embedding(5, 4), torch.nn.Linear(4, 3), torch.nn.LayerNorm(3))
+    decayed, plain = adamw(model, 1e-3, 0.1).param_groups
+    assert [parameter.shape for parameter in decayed["params"]] == [(3, 4)] and decayed["weight_decay"] == 0.1
+    assert len(plain["params"]) == 4 and plain["weight_decay"] == 0
+
+
+def test_device_and_precision_are_given_with_the_reason():
+    device, dtype, reason = choose_device("cpu", "bf16")
+    assert device.type == "cpu" and dtype == torch.bfloat16 and "cpu" in reason and "bfloat16" in reason
+    assert choose_device("auto", "float32")[1] == torch.float32
+    for arguments, words in ((("toaster", "auto"), "device toaster"), (("cpu", "float8"), "precision float8")):
+        with pytest.raises(InputError, match=words):
+            choose_device(*arguments)
+
+
+def test_options_come_from_file_and_command_line_and_hyphens_are_fine(tmp_path):
+    (tmp_path / "some.yaml").write_text("window: 16\nmodel:\n  width: 24\n  depth: 2\n")
+    options, as_yaml = parse_options(
+        train_vq.Options, "", ["--config", str(tmp_path / "some.yaml"), "--batch-size", "3", "--model.code-dim=5",
+                               "--model.width", "20", "--data", "a-b", "--out=c-d"],
+    )  # fmt: skip
+    assert (options.window, options.batch_size) == (16, 3)
+    assert (options.model.width, options.model.depth, options.model.code_dim) == (20, 2, 5)
+    assert (str(options.data), str(options.out)) == ("a-b", "c-d") and "batch_size: 3" in as_yaml
+
+
+# --- Checkpoints
+
+
+@pytest.fixture
+def tiny():
+    torch.manual_seed(0)
+    return HumanVQVAE(VQVAEConfig(levels=[4, 4], code_dim=4, width=4, down_t=1, depth=1))
+
+
+def test_checkpoint_comes_back_in_either_precision(tiny, tmp_path):
+    for precision, tolerance in (("float32", 0), ("float16", 1e-3)):
+        save_model(tiny, tmp_path / precision, precision)
+        loaded = HumanVQVAE.from_pretrained(tmp_path / precision)
+        assert loaded.config == tiny.config and not list((tmp_path / precision).glob(".*"))
+        for name, value in tiny.state_dict().items():
+            torch.testing.assert_close(loaded.state_dict()[name], value, atol=tolerance, rtol=0)
+            assert loaded.state_dict()[name].dtype == value.dtype
+    assert (tmp_path / "float16" / WEIGHTS).stat().st_size < (tmp_path / "float32" / WEIGHTS).stat().st_size
+    assert all(parameter.dtype == torch.float32 for parameter in tiny.parameters())
+    with pytest.raises(InputError, match="save_precision int8 is unknown"):
+        save_model(tiny, tmp_path, "int8")
+
+
+def test_a_save_that_fails_leaves_the_old_files(tiny, tmp_path, monkeypatch):
+    tiny.save_pretrained(tmp_path)
+    save_state(tmp_path / "state.pt", {"step": 1})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full_disk(*arguments, **settings):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.PyTorchModelHubMixin, "save_pretrained", full_disk)
+    monkeypatch.setattr(torch, "save", full_disk)
+    torch.nn.init.zeros_(tiny.encoder.conv_in.weight)
+    with pytest.raises(InputError, match="cannot .*No space left"):
+        tiny.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="cannot .*state.pt.*No space left"):
+        save_state(tmp_path / "state.pt", {"step": 2})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_states_that_would_run_code_are_refused(tmp_path):
+    torch.save({"step": itertools.count()}, tmp_path / "state.pt")
+    with pytest.raises(InputError, match=r"state\.pt is damaged") as caught:
+        load_state(tmp_path / "state.pt")
+    assert "\n" not in str(caught.value)
+
+
+def test_run_state_round_trip_and_refusal_of_another_model(tiny, tmp_path):
+    options = TrainingOptions(data=tmp_path, out=tmp_path, steps=9)
+    training = Training(options, "steps: 9\n", tiny)
+    training.update(0, tiny(torch.randn(2, 8, 272))[0].square().mean())
+    training.save(6, {"local_mm": 3.0})
+    expected = torch.rand(3)
+    resuming = replace(options, resume=True)
+    other = HumanVQVAE(tiny.config)
+    resumed = Training(resuming, "", other)
+    assert list(resumed.steps()) == [7, 8]
+    assert torch.equal(torch.rand(3), expected)
+    assert all(torch.equal(other.state_dict()[name], value) for name, value in tiny.state_dict().items())
+    averages = (run.ema.model.state_dict() for run in (resumed, training))
+    assert all(torch.equal(*pair) for pair in zip(*(average.values() for average in averages), strict=True))
+    assert str(resumed.optimizer.state_dict()) == str(training.optimizer.state_dict())
+    wider = HumanVQVAE(VQVAEConfig(levels=[4, 4], code_dim=4, width=6, down_t=1, depth=1))
+    with pytest.raises(InputError, match="another model configuration"):
+        Training(resuming, "", wider)
+
+
+def test_a_file_that_was_never_there_is_no_checkpoint(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="is not a HumanVQVAE checkpoint: config.json and model.safetensors missing"):
+        HumanVQVAE.from_pretrained(tmp_path / "none")
+    monkeypatch.chdir(tmp_path.parent)  # two parts look like a hub id, but the first is a folder here
+    with pytest.raises(InputError, match="config.json and model.safetensors missing"):
+        HumanVQVAE.from_pretrained(f"{tmp_path.name}/none")
+    (tmp_path / CONFIG).write_text("{")
+    (tmp_path / WEIGHTS).write_bytes(b"")
+    with pytest.raises(InputError) as caught:
+        HumanVQVAE.from_pretrained(tmp_path)
+    assert str(tmp_path) in str(caught.value)
