@@ -1,0 +1,245 @@
+"""Body models: ``smplx_85`` poses in, joints and mesh vertices out.
+
+Two bodies share one interface: the wooden mannequin of ``mannequin-x`` (Apache-2.0, comes with the package), and SMPL-X
+for those who have its model file. Metres, y up. The translation of ``smplx_85`` is where the pelvis joint is put, so
+bodies of every shape follow the same path; the rest position of the pelvis never has to be added or subtracted by the
+caller.
+"""
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import scipy.sparse
+
+from utils.errors import InputError
+from utils.motion272 import SMPLX85, SMPLX85_WIDTH
+from utils.skeleton import JOINTS
+from visualize.camera import standing_height
+
+BODIES = ("mannequin", "smplx")
+CHUNK = 64  # frames posed at a time: bounds memory for clips of any length
+
+WOOD, BALLS = (0.93, 0.70, 0.46), (0.60, 0.37, 0.20)  # colours of the mannequin: limbs and ball joints, RGB in 0..1
+PLASTER = (0.80, 0.80, 0.83)
+
+
+class Body(Protocol):
+    """What a renderer needs of a body model."""
+
+    faces: np.ndarray  # (F, 3) int32, counter-clockwise seen from outside
+    colors: np.ndarray  # (V, 3) float32, RGB in 0..1
+    rest_pelvis: np.ndarray  # (3,) metres, pelvis joint of the zero shape in the model's own frame
+
+    def joints(self, smplx85: np.ndarray) -> np.ndarray:
+        """(T, 85) poses to (T, 22, 3) float32 joint positions in metres."""
+
+    def vertices(self, smplx85: np.ndarray) -> np.ndarray:
+        """(T, 85) poses to (T, V, 3) float32 vertices in metres."""
+
+
+def load_body(name: str = "mannequin", model_path: str | Path | None = None) -> Body:
+    """Load a body model.
+
+    Args:
+        name: ``mannequin``, or ``smplx`` for the licensed model, which needs ``model_path``.
+        model_path: ``SMPLX_NEUTRAL.npz`` (or the folder that holds it), from https://smpl-x.is.tue.mpg.de.
+
+    Raises:
+        InputError: the name is unknown, or the SMPL-X file or package is missing or unusable.
+    """
+    if name == "mannequin":
+        return MannequinBody()
+    if name == "smplx":
+        return SMPLXBody(model_path)
+    raise InputError(f"unknown body model {name!r}; choose one of {', '.join(BODIES)}")
+
+
+def check_smplx85(data) -> np.ndarray:
+    """Check (T, 85) or (1, T, 85) poses, NumPy or torch, and return them as a (T, 85) float64 array.
+
+    Raises:
+        InputError: another shape, no frame, or values that are not finite.
+    """
+    data = np.asarray(data.detach().cpu() if hasattr(data, "detach") else data)
+    if data.ndim == 3 and len(data) == 1:
+        data = data[0]
+    if data.ndim != 2 or data.shape[1] != SMPLX85_WIDTH:
+        raise InputError(f"smplx_85 motion has shape {data.shape}; give (frames, {SMPLX85_WIDTH})")
+    if len(data) == 0:
+        raise InputError("smplx_85 motion has no frames; give at least one")
+    if data.dtype.kind not in "fiu" or not np.isfinite(data).all():
+        raise InputError("smplx_85 motion holds NaN, infinite or non-numeric values; repair or remove these frames")
+    return data.astype(np.float64)
+
+
+def iterate_vertices(body: Body, smplx85: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the (V, 3) vertices frame by frame, posing ``CHUNK`` frames at a time."""
+    for start in range(0, len(smplx85), CHUNK):
+        yield from body.vertices(smplx85[start : start + CHUNK])
+
+
+def floor_height(body: Body, smplx85: np.ndarray) -> float:
+    """Height in metres at which the soles stand over the clip (``standing_height``).
+
+    Motion is grounded by its lowest joint, but soles reach one or two centimetres below the foot joints; how far
+    depends on the body.
+    """
+    return standing_height([vertices[:, 1].min() for vertices in iterate_vertices(body, smplx85)])
+
+
+def _betas(smplx85: np.ndarray) -> np.ndarray:
+    betas = smplx85[:, SMPLX85["betas"]]
+    if not np.allclose(betas, betas[0], atol=1e-5):
+        raise InputError("the body shape (betas) changes within the motion; give every frame the same 10 values")
+    return betas[0]
+
+
+class MannequinBody:
+    """The wooden mannequin: 24,256 vertices, driven by SMPL-X rotations and shape.
+
+    ``Mannequin.vertices`` gathers four transforms for every vertex of every frame. Here the same linear blend skinning
+    is one sparse matrix product: vertex = sum_j w_j (R_j (x - b_j) + t_j), linear in the (R_j, t_j) of all joints and
+    frames. This reads private fields of mannequin-x 0.3.0.
+    """
+
+    def __init__(self):
+        from mannequin import Mannequin
+
+        self._mannequin = Mannequin("wooden")
+        self.faces = self._mannequin.faces.astype(np.int32)
+        self.rest_pelvis = self._mannequin.joint_transforms(self._mannequin.rest_pose())[0, :3, 3].astype(np.float32)
+        self.colors = self._part_colors()
+        self._skin = self._skinning_matrix()
+
+    def joints(self, smplx85: np.ndarray) -> np.ndarray:
+        """(T, 85) poses to (T, 22, 3) float32 joint positions in metres."""
+        return self._transforms(check_smplx85(smplx85))[:, :JOINTS, :3, 3].astype(np.float32)
+
+    def vertices(self, smplx85: np.ndarray) -> np.ndarray:
+        """(T, 85) poses to (T, V, 3) float32 vertices in metres."""
+        transforms = self._transforms(check_smplx85(smplx85))[..., :3, :].astype(np.float32)  # (T, J, 3, 4)
+        frames = len(transforms)
+        columns = transforms.transpose(1, 3, 0, 2).reshape(-1, frames * 3)  # (J*4, T*3)
+        return np.ascontiguousarray((self._skin @ columns).reshape(-1, frames, 3).swapaxes(0, 1))  # (T, V, 3)
+
+    def _transforms(self, smplx85: np.ndarray) -> np.ndarray:
+        """World transforms (T, J, 4, 4) of all joints, with the pelvis at the translation."""
+        frames, rotations = len(smplx85), smplx85[:, SMPLX85["axis_angle"]].reshape(-1, JOINTS, 3)
+        self._set_shape(_betas(smplx85))
+        pose = self._mannequin.rest_pose(batch_dims=(frames,), dtype=np.float64)
+        pose["pelvis_rotation"], pose["body_pose"] = rotations[:, 0], rotations[:, 1:]
+        transforms = self._mannequin.joint_transforms(pose)
+        transforms[..., :3, 3] += (smplx85[:, SMPLX85["translation"]] - transforms[:, 0, :3, 3])[:, None]
+        return transforms
+
+    def _set_shape(self, betas: np.ndarray) -> None:
+        if not np.allclose(betas, self._mannequin.shape):
+            self._mannequin.reshape(betas)
+            self._skin = self._skinning_matrix()
+
+    def _skinning_matrix(self) -> scipy.sparse.csr_array:
+        """(V, J*4): w_j (x - b_j) and w_j of each vertex for its four joints."""
+        identity, weights = self._mannequin._identity, self._mannequin._skin_weights  # (V, 4)
+        joints = self._mannequin._skin_joint_indices  # (V, 4)
+        local = identity["skin_vertices"][:, None] - identity["skin_bind_positions"][joints]  # (V, 4, 3)
+        entries = np.concatenate((local, np.ones_like(local[..., :1])), axis=-1) * weights[..., None]  # (V, 4, 4)
+        columns = joints[..., None] * 4 + np.arange(4)
+        rows = np.repeat(np.arange(len(local)), 16)
+        shape = (len(local), len(self._mannequin.parents) * 4)
+        matrix = scipy.sparse.csr_array((entries.ravel().astype(np.float32), (rows, columns.ravel())), shape=shape)
+        matrix.eliminate_zeros()
+        return matrix
+
+    def _part_colors(self) -> np.ndarray:
+        colors = np.tile(np.float32(WOOD), (self._mannequin.num_vertices, 1))
+        parts = self._mannequin._weights
+        starts, counts = parts.skin_part_vertex_starts, parts.skin_part_vertex_counts
+        for name, start, count in zip(parts.skin_part_names, starts, counts, strict=True):
+            if name.startswith("joint"):
+                colors[start : start + count] = BALLS
+        return colors
+
+
+class SMPLXBody:
+    """SMPL-X (Pavlakos et al., CVPR 2019), posed by the ``smplx`` package from the user's own model file.
+
+    Only plain arrays are read from the file (``allow_pickle=False``): a model file cannot run code. Hands at zero pose
+    are the relaxed mean hands, as on the mannequin; face and expression are neutral.
+    """
+
+    ARRAYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "kintree_table", "weights", "f")
+
+    def __init__(self, model_path: str | Path | None):
+        try:
+            import smplx.lbs
+            import torch
+        except ImportError as error:
+            raise InputError("the package smplx is missing; run `pip install smplx`, or use the mannequin") from error
+        self._torch, self._lbs = torch, smplx.lbs.lbs
+        arrays = self._read(model_path)
+        self.faces = arrays["f"].astype(np.int32)
+        self.colors = np.tile(np.float32(PLASTER), (len(arrays["v_template"]), 1))
+        self._parents = torch.as_tensor(arrays["kintree_table"][0].astype(np.int64))
+        self._parents[0] = -1
+        posedirs = arrays["posedirs"].reshape(-1, arrays["posedirs"].shape[-1]).T  # (P, V*3)
+        names = ("v_template", "shapedirs", "J_regressor", "weights")
+        self._model = {name: torch.as_tensor(arrays[name].astype(np.float32)) for name in names}
+        self._model["shapedirs"] = self._model["shapedirs"][..., :10]
+        self._model["posedirs"] = torch.as_tensor(np.ascontiguousarray(posedirs, dtype=np.float32))
+        self._hands = np.concatenate((arrays["hands_meanl"], arrays["hands_meanr"])).reshape(-1)  # (90,)
+        rest = np.zeros((1, SMPLX85_WIDTH))
+        self.rest_pelvis = self._pose(rest)[1][0, 0].numpy()
+
+    def joints(self, smplx85: np.ndarray) -> np.ndarray:
+        """(T, 85) poses to (T, 22, 3) float32 joint positions in metres."""
+        return self._placed(check_smplx85(smplx85))[1]
+
+    def vertices(self, smplx85: np.ndarray) -> np.ndarray:
+        """(T, 85) poses to (T, V, 3) float32 vertices in metres."""
+        return self._placed(check_smplx85(smplx85))[0]
+
+    def _placed(self, smplx85: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        vertices, joints = (part.numpy() for part in self._pose(smplx85))
+        shift = (smplx85[:, SMPLX85["translation"]] - joints[:, 0]).astype(np.float32)[:, None]  # (T, 1, 3)
+        return vertices + shift, joints[:, :JOINTS] + shift
+
+    def _pose(self, smplx85: np.ndarray):
+        frames, torch = len(smplx85), self._torch
+        betas = np.tile(_betas(smplx85), (frames, 1))
+        face = np.zeros((frames, 9))  # jaw and two eyes
+        hands = np.tile(self._hands, (frames, 1))
+        pose = np.concatenate((smplx85[:, SMPLX85["axis_angle"]], face, hands), axis=1)  # (T, 55*3)
+        with torch.no_grad():
+            return self._lbs(
+                torch.as_tensor(betas, dtype=torch.float32),
+                torch.as_tensor(pose, dtype=torch.float32),
+                self._model["v_template"],
+                self._model["shapedirs"],
+                self._model["posedirs"],
+                self._model["J_regressor"],
+                self._parents,
+                self._model["weights"],
+            )
+
+    def _read(self, model_path: str | Path | None) -> dict[str, np.ndarray]:
+        if model_path is None:
+            raise InputError(
+                "the body model smplx needs the path of its model file; get SMPLX_NEUTRAL.npz from "
+                "https://smpl-x.is.tue.mpg.de, or use the mannequin"
+            )
+        path = Path(model_path)
+        path = path / "SMPLX_NEUTRAL.npz" if path.is_dir() else path
+        if not path.is_file():
+            raise InputError(f"SMPL-X model file {path} does not exist; give SMPLX_NEUTRAL.npz or its folder")
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in (*self.ARRAYS, "hands_meanl", "hands_meanr")}
+        except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} is no readable SMPL-X model ({error}); give SMPLX_NEUTRAL.npz of v1.1") from error
+        joints = len(arrays["kintree_table"][0])
+        if joints != 55 or arrays["weights"].shape != (len(arrays["v_template"]), joints):
+            raise InputError(f"{path} has {joints} joints where SMPL-X has 55; give SMPLX_NEUTRAL.npz")
+        return arrays

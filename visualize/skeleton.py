@@ -1,0 +1,148 @@
+"""Skeleton plots: coloured limbs and their shadow, floor grid and trajectory, on one matplotlib canvas for all frames.
+
+The projection is our own, so every frame is a few 2-D line collections drawn over a saved background. The
+object-oriented API is used throughout: no pyplot state, several threads and processes may draw at once.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from utils.errors import InputError
+from utils.motion272 import FPS
+from utils.skeleton import JOINT_INDEX, JOINTS, LIMBS
+from visualize.camera import follow_camera, standing_height
+from visualize.video import Title, check_fps, check_size, write_video
+
+LIMB_COLORS = {
+    "spine": "#3f4756",
+    "left_leg": "#2f7fd6",
+    "right_leg": "#e0523f",
+    "left_arm": "#4fb3e8",
+    "right_arm": "#f2904c",
+}
+BACKGROUND, GRID, SHADOW, TRAJECTORY = "#f4f6f8", "#d3d9e0", "#c3cad3", "#7f8ea3"
+HEAD = JOINT_INDEX["head"]
+# (B, 2) joints and (B,) colours of the bones
+BONES = np.array([bone for chain in LIMBS.values() for bone in zip(chain[:-1], chain[1:], strict=True)])
+BONE_COLORS = np.array([LIMB_COLORS[name] for name, chain in LIMBS.items() for _ in chain[1:]])
+GRID_STEP, GRID_RADIUS = 0.5, 0.8  # metres; share of the camera's distance, so that no line passes behind it
+TRAIL = 10.0  # seconds of the path that are drawn
+DPI = 100
+
+
+def plot_3d_motion(
+    args: Sequence,
+    title: str | None = None,
+    fps: float = FPS,
+    size: tuple[int, int] = (512, 512),
+    floor: float | None = None,
+) -> np.ndarray:
+    """Draw a motion; the calling convention of T2M-GPT and its successors.
+
+    Args:
+        args: ``[joints, path, title]``: (T, 22, 3) positions in metres, y up; the ``.mp4`` or ``.gif`` to write, or
+            None; the title, or None.
+        title: used where ``args`` has none.
+        fps: frames per second of the motion.
+        size: width and height of the frames in pixels.
+        floor: height of the floor in metres; None takes it from the lowest joints (``standing_height``).
+
+    Returns:
+        (T, H, W, 3) uint8 frames.
+
+    Raises:
+        InputError: unusable joints, fps, or path.
+    """
+    joints, path, own_title = (*args, None, None)[:3]
+    frames = np.stack(list(render_skeleton(joints, own_title or title, fps, size, floor)))
+    if path is not None:
+        write_video(path, frames, fps)
+    return frames
+
+
+def render_skeleton(
+    joints: np.ndarray,
+    title: str | None = None,
+    fps: float = FPS,
+    size: tuple[int, int] = (512, 512),
+    floor: float | None = None,
+) -> Iterator[np.ndarray]:
+    """Yield the (H, W, 3) uint8 frames one by one; arguments and errors as in ``plot_3d_motion``."""
+    check_fps(fps)
+    check_size(size)
+    joints = check_joints(joints)
+    floor = standing_height(joints[..., 1].min(axis=1)) if floor is None else floor
+    return _draw(joints, Title(title, *size), fps, size, floor)
+
+
+def check_joints(joints) -> np.ndarray:
+    """Check (T, 22, 3) or (1, T, 22, 3) joint positions, NumPy or torch, and return them as (T, 22, 3) float64."""
+    joints = np.asarray(joints.detach().cpu() if hasattr(joints, "detach") else joints)
+    joints = joints[0] if joints.ndim == 4 and len(joints) == 1 else joints
+    if joints.shape[1:] != (JOINTS, 3) or len(joints) == 0:
+        raise InputError(f"joints have shape {joints.shape}; give (frames, {JOINTS}, 3) with at least one frame")
+    if joints.dtype.kind not in "fiu" or not np.isfinite(joints).all():
+        raise InputError("joints hold NaN, infinite or non-numeric values; repair or remove these frames")
+    return joints.astype(np.float64)
+
+
+def _draw(joints: np.ndarray, title: Title, fps: float, size: tuple[int, int], floor: float) -> Iterator[np.ndarray]:
+    width, height = size
+    camera = follow_camera(joints, width, height, floor, fps)
+    ground = joints * (1, 0, 1) + (0, floor, 0)
+    pixels, depths = camera.project(joints)  # (T, 22, 2), (T, 22)
+    shadows, _ = camera.project(ground)
+    grid_lines, _ = camera.project(_grid(ground[:, 0], GRID_RADIUS * camera.distance))  # (T, L, 2, 2)
+    order = depths[:, BONES].mean(axis=-1).argsort(axis=1)[:, ::-1]  # (T, B): far bones first
+
+    canvas = FigureCanvasAgg(Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=BACKGROUND))
+    axes = canvas.figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
+    line = height / 100  # points, about
+    grid = _lines(axes, GRID, 0.08 * line)
+    shadow = _lines(axes, SHADOW, 0.8 * line)
+    trail = _lines(axes, TRAJECTORY, 0.35 * line)
+    bones = _lines(axes, BONE_COLORS, line)
+    head = axes.plot([], [], "o", color=LIMB_COLORS["spine"], markersize=2.6 * line)[0]
+    canvas.draw()
+    background = canvas.copy_from_bbox(canvas.figure.bbox)
+    for frame in range(len(joints)):
+        grid.set_segments(grid_lines[frame])
+        shadow.set_segments(shadows[frame, BONES])
+        past, past_depth = camera.at(frame).project(ground[None, max(0, frame - round(TRAIL * fps)) : frame + 1, 0])
+        trail.set_segments([past[past_depth > 0.5]])
+        bones.set_segments(pixels[frame, BONES[order[frame]]])
+        bones.set_color(BONE_COLORS[order[frame]])
+        head.set_data(*pixels[frame, HEAD, :, None])
+        canvas.restore_region(background)
+        for artist in (grid, shadow, trail, bones, head):
+            axes.draw_artist(artist)
+        picture = np.empty((height, width, 3), np.uint8)
+        for channel, values in enumerate(np.moveaxis(np.asarray(canvas.buffer_rgba()), -1, 0)[:3]):
+            picture[..., channel] = values
+        title.draw(picture)
+        yield picture
+
+
+def _lines(axes: Axes, color, width: float) -> LineCollection:
+    return axes.add_collection(LineCollection([], colors=color, linewidths=width, capstyle="round"), autolim=False)
+
+
+def _grid(middles: np.ndarray, radius: float) -> np.ndarray:
+    """Lines of a grid that is fixed to the world, within a disc around (T, 3) points: (T, L, 2 ends, 3)."""
+    count = int(radius / GRID_STEP)
+    lines = np.empty((len(middles), 2, 2 * count, 2, 3))  # along z, along x
+    for along, across in ((2, 0), (0, 2)):
+        group = lines[:, across // 2]
+        first = np.ceil(middles[:, across] / GRID_STEP) - count
+        position = (first[:, None] + np.arange(2 * count)) * GRID_STEP  # (T, 2 * count)
+        half = np.sqrt(np.maximum(radius**2 - (position - middles[:, across, None]) ** 2, 0))
+        group[..., across] = position[..., None]
+        group[..., along] = middles[:, along, None, None] + half[..., None] * (-1, 1)
+        group[..., 1] = middles[:, 1, None, None]
+    return lines.reshape(len(middles), -1, 2, 3)

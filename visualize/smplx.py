@@ -1,0 +1,127 @@
+"""``smplx_85`` motion to pictures: the Motion-X layout, joints, and videos of the skeleton or of the body's mesh."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from utils.errors import InputError
+from utils.motion272 import FPS, SMPLX85, smplx85_to_motion
+from utils.skeleton import forward_kinematics
+from visualize.body import Body, check_smplx85, floor_height, iterate_vertices, load_body
+from visualize.camera import follow_camera
+from visualize.skeleton import render_skeleton
+from visualize.video import check_fps, check_size, write_video
+
+# The layout of Motion-X (Lin et al., NeurIPS 2023); all beyond the 22 body joints is zero in text-to-motion.
+SMPLX322 = {
+    "body_pose": slice(0, 66),
+    "hand_pose": slice(66, 156),
+    "jaw_pose": slice(156, 159),
+    "expression": slice(159, 209),
+    "face_shape": slice(209, 309),
+    "translation": slice(309, 312),
+    "betas": slice(312, 322),
+}
+SMPLX322_WIDTH = 322
+
+
+def smplx85_to_322(data: np.ndarray) -> np.ndarray:
+    """(T, 85) or (1, T, 85), NumPy or torch, to (T, 322): root and body pose, translation, betas; the rest is zero."""
+    data = check_smplx85(data)
+    full = np.zeros((len(data), SMPLX322_WIDTH))
+    full[:, SMPLX322["body_pose"]] = data[:, SMPLX85["axis_angle"]]
+    full[:, SMPLX322["translation"]] = data[:, SMPLX85["translation"]]
+    full[:, SMPLX322["betas"]] = data[:, SMPLX85["betas"]]
+    return full
+
+
+def smplx322_to_85(data: np.ndarray) -> np.ndarray:
+    """(T, 322) to (T, 85): hands, face and expression are dropped."""
+    data = np.asarray(data)
+    if data.ndim != 2 or data.shape[1] != SMPLX322_WIDTH:
+        raise InputError(f"smplx_322 motion has shape {data.shape}; give (frames, {SMPLX322_WIDTH})")
+    parts = [data[:, SMPLX322[name]] for name in ("body_pose", "translation", "betas")]
+    return check_smplx85(np.concatenate((parts[0], np.zeros((len(data), 6)), *parts[1:]), axis=1))
+
+
+def process_smplx_data(data: np.ndarray) -> np.ndarray:
+    """(T, 322) to (T, 22, 3) joints in metres by forward kinematics of the rest skeleton.
+
+    Nothing is normalised: the root keeps its orientation, the pelvis is at the translation, and the floor stays where
+    it is.
+    """
+    rotations, pelvis = smplx85_to_motion(smplx322_to_85(data))
+    return forward_kinematics(rotations, pelvis)
+
+
+def visualize_smplx_85(
+    data: np.ndarray,
+    title: str | None = None,
+    output_path: str | Path = "motion",
+    fps: float = FPS,
+    size: tuple[int, int] = (512, 512),
+    floor: float | None = None,
+) -> list[Path]:
+    """Draw the skeleton of a motion into a video.
+
+    Args:
+        data: (T, 85) or (1, T, 85), NumPy or torch.
+        title: text in the frame.
+        output_path: ``name.mp4`` or ``name.gif`` writes that file; a name without suffix writes both.
+        fps: frames per second of the motion and of the video.
+        size: width and height of the frames in pixels.
+        floor: height of the floor in metres; None takes it from the lowest joints of the clip.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: unusable motion, fps, size, or path.
+    """
+    joints = process_smplx_data(smplx85_to_322(data))
+    return _write(output_path, lambda: render_skeleton(joints, title, fps, size, floor), fps)
+
+
+def render_mesh_video(
+    data: np.ndarray,
+    title: str | None = None,
+    output_path: str | Path = "motion",
+    fps: float = FPS,
+    size: tuple[int, int] = (512, 512),
+    body: Body | None = None,
+    floor: float | None = None,
+) -> list[Path]:
+    """Draw a body moving on a floor into a video; arguments and errors as in ``visualize_smplx_85``, and
+
+    Args:
+        body: of ``load_body``; None is the mannequin.
+        floor: height in metres at which the soles stand; None measures it on the body's own soles (``floor_height``).
+    """
+    body = body or load_body()
+    return _write(output_path, lambda: render_body(data, title, fps, size, body, floor), fps)
+
+
+def render_body(
+    data: np.ndarray,
+    title: str | None = None,
+    fps: float = FPS,
+    size: tuple[int, int] = (512, 512),
+    body: Body | None = None,
+    floor: float | None = None,
+) -> Iterator[np.ndarray]:
+    """The (H, W, 3) uint8 frames of ``render_mesh_video`` one by one; same arguments and errors."""
+    from visualize.mesh import render_mesh  # compiles when first used
+
+    check_fps(fps)
+    check_size(size)
+    data, body = check_smplx85(data), body or load_body()
+    floor = floor_height(body, data) if floor is None else floor
+    camera = follow_camera(body.joints(data), *size, floor, fps)
+    return render_mesh(iterate_vertices(body, data), body.faces, body.colors, camera, floor, title)
+
+
+def _write(output_path: str | Path, render: Callable[[], Iterator[np.ndarray]], fps: float) -> list[Path]:
+    path = Path(output_path)
+    paths = [path] if path.suffix else [path.with_name(f"{path.name}.mp4"), path.with_name(f"{path.name}.gif")]
+    return [write_video(each, render(), fps) for each in paths]  # drawn anew for each: frames are never all in memory

@@ -1,0 +1,182 @@
+"""Frames to files: the title in the frame, MP4 through moviepy, GIF through imageio's ffmpeg.
+
+Frames are uint8 (H, W, 3) arrays and are encoded as they come, so that a clip of any length needs the memory of one
+frame. A file appears under its name only when it is whole.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from utils.errors import InputError
+from utils.files import written_whole
+
+TITLE_CHARACTERS = 400  # more is cut off
+TITLE_LINES = 3
+TITLE_COLOR = np.float32((38, 42, 50))
+
+
+def write_mp4(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> Path:
+    """Write H.264 (yuv420p, plays everywhere, starts before it is loaded); an odd size is padded to an even one.
+
+    Args:
+        path: target; its folder is made.
+        frames: (T, H, W, 3) uint8 array or an iterator of (H, W, 3) frames.
+        fps: frames per second.
+
+    Raises:
+        InputError: no or uneven frames, fps not positive, or a target that cannot be written.
+    """
+    from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter
+
+    def encode(target: Path, frames: Iterator[np.ndarray], width: int, height: int) -> None:
+        pad = ((0, height % 2), (0, width % 2), (0, 0))
+        size = (width + width % 2, height + height % 2)
+        options = ["-crf", "20", "-movflags", "+faststart"]
+        writer = FFMPEG_VideoWriter(str(target), size, fps, preset="veryfast", ffmpeg_params=options, threads=1)
+        encoder = writer.proc
+        try:
+            for frame in frames:
+                writer.write_frame(np.pad(frame, pad, mode="edge") if any(map(any, pad)) else frame)
+        finally:
+            writer.close()
+        if encoder.returncode:
+            raise OSError(None, "the H.264 encoder stopped early")
+
+    return _write(path, frames, fps, ".mp4", encode)
+
+
+def write_gif(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> Path:
+    """Write an endless GIF with a palette made for the clip; arguments and errors as in ``write_mp4``."""
+    import imageio_ffmpeg
+
+    def encode(target: Path, frames: Iterator[np.ndarray], width: int, height: int) -> None:
+        palette = "split[a][b];[a]palettegen=stats_mode=diff[p];[b][p]paletteuse=dither=bayer:bayer_scale=4"
+        options = ["-filter_complex", palette, "-loop", "0"]
+        writer = imageio_ffmpeg.write_frames(
+            target,
+            (width, height),
+            fps=fps,
+            codec="gif",
+            pix_fmt_out="pal8",
+            quality=None,
+            macro_block_size=1,
+            ffmpeg_log_level="error",
+            output_params=options,
+        )
+        writer.send(None)  # starts the encoder
+        try:
+            for frame in frames:
+                writer.send(frame)
+        finally:
+            writer.close()
+
+    return _write(path, frames, fps, ".gif", encode)
+
+
+def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> Path:
+    """Write an MP4 or a GIF, whichever the suffix of ``path`` says; arguments and errors as in ``write_mp4``."""
+    writers = {".mp4": write_mp4, ".gif": write_gif}
+    suffix = Path(path).suffix.lower()
+    if suffix not in writers:
+        raise InputError(f"{path} is neither .mp4 nor .gif; give one of these suffixes")
+    return writers[suffix](path, frames, fps)
+
+
+def check_fps(fps: float) -> None:
+    """Raise InputError unless ``fps`` is a positive, finite number."""
+    if not isinstance(fps, int | float | np.number) or not math.isfinite(fps) or fps <= 0:
+        raise InputError(f"fps is {fps!r}; give a positive number of frames per second, 30 for example")
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Raise InputError unless ``size`` is (width, height) in pixels that a picture can have."""
+    if len(size) != 2 or not all(isinstance(side, int | np.integer) and 64 <= side <= 4096 for side in size):
+        raise InputError(f"frame size is {size}; give (width, height) as whole pixels from 64 to 4096")
+
+
+def _write(path: str | Path, frames: Iterable[np.ndarray], fps: float, suffix: str, encode: Callable) -> Path:
+    check_fps(fps)
+    path = Path(path)
+    if path.suffix.lower() != suffix:
+        raise InputError(f"{path} does not end in {suffix}; give it that suffix")
+    frames = _same_size(frames)
+    first = next(frames, None)
+    if first is None:
+        raise InputError(f"there are no frames to write to {path}; give at least one")
+    with written_whole(path) as temporary:
+        encode(temporary, chain([first], frames), first.shape[1], first.shape[0])
+    return path
+
+
+def _same_size(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Pass frames on that are uint8 (H, W, 3 or 4) of one size, without their alpha channel."""
+    shape = None
+    for frame in frames:
+        frame = np.asarray(frame)
+        shape = shape or frame.shape
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] not in (3, 4) or frame.shape != shape:
+            raise InputError(f"a video frame is {frame.dtype} {frame.shape}; give uint8 (height, width, 3) of one size")
+        yield np.ascontiguousarray(frame[..., :3])
+
+
+class Title:
+    """A title, wrapped and drawn once, that is laid over frames; safe for any string.
+
+    Args:
+        text: any string; line breaks and control characters become spaces, what exceeds three lines ends in an
+        ellipsis. width, height: size of the frames in pixels.
+    """
+
+    def __init__(self, text: str | None, width: int, height: int):
+        from PIL import Image, ImageDraw
+
+        font, room = _font(max(11, round(height / 25))), 0.92 * width
+        lines = wrap_title(text or "", lambda line: font.getlength(line) <= room)
+        ascent, descent = font.getmetrics()
+        step = round(1.12 * (ascent + descent))
+        mask = Image.new("L", (width, min(height, step * len(lines) + descent)))
+        for row, line in enumerate(lines):
+            ImageDraw.Draw(mask).text((width / 2, step * row), line, fill=255, font=font, anchor="ma")
+        alpha = np.asarray(mask, dtype=np.float32) / 255
+        rows, columns = np.nonzero(alpha)  # a few thousand pixels of ink
+        self.pixels = rows + min(round(0.035 * height), height - mask.height), columns
+        alpha = alpha[rows, columns, None]
+        self.clear, self.ink = 1 - alpha, alpha * TITLE_COLOR  # (P, 1), (P, 3)
+
+    def draw(self, frame: np.ndarray) -> None:
+        """Lay the title over an (H, W, 3) uint8 frame, in place."""
+        frame[self.pixels] = frame[self.pixels] * self.clear + self.ink
+
+
+def wrap_title(text: str, fits: Callable[[str], bool]) -> list[str]:
+    """Break a title into at most three lines that fit, between words where possible."""
+    text = "".join(character if character.isprintable() else " " for character in text[:TITLE_CHARACTERS])
+    words, lines = text.split(), []
+    while words and len(lines) < TITLE_LINES:
+        line = words.pop(0)
+        while words and fits(f"{line} {words[0]}"):
+            line = f"{line} {words.pop(0)}"
+        cut = 1
+        while cut < len(line) and fits(line[: cut + 1]):  # a word may be wider than the frame
+            cut += 1
+        words = [line[cut:], *words] if line[cut:] else words
+        lines.append(line[:cut])
+    if words:
+        line = lines[-1]
+        while len(line) > 1 and not fits(line + "…"):
+            line = line[:-1]
+        lines[-1] = line.rstrip() + "…"
+    return lines
+
+
+def _font(size: int):
+    """DejaVu Sans, which matplotlib carries: Latin, Greek, Cyrillic, Arabic, Hebrew and more."""
+    import matplotlib
+    from PIL import ImageFont
+
+    path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
