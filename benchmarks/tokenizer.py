@@ -1,0 +1,82 @@
+"""How well a tokenizer reconstructs the whole clips of a split.
+
+    python benchmarks/tokenizer.py --tokenizer checkpoints/demo/tokenizer --data data/bandai
+
+Errors are in millimetres. "root-aligned" has the pelvis' ground position and the heading removed in every frame;
+"global" compares joints in the world, where errors of the root's steps and turns add up over the clip.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from dataset.motion_folder import MotionFolder
+from models.motion_vqvae import HumanVQVAE
+from utils.config import parse_options
+from utils.errors import exit_on_input_error
+from utils.metrics import foot_slide, jerk, reconstruct, reconstruction_error
+from utils.motion272 import recover_joints_fk
+
+
+@dataclass
+class Options:
+    """What to measure.
+
+    Attributes:
+        tokenizer: Folder of a tokenizer.
+        data: Data folder.
+        split: Split of the data.
+    """
+
+    data: Path
+    tokenizer: Path = Path("checkpoints/demo/tokenizer")
+    split: str = "test"
+
+
+def main(options: Options) -> None:
+    folder = MotionFolder(options.data)
+    tokenizer = HumanVQVAE.from_pretrained(options.tokenizer)
+    ids = folder.ids(options.split)
+    results, slides, jerks = [], [], []
+    for clip_id in tqdm(ids, unit="clip", mininterval=2):
+        features = folder.motion(clip_id)
+        results.append(reconstruction_error(tokenizer, features))
+        decoded = reconstruct(tokenizer, features)[1].numpy()
+        joints = [recover_joints_fk(part) for part in (features[: len(decoded)], decoded)]
+        slides.append([foot_slide(part) for part in joints])
+        jerks.append([jerk(part) for part in joints])
+
+    print(f"{len(ids)} clips of the split {options.split}, {tokenizer.codebook_size} codes")
+    for name, label in (
+        ("local_mm", "root-aligned, joints from rotations"),
+        ("local_positions_mm", "root-aligned, position block"),
+        ("global_mm", "global, joints from rotations"),
+    ):
+        values = np.array([getattr(result, name) for result in results])
+        mean, median, p90 = values.mean(), np.median(values), np.quantile(values, 0.9)
+        print(f"{label:36} mean {mean:6.1f}  median {median:6.1f}  p90 {p90:6.1f} mm")
+    turning = [result for clip_id, result in zip(ids, results, strict=True) if abs(result.turn) > 45]
+    if turning:
+        errors = np.array([result.turn_error for result in turning])
+        print(
+            f"turn of the {len(turning)} clips that turn more than 45 degrees: mean error {np.abs(errors).mean():.1f}, "
+            f"largest {np.abs(errors).max():.1f} degrees"
+        )
+    tokens = np.concatenate([result.tokens for result in results])
+    share = np.unique(tokens, return_counts=True)[1] / len(tokens)
+    print(
+        f"codes used {len(share)} of {tokenizer.codebook_size}, perplexity {np.exp(-(share * np.log(share)).sum()):.0f}"
+    )
+    slides, jerks = np.mean(slides, axis=0), np.mean(jerks, axis=0)
+    print(
+        f"foot slide {100 * slides[1]:.1f} cm/s (real {100 * slides[0]:.1f}), jerk {jerks[1] / jerks[0]:.2f} times real"
+    )
+
+
+if __name__ == "__main__":
+    with exit_on_input_error():
+        main(parse_options(Options, __doc__)[0])
