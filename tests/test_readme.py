@@ -1,0 +1,32 @@
+"""What the README shows works: its Python runs, its commands name what is there, its file tree is true."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("snippet", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_python_snippets_run(snippet, tmp_path, monkeypatch):
+    (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(snippet, "README.md", "exec"), {})
+
+
+def test_files_that_the_readme_names_are_there():
+    folders = "assets|benchmarks|checkpoints|configs|dataset|models|utils|visualize"
+    named = set(re.findall(rf"\b(?:{folders})/[\w./-]*\w", README))
+    assert len(named) > 10
+    missing = [name for name in named if not (ROOT / name).exists()]
+    assert not missing
+
+
+def test_options_that_the_readme_uses_exist():
+    for script, rest in re.findall(r"python ((?:benchmarks/)?\w+\.py)((?:[^\n\\]|\\\n)*)", README):
+        source = (ROOT / script).read_text() + (ROOT / "utils/training.py").read_text()
+        for option in re.findall(r"--([\w-]+)", rest):
+            name = option.replace("-", "_")
+            assert re.search(rf"\b{name}\b: ", source) or name in ("config", "help"), f"{script} has no --{option}"
