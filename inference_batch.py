@@ -7,6 +7,7 @@ Each motion becomes NAME.npz (smplx_85, joints, features, tokens, fps, prompt, s
 results.json lists them all. Motions are on disk as soon as they are made, and running again skips what is there.
 """
 
+import hashlib
 import json
 import os
 import time
@@ -15,9 +16,14 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 
+from dataset.motion_folder import load_features
 from models.generate import Sampling
 from models.pipeline import DEFAULT_SAMPLING, Motion, TextToMotion
 from utils.config import parse_options
@@ -50,7 +56,11 @@ class Options:
         top_k: Sample among the k likeliest tokens; 0 for all.
         top_p: Sample among the likeliest tokens of this total probability.
         guidance: Classifier-free guidance scale; 1 for none.
-        batch_size: Prompts generated together.
+        init_motion: Motion file to go on from: .npz of this script, or .npy of features; every motion begins with it.
+        batch_size: Motions that are made at the same time; what is finished makes room for what waits.
+        dtype: Precision of the generator: auto (float32 on a CPU, else bf16 or float16), float32, bf16 or float16.
+        quantize: Its weights: none, int8 (with bf16) or int8's smaller sibling int4 (CUDA only).
+        compiled: Compile its step with torch.compile; the first motions wait for it.
         size: Width and height of videos in pixels.
         smplx_path: Folder or file of SMPL-X, to render its body instead of the mannequin.
         overwrite: Make again what is there already; videos are also made again when their motion is newer.
@@ -71,7 +81,11 @@ class Options:
     top_k: int = DEFAULT_SAMPLING.top_k
     top_p: float = DEFAULT_SAMPLING.top_p
     guidance: float = DEFAULT_SAMPLING.guidance
+    init_motion: Path | None = None
     batch_size: int = 32
+    dtype: Literal["auto", "float32", "bf16", "float16"] = "auto"
+    quantize: Literal["none", "int8", "int4"] = "none"
+    compiled: bool = False
     size: int = 512
     smplx_path: Path | None = None
     overwrite: bool = False
@@ -116,30 +130,54 @@ class Options:
 
 def main(options: Options) -> None:
     items = read_items(options)
+    init = None if options.init_motion is None else read_init_motion(options.init_motion)
     check_writable(options.out_dir)
+    processes = PartialState()  # several with `accelerate launch`: each makes its share
+    ours = items[processes.process_index :: processes.num_processes]
     with Renderers(
         min(options.workers, len(items)), options.size, options.smplx_path, options.video_views
     ) as renderers:
-        device, _, reason = choose_device(options.device, "float32")
+        device, dtype, reason = choose_device(options.device, options.dtype, training=False)
         print(reason)
-        model = TextToMotion.from_pretrained(options.checkpoint, device)
-        settings = json.dumps({"checkpoint": model.checkpoint_id, **asdict(options.sampling)}, sort_keys=True)
-        todo = [item for item in items if options.overwrite or not is_done(options.out_dir, item, settings)]
-        if len(todo) < len(items):
-            print(f"{len(items) - len(todo)} of {len(items)} motions are in {options.out_dir} already")
-        for item in sorted(set(items) - set(todo), key=items.index):
+        model = TextToMotion.from_pretrained(options.checkpoint, device, dtype, options.quantize, options.compiled)
+        settings = settings_of(options, model, dtype, init)
+        todo = [item for item in ours if options.overwrite or not is_done(options.out_dir, item, settings)]
+        if len(todo) < len(ours):
+            print(f"{len(ours) - len(todo)} of {len(ours)} motions are in {options.out_dir} already")
+        for item in sorted(set(ours) - set(todo), key=ours.index):
             draw_missing(renderers, options, item)
         started = time.perf_counter()
-        for item in generate_and_save(model, todo, options, settings):
-            draw_missing(renderers, options, item)
+        try:
+            for item in generate_and_save(model, todo, init, options, settings):
+                draw_missing(renderers, options, item)
+        except BaseException:
+            done = [item for item in ours if is_done(options.out_dir, item, settings)]
+            if done and processes.is_main_process:
+                write_results(options, done, {})
+            raise
         if todo:
             print(f"{len(todo)} motions generated in {time.perf_counter() - started:.1f} s")
-        failures = renderers.finish()
-    write_results(options, items, failures)
-    print(f"{len(items)} motions in {options.out_dir}, listed in {options.out_dir / RESULTS}")
+        failures = dict(gather_object(list(renderers.finish().items())))
+    if processes.is_main_process:
+        write_results(options, items, failures)
+        print(f"{len(items)} motions in {options.out_dir}, listed in {options.out_dir / RESULTS}")
     if failures:
         file, why = next(iter(failures.items()))
         raise InputError(f"{len(failures)} videos could not be made, {file} first: {why}; mend that and run again")
+
+
+def settings_of(options: Options, model: TextToMotion, dtype: torch.dtype, init: np.ndarray | None) -> str:
+    """All that a motion depends on besides prompt, seed and length, as JSON."""
+    settings = {"checkpoint": model.checkpoint_id, **asdict(options.sampling)}
+    settings["dtype"] = str(dtype).removeprefix("torch.")
+    settings["quantize"] = options.quantize
+    settings["init"] = "" if init is None else hashlib.sha256(init.tobytes()).hexdigest()[:16]
+    return json.dumps(settings, sort_keys=True)
+
+
+def read_init_motion(path: Path) -> np.ndarray:
+    """(T, 272) features, not normalised, of a motion file."""
+    return load_features(path)
 
 
 def read_items(options: Options) -> list[PromptItem]:
@@ -171,19 +209,14 @@ def is_done(out_dir: Path, item: PromptItem, settings: str) -> bool:
 
 
 def generate_and_save(
-    model: TextToMotion, items: list[PromptItem], options: Options, settings: str
+    model: TextToMotion, items: list[PromptItem], init: np.ndarray | None, options: Options, settings: str
 ) -> Iterator[PromptItem]:
-    """Generate in batches; yields each item when its npz is written."""
-    for item in items:
-        model.tokens_of(item.seconds)  # lengths that cannot be made are refused before anything is generated
-    for first in range(0, len(items), options.batch_size):
-        batch = items[first : first + options.batch_size]
-        prompts, seeds, seconds = zip(*((item.prompt, item.seed, item.seconds) for item in batch), strict=True)
-        motions = model.generate(list(prompts), list(seeds), options.sampling, list(seconds))
-        for item, motion in zip(batch, motions, strict=True):
-            save_motion(options.out_dir / f"{item.name}.npz", motion, item.seconds, model.checkpoint_id, settings)
-            yield item
-        write_results(options, batch, {})
+    """Generate; yields each item when its npz is written."""
+    prompts, seeds, seconds = ([getattr(item, name) for item in items] for name in ("prompt", "seed", "seconds"))
+    for number, motion in model.generate_each(prompts, seeds, options.sampling, seconds, init, options.batch_size):
+        item = items[number]
+        save_motion(options.out_dir / f"{item.name}.npz", motion, item.seconds, model.checkpoint_id, settings)
+        yield item
 
 
 def save_motion(path: Path, motion: Motion, seconds: float | None, checkpoint_id: str, settings: str) -> None:

@@ -224,6 +224,64 @@ def test_lengths_differ_within_a_batch(model):
     np.testing.assert_array_equal(motions[1].tokens[:1], motions[0].tokens)
 
 
+def test_motions_come_as_they_are_made(model):
+    prompts, seeds = PROMPTS * 3, list(range(9))
+    together = model.generate(prompts, seeds)
+    order = []
+    for number, motion in model.generate_each(prompts, seeds, slots=2):
+        order.append(number)
+        assert (motion.prompt, motion.seed) == (prompts[number], seeds[number])
+        np.testing.assert_array_equal(motion.tokens, together[number].tokens)
+    assert sorted(order) == list(range(9)) and order != list(range(9))
+
+
+@pytest.mark.parametrize("prompt", [PROMPTS[0], "a person walks | someone waves the left hand | a person jumps"])
+@pytest.mark.parametrize("init", [None, 22])
+def test_a_stream_is_the_motion(model, prompt, init):
+    if init is not None:
+        init = model.generate(["a person jumps"], [8], seconds=[1.0])[0].features[:init]
+    motion = model.generate([prompt], [4], seconds=[0.4], init=init)[0]
+    chunks = list(model.stream(prompt, 4, seconds=0.4, init=init))
+    for name, atol in (("tokens", 0), ("features", 1e-5), ("smplx85", 1e-4), ("joints", 1e-4)):
+        streamed = np.concatenate([getattr(chunk, name) for chunk in chunks])
+        np.testing.assert_allclose(streamed, getattr(motion, name), atol=atol)
+    parts = [chunk.part for chunk in chunks]
+    assert parts == ([] if init is None else [-1]) + [
+        part for part in range(len(prompt.split(" | "))) for _ in range(3)
+    ]
+    if init is not None:
+        np.testing.assert_allclose(
+            motion.features[:20], model.decode([torch.from_numpy(motion.tokens[:5])])[0], atol=1e-5
+        )
+
+
+def test_a_stream_comes_while_tokens_are_made_and_can_be_left(model, monkeypatch):
+    steps, step = [], model.generator.step
+    monkeypatch.setattr(model.generator, "step", lambda *arguments: (steps.append(1), step(*arguments))[1])
+    stream = model.stream(PROMPTS[0], 0, seconds=1.0)
+    for count in range(3):
+        chunk = next(stream)
+        assert len(steps) == count and len(chunk.joints) == model.frames_per_token
+    stream.close()
+    assert len(steps) == 2
+
+
+def test_a_sequence_in_a_list_and_in_a_text_are_the_same(model):
+    parts = ["a person walks", "someone waves the left hand"]
+    listed, written = model.generate([parts, " | ".join(parts)], [3, 3])
+    np.testing.assert_array_equal(listed.tokens, written.tokens)
+    assert listed.prompt == written.prompt == "a person walks | someone waves the left hand"
+
+
+def test_motions_to_go_on_from_that_cannot_be_used(model):
+    long, short = np.zeros((70, 272), np.float32), np.zeros((3, 272), np.float32)
+    for init, words in ((long, "leaves room for 0 of the 16"), (short, "3 frames"), (long[:, :200], "272")):
+        with pytest.raises(InputError, match=words):
+            model.generate(["walk"], [0], init=init)
+    with pytest.raises(InputError, match="leaves room for 6 of the 16"):
+        next(model.stream("walk", init=long[:40], seconds=1.0))
+
+
 def test_decoding_in_a_batch_is_decoding_alone(model):
     tokens = [torch.randint(model.tokenizer.codebook_size, (count,)) for count in (1, 9, 4)]
     for ids, features in zip(tokens, model.decode(tokens), strict=True):
@@ -490,20 +548,20 @@ def test_a_damaged_motion_is_made_anew(run, prompt_file, tmp_path, damage):
 
 
 def test_an_interrupted_run_keeps_finished_motions(run, prompt_file, tmp_path, monkeypatch):
-    out, calls, generate = tmp_path / "out", [], TextToMotion.generate
+    out, saved, save = tmp_path / "out", [], inference_batch.save_motion
 
-    def interrupted(self, prompts, *arguments):
-        calls.append(prompts)
-        if len(calls) == 3:
+    def interrupted(path, *arguments):
+        saved.append(path)
+        if len(saved) == 3:
             raise KeyboardInterrupt
-        return generate(self, prompts, *arguments)
+        save(path, *arguments)
 
-    monkeypatch.setattr(TextToMotion, "generate", interrupted)
+    monkeypatch.setattr(inference_batch, "save_motion", interrupted)
     assert run("--prompts", prompt_file, "--batch-size", 1)[0] == 130
     assert len(npz_files(out)) == len(results_in(out)) == 2
     before = remember(out)
     status, output, _ = run("--prompts", prompt_file, "--batch-size", 1)
-    assert status == 0 and "2 of 3" in output and calls[3:] == [[PROMPTS[2]]] and len(results_in(out)) == 3
+    assert status == 0 and "2 of 3" in output and saved[3:] == saved[2:3] and len(results_in(out)) == 3
     assert len(rewritten(out, before)) == 2
 
 
