@@ -1,10 +1,11 @@
-"""Turn sentences into motion: files of numbers and videos.
+"""Turn sentences into motion: files of numbers, videos, and files that other tools open.
 
     python inference_batch.py --prompt "a person walks forward" --out-dir outputs
-    python inference_batch.py --prompts assets/demo_prompts.txt --samples 2 --save npz,mp4,gif --out-dir outputs
+    python inference_batch.py --prompts assets/demo_prompts.txt --samples 2 --save npz,bvh,glb,html --out-dir outputs
 
-Each motion becomes NAME.npz (smplx_85, joints, features, tokens, fps, prompt, seed, checkpoint), NAME.mp4 and so on;
-results.json lists them all. Motions are on disk as soon as they are made, and running again skips what is there.
+Each motion becomes NAME.npz (smplx_85, joints, features, tokens, fps, prompt, seed, checkpoint, and the keys of AMASS),
+NAME.mp4 and so on; results.json lists them all, and with html gallery.html shows them all. Motions are on disk as soon
+as they are made, and running again skips what is there.
 """
 
 import json
@@ -26,9 +27,14 @@ from utils.files import written_whole
 from utils.motion272 import FPS
 from utils.prompts import MAX_SEED, PromptItem, check_prompt, expand, read_prompts
 from utils.training import choose_device
+from visualize.body import body_from_options
+from visualize.export import motion_arrays
+from visualize.foot_lock import lock_feet
+from visualize.page import write_results_gallery
 from visualize.renderers import Renderers
 
-FORMATS = ("npz", "mp4", "gif")
+VIDEOS, FILES = ("mp4", "gif"), ("bvh", "glb", "html")
+FORMATS = ("npz", *VIDEOS, *FILES)
 RESULTS = "results.json"
 
 
@@ -41,7 +47,7 @@ class Options:
         prompt: One prompt, instead of a file.
         checkpoint: Folder of a text-to-motion model.
         out_dir: Folder for the results.
-        save: What to write, separated by commas: npz (always written), mp4, gif.
+        save: What to write, separated by commas: npz (always written), mp4, gif, bvh, glb, html (and gallery.html).
         view: What videos show: mesh, skeleton or both.
         samples: Motions a prompt, with successive seeds.
         seed: Of the first sample; the same prompt, seed and settings give the same motion.
@@ -52,7 +58,9 @@ class Options:
         guidance: Classifier-free guidance scale; 1 for none.
         batch_size: Prompts generated together.
         size: Width and height of videos in pixels.
-        smplx_path: Folder or file of SMPL-X, to render its body instead of the mannequin.
+        foot_lock: Keep feet that stand on the floor from sliding (in all but features and tokens).
+        body_model: mannequin, or smplx with its file in smplx_path; without it, whichever smplx_path tells.
+        smplx_path: Folder or file of SMPL-X.
         overwrite: Make again what is there already; videos are also made again when their motion is newer.
         workers: Processes that render videos.
         device: auto, cpu, cuda, cuda:1, ...
@@ -73,6 +81,8 @@ class Options:
     guidance: float = DEFAULT_SAMPLING.guidance
     batch_size: int = 32
     size: int = 512
+    foot_lock: bool = False
+    body_model: str | None = None
     smplx_path: Path | None = None
     overwrite: bool = False
     workers: int = os.cpu_count() or 1
@@ -95,6 +105,8 @@ class Options:
             raise InputError(f"--size is {self.size}; give 64 to 4096 pixels")
         if self.smplx_path is not None and not self.smplx_path.exists():
             raise InputError(f"--smplx-path {self.smplx_path} does not exist; give SMPLX_NEUTRAL.npz or its folder")
+        if self.body_model not in (None, "smplx" if self.smplx_path else "mannequin"):
+            raise InputError(f"--body-model {self.body_model} does not go with --smplx-path {self.smplx_path}")
         if not self.checkpoint.is_dir():
             raise InputError(f"there is no checkpoint folder {self.checkpoint}; give one made by train_t2m.py")
 
@@ -104,8 +116,8 @@ class Options:
 
     @property
     def video_views(self) -> list[str]:
-        """What videos are to be drawn of; nothing if only numbers are saved."""
-        if set(self.formats) <= {"npz"}:
+        """What videos are to be drawn of; nothing if none is saved."""
+        if not set(self.formats) & set(VIDEOS):
             return []
         return ["mesh", "skeleton"] if self.view == "both" else [self.view]
 
@@ -123,7 +135,8 @@ def main(options: Options) -> None:
         device, _, reason = choose_device(options.device, "float32")
         print(reason)
         model = TextToMotion.from_pretrained(options.checkpoint, device)
-        settings = json.dumps({"checkpoint": model.checkpoint_id, **asdict(options.sampling)}, sort_keys=True)
+        lock = {"foot_lock": True} if options.foot_lock else {}
+        settings = json.dumps({"checkpoint": model.checkpoint_id, **asdict(options.sampling)} | lock, sort_keys=True)
         todo = [item for item in items if options.overwrite or not is_done(options.out_dir, item, settings)]
         if len(todo) < len(items):
             print(f"{len(items) - len(todo)} of {len(items)} motions are in {options.out_dir} already")
@@ -136,10 +149,12 @@ def main(options: Options) -> None:
             print(f"{len(todo)} motions generated in {time.perf_counter() - started:.1f} s")
         failures = renderers.finish()
     write_results(options, items, failures)
+    if "html" in options.formats:
+        print(write_results_gallery(options.out_dir, body_from_options(options.body_model, options.smplx_path)))
     print(f"{len(items)} motions in {options.out_dir}, listed in {options.out_dir / RESULTS}")
     if failures:
         file, why = next(iter(failures.items()))
-        raise InputError(f"{len(failures)} videos could not be made, {file} first: {why}; mend that and run again")
+        raise InputError(f"{len(failures)} files could not be made, {file} first: {why}; mend that and run again")
 
 
 def read_items(options: Options) -> list[PromptItem]:
@@ -181,6 +196,7 @@ def generate_and_save(
         prompts, seeds, seconds = zip(*((item.prompt, item.seed, item.seconds) for item in batch), strict=True)
         motions = model.generate(list(prompts), list(seeds), options.sampling, list(seconds))
         for item, motion in zip(batch, motions, strict=True):
+            motion.smplx85 = lock_feet(motion.smplx85) if options.foot_lock else motion.smplx85
             save_motion(options.out_dir / f"{item.name}.npz", motion, item.seconds, model.checkpoint_id, settings)
             yield item
         write_results(options, batch, {})
@@ -190,11 +206,9 @@ def save_motion(path: Path, motion: Motion, seconds: float | None, checkpoint_id
     with written_whole(path) as file:
         np.savez_compressed(
             file,
-            smplx_85=motion.smplx85.astype(np.float32),
-            joints=motion.joints.astype(np.float32),
+            **motion_arrays(motion.smplx85),
             features=motion.features,
             tokens=motion.tokens,
-            fps=FPS,
             prompt=motion.prompt,
             seed=motion.seed,
             checkpoint=checkpoint_id,
@@ -203,20 +217,21 @@ def save_motion(path: Path, motion: Motion, seconds: float | None, checkpoint_id
         )
 
 
-def video_files(options: Options, name: str) -> dict[Path, str]:
-    """file -> view of each video asked for: NAME.mp4 shows the mesh, NAME_skeleton.mp4 the skeleton."""
-    return {
+def other_files(options: Options, name: str) -> dict[Path, str]:
+    """file -> view of each file asked for: NAME.mp4 shows the mesh, NAME_skeleton.mp4 the skeleton."""
+    files = {
         options.out_dir / f"{name}{'_skeleton' if view == 'skeleton' else ''}.{kind}": view
         for view in options.video_views
         for kind in options.formats
-        if kind != "npz"
+        if kind in VIDEOS
     }
+    return files | {options.out_dir / f"{name}.{kind}": "mesh" for kind in options.formats if kind in FILES}
 
 
 def draw_missing(renderers: Renderers, options: Options, item: PromptItem) -> None:
-    """Draw the item's videos that are not there; one older than its npz shows another motion."""
+    """Make the item's files that are not there; one older than its npz shows another motion."""
     source = options.out_dir / f"{item.name}.npz"
-    for file, view in video_files(options, item.name).items():
+    for file, view in other_files(options, item.name).items():
         if not (file.is_file() and file.stat().st_mtime_ns >= source.stat().st_mtime_ns):
             renderers.draw(source, file, view)
 
@@ -231,7 +246,7 @@ def write_results(options: Options, items: list[PromptItem], failures: dict[str,
     for item in items:
         with np.load(options.out_dir / f"{item.name}.npz", allow_pickle=False) as saved:
             seconds, checkpoint = len(saved["smplx_85"]) / FPS, str(saved["checkpoint"])
-        files = [options.out_dir / f"{item.name}.npz", *video_files(options, item.name)]
+        files = [options.out_dir / f"{item.name}.npz", *other_files(options, item.name)]
         results[item.name] = {
             "name": item.name,
             "prompt": item.prompt,

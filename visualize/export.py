@@ -30,7 +30,7 @@ from visualize.camera import CAMERAS
 from visualize.clip import Clip, read_clip
 from visualize.foot_lock import lock_feet
 from visualize.glb import write_glb
-from visualize.page import write_gallery, write_player
+from visualize.page import clean, write_gallery, write_player
 from visualize.smplx import draw_strip, render_mesh_video, visualize_smplx_85
 
 SINGLE = (".npz", ".npy", ".bvh", ".glb", ".png")  # one motion a file
@@ -126,12 +126,16 @@ def export(clips: Sequence[Clip], target: Path, options: Options, body: Body) ->
 
 
 def write_npz(path: Path, clip: Clip) -> None:
-    """Write the keys of AMASS, and smplx_85, joints, fps and prompt as inference_batch.py does."""
-    joints = forward_kinematics(*smplx85_to_motion(clip.smplx85))
-    ours = {"smplx_85": clip.smplx85.astype(np.float32), "joints": joints.astype(np.float32), "fps": FPS}
+    """Write ``motion_arrays`` and the title, under the key prompt as inference_batch.py has it."""
     with written_whole(path) as file:
-        prompt = clip.title.encode("utf-8", "replace").decode()
-        np.savez_compressed(file, **ours, prompt=prompt, **amass_arrays(clip.smplx85))
+        np.savez_compressed(file, **motion_arrays(clip.smplx85), prompt=clean(clip.title))
+
+
+def motion_arrays(smplx85: np.ndarray) -> dict[str, np.ndarray]:
+    """What an ``.npz`` holds of a motion: smplx_85, joints and fps, and the same in the keys of AMASS."""
+    joints = forward_kinematics(*smplx85_to_motion(smplx85))
+    ours = {"smplx_85": smplx85.astype(np.float32), "joints": joints.astype(np.float32), "fps": np.array(FPS)}
+    return ours | amass_arrays(smplx85)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from utils.files import written_whole
 from utils.motion272 import FPS, SMPLX85
 from utils.skeleton import PARENTS
 from visualize.body import Body, check_smplx85, floor_height, load_body
-from visualize.clip import Clip
+from visualize.clip import Clip, read_clip
 from visualize.skin import quaternions, skin_of
 
 WEB = Path(__file__).parent / "web"
@@ -56,6 +56,15 @@ def write_gallery(path: str | Path, clips: Sequence[Clip], body: Body | None = N
     if not clips:
         raise InputError("a gallery of no motions is asked for; give at least one")
     return _write(path, ("player.js", "gallery.js"), GALLERY_BODY, f"{len(clips)} motions", clips, body, notes)
+
+
+def write_results_gallery(folder: Path, body: Body | None = None) -> Path:
+    """Write ``gallery.html`` of all motions that the results.json of inference_batch.py lists; errors as there."""
+    entries = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    entries = [entry for entry in entries if (folder / f"{entry['name']}.npz").is_file()]  # some may have been removed
+    clips = [Clip(read_clip(folder / f"{entry['name']}.npz").smplx85, entry["prompt"]) for entry in entries]
+    notes = [f"{entry['seconds']:.1f} s, seed {entry['seed']}" for entry in entries]
+    return write_gallery(folder / "gallery.html", clips, body, notes)
 
 
 def _write(
