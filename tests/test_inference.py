@@ -32,6 +32,8 @@ from utils.errors import InputError, exit_on_input_error
 from utils.motion272 import FPS, encode, features_to_smplx85, smplx85_to_motion
 from utils.prompts import MAX_PROMPT, expand, read_prompts, safe_name
 from utils.skeleton import JOINTS, REST_OFFSETS, forward_kinematics
+from visualize.clip import read_clip
+from visualize.foot_lock import lock_feet
 
 REPOSITORY = Path(__file__).parents[1]
 PROMPTS = ["a person walks forward", "someone waves the left hand", "a jump"]
@@ -54,7 +56,7 @@ HOSTILE = {
 class InProcess(ThreadPoolExecutor):
     """Stands in for the pool of renderer processes."""
 
-    def __init__(self, workers, context):
+    def __init__(self, workers, context, **settings):
         super().__init__(1)
 
 
@@ -453,6 +455,33 @@ def test_videos(run, tmp_path, view):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*result["files"], "results.json"}
 
 
+def test_files_for_other_tools(run, prompt_file, tmp_path):
+    arguments = ("--prompts", prompt_file, "--seconds", 0.4, "--save", "bvh,glb,html")
+    assert run(*arguments)[0] == 0
+    out = tmp_path / "out"
+    for result in results_in(out):
+        assert result["files"] == [f"{result['name']}.{kind}" for kind in ("npz", "bvh", "glb", "html")]
+        saved, back = load(out / result["files"][0]), read_clip(out / result["files"][1]).smplx85
+        rotations, pelvis = smplx85_to_motion(back)
+        np.testing.assert_allclose(forward_kinematics(rotations, pelvis), saved["joints"], atol=1e-4)
+        assert {"poses", "trans", "betas", "gender", "mocap_framerate"} <= set(saved)
+    assert (out / "gallery.html").stat().st_size > 500_000
+    before = remember(out)
+    assert run(*arguments)[0] == 0
+    assert rewritten(out, before) == {"results.json", "gallery.html"}
+
+
+def test_locked_feet_are_another_motion_of_the_same_tokens(run, prompt_file, tmp_path):
+    run("--prompts", prompt_file, "--seconds", 1)
+    free = [load(file) for file in npz_files(tmp_path / "out")]
+    assert run("--prompts", prompt_file, "--seconds", 1, "--foot-lock", "true")[0] == 0
+    for before, after in zip(free, map(load, npz_files(tmp_path / "out")), strict=True):
+        np.testing.assert_array_equal(after["tokens"], before["tokens"])
+        np.testing.assert_array_equal(after["features"], before["features"])
+        np.testing.assert_allclose(after["smplx_85"], lock_feet(before["smplx_85"]), atol=1e-5)
+        assert np.abs(after["joints"] - before["joints"]).max() > 1e-4
+
+
 # Running again
 
 
@@ -596,13 +625,13 @@ def test_an_occupied_video_name_loses_nothing_else(run, prompt_file, tmp_path):
 
 @pytest.mark.parametrize("failure", [RuntimeError("no font"), MemoryError(), BrokenProcessPool("killed")])
 def test_any_failure_of_a_renderer_is_listed(run, prompt_file, tmp_path, monkeypatch, failure):
-    def draw_video(source, *rest):
+    def write_file(source, *rest):
         if source.name.startswith("someone-waves"):
             raise failure
 
-    monkeypatch.setattr(visualize.renderers, "draw_video", draw_video)
+    monkeypatch.setattr(visualize.renderers, "write_file", write_file)
     monkeypatch.setattr(visualize.renderers, "warm_up", lambda views: None)
-    assert_refused(run("--prompts", prompt_file, "--save", "mp4", "--seconds", 0.2), "1 videos", "someone-waves")
+    assert_refused(run("--prompts", prompt_file, "--save", "mp4", "--seconds", 0.2), "1 files", "someone-waves")
     failed = [list(result["failed"].values()) for result in results_in(tmp_path / "out")]
     assert failed == [[], [str(failure) or repr(failure)], []]
 
@@ -614,7 +643,7 @@ def test_motions_go_on_after_a_renderer_was_killed(run, prompt_file, tmp_path, m
                 raise BrokenProcessPool("a renderer was killed")
 
     monkeypatch.setattr(visualize.renderers, "ProcessPoolExecutor", Broken)
-    assert_refused(run("--prompts", prompt_file, "--save", "mp4", "--seconds", 0.2), "3 videos", "was killed")
+    assert_refused(run("--prompts", prompt_file, "--save", "mp4", "--seconds", 0.2), "3 files", "was killed")
     assert [len(result["failed"]) for result in results_in(tmp_path / "out")] == [1, 1, 1]
     assert len(npz_files(tmp_path / "out")) == 3
 

@@ -213,11 +213,16 @@ def features_to_smplx85(features: Array) -> Array:
 
 
 @numpy_or_torch
-def motion_to_smplx85(rotations: Array, pelvis: Array) -> Array:
-    """Local rotations (..., T, 22, 3, 3) and pelvis (..., T, 3) to (..., T, 85); inverse of ``smplx85_to_motion``."""
+def motion_to_smplx85(rotations: Array, pelvis: Array, betas: Array | None = None) -> Array:
+    """Local rotations (..., T, 22, 3, 3), pelvis (..., T, 3) and betas (10), or zeros, to (..., T, 85).
+
+    The inverse of ``smplx85_to_motion``.
+    """
     smplx85 = rotations.new_zeros(*pelvis.shape[:-1], SMPLX85_WIDTH)
     smplx85[..., SMPLX85["axis_angle"]] = matrix_to_axis_angle(rotations).flatten(-2)
     smplx85[..., SMPLX85["translation"]] = pelvis
+    if betas is not None:
+        smplx85[..., SMPLX85["betas"]] = betas
     return smplx85
 
 

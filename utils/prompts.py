@@ -82,7 +82,7 @@ def expand(entries: list[dict], seed: int, samples: int) -> list[PromptItem]:
     A motion's name tells its prompt and seed, so that it is the same in other files and runs; a name of the user's own
     is kept as it is where there is one sample.
     """
-    items, taken = [], set()
+    items, taken = [], {"gallery"}  # the name of a page of all motions
     for number, entry in enumerate(entries):
         first = entry.get("seed", seed)
         for item_seed in range(first, first + samples):
