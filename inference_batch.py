@@ -20,6 +20,7 @@ import numpy as np
 
 from models.generate import Sampling
 from models.pipeline import DEFAULT_SAMPLING, Motion, TextToMotion
+from models.rewrite import rewrite_prompts
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 from utils.files import written_whole
@@ -53,6 +54,9 @@ class Options:
         batch_size: Prompts generated together.
         size: Width and height of videos in pixels.
         smplx_path: Folder or file of SMPL-X, to render its body instead of the mannequin.
+        text_encoder_path: Weights of the text encoder, if neither in checkpoints/<name> nor in the Hugging Face cache.
+        rewrite_model: Chat model (folder or hub id) that rewrites each prompt first; what it wrote is saved too.
+        device_memory: GB of the device for the generator's weights; the layers beyond are fetched at each step.
         overwrite: Make again what is there already; videos are also made again when their motion is newer.
         workers: Processes that render videos.
         device: auto, cpu, cuda, cuda:1, ...
@@ -74,6 +78,9 @@ class Options:
     batch_size: int = 32
     size: int = 512
     smplx_path: Path | None = None
+    text_encoder_path: Path | None = None
+    rewrite_model: str | None = None
+    device_memory: float | None = None
     overwrite: bool = False
     workers: int = os.cpu_count() or 1
     device: str = "auto"
@@ -122,15 +129,21 @@ def main(options: Options) -> None:
     ) as renderers:
         device, _, reason = choose_device(options.device, "float32")
         print(reason)
-        model = TextToMotion.from_pretrained(options.checkpoint, device)
-        settings = json.dumps({"checkpoint": model.checkpoint_id, **asdict(options.sampling)}, sort_keys=True)
+        model = TextToMotion.from_pretrained(
+            options.checkpoint, device, options.text_encoder_path, options.device_memory
+        )
+        rewriting = {"rewrite_model": options.rewrite_model} if options.rewrite_model else {}
+        settings = json.dumps(
+            {"checkpoint": model.checkpoint_id, **asdict(options.sampling), **rewriting}, sort_keys=True
+        )
         todo = [item for item in items if options.overwrite or not is_done(options.out_dir, item, settings)]
         if len(todo) < len(items):
             print(f"{len(items) - len(todo)} of {len(items)} motions are in {options.out_dir} already")
         for item in sorted(set(items) - set(todo), key=items.index):
             draw_missing(renderers, options, item)
+        rewritten = rewrite_prompts(options.rewrite_model, [item.prompt for item in todo], device)
         started = time.perf_counter()
-        for item in generate_and_save(model, todo, options, settings):
+        for item in generate_and_save(model, todo, options, settings, rewritten):
             draw_missing(renderers, options, item)
         if todo:
             print(f"{len(todo)} motions generated in {time.perf_counter() - started:.1f} s")
@@ -171,22 +184,23 @@ def is_done(out_dir: Path, item: PromptItem, settings: str) -> bool:
 
 
 def generate_and_save(
-    model: TextToMotion, items: list[PromptItem], options: Options, settings: str
+    model: TextToMotion, items: list[PromptItem], options: Options, settings: str, rewritten: dict[str, str]
 ) -> Iterator[PromptItem]:
-    """Generate in batches; yields each item when its npz is written."""
+    """Generate in batches, from a prompt's ``rewritten`` text where there is one; yields an item when it is saved."""
     for item in items:
         model.tokens_of(item.seconds)  # lengths that cannot be made are refused before anything is generated
     for first in range(0, len(items), options.batch_size):
         batch = items[first : first + options.batch_size]
         prompts, seeds, seconds = zip(*((item.prompt, item.seed, item.seconds) for item in batch), strict=True)
-        motions = model.generate(list(prompts), list(seeds), options.sampling, list(seconds))
+        texts = [rewritten.get(prompt, prompt) for prompt in prompts]
+        motions = model.generate(texts, list(seeds), options.sampling, list(seconds))
         for item, motion in zip(batch, motions, strict=True):
-            save_motion(options.out_dir / f"{item.name}.npz", motion, item.seconds, model.checkpoint_id, settings)
+            save_motion(options.out_dir / f"{item.name}.npz", motion, item, model.checkpoint_id, settings)
             yield item
         write_results(options, batch, {})
 
 
-def save_motion(path: Path, motion: Motion, seconds: float | None, checkpoint_id: str, settings: str) -> None:
+def save_motion(path: Path, motion: Motion, item: PromptItem, checkpoint_id: str, settings: str) -> None:
     with written_whole(path) as file:
         np.savez_compressed(
             file,
@@ -195,11 +209,12 @@ def save_motion(path: Path, motion: Motion, seconds: float | None, checkpoint_id
             features=motion.features,
             tokens=motion.tokens,
             fps=FPS,
-            prompt=motion.prompt,
+            prompt=item.prompt,
+            text=motion.prompt,
             seed=motion.seed,
             checkpoint=checkpoint_id,
             settings=settings,
-            asked_seconds=np.nan if seconds is None else seconds,
+            asked_seconds=np.nan if item.seconds is None else item.seconds,
         )
 
 
@@ -231,10 +246,12 @@ def write_results(options: Options, items: list[PromptItem], failures: dict[str,
     for item in items:
         with np.load(options.out_dir / f"{item.name}.npz", allow_pickle=False) as saved:
             seconds, checkpoint = len(saved["smplx_85"]) / FPS, str(saved["checkpoint"])
+            text = str(saved["text"]) if "text" in saved else item.prompt  # before there was rewriting
         files = [options.out_dir / f"{item.name}.npz", *video_files(options, item.name)]
         results[item.name] = {
             "name": item.name,
             "prompt": item.prompt,
+            "text": text,
             "seed": item.seed,
             "seconds": round(seconds, 3),
             "checkpoint": checkpoint,

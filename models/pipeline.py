@@ -18,6 +18,7 @@ import torch
 from models.generate import Sampling, generate
 from models.llama import LLaMAHF
 from models.motion_vqvae import HumanVQVAE
+from models.placement import load_placed
 from models.text_encoder import TextEncoder, load_text_encoder
 from utils.checkpoint import fingerprint
 from utils.errors import InputError
@@ -66,8 +67,19 @@ class TextToMotion:
         self.checkpoint_id = checkpoint_id
 
     @classmethod
-    def from_pretrained(cls, checkpoint: str | Path, device: str | torch.device = "cpu") -> "TextToMotion":
-        """Load a run folder of train_t2m.py: the generator, and its tokenizer in tokenizer/.
+    def from_pretrained(
+        cls,
+        checkpoint: str | Path,
+        device: str | torch.device = "cpu",
+        text_encoder_path: Path | None = None,
+        device_memory: float | None = None,
+    ) -> "TextToMotion":
+        """Load a run folder of train_t2m.py or models/motionmillion.py: the generator, and its tokenizer in tokenizer/.
+
+        Args:
+            checkpoint: the folder. device: where everything is computed.
+            text_encoder_path: weights of the text encoder, if they are not where models/text_weights.py looks.
+            device_memory: GB of the device for the generator's weights; see ``models.placement``.
 
         Raises:
             InputError: a part is missing or damaged, or the parts do not fit together.
@@ -76,7 +88,10 @@ class TextToMotion:
         for folder in (checkpoint, checkpoint / "tokenizer"):
             if not folder.is_dir():
                 raise InputError(f"there is no checkpoint folder {folder}; give a run folder of train_t2m.py")
-        generator = LLaMAHF.from_pretrained(checkpoint).to(device)
+        if device_memory is None:
+            generator = LLaMAHF.from_pretrained(checkpoint).to(device)
+        else:
+            generator = load_placed(checkpoint, torch.device(device), device_memory)
         tokenizer = HumanVQVAE.from_pretrained(checkpoint / "tokenizer").to(device)
         checkpoint_id = f"{checkpoint.resolve().name}-{fingerprint(checkpoint)}"
         if generator.config.tokenizer not in ("", fingerprint(checkpoint / "tokenizer")):
@@ -85,7 +100,8 @@ class TextToMotion:
                 "put that one there, or train again"
             )
         try:
-            return cls(generator, tokenizer, load_text_encoder(generator.config.text_encoder, device), checkpoint_id)
+            text_encoder = load_text_encoder(generator.config.text_encoder, device, text_encoder_path)
+            return cls(generator, tokenizer, text_encoder, checkpoint_id)
         except InputError as error:
             raise InputError(f"the checkpoint {checkpoint} cannot be used: {error}") from error
 
