@@ -26,6 +26,7 @@ from accelerate.utils import gather_object
 
 from models.generate import Sampling
 from models.pipeline import DEFAULT_SAMPLING, Motion, TextToMotion
+from models.rewrite import rewrite_prompts
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 from utils.files import written_whole
@@ -72,6 +73,9 @@ class Options:
         foot_lock: Keep feet that stand on the floor from sliding (in all but features and tokens).
         body_model: mannequin, or smplx with its file in smplx_path; without it, whichever smplx_path tells.
         smplx_path: Folder or file of SMPL-X.
+        text_encoder_path: Weights of the text encoder, if neither in checkpoints/<name> nor in the Hugging Face cache.
+        rewrite_model: Chat model (folder or hub id) that rewrites each prompt first; what it wrote is saved too.
+        device_memory: GB of the device for the generator's weights; the layers beyond are fetched at each step.
         overwrite: Make again what is there already; videos are also made again when their motion is newer.
         workers: Processes that render videos.
         device: auto, cpu, cuda, cuda:1, ...
@@ -100,6 +104,9 @@ class Options:
     foot_lock: bool = False
     body_model: str | None = None
     smplx_path: Path | None = None
+    text_encoder_path: Path | None = None
+    rewrite_model: str | None = None
+    device_memory: float | None = None
     overwrite: bool = False
     workers: int = os.cpu_count() or 1
     device: str = "auto"
@@ -153,16 +160,25 @@ def main(options: Options) -> None:
     ) as renderers:
         device, dtype, reason = choose_device(options.device, options.dtype, training=False)
         print(reason)
-        model = TextToMotion.from_pretrained(options.checkpoint, device, dtype, options.quantize, options.compiled)
+        model = TextToMotion.from_pretrained(
+            options.checkpoint,
+            device,
+            dtype,
+            options.quantize,
+            options.compiled,
+            options.text_encoder_path,
+            options.device_memory,
+        )
         settings = settings_of(options, model, dtype, init)
         todo = [item for item in ours if options.overwrite or not is_done(options.out_dir, item, settings)]
         if len(todo) < len(ours):
             print(f"{len(ours) - len(todo)} of {len(ours)} motions are in {options.out_dir} already")
         for item in sorted(set(ours) - set(todo), key=ours.index):
             draw_missing(renderers, options, item)
+        rewritten = rewrite_prompts(options.rewrite_model, [item.prompt for item in todo], device)
         started = time.perf_counter()
         try:
-            for item in generate_and_save(model, todo, init, options, settings):
+            for item in generate_and_save(model, todo, init, options, settings, rewritten):
                 draw_missing(renderers, options, item)
         except BaseException:
             done = [item for item in ours if is_done(options.out_dir, item, settings)]
@@ -187,6 +203,7 @@ def settings_of(options: Options, model: TextToMotion, dtype: torch.dtype, init:
     settings = {"checkpoint": model.checkpoint_id, **asdict(options.sampling)}
     settings["dtype"] = str(dtype).removeprefix("torch.")
     settings["quantize"] = options.quantize
+    settings["rewrite_model"] = options.rewrite_model
     settings["foot_lock"] = options.foot_lock
     settings["init"] = "" if init is None else hashlib.sha256(init.tobytes()).hexdigest()[:16]
     return json.dumps(settings, sort_keys=True)
@@ -221,29 +238,36 @@ def is_done(out_dir: Path, item: PromptItem, settings: str) -> bool:
 
 
 def generate_and_save(
-    model: TextToMotion, items: list[PromptItem], init: np.ndarray | None, options: Options, settings: str
+    model: TextToMotion,
+    items: list[PromptItem],
+    init: np.ndarray | None,
+    options: Options,
+    settings: str,
+    rewritten: dict[str, str],
 ) -> Iterator[PromptItem]:
-    """Generate; yields each item when its npz is written."""
-    prompts, seeds, seconds = ([getattr(item, name) for item in items] for name in ("prompt", "seed", "seconds"))
-    for number, motion in model.generate_each(prompts, seeds, options.sampling, seconds, init, options.batch_size):
+    """Generate, from a prompt's ``rewritten`` text where there is one; yields each item when its npz is written."""
+    texts = [rewritten.get(item.prompt, item.prompt) for item in items]
+    seeds, seconds = [item.seed for item in items], [item.seconds for item in items]
+    for number, motion in model.generate_each(texts, seeds, options.sampling, seconds, init, options.batch_size):
         item = items[number]
         motion.smplx85 = lock_feet(motion.smplx85) if options.foot_lock else motion.smplx85
-        save_motion(options.out_dir / f"{item.name}.npz", motion, item.seconds, model.checkpoint_id, settings)
+        save_motion(options.out_dir / f"{item.name}.npz", motion, item, model.checkpoint_id, settings)
         yield item
 
 
-def save_motion(path: Path, motion: Motion, seconds: float | None, checkpoint_id: str, settings: str) -> None:
+def save_motion(path: Path, motion: Motion, item: PromptItem, checkpoint_id: str, settings: str) -> None:
     with written_whole(path) as file:
         np.savez_compressed(
             file,
             **motion_arrays(motion.smplx85),
             features=motion.features,
             tokens=motion.tokens,
-            prompt=motion.prompt,
+            prompt=item.prompt,
+            text=motion.prompt,
             seed=motion.seed,
             checkpoint=checkpoint_id,
             settings=settings,
-            asked_seconds=np.nan if seconds is None else seconds,
+            asked_seconds=np.nan if item.seconds is None else item.seconds,
         )
 
 
@@ -276,10 +300,12 @@ def write_results(options: Options, items: list[PromptItem], failures: dict[str,
     for item in items:
         with np.load(options.out_dir / f"{item.name}.npz", allow_pickle=False) as saved:
             seconds, checkpoint = len(saved["smplx_85"]) / FPS, str(saved["checkpoint"])
+            text = str(saved["text"])
         files = [options.out_dir / f"{item.name}.npz", *other_files(options, item.name)]
         results[item.name] = {
             "name": item.name,
             "prompt": item.prompt,
+            "text": text,
             "seed": item.seed,
             "seconds": round(seconds, 3),
             "checkpoint": checkpoint,

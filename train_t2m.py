@@ -22,7 +22,8 @@ from dataset.motion_folder import MotionFolder
 from dataset.tokens import TokenDataset, collate, tokenize
 from models.llama import SIZES, LLaMAConfig, LLaMAHF, drop_text
 from models.motion_vqvae import HumanVQVAE
-from models.text_encoder import TextEncoder, load_text_encoder
+from models.text_encoder import TextEncoder, encoder_width, load_text_encoder
+from models.text_features import CaptionFeatures
 from utils.checkpoint import copy_model, fingerprint
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
@@ -73,7 +74,10 @@ class Options(TrainingOptions):
     Attributes:
         tokenizer: Run folder of train_vq.py.
         model: Shape of the generator.
-        text_encoder: Frozen text encoder: minilm.
+        text_encoder: Frozen text encoder: minilm, clip, flan-t5-small, -base, -large, -xl or -xxl; pooled to one vector
+            as flan-t5-xl:mean, :sum or :cls.
+        text_encoder_path: Its weights, if neither in checkpoints/<name> nor in the Hugging Face cache.
+        cache_text_features: Keep the features of all captions on disk, in text_features of the data folder.
         joined: Rows a clip in which it follows a part of another clip: for sequences of sentences and for going on
             from a given motion.
     """
@@ -81,9 +85,12 @@ class Options(TrainingOptions):
     tokenizer: Path
     model: GeneratorShape = field(default_factory=GeneratorShape)
     text_encoder: str = "minilm"
+    text_encoder_path: Path | None = None
+    cache_text_features: bool = False
     joined: NonNegativeInt = 0
 
     def __post_init__(self):
+        encoder_width(self.text_encoder)  # refuses unknown names before any work is done
         if not self.tokenizer.is_dir():
             raise InputError(f"there is no tokenizer folder {self.tokenizer}; give a run folder of train_vq.py")
         if self.out.resolve() == self.tokenizer.resolve():
@@ -107,7 +114,11 @@ def main(options: Options, options_yaml: str) -> None:
     }
     if "val" not in data:
         print("no validation clips: only the training loss will be reported")
-    encode = CachedText(load_text_encoder(options.text_encoder, device))
+    encode = CaptionFeatures(
+        load_text_encoder(options.text_encoder, device, options.text_encoder_path),
+        options.data / "text_features" if options.cache_text_features else None,
+        [caption for rows in data.values() for caption in rows.captions()] if options.cache_text_features else (),
+    )
 
     model = LLaMAHF(options.model.config(tokenizer, fingerprint(options.tokenizer), encode.encoder)).to(device)
     training = Training(options, options_yaml, model)
@@ -134,27 +145,6 @@ def main(options: Options, options_yaml: str) -> None:
     print(f"text-to-motion model saved to {options.out}")
 
 
-class CachedText:
-    """Text features of captions, each distinct caption encoded once and kept in half precision.
-
-    Captions are encoded one by one: in a batch the last bits depend on the neighbours, which differ in a resumed run.
-    """
-
-    def __init__(self, encoder: TextEncoder):
-        self.encoder, self.cache = encoder, {}
-
-    def __call__(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features (B, L, D) float32 and mask (B, L) bool."""
-        for caption in captions:
-            if caption not in self.cache:
-                features, mask = self.encoder.encode([caption])
-                self.cache[caption] = features[mask].half()
-        rows = [self.cache[caption] for caption in captions]
-        features = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).float()
-        lengths = torch.tensor([len(row) for row in rows], device=features.device)
-        return features, torch.arange(features.shape[1], device=features.device) < lengths[:, None]
-
-
 def token_loader(rows: TokenDataset, pad_id: int, **settings) -> Iterator:
     own_generator = torch.Generator()  # or each new loader draws from the global one, and resuming would change dropout
     return DataLoader(rows, collate_fn=partial(collate, pad_id=pad_id), generator=own_generator, **settings)
@@ -171,7 +161,7 @@ def inputs_and_targets(
 
 
 @torch.no_grad()
-def validate(model: LLaMAHF, rows: TokenDataset, encode: CachedText, batch_size: int) -> dict[str, float]:
+def validate(model: LLaMAHF, rows: TokenDataset, encode: CaptionFeatures, batch_size: int) -> dict[str, float]:
     """Mean cross entropy and accuracy over the tokens of a split."""
     loss = right = count = 0
     device = model.lm_head.weight.device

@@ -134,6 +134,10 @@ class TokenDataset(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def captions(self) -> set[str]:
+        """All captions of the clips."""
+        return {caption for captions in self.rows["captions"] for caption in captions}
+
     def __getitem__(self, number: int) -> tuple[str, torch.Tensor, bool, int]:
         row = self.rows[number % len(self.rows)]
         choose = random.Random(number)

@@ -2,11 +2,12 @@
 
     motion (B, T, 272) -> encoder -> (B, n, code_dim) -> FSQ -> tokens (B, n) -> decoder -> motion (B, n * stride, 272)
 
-with stride = 2**down_t frames a token and n = T // stride. Architecture: T2M-GPT (Zhang et al., CVPR 2023) with the
-causal option and the FSQ of ScaMo / MotionMillion-Codes (ICCV 2025). Rows of a batch may be padded: with ``lengths``
-given, every row gives what it gives alone.
+with stride = patch_size * 2**down_t frames a token and n = T // stride. Architecture: T2M-GPT (Zhang et al., CVPR 2023)
+with the causal option, the Haar patches and the FSQ of ScaMo / MotionMillion-Codes (ICCV 2025). Rows of a batch may be
+padded: with ``lengths`` given, every row gives what it gives alone.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -30,7 +31,8 @@ class VQVAEConfig:
         levels: FSQ levels a dimension; their product is the codebook size.
         code_dim: Width of the latent before and after quantization.
         width: Channels of the convolutions.
-        down_t: Halvings of the frame rate; a token stands for 2**down_t frames.
+        down_t: Halvings of the frame rate by strided convolutions.
+        patch_size: Frames that a Haar wavelet transform packs into one before the first convolution: 1 (none), 2 or 4.
         depth: Residual blocks after each halving (and before each doubling).
         dilation_growth: Dilation of the residual blocks, growth**(depth - 1) first, down to 1.
         activation: relu, gelu or silu, in the residual blocks; between them it is always relu.
@@ -42,6 +44,7 @@ class VQVAEConfig:
     code_dim: int = 256
     width: int = 256
     down_t: int = 2
+    patch_size: int = 1
     depth: int = 3
     dilation_growth: int = 3
     activation: str = "relu"
@@ -53,6 +56,8 @@ class VQVAEConfig:
             raise InputError(f"activation {self.activation} is unknown; use one of {', '.join(ACTIVATIONS)}")
         if self.norm not in ("none", "layer"):
             raise InputError(f"norm {self.norm} is unknown; use none or layer")
+        if self.patch_size not in (1, 2, 4):
+            raise InputError(f"patch_size is {self.patch_size}; use 1, 2 or 4")
         for name in ("code_dim", "width", "down_t", "depth", "dilation_growth"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -60,7 +65,31 @@ class VQVAEConfig:
     @property
     def stride(self) -> int:
         """Frames a token."""
-        return 2**self.down_t
+        return self.patch_size * 2**self.down_t
+
+
+def haar_patch(x: torch.Tensor, lengths: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """One level of the Haar wavelet transform over time: x (B, C, T) to (B, 2 C, ceil(T / 2)), low then high half.
+
+    A clip of odd length is continued by one frame, the mirror image of its last but one. ``lengths (B,)`` are the
+    valid frames of each row; those after the transform come back with it.
+    """
+    ends = torch.full((len(x),), x.shape[-1], device=x.device) if lengths is None else lengths
+    if x.shape[-1] % 2:
+        x = F.pad(x, (0, 1))
+    odd = (ends % 2 == 1).nonzero()[:, 0]
+    if len(odd):
+        x = x.clone()
+        x[odd, :, ends[odd]] = x[odd, :, (ends[odd] - 2).clamp(min=0)]
+    first, second = x[..., 0::2], x[..., 1::2]
+    x = torch.cat((first + second, first - second), dim=1) / math.sqrt(8)
+    return x, None if lengths is None else (lengths + 1) // 2
+
+
+def haar_unpatch(x: torch.Tensor) -> torch.Tensor:
+    """The inverse of ``haar_patch``: (B, 2 C, T) to (B, C, 2 T)."""
+    low, high = x.chunk(2, dim=1)
+    return torch.stack((low + high, low - high), dim=-1).flatten(-2) * math.sqrt(2)
 
 
 class Conv(nn.Conv1d):
@@ -116,7 +145,8 @@ class Encoder(nn.Module):
     def __init__(self, config: VQVAEConfig):
         super().__init__()
         width, causal = config.width, config.causal
-        self.conv_in = Conv(FEATURES, width, 3, causal)
+        self.patch_size, self.stride = config.patch_size, config.stride
+        self.conv_in = Conv(FEATURES * config.patch_size, width, 3, causal)
         self.stages = nn.ModuleList(
             nn.ModuleDict({"down": Conv(width, width, 4, causal, stride=2), "blocks": residual_stack(config)})
             for _ in range(config.down_t)
@@ -125,6 +155,9 @@ class Encoder(nn.Module):
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
         """(B, 272, T) -> (B, code_dim, T // stride)."""
+        whole = x.shape[-1] // self.stride
+        for _ in range(self.patch_size // 2):
+            x, lengths = haar_patch(x, lengths)  # (B, 272 * patch_size, ceil(T / patch_size))
         x = F.relu(self.conv_in(x, frame_mask(x, lengths)))
         for stage in self.stages:
             x = stage["down"](x, frame_mask(x, lengths))
@@ -132,7 +165,7 @@ class Encoder(nn.Module):
             mask = frame_mask(x, lengths)
             for block in stage["blocks"]:
                 x = block(x, mask)
-        return self.conv_out(x, frame_mask(x, lengths))
+        return self.conv_out(x, frame_mask(x, lengths))[..., :whole]
 
 
 class Decoder(nn.Module):
@@ -145,7 +178,8 @@ class Decoder(nn.Module):
             for _ in range(config.down_t)
         )
         self.conv_mid = Conv(width, width, 3, causal)
-        self.conv_out = Conv(width, FEATURES, 3, causal)
+        self.conv_out = Conv(width, FEATURES * config.patch_size, 3, causal)
+        self.patch_size = config.patch_size
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor | None, state: State | None = None) -> torch.Tensor:
         """(B, code_dim, n) -> (B, 272, n * stride)."""
@@ -159,7 +193,10 @@ class Decoder(nn.Module):
             x = stage["up"](x, frame_mask(x, lengths), state)
         mask = frame_mask(x, lengths)
         x = F.relu(self.conv_mid(x, mask, state))
-        return self.conv_out(x, mask, state)
+        x = self.conv_out(x, mask, state)
+        for _ in range(self.patch_size // 2):
+            x = haar_unpatch(x)
+        return x  # (B, 272, n * stride)
 
 
 def frame_mask(x: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor | None:

@@ -23,6 +23,7 @@ from models.generate import Part, Request, Sampling, check_guidance, generate, r
 from models.llama import LLaMAHF
 from models.motion_vqvae import HumanVQVAE, State
 from models.optimize import check_support, optimize
+from models.placement import load_placed
 from models.text_encoder import TextEncoder, load_text_encoder
 from utils.checkpoint import fingerprint
 from utils.errors import InputError
@@ -100,12 +101,16 @@ class TextToMotion:
         dtype: torch.dtype = torch.float32,
         quantize: str = "none",
         compiled: bool = False,
+        text_encoder_path: Path | None = None,
+        device_memory: float | None = None,
     ) -> "TextToMotion":
-        """Load a run folder of train_t2m.py: the generator, and its tokenizer in tokenizer/.
+        """Load a run folder of train_t2m.py or models/motionmillion.py: the generator, and its tokenizer in tokenizer/.
 
         Args:
             checkpoint: the folder. device: where everything is computed.
             dtype, quantize, compiled: of the generator; see ``models.optimize``.
+            text_encoder_path: weights of the text encoder, if they are not where models/text_weights.py looks.
+            device_memory: GB of the device for the generator's weights; see ``models.placement``.
 
         Raises:
             InputError: a part is missing or damaged, the parts do not fit together, or the device cannot do this.
@@ -115,7 +120,10 @@ class TextToMotion:
         for folder in (checkpoint, checkpoint / "tokenizer"):
             if not folder.is_dir():
                 raise InputError(f"there is no checkpoint folder {folder}; give a run folder of train_t2m.py")
-        generator = optimize(LLaMAHF.from_pretrained(checkpoint).to(device), dtype, quantize, compiled)
+        if device_memory is None:
+            generator = optimize(LLaMAHF.from_pretrained(checkpoint).to(device), dtype, quantize, compiled)
+        else:
+            generator = load_placed(checkpoint, torch.device(device), device_memory)
         tokenizer = HumanVQVAE.from_pretrained(checkpoint / "tokenizer").to(device)
         checkpoint_id = f"{checkpoint.resolve().name}-{fingerprint(checkpoint)}"
         if generator.config.tokenizer not in ("", fingerprint(checkpoint / "tokenizer")):
@@ -124,7 +132,8 @@ class TextToMotion:
                 "put that one there, or train again"
             )
         try:
-            return cls(generator, tokenizer, load_text_encoder(generator.config.text_encoder, device), checkpoint_id)
+            text_encoder = load_text_encoder(generator.config.text_encoder, device, text_encoder_path)
+            return cls(generator, tokenizer, text_encoder, checkpoint_id)
         except InputError as error:
             raise InputError(f"the checkpoint {checkpoint} cannot be used: {error}") from error
 

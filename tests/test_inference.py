@@ -65,7 +65,7 @@ def one_text_encoder():
     """Load MiniLM once for the whole file."""
     encoder = load_text_encoder("minilm")
     with pytest.MonkeyPatch.context() as patch:
-        load = lambda name, device: encoder if name == encoder.name else load_text_encoder(name, device)  # noqa: E731
+        load = lambda name, device, path: encoder if name == encoder.name else load_text_encoder(name, device, path)  # noqa: E731
         patch.setattr(models.pipeline, "load_text_encoder", load)
         yield encoder
 

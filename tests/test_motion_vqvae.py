@@ -1,23 +1,17 @@
 """The tokenizer: parity with the reference's networks, exact padding, causality, streaming, losses, saving."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 
 from models.fsq import FSQ
-from models.motion_vqvae import HumanVQVAE, VQVAEConfig
+from models.motion_vqvae import HumanVQVAE, VQVAEConfig, haar_patch, haar_unpatch
 from models.vq_loss import MotionLoss, MotionLossConfig
-from tests.conftest import GOLDEN_DIR
+from tests.conftest import GOLDEN_DIR, converted
 from utils.errors import InputError
 
 TINY = {"levels": [5, 4, 3], "code_dim": 8, "width": 8, "depth": 2}
-REFERENCE = [  # the reference's tokenizers that need no wavelet patching
-    path.name.removesuffix("_ckpt.json")
-    for path in sorted(GOLDEN_DIR.glob("tokenizer*_ckpt.json"))
-    if json.loads(path.read_text())["patch_size"] == 1
-]
+REFERENCE = [path.name.removesuffix("_ckpt.json") for path in sorted(GOLDEN_DIR.glob("tokenizer*_ckpt.json"))]
 
 
 def tokenizer(seed: int = 0, **changes) -> HumanVQVAE:
@@ -31,25 +25,8 @@ def motion(batch: int, frames: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", REFERENCE)
 @torch.no_grad()
-def test_equals_the_reference(name):
-    """The reference's weights, taken over in order: both list the same layers in the same order."""
-    settings = json.loads((GOLDEN_DIR / f"{name}_ckpt.json").read_text())
-    config = VQVAEConfig(
-        levels=settings["levels"],
-        code_dim=settings["code_dim"],
-        width=settings["width"],
-        down_t=settings["down_t"],
-        depth=settings["depth"],
-        dilation_growth=settings["dilation_growth_rate"],
-        activation=settings["activation"],
-        norm="layer" if settings["norm"] == "LN" else "none",
-        causal=settings["causal"],
-    )
-    model = HumanVQVAE(config).eval()
-    theirs = torch.load(GOLDEN_DIR / f"{name}_ckpt.pth", weights_only=True)["net"]
-    for part, ours in (("encoder", model.encoder), ("decoder", model.decoder), ("quantizer", model.quantizer)):
-        values = [value for key, value in theirs.items() if f".{part}." in key and value.shape != (2,)]
-        ours.load_state_dict(dict(zip(ours.state_dict(), values, strict=True)))
+def test_equals_the_reference(name, tmp_path):
+    model = HumanVQVAE.from_pretrained(converted(tmp_path / name, name))
     io = {key: torch.from_numpy(value) for key, value in np.load(GOLDEN_DIR / f"{name}_io.npz").items()}
 
     latent = model.encoder(io["motion"].transpose(1, 2), None)
@@ -64,12 +41,26 @@ def test_equals_the_reference(name):
     torch.testing.assert_close(model.decode(io["indices"][:1]), io["decoded_0"], atol=1e-4, rtol=0)
 
 
+def test_haar_patches_equal_the_reference():
+    arrays = {key: torch.from_numpy(value) for key, value in np.load(GOLDEN_DIR / "haar_patcher.npz").items()}
+    once, _ = haar_patch(arrays["x"], None)
+    twice, _ = haar_patch(once, None)
+    odd, lengths = haar_patch(arrays["x_odd"], torch.tensor([31, 7]))
+    for ours, theirs in ((once, "patched_2"), (twice, "patched_4"), (haar_unpatch(once), "recon_2"),
+                         (haar_unpatch(haar_unpatch(twice)), "recon_4"), (odd[:1], "patched_2_odd"),
+                         (haar_unpatch(odd)[:1], "recon_2_odd")):  # fmt: skip
+        torch.testing.assert_close(ours, arrays[theirs][: len(ours)], atol=1e-6, rtol=0)
+    assert lengths.tolist() == [16, 4]
+    alone, _ = haar_patch(arrays["x_odd"][1:, :, :7], None)  # a row that ends inside the batch is continued there
+    torch.testing.assert_close(odd[1:, :, :4], alone, atol=0, rtol=0)
+
+
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("norm", ["none", "layer"])
-@pytest.mark.parametrize("down_t", [1, 2, 3])
+@pytest.mark.parametrize(("down_t", "patch_size"), [(1, 1), (2, 1), (3, 1), (1, 2), (1, 4)])
 @torch.no_grad()
-def test_padding_changes_nothing(causal, norm, down_t):
-    model = tokenizer(causal=causal, norm=norm, down_t=down_t, activation="gelu")
+def test_padding_changes_nothing(causal, norm, down_t, patch_size):
+    model = tokenizer(causal=causal, norm=norm, down_t=down_t, patch_size=patch_size, activation="gelu")
     lengths = torch.tensor([40, 17, 8, 31])
     batch = motion(4, 40)
     padded = batch.clone()
@@ -89,10 +80,11 @@ def test_padding_changes_nothing(causal, norm, down_t):
         torch.testing.assert_close(reconstruction[row, : len(frames)], frames, atol=1e-5, rtol=1e-4)
 
 
-def test_causal_by_gradient():
-    model = tokenizer(causal=True)
+@pytest.mark.parametrize("patch_size", [1, 2])
+def test_causal_by_gradient(patch_size):
+    model = tokenizer(causal=True, patch_size=patch_size)
     stride = model.config.stride
-    frames = motion(1, 32).requires_grad_()
+    frames = motion(1, 8 * stride).requires_grad_()
     latent = model.encoder(frames.transpose(1, 2), None)  # (1, C, 8)
     seen = torch.autograd.grad(latent[..., 3].sum(), frames)[0].abs().sum(-1)[0]
     assert seen[: 4 * stride].any() and not seen[4 * stride :].any()
@@ -103,10 +95,11 @@ def test_causal_by_gradient():
 
 
 @pytest.mark.parametrize("chunks", [[1] * 12, [5, 1, 6], [12]])
+@pytest.mark.parametrize("patch_size", [1, 4])
 @torch.no_grad()
-def test_decoding_in_chunks_equals_decoding_at_once(chunks):
-    model = tokenizer(causal=True, norm="layer")
-    tokens = model.encode(motion(2, 48))
+def test_decoding_in_chunks_equals_decoding_at_once(chunks, patch_size):
+    model = tokenizer(causal=True, norm="layer", patch_size=patch_size)
+    tokens = model.encode(motion(2, 48 * patch_size))
     state, parts = None, []
     for part in tokens.split(chunks, dim=1):
         before = state
@@ -129,13 +122,23 @@ def test_lengths_that_are_no_multiple_of_the_stride(frames):
     assert model(motion(1, frames))[0].shape == (1, frames // 4 * 4, 272)
 
 
+@pytest.mark.parametrize("frames", [8, 9, 13, 15])
+def test_lengths_that_do_not_fill_a_haar_patch(frames):
+    model = tokenizer(down_t=1, patch_size=4)
+    assert model.config.stride == 8
+    assert model.encode(motion(1, frames)).shape == (1, 1)
+    assert model(motion(1, frames))[0].shape == (1, 8, 272)
+
+
 @pytest.mark.parametrize("shape", [(1, 3, 272), (1, 8, 263), (8, 272)])
 def test_motion_that_cannot_be_encoded(shape):
     with pytest.raises(InputError):
         tokenizer().encode(torch.zeros(shape))
 
 
-@pytest.mark.parametrize(("name", "value"), [("activation", "tanh"), ("norm", "batch"), ("width", 0), ("levels", [1])])
+@pytest.mark.parametrize(
+    ("name", "value"), [("activation", "tanh"), ("norm", "batch"), ("width", 0), ("patch_size", 3), ("levels", [1])]
+)
 def test_configurations_that_contradict_themselves(name, value):
     with pytest.raises(InputError):
         tokenizer(**{name: value})

@@ -1,0 +1,73 @@
+"""A generator larger than its device: layers that do not fit are kept elsewhere and fetched when their turn comes.
+
+Embedding, head and as many layers as fit lie on the device. The others lie in the host's memory, or where that is too
+small (or is the device) in the checkpoint's files. Accelerate's hooks fetch each for its part of every step: the tokens
+are the same, each step costs the transfer of what is not on the device.
+"""
+
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import torch
+from accelerate import dispatch_model
+from accelerate.utils import get_max_memory
+
+from models.llama import LLaMAHF
+from utils.checkpoint import put_weights, read_weights, stored_weights
+from utils.errors import InputError
+
+GB = 10**9
+
+
+def load_placed(folder: Path, device: torch.device, memory: float) -> LLaMAHF:
+    """The generator of a checkpoint folder with at most ``memory`` GB of its weights on ``device``.
+
+    Raises:
+        InputError: see ``LLaMAHF.from_pretrained`` and ``place``.
+    """
+    return LLaMAHF.from_pretrained(folder, put=partial(place, device=device, memory=memory))
+
+
+def place(model: LLaMAHF, folder: Path, device: torch.device, memory: float) -> None:
+    """Load the weights in ``folder`` into a model without values, each to where it belongs.
+
+    Raises:
+        InputError: embedding, head and one layer do not fit into ``memory`` GB.
+    """
+    stored = stored_weights(folder)
+    itemsize = max(tensor.itemsize for _, tensor in stored.values())
+    layers = model.transformer.h
+    layer_bytes = sum(parameter.numel() for parameter in layers[0].parameters()) * itemsize
+    other_bytes = sum(parameter.numel() for parameter in model.parameters()) * itemsize - len(layers) * layer_bytes
+    fitting = int((memory * GB - other_bytes) // layer_bytes)
+    if fitting < 1:
+        raise InputError(
+            f"the device memory given is {memory:g} GB; embedding, head and one layer need "
+            f"{(other_bytes + layer_bytes) / GB:.2f}"
+        )
+    here = len(layers) if fitting >= len(layers) else fitting - 1  # one place is for the layer whose turn it is
+    away_bytes = (len(layers) - here) * layer_bytes
+    in_host = device.type != "cpu" and away_bytes < get_max_memory()["cpu"]
+    print(
+        f"{here} of {len(layers)} layers on {device}, the others in {'host memory' if in_host else folder}: "
+        f"{away_bytes / GB:.2f} GB are fetched at each step"
+    )
+    main = str(device)
+    places = dict.fromkeys(("lm_head", "transformer.wte", "transformer.ln_f", "llama_proj"), main)
+    places |= {
+        f"transformer.h.{layer}": main if layer < here else "cpu" if in_host else "disk" for layer in range(len(layers))
+    }
+    owner = {name: next(module for module in places if name.startswith(f"{module}.")) for name in stored}
+    on_disk = {name: file_and_tensor for name, file_and_tensor in stored.items() if places[owner[name]] == "disk"}
+    fetched = ((name, tensor) for name, (_, tensor) in on_disk.items())  # without values
+    put_weights(
+        model,
+        chain(read_weights(folder, stored.keys() - on_disk.keys()), fetched),
+        lambda name: "meta" if name in on_disk else places[owner[name]],
+    )
+    index = {
+        name: {"safetensors_file": str(file), "weight_name": name, "dtype": str(tensor.dtype).removeprefix("torch.")}
+        for name, (file, tensor) in on_disk.items()
+    }
+    dispatch_model(model, places, main_device=main, offload_index=index or None, force_hooks=True)

@@ -1,0 +1,163 @@
+"""Where the weights of CLIP and Flan-T5 lie, and how they are read.
+
+Looked for in this order: the path given, checkpoints/<name>, the cache of the Hugging Face hub, the hub. Nothing is
+asked of the network as long as the weights are found before; HF_HUB_OFFLINE=1 never asks it.
+"""
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from utils.errors import InputError
+
+if TYPE_CHECKING:  # imported where used: both libraries are heavy
+    from transformers import PreTrainedTokenizerBase, T5EncoderModel
+
+CHECKPOINTS = Path("checkpoints")
+CLIP_HUB, CLIP_FILE, CLIP_SIZE = "timm/vit_base_patch32_clip_224.openai", "open_clip_model.safetensors", "0.6 GB"
+T5_FILES = ("config.json", "spiece.model", "*.safetensors")
+T5_SIZES = {
+    "flan-t5-small": "0.3 GB",
+    "flan-t5-base": "1.0 GB",
+    "flan-t5-large": "3.1 GB",
+    "flan-t5-xl": "11.4 GB",
+    "flan-t5-xxl": "45 GB",
+}
+
+
+def find_clip(path: Path | None) -> Path:
+    """The file of CLIP's weights.
+
+    Raises:
+        InputError: there is none; the message says where to get it.
+    """
+    if path is not None and path.is_file():
+        return path
+    return find_folder("clip", path, CLIP_HUB, (CLIP_FILE,), CLIP_SIZE) / CLIP_FILE
+
+
+def find_t5(size: str, path: Path | None) -> Path:
+    """The folder of a Flan-T5: config, SentencePiece model and weights.
+
+    Raises:
+        InputError: there is none; the message says where to get it.
+    """
+    return find_folder(size, path, f"google/{size}", T5_FILES, T5_SIZES[size])
+
+
+def find_folder(name: str, path: Path | None, hub_id: str, files: tuple[str, ...], size: str) -> Path:
+    """The first folder that holds ``files`` (patterns)."""
+
+    def complete(folder: Path) -> bool:
+        return all(any(folder.glob(pattern)) for pattern in files)
+
+    if path is not None:
+        if not complete(path):
+            raise InputError(f"{path} does not hold {', '.join(files)} of {name}; give the folder that does")
+        return path
+    if complete(CHECKPOINTS / name):
+        return CHECKPOINTS / name
+    patterns = [*files, "*.index.json", "tokenizer*.json"]
+    for only_cached in (True, False):
+        try:
+            folder = Path(snapshot_download(hub_id, allow_patterns=patterns, local_files_only=only_cached))
+        except Exception:  # not cached, no network, no such host, ...: one remedy for all
+            continue
+        if complete(folder):
+            return folder
+    raise InputError(
+        f"the weights of the text encoder {name} are neither in {CHECKPOINTS / name} nor in the Hugging Face cache, "
+        f"and the hub cannot be reached; where there is a network, get {hub_id} ({size}) by "
+        f"hf download {hub_id} --local-dir {CHECKPOINTS / name}"
+    )
+
+
+def load_t5(folder: Path, width: int, dtype: torch.dtype) -> tuple["T5EncoderModel", "PreTrainedTokenizerBase"]:
+    """The encoder half of a T5 and its tokenizer.
+
+    Raises:
+        InputError: the folder holds another model, or is damaged.
+    """
+    from transformers import AutoConfig, T5EncoderModel, T5Tokenizer
+    from transformers.utils import logging
+
+    bars, warned = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        if config.model_type != "t5" or config.d_model != width:
+            raise InputError(
+                f"{folder} holds a {config.model_type} of width {getattr(config, 'd_model', 'unknown')} where a t5 of "
+                f"width {width} is needed; give the encoder that was asked for"
+            )
+        tokenizer = T5Tokenizer.from_pretrained(folder, local_files_only=True)
+        model, found = T5EncoderModel.from_pretrained(
+            folder, local_files_only=True, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+        absent = sorted(found["missing_keys"])
+        if absent:
+            raise InputError(f"{folder} holds no weights for {absent[0]}; copy or download it again")
+        return model, tokenizer
+    except InputError:
+        raise
+    except Exception as error:  # the libraries raise many kinds on damaged files
+        raise InputError(
+            f"the text encoder in {folder} cannot be read ({' '.join(str(error).split())[:200]}); "
+            "copy or download it again"
+        ) from error
+    finally:
+        logging.set_verbosity(warned)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def load_clip(file: Path, width: int) -> nn.Module:
+    """The text tower of a CLIP, in float32: ids (B, 77) to vectors (B, width). Its size is read from the tensors.
+
+    Raises:
+        InputError: the file holds another model, or is damaged.
+    """
+    from open_clip.transformer import QuickGELU, TextTransformer
+
+    try:
+        weights = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+        weights = weights.get("state_dict", weights)
+        weights = {name.removeprefix("module."): value for name, value in weights.items()}
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror or error}); check its permissions") from error
+    except (SafetensorError, RuntimeError, UnpicklingError, EOFError, AttributeError) as error:
+        raise InputError(
+            f"{file} cannot be read as weights ({' '.join(str(error).split())[:120]}); give {CLIP_FILE} of {CLIP_HUB} "
+            "(OpenAI's own ViT-B-32.pt is a program, which is not run)"
+        ) from error
+    try:
+        embedding, projection = weights["token_embedding.weight"], weights["text_projection"]
+        layers = {name.split(".")[2] for name in weights if name.startswith("transformer.resblocks.")}
+        model = TextTransformer(
+            context_length=len(weights["positional_embedding"]),
+            vocab_size=len(embedding),
+            width=embedding.shape[1],
+            heads=embedding.shape[1] // 64,
+            layers=len(layers),
+            output_dim=projection.shape[1],
+            act_layer=QuickGELU,
+        )
+        model.load_state_dict({name: weights[name] for name in model.state_dict()})
+    except (KeyError, RuntimeError, IndexError, TypeError, ZeroDivisionError) as error:
+        raise InputError(
+            f"{file} holds no CLIP text encoder in open_clip's layout ({' '.join(str(error).split())[:120]}); "
+            f"give {CLIP_FILE} of {CLIP_HUB}"
+        ) from error
+    if projection.shape[1] != width or model.context_length != 77:
+        raise InputError(
+            f"{file} holds a CLIP of width {projection.shape[1]} for {model.context_length} word pieces where {width} "
+            f"and 77 are needed; give {CLIP_FILE} of {CLIP_HUB}"
+        )
+    return model
