@@ -214,6 +214,7 @@ def run(model: LLaMAHF, requests: Iterable[Request], sampling: Sampling, slots: 
                 logits = torch.cat((logits, first)) if rows else first
                 rows += group
         if not rows:
+            model.give_back(cache)
             return
         tokens = pick_tokens(model, rows, logits, sampling)
         made, kept = [], []

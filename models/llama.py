@@ -161,6 +161,11 @@ class KVCache:
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
         self.columns = torch.arange(columns, device=device)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return len(self.lengths), len(self.columns)
+
     def fill(self, first: int) -> "Store":
         """Where a prefill of (B, S) columns goes: rows ``first .. first + B - 1``, from column 0; it sees itself."""
 
@@ -234,6 +239,20 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, self.scale.shape, self.scale, NORM_EPS)
 
 
+def attend_one_on_cpu(q: Tensor, k: Tensor, v: Tensor, attend: Tensor) -> Tensor:
+    """Attention of one query (B, H, 1, D) over k and v (B, H, S, D).
+
+    PyTorch's own is slow at it in bfloat16: with few rows float32 is faster, with many two batched products are.
+    """
+    if q.dtype == torch.float32 or len(q) < 4:
+        y = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=attend)
+        return y.to(q.dtype)
+    scores = torch.bmm(k.flatten(0, 1), q.flatten(0, 1).transpose(1, 2)).view(*k.shape[:3])  # (B, H, S)
+    scores = scores.float().mul_(q.shape[-1] ** -0.5).masked_fill_(~attend[:, 0], -math.inf)
+    weights = scores.softmax(dim=-1).to(v.dtype)
+    return torch.bmm(weights.flatten(0, 1)[:, None], v.flatten(0, 1)).view(q.shape)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with rotary positions."""
 
@@ -250,9 +269,8 @@ class Attention(nn.Module):
         v = v.squeeze(2).transpose(1, 2)  # (B, H, S, D)
         if store is not None:
             k, v = store(self.layer, k, v)
-        if x.device.type == "cpu":
-            q, k, v = q.float(), k.float(), v.float()  # with few queries several times faster there than bfloat16
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=attend).to(x.dtype)
+        attention = attend_one_on_cpu if q.shape[2] == 1 and q.device.type == "cpu" else F.scaled_dot_product_attention
+        y = attention(q, k, v, attend)
         return self.c_proj(y.transpose(1, 2).flatten(2))  # (B, S, C)
 
 
@@ -357,9 +375,18 @@ class LLaMAHF(PretrainedModel):
         return self._transform(*self._embed(text, text_mask, tokens))
 
     def new_cache(self, rows: int, columns: int) -> KVCache:
-        """An empty cache for ``rows`` rows of at most ``columns`` text and token columns."""
-        weight = self.transformer.wte.weight
+        """A cache for ``rows`` rows of at most ``columns`` text and token columns.
+
+        The one given back last is used again if it is of this size: memory that was never touched is slow at first.
+        """
+        weight, idle = self.transformer.wte.weight, vars(self).pop("idle_cache", None)
+        if idle is not None and idle.shape == (rows, columns) and idle.keys.dtype == weight.dtype:
+            return idle
         return KVCache(self.config, rows, columns, weight.device, weight.dtype)
+
+    def give_back(self, cache: KVCache) -> None:
+        """Keep a cache that is no longer in use for the next ``new_cache``."""
+        vars(self)["idle_cache"] = cache
 
     def prefill(self, text: Tensor, text_mask: Tensor, tokens: Tensor, cache: KVCache, first: int = 0) -> Tensor:
         """Read texts, and the motion tokens that are there already, into the cache's rows from ``first`` on.
