@@ -82,5 +82,6 @@ def weights_digest(encoder: TextEncoder) -> str:
     digest = hashlib.sha256()
     for name, tensor in encoder.model.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        tensor = tensor.to_dense() if tensor.is_mkldnn else tensor
         digest.update(tensor.flatten()[:64].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:10]

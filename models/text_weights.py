@@ -97,9 +97,11 @@ def load_t5(folder: Path, width: int, dtype: torch.dtype) -> tuple["T5EncoderMod
                 f"{folder} holds a {config.model_type} of width {getattr(config, 'd_model', 'unknown')} where a t5 of "
                 f"width {width} is needed; give the encoder that was asked for"
             )
+        if config.dense_act_fn == "gelu_new":
+            config.dense_act_fn = "gelu_pytorch_tanh"  # the same function in one call
         tokenizer = T5Tokenizer.from_pretrained(folder, local_files_only=True)
         model, found = T5EncoderModel.from_pretrained(
-            folder, local_files_only=True, dtype=dtype, use_safetensors=True, output_loading_info=True
+            folder, config=config, local_files_only=True, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
         absent = sorted(found["missing_keys"])
         if absent:
@@ -116,6 +118,32 @@ def load_t5(folder: Path, width: int, dtype: torch.dtype) -> tuple["T5EncoderMod
         logging.set_verbosity(warned)
         if bars:
             logging.enable_progress_bar()
+
+
+class PackedLinear(nn.Module):
+    """A frozen ``nn.Linear`` without bias in float32 on the CPU, its weight laid out once for oneDNN.
+
+    ``nn.Linear`` goes to MKL there, which reorders the weight at each call and does not use all that AMD's cores can.
+    """
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        rows = 512  # about what a batch has: the layout is chosen for it and works with any
+        self.register_buffer("packed", torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), rows))
+        self.weight = linear.weight.new_empty(0)  # T5 looks at its dtype
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
+
+
+def pack_linears(model: nn.Module) -> None:
+    """Replace the Linear layers of a frozen model in float32 on the CPU, where oneDNN is there."""
+    if not torch.backends.mkldnn.is_available():
+        return
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.Linear and child.bias is None:
+                setattr(module, name, PackedLinear(child))
 
 
 def load_clip(file: Path, width: int) -> nn.Module:
