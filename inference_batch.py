@@ -1,12 +1,14 @@
-"""Turn sentences into motion: files of numbers and videos.
+"""Turn sentences into motion: files of numbers, videos, and files that other tools open.
 
     python inference_batch.py --prompt "a person walks forward" --out-dir outputs
-    python inference_batch.py --prompts assets/demo_prompts.txt --samples 2 --save npz,mp4,gif --out-dir outputs
+    python inference_batch.py --prompts assets/demo_prompts.txt --samples 2 --save npz,bvh,glb,html --out-dir outputs
 
-Each motion becomes NAME.npz (smplx_85, joints, features, tokens, fps, prompt, seed, checkpoint), NAME.mp4 and so on;
-results.json lists them all. Motions are on disk as soon as they are made, and running again skips what is there.
+Each motion becomes NAME.npz (smplx_85, joints, features, tokens, fps, prompt, seed, checkpoint, and the keys of AMASS),
+NAME.mp4 and so on; results.json lists them all, and with html gallery.html shows them all. Motions are on disk as soon
+as they are made, and running again skips what is there.
 """
 
+import hashlib
 import json
 import os
 import time
@@ -15,8 +17,12 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 
 from models.generate import Sampling
 from models.pipeline import DEFAULT_SAMPLING, Motion, TextToMotion
@@ -27,9 +33,15 @@ from utils.files import written_whole
 from utils.motion272 import FPS
 from utils.prompts import MAX_SEED, PromptItem, check_prompt, expand, read_prompts
 from utils.training import choose_device
+from visualize.body import body_from_options
+from visualize.clip import read_clip
+from visualize.export import motion_arrays
+from visualize.foot_lock import lock_feet
+from visualize.page import write_results_gallery
 from visualize.renderers import Renderers
 
-FORMATS = ("npz", "mp4", "gif")
+VIDEOS, FILES = ("mp4", "gif"), ("bvh", "glb", "html")
+FORMATS = ("npz", *VIDEOS, *FILES)
 RESULTS = "results.json"
 
 
@@ -42,7 +54,7 @@ class Options:
         prompt: One prompt, instead of a file.
         checkpoint: Folder of a text-to-motion model.
         out_dir: Folder for the results.
-        save: What to write, separated by commas: npz (always written), mp4, gif.
+        save: What to write, separated by commas: npz (always written), mp4, gif, bvh, glb, html (and gallery.html).
         view: What videos show: mesh, skeleton or both.
         samples: Motions a prompt, with successive seeds.
         seed: Of the first sample; the same prompt, seed and settings give the same motion.
@@ -51,11 +63,18 @@ class Options:
         top_k: Sample among the k likeliest tokens; 0 for all.
         top_p: Sample among the likeliest tokens of this total probability.
         guidance: Classifier-free guidance scale; 1 for none.
-        batch_size: Prompts generated together.
+        init_motion: Motion file to go on from (.npz of ours or AMASS, .bvh, .npy); every motion begins with it.
+        init_skeleton: YAML file that maps the joints of a .bvh to ours, where their names do not tell.
+        batch_size: Motions that are made at the same time; what is finished makes room for what waits.
+        dtype: Precision of the generator: auto (float32 on a CPU, else bf16 or float16), float32, bf16 or float16.
+        quantize: Its weights: none, int8 (with bf16) or int8's smaller sibling int4 (CUDA only).
+        compiled: Compile its step with torch.compile; the first motions wait for it.
         size: Width and height of videos in pixels.
-        smplx_path: Folder or file of SMPL-X, to render its body instead of the mannequin.
+        foot_lock: Keep feet that stand on the floor from sliding (in all but features and tokens).
+        body_model: mannequin, or smplx with its file in smplx_path; without it, whichever smplx_path tells.
+        smplx_path: Folder or file of SMPL-X.
         text_encoder_path: Weights of the text encoder, if neither in checkpoints/<name> nor in the Hugging Face cache.
-        rewrite_model: Chat model (folder or hub id) that rewrites each prompt first; what it wrote is saved too.
+        rewrite_model: Chat model (folder or hub id) that rewrites each sentence first; what it wrote is saved too.
         device_memory: GB of the device for the generator's weights; the layers beyond are fetched at each step.
         overwrite: Make again what is there already; videos are also made again when their motion is newer.
         workers: Processes that render videos.
@@ -75,8 +94,15 @@ class Options:
     top_k: int = DEFAULT_SAMPLING.top_k
     top_p: float = DEFAULT_SAMPLING.top_p
     guidance: float = DEFAULT_SAMPLING.guidance
+    init_motion: Path | None = None
+    init_skeleton: Path | None = None
     batch_size: int = 32
+    dtype: Literal["auto", "float32", "bf16", "float16"] = "auto"
+    quantize: Literal["none", "int8", "int4"] = "none"
+    compiled: bool = False
     size: int = 512
+    foot_lock: bool = False
+    body_model: str | None = None
     smplx_path: Path | None = None
     text_encoder_path: Path | None = None
     rewrite_model: str | None = None
@@ -102,6 +128,8 @@ class Options:
             raise InputError(f"--size is {self.size}; give 64 to 4096 pixels")
         if self.smplx_path is not None and not self.smplx_path.exists():
             raise InputError(f"--smplx-path {self.smplx_path} does not exist; give SMPLX_NEUTRAL.npz or its folder")
+        if self.body_model not in (None, "smplx" if self.smplx_path else "mannequin"):
+            raise InputError(f"--body-model {self.body_model} does not go with --smplx-path {self.smplx_path}")
         if not self.checkpoint.is_dir():
             raise InputError(f"there is no checkpoint folder {self.checkpoint}; give one made by train_t2m.py")
 
@@ -111,8 +139,8 @@ class Options:
 
     @property
     def video_views(self) -> list[str]:
-        """What videos are to be drawn of; nothing if only numbers are saved."""
-        if set(self.formats) <= {"npz"}:
+        """What videos are to be drawn of; nothing if none is saved."""
+        if not set(self.formats) & set(VIDEOS):
             return []
         return ["mesh", "skeleton"] if self.view == "both" else [self.view]
 
@@ -123,36 +151,62 @@ class Options:
 
 def main(options: Options) -> None:
     items = read_items(options)
+    init = read_clip(options.init_motion, options.init_skeleton).features() if options.init_motion else None
     check_writable(options.out_dir)
+    processes = PartialState()  # several with `accelerate launch`: each makes its share
+    ours = items[processes.process_index :: processes.num_processes]
     with Renderers(
         min(options.workers, len(items)), options.size, options.smplx_path, options.video_views
     ) as renderers:
-        device, _, reason = choose_device(options.device, "float32")
+        device, dtype, reason = choose_device(options.device, options.dtype, training=False)
         print(reason)
         model = TextToMotion.from_pretrained(
-            options.checkpoint, device, options.text_encoder_path, options.device_memory
+            options.checkpoint,
+            device,
+            dtype,
+            options.quantize,
+            options.compiled,
+            options.text_encoder_path,
+            options.device_memory,
         )
-        rewriting = {"rewrite_model": options.rewrite_model} if options.rewrite_model else {}
-        settings = json.dumps(
-            {"checkpoint": model.checkpoint_id, **asdict(options.sampling), **rewriting}, sort_keys=True
-        )
-        todo = [item for item in items if options.overwrite or not is_done(options.out_dir, item, settings)]
-        if len(todo) < len(items):
-            print(f"{len(items) - len(todo)} of {len(items)} motions are in {options.out_dir} already")
-        for item in sorted(set(items) - set(todo), key=items.index):
+        settings = settings_of(options, model, dtype, init)
+        todo = [item for item in ours if options.overwrite or not is_done(options.out_dir, item, settings)]
+        if len(todo) < len(ours):
+            print(f"{len(ours) - len(todo)} of {len(ours)} motions are in {options.out_dir} already")
+        for item in sorted(set(ours) - set(todo), key=ours.index):
             draw_missing(renderers, options, item)
         rewritten = rewrite_prompts(options.rewrite_model, [item.prompt for item in todo], device)
         started = time.perf_counter()
-        for item in generate_and_save(model, todo, options, settings, rewritten):
-            draw_missing(renderers, options, item)
+        try:
+            for item in generate_and_save(model, todo, rewritten, init, options, settings):
+                draw_missing(renderers, options, item)
+        except BaseException:
+            done = [item for item in ours if is_done(options.out_dir, item, settings)]
+            if done and processes.is_main_process:
+                write_results(options, done, {})
+            raise
         if todo:
             print(f"{len(todo)} motions generated in {time.perf_counter() - started:.1f} s")
-        failures = renderers.finish()
-    write_results(options, items, failures)
-    print(f"{len(items)} motions in {options.out_dir}, listed in {options.out_dir / RESULTS}")
+        failures = dict(gather_object(list(renderers.finish().items())))
+    if processes.is_main_process:
+        write_results(options, items, failures)
+        if "html" in options.formats:
+            print(write_results_gallery(options.out_dir, body_from_options(options.body_model, options.smplx_path)))
+        print(f"{len(items)} motions in {options.out_dir}, listed in {options.out_dir / RESULTS}")
     if failures:
         file, why = next(iter(failures.items()))
-        raise InputError(f"{len(failures)} videos could not be made, {file} first: {why}; mend that and run again")
+        raise InputError(f"{len(failures)} files could not be made, {file} first: {why}; mend that and run again")
+
+
+def settings_of(options: Options, model: TextToMotion, dtype: torch.dtype, init: np.ndarray | None) -> str:
+    """All that a motion depends on besides prompt, seed and length, as JSON."""
+    settings = {"checkpoint": model.checkpoint_id, **asdict(options.sampling)}
+    settings["dtype"] = str(dtype).removeprefix("torch.")
+    settings["quantize"] = options.quantize
+    settings["foot_lock"] = options.foot_lock
+    settings["rewrite_model"] = options.rewrite_model
+    settings["init"] = "" if init is None else hashlib.sha256(init.tobytes()).hexdigest()[:16]
+    return json.dumps(settings, sort_keys=True)
 
 
 def read_items(options: Options) -> list[PromptItem]:
@@ -184,31 +238,30 @@ def is_done(out_dir: Path, item: PromptItem, settings: str) -> bool:
 
 
 def generate_and_save(
-    model: TextToMotion, items: list[PromptItem], options: Options, settings: str, rewritten: dict[str, str]
+    model: TextToMotion,
+    items: list[PromptItem],
+    rewritten: dict[str, str],
+    init: np.ndarray | None,
+    options: Options,
+    settings: str,
 ) -> Iterator[PromptItem]:
-    """Generate in batches, from a prompt's ``rewritten`` text where there is one; yields an item when it is saved."""
-    for item in items:
-        model.tokens_of(item.seconds)  # lengths that cannot be made are refused before anything is generated
-    for first in range(0, len(items), options.batch_size):
-        batch = items[first : first + options.batch_size]
-        prompts, seeds, seconds = zip(*((item.prompt, item.seed, item.seconds) for item in batch), strict=True)
-        texts = [rewritten.get(prompt, prompt) for prompt in prompts]
-        motions = model.generate(texts, list(seeds), options.sampling, list(seconds))
-        for item, motion in zip(batch, motions, strict=True):
-            save_motion(options.out_dir / f"{item.name}.npz", motion, item, model.checkpoint_id, settings)
-            yield item
-        write_results(options, batch, {})
+    """Generate, from a prompt's ``rewritten`` text where there is one; yields each item when its npz is written."""
+    prompts = [rewritten.get(item.prompt, item.prompt) for item in items]
+    seeds, seconds = ([getattr(item, name) for item in items] for name in ("seed", "seconds"))
+    for number, motion in model.generate_each(prompts, seeds, options.sampling, seconds, init, options.batch_size):
+        item = items[number]
+        motion.smplx85 = lock_feet(motion.smplx85) if options.foot_lock else motion.smplx85
+        save_motion(options.out_dir / f"{item.name}.npz", motion, item, model.checkpoint_id, settings)
+        yield item
 
 
 def save_motion(path: Path, motion: Motion, item: PromptItem, checkpoint_id: str, settings: str) -> None:
     with written_whole(path) as file:
         np.savez_compressed(
             file,
-            smplx_85=motion.smplx85.astype(np.float32),
-            joints=motion.joints.astype(np.float32),
+            **motion_arrays(motion.smplx85),
             features=motion.features,
             tokens=motion.tokens,
-            fps=FPS,
             prompt=item.prompt,
             text=motion.prompt,
             seed=motion.seed,
@@ -218,20 +271,21 @@ def save_motion(path: Path, motion: Motion, item: PromptItem, checkpoint_id: str
         )
 
 
-def video_files(options: Options, name: str) -> dict[Path, str]:
-    """file -> view of each video asked for: NAME.mp4 shows the mesh, NAME_skeleton.mp4 the skeleton."""
-    return {
+def other_files(options: Options, name: str) -> dict[Path, str]:
+    """file -> view of each file asked for: NAME.mp4 shows the mesh, NAME_skeleton.mp4 the skeleton."""
+    files = {
         options.out_dir / f"{name}{'_skeleton' if view == 'skeleton' else ''}.{kind}": view
         for view in options.video_views
         for kind in options.formats
-        if kind != "npz"
+        if kind in VIDEOS
     }
+    return files | {options.out_dir / f"{name}.{kind}": "mesh" for kind in options.formats if kind in FILES}
 
 
 def draw_missing(renderers: Renderers, options: Options, item: PromptItem) -> None:
-    """Draw the item's videos that are not there; one older than its npz shows another motion."""
+    """Make the item's files that are not there; one older than its npz shows another motion."""
     source = options.out_dir / f"{item.name}.npz"
-    for file, view in video_files(options, item.name).items():
+    for file, view in other_files(options, item.name).items():
         if not (file.is_file() and file.stat().st_mtime_ns >= source.stat().st_mtime_ns):
             renderers.draw(source, file, view)
 
@@ -247,7 +301,7 @@ def write_results(options: Options, items: list[PromptItem], failures: dict[str,
         with np.load(options.out_dir / f"{item.name}.npz", allow_pickle=False) as saved:
             seconds, checkpoint = len(saved["smplx_85"]) / FPS, str(saved["checkpoint"])
             text = str(saved["text"]) if "text" in saved else item.prompt  # before there was rewriting
-        files = [options.out_dir / f"{item.name}.npz", *video_files(options, item.name)]
+        files = [options.out_dir / f"{item.name}.npz", *other_files(options, item.name)]
         results[item.name] = {
             "name": item.name,
             "prompt": item.prompt,

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from jsonargparse.typing import NonNegativeInt
 from torch.utils.data import DataLoader
 
 from dataset.motion_folder import MotionFolder
@@ -77,6 +78,8 @@ class Options(TrainingOptions):
             as flan-t5-xl:mean, :sum or :cls.
         text_encoder_path: Its weights, if neither in checkpoints/<name> nor in the Hugging Face cache.
         cache_text_features: Keep the features of all captions on disk, in text_features of the data folder.
+        joined: Rows a clip in which it follows a part of another clip: for sequences of sentences and for going on
+            from a given motion.
     """
 
     tokenizer: Path
@@ -84,6 +87,7 @@ class Options(TrainingOptions):
     text_encoder: str = "minilm"
     text_encoder_path: Path | None = None
     cache_text_features: bool = False
+    joined: NonNegativeInt = 0
 
     def __post_init__(self):
         encoder_width(self.text_encoder)  # refuses unknown names before any work is done
@@ -101,7 +105,9 @@ def main(options: Options, options_yaml: str) -> None:
     folder = MotionFolder(options.data)
     data = {
         split: TokenDataset(
-            tokenize(folder, options.tokenizer, tokenizer, split), options.tokenizer, options.model.max_tokens
+            tokenize(folder, options.tokenizer, tokenizer, split, options.joined if split == "train" else 0),
+            options.tokenizer,
+            options.model.max_tokens,
         )
         for split in ("train", "val")
         if folder.ids(split, required=split == "train")
@@ -122,9 +128,9 @@ def main(options: Options, options_yaml: str) -> None:
     model.train()
     seen, started = 0, time.perf_counter()
     for step in training.steps():
-        captions, tokens, whole = next(loader)  # list of B, (B, N), (B,)
+        captions, tokens, whole, context = next(loader)  # list of B, (B, N), (B,), (B,)
         text, mask = drop_text(*encode(captions), model.config.text_dropout)  # (B, L, D), (B, L)
-        tokens, targets = inputs_and_targets(model, tokens.to(device), whole.to(device))
+        tokens, targets = inputs_and_targets(model, tokens.to(device), whole.to(device), context.to(device))
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             loss = model(text, mask, tokens, targets)
         scalars = training.update(step, loss)
@@ -144,11 +150,14 @@ def token_loader(rows: TokenDataset, pad_id: int, **settings) -> Iterator:
     return DataLoader(rows, collate_fn=partial(collate, pad_id=pad_id), generator=own_generator, **settings)
 
 
-def inputs_and_targets(model: LLaMAHF, tokens: torch.Tensor, whole: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens (B, N) and what each position is to predict (B, N + 1): no end where a clip was cut."""
+def inputs_and_targets(
+    model: LLaMAHF, tokens: torch.Tensor, whole: torch.Tensor, context: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens (B, N) and what each position is to predict (B, N + 1): no context, and no end where a clip was cut."""
     targets = model.next_tokens(tokens)
     cut_end = (targets == model.config.end_id) & ~whole[:, None]
-    return tokens, targets.masked_fill(cut_end, model.config.pad_id)
+    given = torch.arange(targets.shape[1], device=targets.device) < context[:, None]
+    return tokens, targets.masked_fill(cut_end | given, model.config.pad_id)
 
 
 @torch.no_grad()
@@ -156,8 +165,8 @@ def validate(model: LLaMAHF, rows: TokenDataset, encode: CaptionFeatures, batch_
     """Mean cross entropy and accuracy over the tokens of a split."""
     loss = right = count = 0
     device = model.lm_head.weight.device
-    for captions, tokens, whole in token_loader(rows, model.config.pad_id, batch_size=batch_size):
-        tokens, targets = inputs_and_targets(model, tokens.to(device), whole.to(device))
+    for captions, tokens, whole, context in token_loader(rows, model.config.pad_id, batch_size=batch_size):
+        tokens, targets = inputs_and_targets(model, tokens.to(device), whole.to(device), context.to(device))
         logits = model(*encode(captions), tokens)
         kept = targets != model.config.pad_id
         loss += torch.nn.functional.cross_entropy(logits[kept].float(), targets[kept], reduction="sum").item()

@@ -4,13 +4,14 @@
     python benchmarks/memory.py --check 111M,343M,775M         (and what a process really allocates for these)
 
 For the released vocabulary (64,000 codes), Flan-T5-XL text and sequences of 150 text features and 150 motion tokens.
-int8 and int4 count the Linear layers of the blocks at one byte and half a byte a weight plus a bfloat16 scale for each
-32 weights, and all else (embedding, head, norms) in bfloat16.
+int8 and int4 are those of models/optimize.py: linear layers, the head among them, with a scale for each output or a
+scale and a zero for each 128 weights; the rest (token embedding, norms) is in bfloat16.
 """
 
-import gc
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import psutil
@@ -19,14 +20,14 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
+from models.optimize import INT4_GROUP, optimize
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 
 RELEASED = {"codebook_size": 64000, "text_dim": 2048, "text_encoder": "flan-t5-xl"}
 LENGTHS = {"text_length": 150, "max_tokens": 150}
-GROUP = 32  # weights that share a scale
-BYTES = {"float32": 4.0, "bf16": 2.0, "int8": 1 + 2 / GROUP, "int4": 0.5 + 2 / GROUP}
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
+BYTES = {"float32": 4.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5 + 4 / INT4_GROUP}  # a weight of a linear layer
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "int8": torch.bfloat16}  # of the rest; int4 is CUDA's
 
 
 @dataclass
@@ -57,18 +58,20 @@ def main(options: Options) -> None:
             continue
         config = config_of(size)
         weights = [f"{weight_bytes(config, precision) / 1e9:.2f}" for precision in BYTES]
-        caches = [f"{cache_bytes(config, dtype) / 1e9:.3f}" for dtype in DTYPES.values()]
+        caches = [f"{cache_bytes(config, DTYPES[precision]) / 1e9:.3f}" for precision in ("float32", "bf16")]
         print(f"| {size} | {parameters_of(config)[0] / 1e6:,.0f} M | {' | '.join(weights + caches)} |")
     if options.sizes:
-        print("\n| size, precision | weights: table, allocated | KV cache of 4 rows: table, allocated |\n|---|---|---|")
+        print(
+            "\n| size, precision | weights and a KV cache of 4 rows, by the table | what the process grew by |\n|---|---|---|"
+        )
     for size in options.sizes:
         for precision, dtype in DTYPES.items():
             config = config_of(size)
-            weights, cache = allocate(config, dtype)
-            print(
-                f"| {size}, {precision} | {weight_bytes(config, precision) / 1e9:.3f}, {weights / 1e9:.3f} "
-                f"| {4 * cache_bytes(config, dtype) / 1e9:.3f}, {cache / 1e9:.3f} |"
-            )
+            quantize = "int8" if precision == "int8" else "none"
+            with ProcessPoolExecutor(1, get_context("spawn")) as fresh:  # a process that has freed nothing yet
+                grown = fresh.submit(allocate, config, dtype, quantize).result()
+            computed = weight_bytes(config, precision) + 4 * cache_bytes(config, dtype)
+            print(f"| {size}, {precision} | {computed / 1e9:.2f} | {grown / 1e9:.2f} |")
 
 
 def config_of(size: str) -> LLaMAConfig:
@@ -76,10 +79,10 @@ def config_of(size: str) -> LLaMAConfig:
 
 
 def parameters_of(config: LLaMAConfig) -> tuple[int, int]:
-    """How many parameters there are, and how many of them are in the Linear layers of the blocks."""
+    """How many parameters there are, and how many of them are weights of linear layers."""
     with torch.device("meta"):
         model = LLaMAHF(config)
-    linears = [module for module in model.transformer.h.modules() if isinstance(module, nn.Linear)]
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     return sum(p.numel() for p in model.parameters()), sum(linear.weight.numel() for linear in linears)
 
 
@@ -93,9 +96,9 @@ def cache_bytes(config: LLaMAConfig, dtype: torch.dtype) -> int:
     return 2 * config.n_layer * config.block_size * config.n_embd * dtype.itemsize
 
 
-def allocate(config: LLaMAConfig, dtype: torch.dtype) -> tuple[int, int]:
-    """By how much the process grows with a model, and with a KV cache of four full rows, every page written."""
-    gc.collect()
+def allocate(config: LLaMAConfig, dtype: torch.dtype, quantize: str) -> int:
+    """By how many bytes this process grows with a model and a KV cache of four full rows, every page written."""
+    optimize(LLaMAHF(config_of("debug")), dtype, quantize)  # imports and the kernels' own memory
     process = psutil.Process()
     before = process.memory_info().rss
     with torch.device("meta"):
@@ -104,11 +107,10 @@ def allocate(config: LLaMAConfig, dtype: torch.dtype) -> tuple[int, int]:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    loaded = process.memory_info().rss
-    cache = model.new_cache(4, config.block_size)
+    cache = optimize(model, dtype, quantize).new_cache(4, config.block_size)
     cache.keys.fill_(1)
     cache.values.fill_(1)
-    return loaded - before, process.memory_info().rss - loaded
+    return process.memory_info().rss - before
 
 
 if __name__ == "__main__":

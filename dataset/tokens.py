@@ -8,45 +8,56 @@ import shutil
 from pathlib import Path
 
 import datasets
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from dataset.joined import join
 from dataset.motion_folder import MotionFolder
 from models.motion_vqvae import HumanVQVAE
 from utils.checkpoint import fingerprint
 from utils.errors import InputError
 
+JOINED = 40  # tokens of another clip before a joined one, at most
 ABOUT = "about.json"  # which tokenizer and which clips a token folder was made from
 
 
-def tokenize(folder: MotionFolder, tokenizer_folder: Path, tokenizer: HumanVQVAE, split: str) -> Path:
+def tokenize(folder: MotionFolder, tokenizer_folder: Path, tokenizer: HumanVQVAE, split: str, joined: int = 0) -> Path:
     """Tokenize a split unless that has been done with this tokenizer for these clips; returns the token folder.
 
-    Every clip is tokenized once for each of its first ``stride`` start frames: the same motion, cut into tokens
-    differently. The folder lies in ``tokens/<fingerprint of the tokenizer>/<split>`` of the data folder.
+    A training clip is tokenized once for each of its first ``stride`` start frames (the same motion, cut into tokens
+    differently) and ``joined`` times after a part of another clip. The folder lies in
+    ``tokens/<fingerprint of the tokenizer>/<split>`` of the data folder.
 
     Raises:
         InputError: the split is missing, a clip of it cannot be read, none has a caption, or the folder is read-only.
     """
-    ids = folder.ids(split)
+    ids, stride = folder.ids(split), tokenizer.config.stride
     about = {
         "tokenizer": fingerprint(tokenizer_folder),
         "codebook_size": tokenizer.codebook_size,
-        "stride": tokenizer.config.stride,
+        "stride": stride,
+        "joined": joined,
         "clips": _digest(folder, ids),
     }
     target = folder.path / "tokens" / about["tokenizer"] / split
     if (target / ABOUT).is_file() and json.loads((target / ABOUT).read_text()) == about:
         return target
-    rows = {"id": [], "tokens": [], "captions": []}
+    rows = {"id": [], "tokens": [], "captions": [], "context": []}  # context: tokens of another clip at the start
     for clip_id in tqdm(ids, desc=f"tokenizing {split}", unit="clip"):
-        motion = tokenizer.normalize(torch.from_numpy(folder.motion(clip_id)).to(tokenizer.mean.device))
         captions = folder.captions(clip_id)
         if not captions:
             continue  # HumanML3D has clips whose captions all describe parts
-        for tokens in _shifted_tokens(tokenizer, motion, shifts=tokenizer.config.stride if split == "train" else 1):
-            for name, value in zip(rows, (clip_id, tokens, captions), strict=True):
+        clip = folder.motion(clip_id)
+        encoded = [(tokens, 0) for tokens in _shifted_tokens(tokenizer, clip, stride if split == "train" else 1)]
+        for number in range(joined if encoded else 0):
+            choose = random.Random(f"{clip_id} {number}")
+            before = _some_end(folder.motion(choose.choice(ids)), stride, choose)
+            if before is not None:
+                encoded.append((*_shifted_tokens(tokenizer, join(before, clip), 1), len(before) // stride))
+        for tokens, context in encoded:
+            for name, value in zip(rows, (clip_id, tokens, captions, context), strict=True):
                 rows[name].append(value)
     if not rows["id"]:
         raise InputError(
@@ -65,9 +76,19 @@ def tokenize(folder: MotionFolder, tokenizer_folder: Path, tokenizer: HumanVQVAE
     return target
 
 
+def _some_end(clip: np.ndarray, stride: int, choose: random.Random) -> np.ndarray | None:
+    """The last frames of a clip, or of a beginning of it: as many as 1 to ``JOINED`` tokens stand for."""
+    tokens = min(choose.randint(1, JOINED), len(clip) // stride)
+    if not tokens:
+        return None
+    end = len(clip) if choose.random() < 0.5 else choose.randint(tokens * stride, len(clip))
+    return clip[end - tokens * stride : end]
+
+
 @torch.no_grad()
-def _shifted_tokens(tokenizer: HumanVQVAE, motion: torch.Tensor, shifts: int) -> list[list[int]]:
-    """Tokens of normalised motion (T, 272) from each of its first ``shifts`` frames on, where a token fits."""
+def _shifted_tokens(tokenizer: HumanVQVAE, clip: np.ndarray, shifts: int) -> list[list[int]]:
+    """Tokens of a clip (T, 272) from each of its first ``shifts`` frames on, where a token fits."""
+    motion = tokenizer.normalize(torch.from_numpy(clip).to(tokenizer.mean.device))
     starts = [motion[start:] for start in range(shifts) if len(motion) - start >= tokenizer.config.stride]
     if not starts:
         return []
@@ -90,9 +111,10 @@ def _digest(folder: MotionFolder, ids: list[str]) -> str:
 class TokenDataset(Dataset):
     """Rows of a token folder, memory-mapped.
 
-    An item is (caption, tokens (n,) int64, whole bool): a caption of the clip, and its tokens, or ``max_tokens``
-    of them from a random start where the clip is longer (``whole`` is then False unless the end is inside). Choices
-    depend on the item number alone (see ``utils.training.EndlessBatches``).
+    An item is (caption, tokens (n,) int64, whole bool, context int): a caption of the clip, and its tokens, or
+    ``max_tokens`` of them from a random start where the clip is longer (``whole`` is then False unless the end is
+    inside). The first ``context`` tokens are of another clip; such a row is cut at its end only. Choices depend on the
+    item number alone (see ``utils.training.EndlessBatches``).
 
     Raises:
         InputError: the tokens were made with another tokenizer than the one given.
@@ -116,15 +138,19 @@ class TokenDataset(Dataset):
         """All captions of the clips."""
         return {caption for captions in self.rows["captions"] for caption in captions}
 
-    def __getitem__(self, number: int) -> tuple[str, torch.Tensor, bool]:
+    def __getitem__(self, number: int) -> tuple[str, torch.Tensor, bool, int]:
         row = self.rows[number % len(self.rows)]
         choose = random.Random(number)
         caption, tokens = choose.choice(row["captions"]), torch.tensor(row["tokens"])
-        start = choose.randint(0, max(0, len(tokens) - self.max_tokens))
-        return caption, tokens[start : start + self.max_tokens], start + self.max_tokens >= len(tokens)
+        start = 0 if row["context"] else choose.randint(0, max(0, len(tokens) - self.max_tokens))
+        end = start + self.max_tokens
+        return caption, tokens[start:end], end >= len(tokens), min(row["context"], self.max_tokens)
 
 
-def collate(items: list[tuple[str, torch.Tensor, bool]], pad_id: int) -> tuple[list[str], torch.Tensor, torch.Tensor]:
-    """Captions, tokens (B, N) filled up with ``pad_id`` on the right, and whole (B,) bool."""
-    captions, tokens, whole = zip(*items, strict=True)
-    return list(captions), torch.nn.utils.rnn.pad_sequence(tokens, True, pad_id), torch.tensor(whole)
+def collate(
+    items: list[tuple[str, torch.Tensor, bool, int]], pad_id: int
+) -> tuple[list[str], *tuple[torch.Tensor, ...]]:
+    """Captions, tokens (B, N) filled up with ``pad_id`` on the right, whole (B,) bool and context (B,)."""
+    captions, tokens, whole, context = zip(*items, strict=True)
+    padded = torch.nn.utils.rnn.pad_sequence(tokens, True, pad_id)
+    return list(captions), padded, torch.tensor(whole), torch.tensor(context)

@@ -1,7 +1,8 @@
-"""Motion tokens from text features: batched sampling with a KV cache.
+"""Motion tokens from text features: continuous batching over a KV cache.
 
-One prefill, then one step a token for the whole batch. Rows that have ended leave the batch, so that they cost nothing.
-``stream_tokens`` gives the tokens as they are made; ``generate`` collects them.
+``run`` keeps a batch of rows going, one step a token for all of them. A row is read in once (prefill); when it ends it
+leaves the batch and a waiting request takes its place, so that no step is spent on a row that is finished. With nobody
+waiting the batch shrinks. ``generate`` collects whole motions; ``run`` gives the tokens as they are made.
 
 A row's randomness is its own seed's: all its uniform numbers are drawn beforehand, and each token is picked by inverse
 transform sampling over the token ids in their natural order. Its tokens therefore depend on text, seed and settings,
@@ -9,13 +10,15 @@ not on its neighbours (up to the rounding of batched matrix products: tiny in fl
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from models.llama import LLaMAHF, null_text
+from models.llama import KVCache, LLaMAHF, null_text
 from utils.errors import InputError
 
 
@@ -51,135 +54,236 @@ class Sampling:
             raise InputError(f"max_tokens is {self.max_tokens}, below min_tokens ({self.min_tokens}); raise it")
 
 
-def generate(
-    model: LLaMAHF,
-    text: Tensor,
-    text_mask: Tensor,
-    seeds: Sequence[int],
-    sampling: Sampling,
-    lengths: Sequence[int | None] | None = None,
-) -> list[Tensor]:
-    """Motion tokens for each row of text; arguments and errors as in ``stream_tokens``.
+@dataclass
+class Part:
+    """One sentence of a request: its features (L, D), and the least and the greatest number of tokens made for it."""
 
-    Returns:
-        B tensors (n,) int64 on the CPU, n >= 1, motion ids only.
+    text: Tensor
+    least: int
+    most: int
+
+
+@dataclass
+class Request:
+    """One motion to make: for one sentence or for several in sequence, after motion tokens that are there already."""
+
+    parts: list[Part]
+    seed: int = 0
+    context: list[int] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> int:
+        """Most tokens that the motion can have."""
+        return len(self.context) + sum(part.most for part in self.parts)
+
+    def check(self, model: LLaMAHF) -> None:
+        """Raise InputError unless the model can make this."""
+        config = model.config
+        if not self.parts:
+            raise InputError("a request has no text; give every motion at least one prompt")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed is {self.seed}; give a whole number from 0 to 2**63 - 1")
+        for part in self.parts:
+            if part.text.ndim != 2 or not len(part.text) or part.text.shape[1] != config.text_dim:
+                raise InputError(
+                    f"text features have shape {tuple(part.text.shape)} but the model takes (L, {config.text_dim}) "
+                    f"with L at least 1; encode the text with {config.text_encoder}"
+                )
+            if len(part.text) > config.text_length:
+                raise InputError(
+                    f"a text has {len(part.text)} features but the model takes at most {config.text_length}; shorten it"
+                )
+            if not part.text.isfinite().all():
+                raise InputError("text has features that are not finite; encode the prompts again")
+            if not 1 <= part.least <= part.most <= config.max_tokens:
+                raise InputError(
+                    f"{part.least} to {part.most} tokens are asked for but the model makes 1 to {config.max_tokens}; "
+                    "change the length, min_tokens or max_tokens"
+                )
+        if self.context and not 0 <= min(self.context) <= max(self.context) < config.codebook_size:
+            raise InputError("the motion to go on from holds ids that are no motion tokens; encode it again")
+        if len(self.context) + self.parts[0].least > config.max_tokens:
+            raise InputError(
+                f"{len(self.context)} tokens to go on from and {self.parts[0].least} to make do not fit into the "
+                f"{config.max_tokens} of the model; give a shorter motion to go on from, or ask for less"
+            )
+
+
+class Made(NamedTuple):
+    """One token of one request; no token (None) says that the request is finished."""
+
+    number: int  # of the request, from 0
+    part: int  # of its sentences, from 0
+    token: int | None
+
+
+class Row:
+    """A request while its tokens are made."""
+
+    def __init__(self, number: int, request: Request, max_tokens: int):
+        self.number, self.request, self.max_tokens = number, request, max_tokens
+        steps = sum(part.most for part in request.parts)
+        self.uniforms = iter(torch.rand(steps, generator=torch.Generator().manual_seed(request.seed)).tolist())
+        self.motion = list(request.context)
+        self._begin(0, context=self.motion[:])
+
+    def _begin(self, part: int, context: list[int]) -> None:
+        self.part, self.context, self.made = part, context, 0
+        self.least = self.request.parts[part].least
+        self.limit = min(self.request.parts[part].most, self.max_tokens - len(context))
+
+    def begin_next_part(self) -> bool:
+        """Go on to the next sentence, the last quarter of the model's reach as context; False if there is none."""
+        part = self.part + 1
+        if part == len(self.request.parts):
+            return False
+        kept = min(self.max_tokens // 4, self.max_tokens - self.request.parts[part].least)
+        self._begin(part, self.motion[len(self.motion) - min(kept, len(self.motion)) :])
+        return True
+
+    @property
+    def text(self) -> Tensor:
+        return self.request.parts[self.part].text
+
+    def columns(self) -> int:
+        """Columns that reading it in takes."""
+        return len(self.text) + len(self.context)
+
+    def add(self, token: int) -> Made:
+        self.motion.append(token)
+        self.made += 1
+        return Made(self.number, self.part, token)
+
+
+def generate(
+    model: LLaMAHF, requests: Iterable[Request], sampling: Sampling, slots: int = 32
+) -> Iterator[tuple[int, list[int]]]:
+    """Make whole motions; arguments and errors as in ``run``.
+
+    Yields:
+        The number of a request and the motion tokens made for it, as each is finished.
     """
-    steps = stream_tokens(model, text, text_mask, seeds, sampling, lengths)
-    tokens = torch.stack(list(steps), dim=1).cpu()  # (B, T)
-    return [row[row != model.config.end_id] for row in tokens]
+    motions: dict[int, list[int]] = {}
+    for made in run(model, requests, sampling, slots):
+        for number, _, token in made:
+            if token is None:
+                yield number, motions.pop(number)
+            else:
+                motions.setdefault(number, []).append(token)
 
 
 @torch.inference_mode()
-def stream_tokens(
-    model: LLaMAHF,
-    text: Tensor,
-    text_mask: Tensor,
-    seeds: Sequence[int],
-    sampling: Sampling,
-    lengths: Sequence[int | None] | None = None,
-) -> Iterator[Tensor]:
-    """Yield the motion tokens (B,) of one step after the other; rows that have ended give end_id from then on.
+def run(model: LLaMAHF, requests: Iterable[Request], sampling: Sampling, slots: int = 32) -> Iterator[list[Made]]:
+    """Make the motion tokens of requests, ``slots`` of them at a time; what ends makes room for what waits.
 
     Args:
-        model: in eval mode, any device, float32 or bfloat16.
-        text: (B, L, text_dim) features. text_mask: (B, L) bool, true for features.
-        seeds: one a row, 0 .. 2**63 - 1.
-        sampling: the same for all rows.
-        lengths: per row the exact number of tokens (no end before it, stop there), or None to let the model end.
+        model: in eval mode, any device and precision.
+        requests: read as their turn comes, so they may be encoded on the way.
+        sampling: the same for all.
+        slots: rows of the batch; with guidance the model sees twice as many.
+
+    Yields:
+        What each step made, row by row.
+
     Raises:
-        InputError: an argument does not fit the model or the others.
+        InputError: a request or the sampling does not fit the model.
     """
     if model.training:
         raise RuntimeError("generation needs model.eval(): dropout is still on")
-    end_id = model.config.end_id
-    text, text_mask = check_text(model, text, text_mask)
-    minimum, limit = length_bounds(model, len(text), sampling, lengths)
-    uniforms = draw_uniforms(seeds, len(text), int(limit.max())).to(text.device)  # (B, T)
-    if sampling.guidance != 1:
-        text, text_mask = with_null_rows(model, text, text_mask)
-
-    cache = model.new_cache(len(text), text.shape[1] + uniforms.shape[1])
-    logits = model.prefill(text, text_mask, cache)
-    if not logits.isfinite().all():
-        raise InputError("the model gives logits that are not finite; its weights are damaged or its training diverged")
-    rows = torch.arange(len(uniforms), device=text.device)  # the row of each prompt that is still in the batch
-    for step in range(uniforms.shape[1]):
-        logits = guide(logits[:, : end_id + 1].float(), sampling.guidance)
-        logits[minimum[rows] > step, end_id] = -math.inf
-        tokens = pick(logits, uniforms[rows, step], sampling)
-        ended = tokens == end_id
-        if ended.all():
+    check_guidance(model, sampling)
+    copies = 1 if sampling.guidance == 1 else 2
+    longest_text, most_tokens = model.config.text_length, model.config.max_tokens
+    if isinstance(requests, Sequence) and not model.fixed_step:  # all are known: no more room than they need
+        for request in requests:
+            request.check(model)
+        slots = min(slots, len(requests))
+        longest_text = max((len(part.text) for request in requests for part in request.parts), default=0)
+        most_tokens = min(most_tokens, max((request.tokens for request in requests), default=0))
+    cache = model.new_cache(copies * slots, longest_text + most_tokens)
+    waiting = (Row(number, request, model.config.max_tokens) for number, request in enumerate(checked(model, requests)))
+    rows: list[Row] = []
+    going_on: list[Row] = []  # at their next sentence
+    logits = torch.empty(0, device=cache.keys.device)
+    while True:
+        free = slots - len(rows)
+        if not rows or free >= max(1, slots // REFILL):
+            going_on += islice(waiting, max(0, free - len(going_on)))
+            new, going_on = sorted(going_on[:free], key=Row.columns), going_on[free:]
+            for group in (new[start : start + TOGETHER] for start in range(0, len(new), TOGETHER)):
+                first = prefill(model, group, cache, copies * len(rows), copies)
+                logits = torch.cat((logits, first)) if rows else first
+                rows += group
+        if not rows:
             return
-        step_tokens = torch.full((len(uniforms),), end_id, device=text.device)
-        step_tokens[rows] = tokens
-        yield step_tokens
+        tokens = pick_tokens(model, rows, logits, sampling)
+        made, kept = [], []
+        for slot, (row, token) in enumerate(zip(rows, tokens, strict=True)):
+            ended = token == model.config.end_id
+            if not ended:
+                made.append(row.add(token))
+            if not ended and row.made < row.limit:
+                kept.append(slot)
+            elif row.begin_next_part():
+                going_on.append(row)
+            else:
+                made.append(Made(row.number, row.part, None))
+        yield made
 
-        ended |= limit[rows] == step + 1
-        if ended.all():
-            return
-        if ended.any():
-            kept = close_gaps(ended)
-            rows, tokens = rows[kept], tokens[kept]
-            cache.select(kept if sampling.guidance == 1 else torch.stack((2 * kept, 2 * kept + 1), dim=1).flatten())
-        logits = model.step(tokens if sampling.guidance == 1 else tokens.repeat_interleave(2), cache)
-
-
-def check_text(model: LLaMAHF, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Refuse unusable text; give it back on the model's device, without columns that no row uses."""
-    if text.ndim != 3 or text_mask.shape != text.shape[:2] or not len(text):
-        raise InputError(
-            f"text has shape {tuple(text.shape)} and its mask {tuple(text_mask.shape)}; "
-            "give (B, L, D) and (B, L) with at least one row"
-        )
-    has_text = text_mask.any(dim=1)
-    if not has_text.all():
-        raise InputError(f"row {int(has_text.int().argmin())} of the text has no features; give every prompt a text")
-    if not text[text_mask].isfinite().all():
-        raise InputError("text has features that are not finite; encode the prompts again")
-    used = text_mask.any(dim=0)
-    device = model.lm_head.weight.device
-    return text[:, used].to(device), text_mask[:, used].to(device)
+        kept = close_gaps(kept)
+        rows = [rows[slot] for slot in kept]
+        if rows:
+            cache.select(torch.tensor([copies * slot + copy for slot in kept for copy in range(copies)]))
+            last = torch.tensor([row.motion[-1] for row in rows for _ in range(copies)], device=cache.keys.device)
+            logits = model.step(last, cache, cache.extent(len(last)))
 
 
-def length_bounds(
-    model: LLaMAHF, batch: int, sampling: Sampling, lengths: Sequence[int | None] | None
-) -> tuple[Tensor, Tensor]:
-    """Least and greatest number of tokens (B,), (B,) of each row; equal where its length is given."""
-    most = model.config.max_tokens
-    stop = most if sampling.max_tokens is None else sampling.max_tokens
-    asked = max(stop, sampling.min_tokens)
-    if asked > most:
-        raise InputError(f"{asked} tokens are asked for but the model makes at most {most}; ask for fewer")
-    lengths = [None] * batch if lengths is None else list(lengths)
-    if len(lengths) != batch:
-        raise InputError(f"{len(lengths)} lengths for {batch} rows of text; give one (or None) a row")
-    for length in lengths:
-        if length is not None and not 1 <= length <= most:
-            raise InputError(f"a length of {length} tokens is asked for but the model makes 1 to {most}; change it")
-    bounds = [(sampling.min_tokens, stop) if length is None else (length, length) for length in lengths]
-    minimum, limit = torch.tensor(bounds, device=model.lm_head.weight.device).unbind(dim=1)
-    return minimum, limit
+REFILL = 8  # newcomers are read in when an eighth of the slots is free: a few together cost little more than one
+TOGETHER = 8  # so many of like length are read in at a time, so that little is padded
 
 
-def draw_uniforms(seeds: Sequence[int], batch: int, steps: int) -> Tensor:
-    """Uniform numbers (B, steps) in [0, 1), each row from its own seed and independent of how many are drawn."""
-    if len(seeds) != batch:
-        raise InputError(f"{len(seeds)} seeds for {batch} rows of text; give one a row")
-    for seed in seeds:
-        if not 0 <= seed < 2**63:
-            raise InputError(f"seed is {seed}; give a whole number from 0 to 2**63 - 1")
-    return torch.stack([torch.rand(steps, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+def checked(model: LLaMAHF, requests: Iterable[Request]) -> Iterator[Request]:
+    for request in requests:
+        request.check(model)
+        yield request
 
 
-def with_null_rows(model: LLaMAHF, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Behind each row of text the null text, (2 B, L, D) and (2 B, L): a doubled batch for guidance."""
-    if model.config.text_dropout == 0:
+def check_guidance(model: LLaMAHF, sampling: Sampling) -> None:
+    """Raise InputError if guidance is asked of a model that knows no null text."""
+    if sampling.guidance != 1 and model.config.text_dropout == 0:
         raise InputError(
             "guidance is asked for but the model was trained without text dropout and knows no null text; "
             "set guidance to 1 or train with text_dropout above 0"
         )
-    null, null_mask = null_text(text)
-    return torch.stack((text, null), dim=1).flatten(0, 1), torch.stack((text_mask, null_mask), dim=1).flatten(0, 1)
+
+
+def prefill(model: LLaMAHF, rows: list[Row], cache: KVCache, first: int, copies: int) -> Tensor:
+    """Read rows into the cache from row ``first`` on, each followed by its null text if ``copies`` is 2; logits."""
+    device = cache.keys.device
+    pad = torch.nn.utils.rnn.pad_sequence
+    text = pad([row.text.to(device) for row in rows], batch_first=True)  # (B, L, D)
+    lengths = torch.tensor([len(row.text) for row in rows], device=device)
+    mask = torch.arange(text.shape[1], device=device) < lengths[:, None]
+    contexts = [torch.tensor(row.context, dtype=torch.long) for row in rows]
+    tokens = pad(contexts, batch_first=True, padding_value=model.config.pad_id).to(device)  # (B, N)
+    if copies == 2:
+        null, null_mask = null_text(text)
+        text, mask = (torch.stack(pair, dim=1).flatten(0, 1) for pair in ((text, null), (mask, null_mask)))
+        tokens = tokens.repeat_interleave(2, dim=0)
+    logits = model.prefill(text, mask, tokens, cache, first)
+    if not logits.sum(dtype=torch.float32).isfinite():
+        raise InputError("the model gives logits that are not finite; its weights are damaged or its training diverged")
+    return logits
+
+
+def pick_tokens(model: LLaMAHF, rows: list[Row], logits: Tensor, sampling: Sampling) -> list[int]:
+    """One token a row from logits (copies * B, outputs); no end where a row is still too short."""
+    end_id = model.config.end_id
+    logits = guide(logits[:, : end_id + 1].float(), sampling.guidance)  # (B, V)
+    short = [slot for slot, row in enumerate(rows) if row.made < row.least]
+    if short:
+        logits[short, end_id] = -math.inf
+    uniform = torch.tensor([next(row.uniforms) for row in rows], device=logits.device)
+    return pick(logits, uniform, sampling).tolist()
 
 
 def guide(logits: Tensor, guidance: float) -> Tensor:
@@ -201,15 +305,12 @@ def pick(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
     logits = (logits - logits.amax(dim=-1, keepdim=True)) / sampling.temperature
-    likely = min(sampling.top_k or logits.shape[-1], logits.shape[-1])
-    if likely < logits.shape[-1]:
-        threshold = logits.topk(likely, dim=-1).values[:, -1:]
+    if 0 < sampling.top_k < logits.shape[-1]:
+        threshold = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < threshold, -math.inf)
     probabilities = logits.softmax(dim=-1)
     if sampling.top_p < 1:
-        ranked = probabilities.topk(likely, dim=-1).values  # descending
-        inside = ranked.cumsum(dim=-1) - ranked < sampling.top_p  # the mass before it has not reached top_p
-        threshold = ranked.gather(-1, inside.sum(dim=-1, keepdim=True) - 1)
+        threshold = nucleus_threshold(probabilities, sampling.top_p)
         probabilities = probabilities.masked_fill(probabilities < threshold, 0)
     cumulative = probabilities.cumsum(dim=-1)
     total = cumulative[:, -1:]
@@ -217,8 +318,23 @@ def pick(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
     return torch.searchsorted(cumulative, point, right=True)[:, 0]
 
 
-def close_gaps(ended: Tensor) -> Tensor:
-    """Rows (n,) that have not ended, in an order that moves few: the last take the places of those that ended."""
-    kept = torch.arange(int((~ended).sum()), device=ended.device)
-    kept[ended[: len(kept)]] = len(kept) + (~ended[len(kept) :]).nonzero()[:, 0]
-    return kept
+def nucleus_threshold(probabilities: Tensor, top_p: float) -> Tensor:
+    """The least probability (B, 1) among the likeliest tokens of (B, V) that together reach ``top_p``.
+
+    Few tokens reach it as a rule: only as many as are needed are ranked.
+    """
+    count = 64
+    while True:
+        ranked = probabilities.topk(min(count, probabilities.shape[-1]), dim=-1).values  # (B, count) descending
+        mass = ranked.cumsum(dim=-1)
+        if count >= probabilities.shape[-1] or bool((mass[:, -1] >= top_p).all()):
+            inside = mass - ranked < top_p  # the mass before it has not reached top_p
+            return ranked.gather(-1, inside.sum(dim=-1, keepdim=True) - 1)
+        count *= 8
+
+
+def close_gaps(kept: list[int]) -> list[int]:
+    """The slots ``kept`` (ascending), the last ones moved into the gaps before them."""
+    last = [slot for slot in kept if slot >= len(kept)]
+    stay = set(kept)
+    return [slot if slot in stay else last.pop() for slot in range(len(kept))]

@@ -10,6 +10,7 @@ directly: pre-norm blocks, RMSNorm, rotary embedding on interleaved pairs (Su et
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -142,50 +143,84 @@ def drop_text(
 
 
 class KVCache:
-    """Keys and values of all layers, allocated once; columns ``0 .. length - 1`` are filled.
+    """Keys and values of all layers, allocated once; row i has filled the columns ``starts[i] .. lengths[i] - 1``.
+
+    Rows fill independently of each other, so that a row can be replaced by another one at any step.
 
     Args:
-        config: of the model. batch: rows. columns: longest sequence, text and tokens together.
+        config: of the model. rows: how many there can be. columns: longest sequence, text and tokens together.
     """
 
-    def __init__(self, config: LLaMAConfig, batch: int, columns: int, device: torch.device, dtype: torch.dtype) -> None:
-        shape = (config.n_layer, batch, config.n_head, columns, config.head_dim)
+    GRAIN = 8  # attention looks at a multiple of so many columns: few different shapes
+
+    def __init__(self, config: LLaMAConfig, rows: int, columns: int, device: torch.device, dtype: torch.dtype) -> None:
+        shape = (config.n_layer, rows, config.n_head, columns, config.head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.visible = torch.ones(batch, columns, dtype=torch.bool, device=device)  # false where a row has left padding
-        self.positions = torch.zeros(batch, dtype=torch.long, device=device)  # rotary position of each row's next token
-        self.length = 0
+        self.starts = torch.zeros(rows, dtype=torch.long, device=device)  # padding to the left of the text
+        self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
+        self.columns = torch.arange(columns, device=device)
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write (B, H, S, head_dim) behind the filled columns; give back views of that layer, new columns included."""
-        end = self.length + keys.shape[2]
-        self.keys[layer, :, :, self.length : end] = keys
-        self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+    def fill(self, first: int) -> "Store":
+        """Where a prefill of (B, S) columns goes: rows ``first .. first + B - 1``, from column 0; it sees itself."""
+
+        def store(layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+            rows, end = slice(first, first + len(keys)), keys.shape[2]
+            self.keys[layer, rows, :, :end] = keys
+            self.values[layer, rows, :, :end] = values
+            return keys, values
+
+        return store
+
+    def append(self, rows: int, extent: int) -> "Store":
+        """Where one new column of each of the first ``rows`` rows goes; it sees the first ``extent`` columns."""
+        index, lengths = torch.arange(rows, device=self.lengths.device), self.lengths[:rows]
+
+        def store(layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+            all_keys, all_values = self.keys[layer, :rows], self.values[layer, :rows]
+            all_keys[index, :, lengths] = keys[:, :, 0]
+            all_values[index, :, lengths] = values[:, :, 0]
+            return all_keys[:, :, :extent], all_values[:, :, :extent]
+
+        return store
+
+    def extent(self, rows: int) -> int:
+        """Columns that the next step of the first ``rows`` rows has to look at."""
+        needed = int(self.lengths[:rows].max()) + 1
+        return min(-(-needed // self.GRAIN) * self.GRAIN, len(self.columns))
 
     def select(self, rows: Tensor) -> None:
-        """Keep only ``rows`` (n,), in that order and in place; rows that stand where they belong are not copied."""
+        """Move ``rows`` (n,) to the front, in that order; rows that stand where they belong are not copied."""
         slots = torch.arange(len(rows), device=rows.device)
         moved = rows != slots
         slots, sources = slots[moved], rows[moved]
-        for store in (self.keys, self.values):
-            store[:, slots, :, : self.length] = store[:, sources, :, : self.length]
-        self.keys, self.values = self.keys[:, : len(rows)], self.values[:, : len(rows)]
-        self.visible, self.positions = self.visible[rows], self.positions[rows]
+        if len(slots):
+            end = int(self.lengths[sources].max())
+            for store in (self.keys, self.values):
+                store[:, slots, :, :end] = store[:, sources, :, :end]
+            self.starts[slots], self.lengths[slots] = self.starts[sources], self.lengths[sources]
+
+
+Store = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Keeps a layer's new keys and values (B, H, S, head_dim); gives back those that attention looks at."""
 
 
 def rope_table(positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (B, S, 1, 1, head_dim / 2) of the rotary angles at ``positions`` (B, S), in float32."""
-    even = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device)
-    angles = positions[:, :, None, None, None].float() * ROPE_BASE ** (-even / head_dim)
+    """Cosine and sine (B, S, 1, 1, head_dim), each angle twice, of the rotary angles at ``positions`` (B, S)."""
+    pairs = torch.arange(head_dim, device=positions.device) // 2 * 2  # 0, 0, 2, 2, ...
+    angles = positions[:, :, None, None, None].float() * ROPE_BASE ** (-pairs.float() / head_dim)
     return angles.cos(), angles.sin()
 
 
 def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each interleaved pair (2i, 2i + 1) of the last axis of x (B, S, ..., head_dim) by its rotary angle."""
+    """Turn each interleaved pair (2i, 2i + 1) of the last axis of x (B, S, ..., head_dim) by its rotary angle.
+
+    Computed and given back in float32.
+    """
     cos, sin = rope
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).to(x.dtype)
+    x = x.float()
+    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.addcmul(x * cos, torch.stack((-odd, even), dim=-1).flatten(-2), sin)
 
 
 class RMSNorm(nn.Module):
@@ -208,14 +243,16 @@ class Attention(nn.Module):
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], attend: Tensor, cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], attend: Tensor, store: Store | None) -> Tensor:
         qkv = self.c_attn(x).unflatten(-1, (3, self.n_head, -1))  # (B, S, 3, H, D)
         qk, v = qkv.split((2, 1), dim=2)
-        q, k = rotate(qk, rope).transpose(1, 3).unbind(2)  # (B, H, S, D) each
+        q, k = rotate(qk, rope).to(x.dtype).transpose(1, 3).unbind(2)  # (B, H, S, D) each
         v = v.squeeze(2).transpose(1, 2)  # (B, H, S, D)
-        if cache is not None:
-            k, v = cache.append(self.layer, k, v)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=attend)
+        if store is not None:
+            k, v = store(self.layer, k, v)
+        if x.device.type == "cpu":
+            q, k, v = q.float(), k.float(), v.float()  # with few queries several times faster there than bfloat16
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=attend).to(x.dtype)
         return self.c_proj(y.transpose(1, 2).flatten(2))  # (B, S, C)
 
 
@@ -243,13 +280,19 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], attend: Tensor, cache: KVCache | None) -> Tensor:
-        x = x + self.dropout(self.attn(self.rms_1(x), rope, attend, cache))
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], attend: Tensor, store: Store | None) -> Tensor:
+        x = x + self.dropout(self.attn(self.rms_1(x), rope, attend, store))
         return x + self.dropout(self.mlp(self.rms_2(x)))
 
 
 class LLaMAHF(PretrainedModel):
-    """Text features and the motion tokens so far in, logits of the next motion token out."""
+    """Text features and the motion tokens so far in, logits of the next motion token out.
+
+    Attributes:
+        fixed_step: Whether ``step`` is compiled for one shape of cache (``models.optimize``).
+    """
+
+    fixed_step = False
 
     def __init__(self, config: LLaMAConfig) -> None:
         super().__init__()
@@ -313,27 +356,39 @@ class LLaMAHF(PretrainedModel):
         """Final states (B, L + N, n_embd) of all columns: text aligned right, tokens; arguments as in ``forward``."""
         return self._transform(*self._embed(text, text_mask, tokens))
 
-    def new_cache(self, batch: int, columns: int) -> KVCache:
-        """An empty cache for ``batch`` rows of at most ``columns`` text and token columns."""
-        weight = self.lm_head.weight
-        return KVCache(self.config, batch, columns, weight.device, weight.dtype)
+    def new_cache(self, rows: int, columns: int) -> KVCache:
+        """An empty cache for ``rows`` rows of at most ``columns`` text and token columns."""
+        weight = self.transformer.wte.weight
+        return KVCache(self.config, rows, columns, weight.device, weight.dtype)
 
-    def prefill(self, text: Tensor, text_mask: Tensor, cache: KVCache) -> Tensor:
-        """Read the text into ``cache`` (from column 0); logits (B, outputs) of the first motion token."""
-        no_tokens = torch.empty(len(text), 0, dtype=torch.long, device=text.device)
-        x, positions, attend = self._embed(text, text_mask, no_tokens)
-        cache.length = 0
-        cache.visible.fill_(True)
-        cache.visible[:, : text.shape[1]] = attend[:, 0, -1]  # the last text feature sees the whole text
-        cache.positions = positions[:, -1] + 1
-        return self.lm_head(self._transform(x, positions, attend, cache)[:, -1])
+    def prefill(self, text: Tensor, text_mask: Tensor, tokens: Tensor, cache: KVCache, first: int = 0) -> Tensor:
+        """Read texts, and the motion tokens that are there already, into the cache's rows from ``first`` on.
 
-    def step(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        """Append one token a row, (B,), to ``cache``; logits (B, outputs) of the next."""
-        attend = cache.visible[:, None, None, : cache.length + 1]
+        Args:
+            text, text_mask, tokens: as in ``forward``; (B, 0) tokens where a motion starts.
+        Returns:
+            logits (B, outputs) of each row's next motion token.
+        """
+        x, positions, attend = self._embed(text, text_mask, tokens)
+        counts = (tokens != self.config.pad_id).sum(dim=1)
+        rows = slice(first, first + len(text))
+        cache.starts[rows] = text.shape[1] - text_mask.sum(dim=1)
+        cache.lengths[rows] = text.shape[1] + counts
+        hidden = self._transform(x, positions, attend, cache.fill(first))
+        last = text.shape[1] - 1 + counts
+        return self.lm_head(hidden[torch.arange(len(text), device=text.device), last])
+
+    def step(self, tokens: Tensor, cache: KVCache, extent: int) -> Tensor:
+        """Append one token to each of the cache's first B rows, (B,); logits (B, outputs) of the next.
+
+        ``extent`` is ``cache.extent(B)``, or more.
+        """
+        starts, lengths = cache.starts[: len(tokens), None], cache.lengths[: len(tokens), None]
+        columns = cache.columns[:extent]
+        attend = (columns >= starts) & (columns <= lengths)  # (B, extent)
         x = self.transformer.wte(tokens)[:, None]  # (B, 1, C)
-        hidden = self._transform(x, cache.positions[:, None], attend, cache)
-        cache.positions = cache.positions + 1
+        hidden = self._transform(x, lengths - starts, attend[:, None, None], cache.append(len(tokens), extent))
+        cache.lengths[: len(tokens)] += 1
         return self.lm_head(hidden[:, 0])
 
     def _embed(self, text: Tensor, text_mask: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -342,7 +397,7 @@ class LLaMAHF(PretrainedModel):
         order = text_mask.to(torch.uint8).argsort(dim=1, stable=True)  # padding first, features in their order
         is_text = text_mask.gather(1, order)  # (B, L)
         text = text.masked_fill(~text_mask[:, :, None], 0).gather(1, order[:, :, None].expand_as(text))
-        text = self.llama_proj(text.to(self.llama_proj.weight.dtype))
+        text = self.llama_proj(text.to(self.transformer.wte.weight.dtype))
         x = torch.cat((text, self.transformer.wte(tokens)), dim=1)  # (B, S, C), S = L + N
 
         visible = F.pad(is_text, (0, tokens.shape[1]), value=True)  # (B, S)
@@ -367,11 +422,9 @@ class LLaMAHF(PretrainedModel):
             if count > most:
                 raise InputError(f"a row has {count} {what} but the model takes at most {most}; shorten it")
 
-    def _transform(self, x: Tensor, positions: Tensor, attend: Tensor, cache: KVCache | None = None) -> Tensor:
+    def _transform(self, x: Tensor, positions: Tensor, attend: Tensor, store: Store | None = None) -> Tensor:
         """All blocks and the last norm on x (B, S, C) at ``positions`` (B, S)."""
         rope = rope_table(positions, self.config.head_dim)
         for block in self.transformer.h:
-            x = block(x, rope, attend, cache)
-        if cache is not None:
-            cache.length += x.shape[1]
+            x = block(x, rope, attend, store)
         return self.transformer.ln_f(x)

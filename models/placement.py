@@ -20,26 +20,27 @@ from utils.errors import InputError
 GB = 10**9
 
 
-def load_placed(folder: Path, device: torch.device, memory: float) -> LLaMAHF:
-    """The generator of a checkpoint folder with at most ``memory`` GB of its weights on ``device``.
+def load_placed(folder: Path, device: torch.device, memory: float, dtype: torch.dtype) -> LLaMAHF:
+    """The generator of a checkpoint folder in ``dtype``, with at most ``memory`` GB of its weights on ``device``.
 
     Raises:
         InputError: see ``LLaMAHF.from_pretrained`` and ``place``.
     """
-    return LLaMAHF.from_pretrained(folder, put=partial(place, device=device, memory=memory))
+    return LLaMAHF.from_pretrained(folder, put=partial(place, device=device, memory=memory, dtype=dtype))
 
 
-def place(model: LLaMAHF, folder: Path, device: torch.device, memory: float) -> None:
+def place(model: LLaMAHF, folder: Path, device: torch.device, memory: float, dtype: torch.dtype) -> None:
     """Load the weights in ``folder`` into a model without values, each to where it belongs.
 
     Raises:
         InputError: embedding, head and one layer do not fit into ``memory`` GB.
     """
     stored = stored_weights(folder)
-    itemsize = max(tensor.itemsize for _, tensor in stored.values())
     layers = model.transformer.h
-    layer_bytes = sum(parameter.numel() for parameter in layers[0].parameters()) * itemsize
-    other_bytes = sum(parameter.numel() for parameter in model.parameters()) * itemsize - len(layers) * layer_bytes
+    layer_bytes = sum(parameter.numel() for parameter in layers[0].parameters()) * dtype.itemsize
+    other_bytes = (
+        sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize - len(layers) * layer_bytes
+    )
     fitting = int((memory * GB - other_bytes) // layer_bytes)
     if fitting < 1:
         raise InputError(
@@ -61,13 +62,14 @@ def place(model: LLaMAHF, folder: Path, device: torch.device, memory: float) -> 
     owner = {name: next(module for module in places if name.startswith(f"{module}.")) for name in stored}
     on_disk = {name: file_and_tensor for name, file_and_tensor in stored.items() if places[owner[name]] == "disk"}
     fetched = ((name, tensor) for name, (_, tensor) in on_disk.items())  # without values
+    weights = chain(read_weights(folder, stored.keys() - on_disk.keys()), fetched)
     put_weights(
         model,
-        chain(read_weights(folder, stored.keys() - on_disk.keys()), fetched),
+        ((name, tensor.to(dtype)) for name, tensor in weights),
         lambda name: "meta" if name in on_disk else places[owner[name]],
     )
     index = {
-        name: {"safetensors_file": str(file), "weight_name": name, "dtype": str(tensor.dtype).removeprefix("torch.")}
-        for name, (file, tensor) in on_disk.items()
+        name: {"safetensors_file": str(file), "weight_name": name, "dtype": str(dtype).removeprefix("torch.")}
+        for name, (file, _) in on_disk.items()
     }
     dispatch_model(model, places, main_device=main, offload_index=index or None, force_hooks=True)

@@ -22,7 +22,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.text_weights import find_clip, find_t5, load_clip, load_t5, pack_linears
+from models.optimize import pack_linears
+from models.text_weights import find_clip, find_t5, load_clip, load_t5
 from utils.errors import InputError
 
 T5_WIDTHS = {
@@ -203,7 +204,7 @@ class FlanT5Encoder(TextEncoder):
         self.model, self.tokenizer = load_t5(find_t5(size, path), self.dim, dtype)
         self.model.eval().requires_grad_(False).to(self.device)
         if self.device.type == "cpu":
-            pack_linears(self.model)
+            pack_linears(self.model)  # plain ones are several times slower
             self.batch_size = 32  # about what stays in the processor's caches
 
     def _tokenize(self, texts: list[str], limit: int) -> list[list[int]]:

@@ -120,32 +120,6 @@ def load_t5(folder: Path, width: int, dtype: torch.dtype) -> tuple["T5EncoderMod
             logging.enable_progress_bar()
 
 
-class PackedLinear(nn.Module):
-    """A frozen ``nn.Linear`` without bias in float32 on the CPU, its weight laid out once for oneDNN.
-
-    ``nn.Linear`` goes to MKL there, which reorders the weight at each call and does not use all that AMD's cores can.
-    """
-
-    def __init__(self, linear: nn.Linear):
-        super().__init__()
-        rows = 512  # about what a batch has: the layout is chosen for it and works with any
-        self.register_buffer("packed", torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), rows))
-        self.weight = linear.weight.new_empty(0)  # T5 looks at its dtype
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
-
-
-def pack_linears(model: nn.Module) -> None:
-    """Replace the Linear layers of a frozen model in float32 on the CPU, where oneDNN is there."""
-    if not torch.backends.mkldnn.is_available():
-        return
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if type(child) is nn.Linear and child.bias is None:
-                setattr(module, name, PackedLinear(child))
-
-
 def load_clip(file: Path, width: int) -> nn.Module:
     """The text tower of a CLIP, in float32: ids (B, 77) to vectors (B, width). Its size is read from the tensors.
 

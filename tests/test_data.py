@@ -727,7 +727,8 @@ def test_token_items_are_cut_by_their_number_and_say_whether_the_end_is_inside(s
     seen = set()
     for number in range(6 * len(data)):
         row = data.rows[number % len(data)]
-        caption, tokens, whole = data[number]
+        caption, tokens, whole, context = data[number]
+        assert context == 0
         assert caption in row["captions"] and tokens.dtype == torch.int64 and len(tokens) == min(12, len(row["tokens"]))
         assert any(row["tokens"][start:][: len(tokens)] == tokens.tolist() for start in range(len(row["tokens"])))
         assert not whole or row["tokens"][-len(tokens) :] == tokens.tolist()
@@ -737,6 +738,7 @@ def test_token_items_are_cut_by_their_number_and_say_whether_the_end_is_inside(s
 
 
 def test_collate_pads_on_the_right():
-    items = [("a", torch.tensor([1, 2, 3]), True), ("b", torch.tensor([4]), False)]
-    captions, tokens, whole = collate(items, pad_id=9)
-    assert captions == ["a", "b"] and tokens.tolist() == [[1, 2, 3], [4, 9, 9]] and whole.tolist() == [True, False]
+    items = [("a", torch.tensor([1, 2, 3]), True, 2), ("b", torch.tensor([4]), False, 0)]
+    captions, tokens, whole, context = collate(items, pad_id=9)
+    assert captions == ["a", "b"] and tokens.tolist() == [[1, 2, 3], [4, 9, 9]]
+    assert whole.tolist() == [True, False] and context.tolist() == [2, 0]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.generate import Sampling, close_gaps, generate, pick, stream_tokens
+from models.generate import Part, Request, Sampling, close_gaps, generate, pick, run
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from tests.conftest import golden
 from utils.errors import InputError
@@ -43,6 +43,30 @@ def random_text(model: LLaMAHF, lengths: list[int]) -> tuple[Tensor, Tensor]:
     return text.masked_fill(~mask[:, :, None], torch.nan), mask
 
 
+def requests_of(
+    text: Tensor, mask: Tensor, seeds: list[int], sampling: Sampling, lengths: list[int | None] | None = None
+) -> list[Request]:
+    """One request a row; a length given is made exactly."""
+    lengths = lengths or [None] * len(text)
+    bounds = [(length or sampling.min_tokens, length or sampling.max_tokens or 24) for length in lengths]
+    parts = [Part(row[kept], *bound) for row, kept, bound in zip(text, mask, bounds, strict=True)]
+    return [Request([part], seed) for part, seed in zip(parts, seeds, strict=True)]
+
+
+def make(
+    model: LLaMAHF,
+    text: Tensor,
+    mask: Tensor,
+    seeds: list[int],
+    sampling: Sampling,
+    lengths: list[int | None] | None = None,
+    slots: int = 32,
+) -> list[list[int]]:
+    """Tokens of each row of text."""
+    motions = dict(generate(model, requests_of(text, mask, seeds, sampling, lengths), sampling, slots))
+    return [motions[number] for number in range(len(text))]
+
+
 @torch.no_grad()
 def slow_generate(model: LLaMAHF, text: Tensor, mask: Tensor, seed: int, sampling: Sampling) -> list[int]:
     """One row by the book: no cache, no batch, guidance from two separate forwards."""
@@ -74,7 +98,7 @@ def test_golden_greedy_tokens_in_one_batch(golden_generator):
     texts = [torch.from_numpy(arrays[f"greedy_{case}_feat"]) for case in cases]
     text = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
     mask = torch.arange(text.shape[1]) < torch.tensor([len(row) for row in texts])[:, None]
-    motions = generate(model, text, mask, [0] * len(cases), Sampling(temperature=0, max_tokens=limit))
+    motions = make(model, text, mask, [0] * len(cases), Sampling(temperature=0, max_tokens=limit))
     for case, row, motion in zip(cases, texts, motions, strict=True):
         expected, step_logits = arrays[f"greedy_{case}_tokens"], arrays[f"greedy_{case}_step_logits"]
         if step_logits[0].argmax() == model.config.end_id:
@@ -82,8 +106,8 @@ def test_golden_greedy_tokens_in_one_batch(golden_generator):
             assert motion[0] == step_logits[0, : model.config.end_id].argmax() and len(motion) >= 1
             continue
         # The reference makes one call beyond the limit only to see whether an end comes: the tokens are the same.
-        assert motion.tolist() == expected.tolist()
-        logits = model(row[None], mask.new_ones(1, len(row)), motion[None])[0, : len(step_logits)]
+        assert motion == expected.tolist()
+        logits = model(row[None], mask.new_ones(1, len(row)), torch.tensor([motion]))[0, : len(step_logits)]
         torch.testing.assert_close(logits, torch.from_numpy(step_logits), atol=1e-4, rtol=0)
         ended = bool(arrays[f"greedy_{case}_ended"])
         assert (int(logits[-1].argmax()) == model.config.end_id) == ended
@@ -105,10 +129,10 @@ def test_golden_greedy_tokens_in_one_batch(golden_generator):
 def test_batch_with_cache_equals_each_row_by_the_book(model, sampling):
     lengths, seeds = [5, 1, 10, 7, 3, 10, 2, 8], list(range(8))
     text, mask = random_text(model, lengths)
-    motions = generate(model, text, mask, seeds, sampling)
+    motions = make(model, text, mask, seeds, sampling)
     for row, (length, seed) in enumerate(zip(lengths, seeds, strict=True)):
         alone = slow_generate(model, text[row : row + 1, :length], mask[row : row + 1, :length], seed, sampling)
-        assert motions[row].tolist() == alone
+        assert motions[row] == alone
     if sampling == Sampling():
         assert len({len(motion) for motion in motions}) > 3, "rows must leave the batch at different steps"
 
@@ -116,19 +140,19 @@ def test_batch_with_cache_equals_each_row_by_the_book(model, sampling):
 def test_order_and_company_change_nothing(model):
     text, mask = random_text(model, [5, 1, 10, 7])
     seeds = [11, 12, 13, 14]
-    motions = generate(model, text, mask, seeds, Sampling())
+    motions = make(model, text, mask, seeds, Sampling())
     for order in ([3, 1, 0, 2], [2], [1, 3], [0, 0, 2]):
-        again = generate(model, text[order], mask[order], [seeds[row] for row in order], Sampling())
-        assert [motion.tolist() for motion in again] == [motions[row].tolist() for row in order]
-    others = generate(model, text, mask, [seed + 100 for seed in seeds], Sampling())
-    assert [motion.tolist() for motion in others] != [motion.tolist() for motion in motions]
+        again = make(model, text[order], mask[order], [seeds[row] for row in order], Sampling())
+        assert again == [motions[row] for row in order]
+    others = make(model, text, mask, [seed + 100 for seed in seeds], Sampling())
+    assert others != motions
 
 
 def test_one_rows_limits_do_not_change_its_neighbours(model):
     text, mask = random_text(model, [5, 1, 10])
-    free = generate(model, text, mask, [1, 2, 3], Sampling())
-    mixed = generate(model, text, mask, [1, 2, 3], Sampling(), lengths=[None, 24, None])
-    assert torch.equal(mixed[0], free[0]) and torch.equal(mixed[2], free[2]) and len(mixed[1]) == 24
+    free = make(model, text, mask, [1, 2, 3], Sampling())
+    mixed = make(model, text, mask, [1, 2, 3], Sampling(), lengths=[None, 24, None])
+    assert mixed[0] == free[0] and mixed[2] == free[2] and len(mixed[1]) == 24
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
@@ -136,18 +160,86 @@ def test_finished_rows_leave_the_batch(model, monkeypatch, guidance):
     text, mask = random_text(model, [5, 1, 10, 7])
     widths = []
     step = model.step
-    monkeypatch.setattr(model, "step", lambda tokens, cache: (widths.append(len(tokens)), step(tokens, cache))[1])
-    generate(model, text, mask, [1, 2, 3, 4], Sampling(guidance=guidance), lengths=[2, 5, 3, 2])
+    monkeypatch.setattr(model, "step", lambda tokens, *rest: (widths.append(len(tokens)), step(tokens, *rest))[1])
+    make(model, text, mask, [1, 2, 3, 4], Sampling(guidance=guidance), lengths=[2, 5, 3, 2])
     copies = 1 if guidance == 1 else 2
     assert widths == [copies * rows for rows in (4, 2, 1, 1)], "no step after a row's last token"
 
 
 @pytest.mark.parametrize("ended", [[1, 0, 0, 1, 0], [0, 0, 0, 1], [1, 1, 0, 0], [0, 1, 1, 1], [1, 0, 1, 0, 1, 0, 0]])
 def test_close_gaps_moves_no_more_than_it_must(ended):
-    ended = torch.tensor(ended).bool()
-    kept = close_gaps(ended)
-    assert sorted(kept.tolist()) == (~ended).nonzero()[:, 0].tolist()
-    assert (kept != torch.arange(len(kept))).sum() == ended[: len(kept)].sum()
+    remaining = [slot for slot, end in enumerate(ended) if not end]
+    kept = close_gaps(remaining)
+    assert sorted(kept) == remaining
+    assert sum(place != slot for place, slot in enumerate(kept)) == sum(ended[: len(kept)])
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize("slots", [1, 3, 16])
+def test_waiting_rows_take_the_places_of_finished_ones(model, slots, guidance):
+    lengths = [1 + 7 * row % 10 for row in range(20)]
+    text, mask = random_text(model, lengths)
+    sampling, seeds = Sampling(guidance=guidance, min_tokens=3), list(range(20))
+    rows = requests_of(text, mask, seeds, sampling)
+    alone = [make(model, text[row:][:1], mask[row:][:1], seeds[row:][:1], sampling)[0] for row in range(20)]
+    assert make(model, text, mask, seeds, sampling, slots=slots) == alone
+    rounds = [sum(made.token is not None for made in step) for step in run(model, rows, sampling, slots)]
+    assert max(rounds) <= slots
+    if slots == 3:
+        assert sum(rounds) > 0.8 * slots * len(rounds), "the batch stays full while requests wait"
+
+
+def test_requests_are_read_as_their_turn_comes(model):
+    rows, read = requests_of(*random_text(model, [3] * 12), list(range(12)), Sampling(), lengths=[4] * 12), []
+    steps = run(model, (read.append(number) or row for number, row in enumerate(rows)), Sampling(), slots=4)
+    next(steps)
+    assert read == [0, 1, 2, 3]
+    list(steps)
+    assert read == list(range(12))
+
+
+# --- sequences and motions to go on from
+
+
+def by_the_book(model: LLaMAHF, request: Request, kept: int) -> list[int]:
+    """A request's tokens without cache or batch: each sentence goes on from the last ``kept`` tokens."""
+    uniforms = iter(
+        torch.rand(sum(p.most for p in request.parts), generator=torch.Generator().manual_seed(request.seed))
+    )
+    motion, end_id = list(request.context), model.config.end_id
+    for number, part in enumerate(request.parts):
+        context = motion[-kept:] if number else list(motion)
+        made: list[int] = []
+        while len(made) < part.most and len(context) + len(made) < model.config.max_tokens:
+            so_far = torch.tensor([context + made], dtype=torch.long)
+            logits = model(part.text[None], torch.ones(1, len(part.text), dtype=torch.bool), so_far)[:, -1]
+            if len(made) < part.least:
+                logits[:, end_id] = -math.inf
+            token = int(pick(logits, next(uniforms)[None], Sampling()))
+            if token == end_id:
+                break
+            made.append(token)
+        motion += made
+    return motion[len(request.context) :]
+
+
+@torch.no_grad()
+def test_sequences_and_contexts_equal_the_book(model):
+    text, mask = random_text(model, [5, 1, 10, 7, 3, 8])
+    texts = [row[kept] for row, kept in zip(text, mask, strict=True)]
+    rows = [
+        Request([Part(texts[0], 1, 24), Part(texts[1], 3, 24), Part(texts[2], 1, 6)], seed=1),
+        Request([Part(texts[3], 2, 24)], seed=2, context=[0, 1, 2, 3, 4]),
+        Request([Part(texts[4], 5, 5), Part(texts[5], 7, 7)], seed=3, context=[7] * 18),
+        Request([Part(texts[5], 1, 24), Part(texts[0], 22, 24)], seed=4),
+    ]
+    expected = [by_the_book(model, row, kept=2 if row is rows[3] else 6) for row in rows]
+    for slots in (1, 2, 8):
+        motions = dict(generate(model, rows, Sampling(), slots))
+        assert [motions[number] for number in range(4)] == expected
+    made = [made for step in run(model, rows[:1], Sampling()) for made in step if made.token is not None]
+    assert [made.token for made in made] == expected[0]
+    assert [made.part for made in made] == sorted(made.part for made in made) and made[-1].part == 2
 
 
 # --- lengths, ends, streaming
@@ -173,7 +265,7 @@ def always_pick(model: LLaMAHF, first_id: int) -> LLaMAHF:
 )
 def test_end_is_forbidden_before_the_least_length(model, sampling, lengths, expected):
     text, mask = random_text(model, [5, 1, 10])
-    motions = generate(always_pick(model, model.config.end_id), text, mask, [1, 2, 3], sampling, lengths)
+    motions = make(always_pick(model, model.config.end_id), text, mask, [1, 2, 3], sampling, lengths)
     assert [len(motion) for motion in motions] == expected
 
 
@@ -181,10 +273,10 @@ def test_end_is_forbidden_before_the_least_length(model, sampling, lengths, expe
 def test_only_motion_ids_come_back(model, tie_weights):
     model = LLaMAHF(dataclasses.replace(model.config, tie_weights=tie_weights, codebook_size=3)).eval()
     always_pick(model, model.config.end_id)
-    motions = generate(model, *random_text(model, [5, 1]), [1, 2], Sampling(min_tokens=9))
+    motions = make(model, *random_text(model, [5, 1]), [1, 2], Sampling(min_tokens=9))
     assert [len(motion) for motion in motions] == [9, 9]
     for motion in motions:
-        assert motion.dtype == torch.int64 and motion.ndim == 1 and motion.min() >= 0 and motion.max() < 3
+        assert set(motion) <= {0, 1, 2}
 
 
 def test_a_motion_without_end_stops_at_the_limit(model):
@@ -192,27 +284,27 @@ def test_a_motion_without_end_stops_at_the_limit(model):
         always_pick(model, 0).lm_head.weight[model.config.end_id] = 0
     text, mask = random_text(model, [5, 1])
     for sampling, length in ((Sampling(), model.config.max_tokens), (Sampling(max_tokens=3), 3)):
-        assert [len(motion) for motion in generate(model, text, mask, [1, 2], sampling)] == [length] * 2
+        assert [len(motion) for motion in make(model, text, mask, [1, 2], sampling)] == [length] * 2
 
 
-def test_stream_yields_each_step_as_it_is_made(model):
-    text, mask = random_text(model, [5, 1, 10])
-    motions = generate(model, text, mask, [1, 2, 3], Sampling())
-    steps = list(stream_tokens(model, text, mask, [1, 2, 3], Sampling()))
-    assert len(steps) == max(len(motion) for motion in motions)
-    for row, motion in enumerate(motions):
-        end = [model.config.end_id] * (len(steps) - len(motion))
-        assert [int(tokens[row]) for tokens in steps] == motion.tolist() + end
-    first = next(stream_tokens(model, text, mask, [1, 2, 3], Sampling()))
-    assert first.equal(steps[0])
+def test_tokens_come_as_they_are_made(model):
+    rows = requests_of(*random_text(model, [5, 1, 10]), [1, 2, 3], Sampling())
+    motions = dict(generate(model, rows, Sampling()))
+    steps = list(run(model, rows, Sampling()))
+    for number, motion in motions.items():
+        made = [token for step in steps for owner, _, token in step if owner == number]
+        assert made == [*motion, None]
+        where = [index for index, step in enumerate(steps) if any(made.number == number for made in step)]
+        assert where[: len(motion)] == list(range(len(motion))), "a token a step"
+    assert next(run(model, rows, Sampling())) == steps[0]
 
 
 def test_bfloat16_generates_reproducibly(model):
     text, mask = random_text(model, [5, 1, 10])
     model.bfloat16()
-    motions = generate(model, text, mask, [1, 2, 3], Sampling(top_p=0.9, guidance=2.0))
-    again = generate(model, text, mask, [1, 2, 3], Sampling(top_p=0.9, guidance=2.0))
-    assert all(torch.equal(*pair) for pair in zip(motions, again, strict=True))
+    motions = make(model, text, mask, [1, 2, 3], Sampling(top_p=0.9, guidance=2.0))
+    again = make(model, text, mask, [1, 2, 3], Sampling(top_p=0.9, guidance=2.0))
+    assert motions == again
     assert all(1 <= len(motion) <= model.config.max_tokens for motion in motions)
 
 
@@ -290,34 +382,34 @@ def test_senseless_sampling_is_refused(settings, message):
 
 
 @pytest.mark.parametrize(
-    ("sampling", "changes", "message"),
+    ("request_", "message"),
     [
-        (Sampling(max_tokens=25), {}, "25 tokens are asked for but the model makes at most 24"),
-        (Sampling(min_tokens=25), {}, "25 tokens are asked for but the model makes at most 24"),
-        (Sampling(), {"lengths": [3, 25]}, "a length of 25"),
-        (Sampling(), {"lengths": [3, 0]}, "a length of 0"),
-        (Sampling(), {"lengths": [3]}, "1 lengths for 2 rows"),
-        (Sampling(), {"seeds": [1]}, "1 seeds for 2 rows"),
-        (Sampling(), {"seeds": [1, -5]}, "seed is -5"),
-        (Sampling(), {"text_mask": torch.tensor([[True, True], [False, False]])}, "row 1 of the text has no features"),
-        (Sampling(), {"text_mask": torch.ones(2, 3, dtype=torch.bool)}, "its mask"),
-        (Sampling(), {"text": torch.full((2, 2, 12), torch.nan)}, "not finite"),
-        (Sampling(), {"text": torch.zeros(2, 2, 5)}, "5 wide but the model takes 12"),
+        (Request([]), "has no text"),
+        (Request([Part(torch.zeros(2, 12), 1, 25)]), "1 to 25 tokens are asked for but the model makes 1 to 24"),
+        (Request([Part(torch.zeros(2, 12), 25, 25)]), "25 to 25 tokens"),
+        (Request([Part(torch.zeros(2, 12), 0, 5)]), "0 to 5 tokens"),
+        (Request([Part(torch.zeros(2, 12), 5, 4)]), "5 to 4 tokens"),
+        (Request([Part(torch.zeros(2, 12), 1, 24)], seed=-5), "seed is -5"),
+        (Request([Part(torch.zeros(0, 12), 1, 24)]), "L at least 1"),
+        (Request([Part(torch.full((2, 12), torch.nan), 1, 24)]), "not finite"),
+        (Request([Part(torch.zeros(2, 5), 1, 24)]), r"\(2, 5\) but the model takes \(L, 12\)"),
+        (Request([Part(torch.zeros(11, 12), 1, 24)]), "11 features but the model takes at most 10"),
+        (Request([Part(torch.zeros(2, 12), 1, 24)], context=[0, 8]), "no motion tokens"),
+        (Request([Part(torch.zeros(2, 12), 5, 24)], context=[0] * 20), "20 tokens to go on from and 5 to make"),
     ],
 )
-def test_unfitting_requests_are_refused(model, sampling, changes, message):
-    request = {"text": torch.zeros(2, 2, 12), "text_mask": torch.ones(2, 2, dtype=torch.bool), "seeds": [1, 2]}
+def test_unfitting_requests_are_refused(model, request_, message):
     with pytest.raises(InputError, match=message):
-        generate(model, sampling=sampling, **{**request, **changes})
+        next(run(model, [request_], Sampling()))
 
 
 def test_models_that_cannot_generate_are_refused(model):
     text, mask = random_text(model, [5, 1])
     model.config.text_dropout = 0.0
     with pytest.raises(InputError, match="trained without text dropout"):
-        generate(model, text, mask, [1, 2], Sampling(guidance=2.0))
+        make(model, text, mask, [1, 2], Sampling(guidance=2.0))
     with pytest.raises(RuntimeError, match="eval"):
-        generate(model.train(), text, mask, [1, 2], Sampling())
+        make(model.train(), text, mask, [1, 2], Sampling())
     torch.nn.init.constant_(model.lm_head.weight, torch.nan)
     with pytest.raises(InputError, match="weights are damaged"):
-        generate(model.eval(), text, mask, [1, 2], Sampling())
+        make(model.eval(), text, mask, [1, 2], Sampling())

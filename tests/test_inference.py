@@ -32,6 +32,8 @@ from utils.errors import InputError, exit_on_input_error
 from utils.motion272 import FPS, encode, features_to_smplx85, smplx85_to_motion
 from utils.prompts import MAX_PROMPT, expand, read_prompts, safe_name
 from utils.skeleton import JOINTS, REST_OFFSETS, forward_kinematics
+from visualize.clip import read_clip
+from visualize.foot_lock import lock_feet
 
 REPOSITORY = Path(__file__).parents[1]
 PROMPTS = ["a person walks forward", "someone waves the left hand", "a jump"]
@@ -54,7 +56,7 @@ HOSTILE = {
 class InProcess(ThreadPoolExecutor):
     """Stands in for the pool of renderer processes."""
 
-    def __init__(self, workers, context):
+    def __init__(self, workers, context, **settings):
         super().__init__(1)
 
 
@@ -222,6 +224,64 @@ def test_lengths_differ_within_a_batch(model):
     assert abs(len(motions[1].features) - FPS) <= per_token / 2
     assert per_token <= len(motions[2].features) <= model.max_frames == len(motions[3].features)
     np.testing.assert_array_equal(motions[1].tokens[:1], motions[0].tokens)
+
+
+def test_motions_come_as_they_are_made(model):
+    prompts, seeds = PROMPTS * 3, list(range(9))
+    together = model.generate(prompts, seeds)
+    order = []
+    for number, motion in model.generate_each(prompts, seeds, slots=2):
+        order.append(number)
+        assert (motion.prompt, motion.seed) == (prompts[number], seeds[number])
+        np.testing.assert_array_equal(motion.tokens, together[number].tokens)
+    assert sorted(order) == list(range(9)) and order != list(range(9))
+
+
+@pytest.mark.parametrize("prompt", [PROMPTS[0], "a person walks | someone waves the left hand | a person jumps"])
+@pytest.mark.parametrize("init", [None, 22])
+def test_a_stream_is_the_motion(model, prompt, init):
+    if init is not None:
+        init = model.generate(["a person jumps"], [8], seconds=[1.0])[0].features[:init]
+    motion = model.generate([prompt], [4], seconds=[0.4], init=init)[0]
+    chunks = list(model.stream(prompt, 4, seconds=0.4, init=init))
+    for name, atol in (("tokens", 0), ("features", 1e-5), ("smplx85", 1e-4), ("joints", 1e-4)):
+        streamed = np.concatenate([getattr(chunk, name) for chunk in chunks])
+        np.testing.assert_allclose(streamed, getattr(motion, name), atol=atol)
+    parts = [chunk.part for chunk in chunks]
+    assert parts == ([] if init is None else [-1]) + [
+        part for part in range(len(prompt.split(" | "))) for _ in range(3)
+    ]
+    if init is not None:
+        np.testing.assert_allclose(
+            motion.features[:20], model.decode([torch.from_numpy(motion.tokens[:5])])[0], atol=1e-5
+        )
+
+
+def test_a_stream_comes_while_tokens_are_made_and_can_be_left(model, monkeypatch):
+    steps, step = [], model.generator.step
+    monkeypatch.setattr(model.generator, "step", lambda *arguments: (steps.append(1), step(*arguments))[1])
+    stream = model.stream(PROMPTS[0], 0, seconds=1.0)
+    for count in range(3):
+        chunk = next(stream)
+        assert len(steps) == count and len(chunk.joints) == model.frames_per_token
+    stream.close()
+    assert len(steps) == 2
+
+
+def test_a_sequence_in_a_list_and_in_a_text_are_the_same(model):
+    parts = ["a person walks", "someone waves the left hand"]
+    listed, written = model.generate([parts, " | ".join(parts)], [3, 3])
+    np.testing.assert_array_equal(listed.tokens, written.tokens)
+    assert listed.prompt == written.prompt == "a person walks | someone waves the left hand"
+
+
+def test_motions_to_go_on_from_that_cannot_be_used(model):
+    long, short = np.zeros((70, 272), np.float32), np.zeros((3, 272), np.float32)
+    for init, words in ((long, "leaves room for 0 of the 16"), (short, "3 frames"), (long[:, :200], "272")):
+        with pytest.raises(InputError, match=words):
+            model.generate(["walk"], [0], init=init)
+    with pytest.raises(InputError, match="leaves room for 6 of the 16"):
+        next(model.stream("walk", init=long[:40], seconds=1.0))
 
 
 def test_decoding_in_a_batch_is_decoding_alone(model):
@@ -395,6 +455,33 @@ def test_videos(run, tmp_path, view):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*result["files"], "results.json"}
 
 
+def test_files_for_other_tools(run, prompt_file, tmp_path):
+    arguments = ("--prompts", prompt_file, "--seconds", 0.4, "--save", "bvh,glb,html")
+    assert run(*arguments)[0] == 0
+    out = tmp_path / "out"
+    for result in results_in(out):
+        assert result["files"] == [f"{result['name']}.{kind}" for kind in ("npz", "bvh", "glb", "html")]
+        saved, back = load(out / result["files"][0]), read_clip(out / result["files"][1]).smplx85
+        rotations, pelvis = smplx85_to_motion(back)
+        np.testing.assert_allclose(forward_kinematics(rotations, pelvis), saved["joints"], atol=1e-4)
+        assert {"poses", "trans", "betas", "gender", "mocap_framerate"} <= set(saved)
+    assert (out / "gallery.html").stat().st_size > 500_000
+    before = remember(out)
+    assert run(*arguments)[0] == 0
+    assert rewritten(out, before) == {"results.json", "gallery.html"}
+
+
+def test_locked_feet_are_another_motion_of_the_same_tokens(run, prompt_file, tmp_path):
+    run("--prompts", prompt_file, "--seconds", 1)
+    free = [load(file) for file in npz_files(tmp_path / "out")]
+    assert run("--prompts", prompt_file, "--seconds", 1, "--foot-lock", "true")[0] == 0
+    for before, after in zip(free, map(load, npz_files(tmp_path / "out")), strict=True):
+        np.testing.assert_array_equal(after["tokens"], before["tokens"])
+        np.testing.assert_array_equal(after["features"], before["features"])
+        np.testing.assert_allclose(after["smplx_85"], lock_feet(before["smplx_85"]), atol=1e-5)
+        assert np.abs(after["joints"] - before["joints"]).max() > 1e-4
+
+
 # Running again
 
 
@@ -490,20 +577,20 @@ def test_a_damaged_motion_is_made_anew(run, prompt_file, tmp_path, damage):
 
 
 def test_an_interrupted_run_keeps_finished_motions(run, prompt_file, tmp_path, monkeypatch):
-    out, calls, generate = tmp_path / "out", [], TextToMotion.generate
+    out, saved, save = tmp_path / "out", [], inference_batch.save_motion
 
-    def interrupted(self, prompts, *arguments):
-        calls.append(prompts)
-        if len(calls) == 3:
+    def interrupted(path, *arguments):
+        saved.append(path)
+        if len(saved) == 3:
             raise KeyboardInterrupt
-        return generate(self, prompts, *arguments)
+        save(path, *arguments)
 
-    monkeypatch.setattr(TextToMotion, "generate", interrupted)
+    monkeypatch.setattr(inference_batch, "save_motion", interrupted)
     assert run("--prompts", prompt_file, "--batch-size", 1)[0] == 130
     assert len(npz_files(out)) == len(results_in(out)) == 2
     before = remember(out)
     status, output, _ = run("--prompts", prompt_file, "--batch-size", 1)
-    assert status == 0 and "2 of 3" in output and calls[3:] == [[PROMPTS[2]]] and len(results_in(out)) == 3
+    assert status == 0 and "2 of 3" in output and saved[3:] == saved[2:3] and len(results_in(out)) == 3
     assert len(rewritten(out, before)) == 2
 
 
@@ -538,13 +625,13 @@ def test_an_occupied_video_name_loses_nothing_else(run, prompt_file, tmp_path):
 
 @pytest.mark.parametrize("failure", [RuntimeError("no font"), MemoryError(), BrokenProcessPool("killed")])
 def test_any_failure_of_a_renderer_is_listed(run, prompt_file, tmp_path, monkeypatch, failure):
-    def draw_video(source, *rest):
+    def write_file(source, *rest):
         if source.name.startswith("someone-waves"):
             raise failure
 
-    monkeypatch.setattr(visualize.renderers, "draw_video", draw_video)
+    monkeypatch.setattr(visualize.renderers, "write_file", write_file)
     monkeypatch.setattr(visualize.renderers, "warm_up", lambda views: None)
-    assert_refused(run("--prompts", prompt_file, "--save", "mp4", "--seconds", 0.2), "1 videos", "someone-waves")
+    assert_refused(run("--prompts", prompt_file, "--save", "mp4", "--seconds", 0.2), "1 files", "someone-waves")
     failed = [list(result["failed"].values()) for result in results_in(tmp_path / "out")]
     assert failed == [[], [str(failure) or repr(failure)], []]
 
@@ -556,7 +643,7 @@ def test_motions_go_on_after_a_renderer_was_killed(run, prompt_file, tmp_path, m
                 raise BrokenProcessPool("a renderer was killed")
 
     monkeypatch.setattr(visualize.renderers, "ProcessPoolExecutor", Broken)
-    assert_refused(run("--prompts", prompt_file, "--save", "mp4", "--seconds", 0.2), "3 videos", "was killed")
+    assert_refused(run("--prompts", prompt_file, "--save", "mp4", "--seconds", 0.2), "3 files", "was killed")
     assert [len(result["failed"]) for result in results_in(tmp_path / "out")] == [1, 1, 1]
     assert len(npz_files(tmp_path / "out")) == 3
 

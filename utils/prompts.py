@@ -82,7 +82,7 @@ def expand(entries: list[dict], seed: int, samples: int) -> list[PromptItem]:
     A motion's name tells its prompt and seed, so that it is the same in other files and runs; a name of the user's own
     is kept as it is where there is one sample.
     """
-    items, taken = [], set()
+    items, taken = [], {"gallery"}  # the name of a page of all motions
     for number, entry in enumerate(entries):
         first = entry.get("seed", seed)
         for item_seed in range(first, first + samples):
@@ -109,11 +109,18 @@ def safe_name(text: str, length: int = 60) -> str:
     return f"{name or 'motion'}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
-def check_prompt(prompt: str) -> None:
-    """Raise InputError unless a prompt is Unicode text of 1 to ``MAX_PROMPT`` characters."""
-    if not isinstance(prompt, str) or not prompt.strip():
+def parts_of(prompt: str | list[str]) -> list[str]:
+    """The sentences of a prompt: a list of them, or a text in which `` | `` stands between them."""
+    return list(prompt) if isinstance(prompt, list) else prompt.split(" | ") if isinstance(prompt, str) else [prompt]
+
+
+def check_prompt(prompt: str | list[str]) -> None:
+    """Raise InputError unless every sentence of a prompt is Unicode text, all of 1 to ``MAX_PROMPT`` characters."""
+    parts = parts_of(prompt)
+    if not parts or any(not isinstance(part, str) or not part.strip() for part in parts):
         raise InputError("a prompt is empty or not a text; describe a motion, for example: a person walks forward")
-    if len(prompt) > MAX_PROMPT:
-        raise InputError(f"a prompt has {len(prompt)} characters ({prompt[:40]!r} ...); shorten it to {MAX_PROMPT}")
-    if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in prompt):
-        raise InputError(f"the prompt {prompt[:40]!r} holds bytes that are not UTF-8 text; type it anew")
+    whole = " | ".join(parts)
+    if len(whole) > MAX_PROMPT:
+        raise InputError(f"a prompt has {len(whole)} characters ({whole[:40]!r} ...); shorten it to {MAX_PROMPT}")
+    if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in whole):
+        raise InputError(f"the prompt {whole[:40]!r} holds bytes that are not UTF-8 text; type it anew")

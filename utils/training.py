@@ -19,15 +19,23 @@ from utils.checkpoint import PretrainedModel, load_state, save_model, save_state
 from utils.errors import InputError
 from utils.files import written_whole
 
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}
 
-def choose_device(device: str, precision: str) -> tuple[torch.device, torch.dtype, str]:
-    """Resolve "auto" for device and precision (auto, float32 or bf16); also a sentence that gives the reason.
+
+def choose_device(device: str, precision: str, training: bool = True) -> tuple[torch.device, torch.dtype, str]:
+    """Resolve "auto" for device and precision; also a sentence that gives the reason.
+
+    Args:
+        device: auto, cpu, cuda, cuda:1, ... precision: auto or one of ``PRECISIONS``; float16 is not for training.
+        training: bf16 wherever the device has it; otherwise float32 on a CPU, where it makes motions independent of
+            each other, and float16 where a GPU lacks bf16.
 
     Raises:
         InputError: there is no such device or precision.
     """
-    if precision not in ("auto", "float32", "bf16"):
-        raise InputError(f"precision {precision} is unknown; use auto, float32 or bf16")
+    choices = [name for name in ("auto", *PRECISIONS) if not (training and name == "float16")]
+    if precision not in choices:
+        raise InputError(f"precision {precision} is unknown; use {', '.join(choices[:-1])} or {choices[-1]}")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -40,10 +48,14 @@ def choose_device(device: str, precision: str) -> tuple[torch.device, torch.dtyp
     has_bf16 = (
         torch.cuda.is_bf16_supported(including_emulation=False) if on_cuda else torch.cpu._is_avx512_bf16_supported()
     )
-    dtype = torch.bfloat16 if precision == "bf16" or (precision == "auto" and has_bf16) else torch.float32
-    reason = "asked for" if precision != "auto" else f"the device {'has' if has_bf16 else 'lacks'} bf16 arithmetic"
+    reason = "asked for"
+    if precision == "auto" and (training or on_cuda):
+        reason = f"the device {'has' if has_bf16 else 'lacks'} bf16 arithmetic"
+        precision = "bf16" if has_bf16 else "float32" if training else "float16"
+    elif precision == "auto":
+        precision, reason = "float32", "on a CPU, motions are then the same in any batch"
     name = torch.cuda.get_device_name(device) if on_cuda else f"{torch.get_num_threads()} CPU threads"
-    return torch.device(device), dtype, f"running on {device} ({name}) in {str(dtype).removeprefix('torch.')}: {reason}"
+    return torch.device(device), PRECISIONS[precision], f"running on {device} ({name}) in {precision}: {reason}"
 
 
 class EndlessBatches(Sampler[list[int]]):

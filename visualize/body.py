@@ -7,7 +7,7 @@ caller.
 """
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +16,7 @@ import scipy.sparse
 
 from utils.errors import InputError
 from utils.motion272 import SMPLX85, SMPLX85_WIDTH
-from utils.skeleton import JOINTS
+from utils.skeleton import JOINTS, PARENTS, REST_OFFSETS, forward_kinematics
 from visualize.camera import standing_height
 
 BODIES = ("mannequin", "smplx")
@@ -31,6 +31,7 @@ class Body(Protocol):
 
     faces: np.ndarray  # (F, 3) int32, counter-clockwise seen from outside
     colors: np.ndarray  # (V, 3) float32, RGB in 0..1
+    weights: np.ndarray  # (V, 22) float32, how much each joint moves each vertex; rows sum to 1
     rest_pelvis: np.ndarray  # (3,) metres, pelvis joint of the zero shape in the model's own frame
 
     def joints(self, smplx85: np.ndarray) -> np.ndarray:
@@ -55,6 +56,29 @@ def load_body(name: str = "mannequin", model_path: str | Path | None = None) -> 
     if name == "smplx":
         return SMPLXBody(model_path)
     raise InputError(f"unknown body model {name!r}; choose one of {', '.join(BODIES)}")
+
+
+def body_from_options(body_model: str | None, smplx_path: Path | None) -> Body:
+    """The body of the options --body-model and --smplx-path, of which the path alone is enough for SMPL-X."""
+    return load_body(body_model or ("smplx" if smplx_path else "mannequin"), smplx_path)
+
+
+def rest_joints(betas: np.ndarray) -> np.ndarray:
+    """(22, 3) joints of a shape in the rest pose, in SMPL-X's own frame, metres; mannequin-x has SMPL-X's skeleton."""
+    if not np.any(betas):
+        return forward_kinematics(np.tile(np.eye(3), (JOINTS, 1, 1)), REST_OFFSETS[0].astype(np.float64))
+    from mannequin import Mannequin
+
+    mannequin = Mannequin("wooden", shape=np.asarray(betas, dtype=np.float64))
+    return np.asarray(mannequin.joint_transforms(mannequin.rest_pose()))[:JOINTS, :3, 3].astype(np.float64)
+
+
+def rest_offsets(betas: np.ndarray) -> np.ndarray:
+    """(22, 3) offsets of the joints of a shape from their parents in metres; the pelvis' row is zero."""
+    places = rest_joints(betas)
+    offsets = places - places[list(PARENTS)]
+    offsets[0] = 0
+    return offsets
 
 
 def check_smplx85(data) -> np.ndarray:
@@ -90,6 +114,14 @@ def floor_height(body: Body, smplx85: np.ndarray) -> float:
     return standing_height([vertices[:, 1].min() for vertices in iterate_vertices(body, smplx85)])
 
 
+def _body_weights(weights: np.ndarray, parents: Sequence[int]) -> np.ndarray:
+    """(V, J) skinning weights to (V, 22): fingers and face hang rigidly on wrists and head."""
+    merged = np.array(weights, dtype=np.float32)
+    for joint in range(merged.shape[1] - 1, JOINTS - 1, -1):  # children come after their parents
+        merged[:, parents[joint]] += merged[:, joint]
+    return merged[:, :JOINTS]
+
+
 def _betas(smplx85: np.ndarray) -> np.ndarray:
     betas = smplx85[:, SMPLX85["betas"]]
     if not np.allclose(betas, betas[0], atol=1e-5):
@@ -112,6 +144,11 @@ class MannequinBody:
         self.faces = self._mannequin.faces.astype(np.int32)
         self.rest_pelvis = self._mannequin.joint_transforms(self._mannequin.rest_pose())[0, :3, 3].astype(np.float32)
         self.colors = self._part_colors()
+        dense = np.zeros((len(self.colors), len(self._mannequin.parents)), np.float32)
+        np.add.at(
+            dense, (np.arange(len(dense))[:, None], self._mannequin._skin_joint_indices), self._mannequin._skin_weights
+        )
+        self.weights = _body_weights(dense, self._mannequin.parents)
         self._skin = self._skinning_matrix()
 
     def joints(self, smplx85: np.ndarray) -> np.ndarray:
@@ -186,6 +223,7 @@ class SMPLXBody:
         self._parents[0] = -1
         posedirs = arrays["posedirs"].reshape(-1, arrays["posedirs"].shape[-1]).T  # (P, V*3)
         names = ("v_template", "shapedirs", "J_regressor", "weights")
+        self.weights = _body_weights(arrays["weights"], self._parents.tolist())
         self._model = {name: torch.as_tensor(arrays[name].astype(np.float32)) for name in names}
         self._model["shapedirs"] = self._model["shapedirs"][..., :10]
         self._model["posedirs"] = torch.as_tensor(np.ascontiguousarray(posedirs, dtype=np.float32))

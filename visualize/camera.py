@@ -1,18 +1,25 @@
-"""The camera of both renderers: three-quarters from the front, slightly from above, following the person smoothly."""
+"""The camera of both renderers: three-quarters from the front, slightly from above, following the people or fixed.
 
+Several people stand side by side along the picture, each at the place of its own first frame.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from utils.errors import InputError
 from utils.motion272 import FPS
-from utils.skeleton import JOINT_INDEX
+from utils.skeleton import JOINT_INDEX, JOINTS
 
 AZIMUTH, ELEVATION = np.radians(32.0), np.radians(11.0)  # from the first frame's facing direction; above the horizontal
 TANGENT = np.tan(np.radians(15.0))  # of half the vertical field of view
 NEAREST = 4.0  # metres: nobody is shown larger than from here
 SMOOTHING = 0.45  # seconds, standard deviation of the Gaussian that smooths the path
 FLESH = 0.12  # metres that the body reaches beyond the joints: crown of the head, fingers, soles
+SPACING = 1.3  # metres between people side by side
+CAMERAS = ("follow", "fixed")
 # The body stays within these shares of the half frame; more room above, where the title stands.
 TOP, BOTTOM, SIDE = 0.70, 0.84, 0.90
 
@@ -39,33 +46,54 @@ class Camera:
         return local[..., :2] * (self.focal / local[..., 2:]) + (self.width / 2, self.height / 2), local[..., 2]
 
 
-def follow_camera(joints: np.ndarray, width: int, height: int, floor: float = 0.0, fps: float = FPS) -> Camera:
-    """Place the camera so that the whole motion stays in the frame.
-
-    Args:
-        joints: (T, 22, 3) joint positions in metres.
-        width, height: of the frame in pixels.
-        floor: height of the floor in metres.
-        fps: frames per second of the motion.
-    """
-    hips = joints[0, JOINT_INDEX["left_hip"]] - joints[0, JOINT_INDEX["right_hip"]]
+def view_axes(joints: np.ndarray) -> np.ndarray:
+    """(3, 3) right, down, forward of a camera that sees the person of (22, 3) joints three-quarters from the front."""
+    hips = joints[JOINT_INDEX["left_hip"]] - joints[JOINT_INDEX["right_hip"]]
     angle = np.arctan2(-hips[2], hips[0]) + AZIMUTH  # the facing direction is hips x up = (-z, 0, x) of the hips
     forward = -np.array([np.sin(angle) * np.cos(ELEVATION), np.sin(ELEVATION), np.cos(angle) * np.cos(ELEVATION)])
     right = np.array([np.cos(angle), 0.0, -np.sin(angle)])
-    rotation = np.stack((right, np.cross(forward, right), forward))
+    return np.stack((right, np.cross(forward, right), forward))
 
-    pelvis = joints[:, 0].astype(np.float64)
-    length = round(3 * SMOOTHING * fps)  # the path is continued at both ends, so that the person stays in the middle
-    padded = np.pad(pelvis, ((length, length), (0, 0)), mode="reflect", reflect_type="odd")
-    target = gaussian_filter1d(padded, SMOOTHING * fps, axis=0)[length : length + len(pelvis)]  # (T, 3)
+
+def side_by_side(starts: Sequence[np.ndarray], spacing: float = SPACING) -> np.ndarray:
+    """(P, 3) steps that put people, given by the (22, 3) joints of their first frames, side by side in the picture."""
+    right = view_axes(starts[0])[0]
+    slots = np.arange(len(starts)) - (len(starts) - 1) / 2
+    pelvis = np.array([joints[0] for joints in starts])  # (P, 3)
+    return (slots[:, None] * spacing * right + pelvis[0] - pelvis) * (1, 0, 1)
+
+
+def place_camera(
+    joints: np.ndarray, width: int, height: int, floor: float = 0.0, fps: float = FPS, camera: str = "follow"
+) -> Camera:
+    """Place the camera so that the whole motion stays in the frame.
+
+    Args:
+        joints: (T, 22, 3) joint positions in metres, or (T, P, 22, 3) of several people.
+        width, height: of the frame in pixels.
+        floor: height of the floor in metres.
+        fps: frames per second of the motion.
+        camera: ``follow`` goes along with the people, ``fixed`` stands where all of their way is seen.
+    """
+    if camera not in CAMERAS:
+        raise InputError(f"the camera {camera!r} is unknown; choose {' or '.join(CAMERAS)}")
+    joints = joints.reshape(len(joints), -1, JOINTS, 3).astype(np.float64)  # (T, P, 22, 3)
+    rotation = view_axes(joints[0, 0])
+    target = joints[:, :, 0].mean(axis=1)  # (T, 3)
+    if camera == "fixed":
+        target = np.tile((target.min(axis=0) + target.max(axis=0)) / 2, (len(target), 1))
+    else:
+        length = round(3 * SMOOTHING * fps)  # the path goes on at both ends, so that the person stays in the middle
+        padded = np.pad(target, ((length, length), (0, 0)), mode="reflect", reflect_type="odd")
+        target = gaussian_filter1d(padded, SMOOTHING * fps, axis=0)[length : length + len(target)]
     tallest = max(joints[..., 1].max() + FLESH - floor, 1.0)
     target[:, 1] = floor + tallest * BOTTOM / (TOP + BOTTOM)
-    x, y, z = np.moveaxis((joints - target[:, None]) @ rotation.T, -1, 0)  # (T, 22) each, y down
+    x, y, z = np.moveaxis((joints - target[:, None, None]) @ rotation.T, -1, 0)  # (T, P, 22) each, y down
     # A point is inside from distance d if its offset, with flesh, is at most (z + d) * share * tangent.
     wide = (np.abs(x) + FLESH) / (SIDE * TANGENT * width / height) - z
     high = np.maximum((FLESH - y) / TOP, (FLESH + y) / BOTTOM) / TANGENT - z
     distance = max(NEAREST, wide.max(), high.max())
-    return Camera(target - distance * forward, rotation, height / 2 / TANGENT, distance, width, height)
+    return Camera(target - distance * rotation[2], rotation, height / 2 / TANGENT, distance, width, height)
 
 
 def standing_height(lowest: np.ndarray) -> float:
@@ -75,3 +103,8 @@ def standing_height(lowest: np.ndarray) -> float:
     capture and generated motion have, does not make the person float the rest of the time.
     """
     return float(np.quantile(lowest, 0.2))
+
+
+def held(motion: np.ndarray, frames: int) -> np.ndarray:
+    """(T, ...) with its last frame repeated to ``frames``: who is done first waits for the others."""
+    return motion[np.minimum(np.arange(frames), len(motion) - 1)]

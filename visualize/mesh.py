@@ -19,14 +19,15 @@ SAMPLES = 2  # body samples a pixel along each axis
 EMPTY = 1e9  # depth where there is nothing
 SMOOTH = 0.006  # metres: samples of a pixel whose depths differ by less are one surface
 
-SHADOW_TEXELS, CONTACT_TEXELS = 448, 192  # side of the maps
+SHADOW_TEXELS, CONTACT_TEXELS = 448, 192  # side of the maps up to a side of ONE_MAP metres; multiples for more people
+ONE_MAP, LARGEST_MAP = 3.2, 4
 MAP_STEP = 0.8  # metres: the maps' side is a multiple of this
 SHADOW_BLUR, CONTACT_BLUR = 0.016, 0.030  # metres, radius of the box filter, applied twice
 CONTACT_REACH = 0.09  # metres above the floor within which a body part darkens it
 
 SHADOW, CONTACT = 0.52, 0.70  # share of the light that the sun's shadow and a touching foot take from the floor
 TILE = 0.5  # metres
-FOG = (5.5, 16.0)  # metres from the camera where the floor begins to fade, and is gone
+FOG = (1.375, 4.0)  # times the camera's distance from the people: where the floor begins to fade, and is gone
 UP = np.array([0.0, 1.0, 0.0])
 # Colours are linear: the frame shows their square root.
 LIGHT = np.array([-0.42, 0.78, 0.46]) / np.linalg.norm([-0.42, 0.78, 0.46])  # right, up, backward
@@ -75,14 +76,17 @@ class Painter:
         size = (camera.height * SAMPLES, camera.width * SAMPLES)
         self.depth, self.index = np.empty(size, np.float32), np.empty(size, np.int32)
         self.normals = np.empty((len(colors), 3), np.float32)
-        self.shadow_depth = np.empty((SHADOW_TEXELS, SHADOW_TEXELS), np.float32)
-        self.contact_depth = np.empty((CONTACT_TEXELS, CONTACT_TEXELS), np.float32)
+        self._make_maps(1)
         right, forward = camera.rotation[0], np.cross(camera.rotation[0], UP)
         light = np.stack((right, UP, forward), axis=1) @ LIGHT
         across = np.cross(UP, light) / np.linalg.norm(np.cross(UP, light))
         self.light = light.astype(np.float32)
         self.light_axes = np.stack((across, np.cross(light, across), -light))  # (3, 3) rows u, v, depth
         self.floor_axes = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+
+    def _make_maps(self, scale: int) -> None:
+        self.shadow_depth = np.empty((scale * SHADOW_TEXELS, scale * SHADOW_TEXELS), np.float32)
+        self.contact_depth = np.empty((scale * CONTACT_TEXELS, scale * CONTACT_TEXELS), np.float32)
 
     def draw(self, vertices: np.ndarray, eye: np.ndarray) -> np.ndarray:
         """One (H, W, 3) uint8 frame of (V, 3) vertices seen from ``eye``."""
@@ -97,12 +101,17 @@ class Painter:
         middle = (low + high) / 2
         span = MAP_STEP * np.ceil(1.15 * np.linalg.norm(high - low) / MAP_STEP)
 
-        shadow_view = _map_view(self.light_axes, middle, span, SHADOW_TEXELS)
+        scale = int(np.clip(np.ceil(span / ONE_MAP - 1e-6), 1, LARGEST_MAP))
+        if len(self.shadow_depth) != scale * SHADOW_TEXELS:
+            self._make_maps(scale)
+        shadow_view = _map_view(self.light_axes, middle, span, len(self.shadow_depth))
         nothing = np.empty((0, 0), np.int32)
         _rasterise(_transform(vertices, shadow_view), self.faces, False, EMPTY, self.shadow_depth, nothing)
         shade = _blurred(self.shadow_depth < EMPTY, SHADOW_BLUR, span)
 
-        contact_view = _map_view(self.floor_axes, middle * (1, 0, 1) + (0, self.floor, 0), span, CONTACT_TEXELS)
+        contact_view = _map_view(
+            self.floor_axes, middle * (1, 0, 1) + (0, self.floor, 0), span, len(self.contact_depth)
+        )
         reach = 3 * CONTACT_REACH
         _rasterise(_transform(vertices, contact_view), self.faces, False, reach, self.contact_depth, nothing)
         contact = _blurred(np.exp(-np.maximum(self.contact_depth, 0) / CONTACT_REACH), CONTACT_BLUR, span)
@@ -121,6 +130,7 @@ class Painter:
             self.rotation,
             camera.focal,
             self.floor,
+            np.float32(camera.distance),
             self.light,
             self.shadow_depth,
             shade,
@@ -255,15 +265,15 @@ def _smoothstep(x):
 
 
 @njit(cache=True, fastmath=True)
-def _floor_row(row, down, focal, eye, rotation, floor, shade, shadow_view, contact, contact_view):
+def _floor_row(row, down, focal, eye, rotation, floor, fog, shade, shadow_view, contact, contact_view):
     """Linear colours (W, 3) of floor and background along one row of pixels, whose rays go ``down`` by that much.
 
     Without roll, all points of a row are equally far below the horizon: distance, fog and pixel size belong to the row.
     """
     dx, dy, dz = rotation[2] + down * rotation[1]
     sky, height = _smoothstep(dy / 0.35), eye[1] - floor
-    distance = height / -dy if dy < -1e-3 and height > 0 else FOG[1]
-    clear = 1 - _smoothstep((distance - FOG[0]) / (FOG[1] - FOG[0]))
+    distance = height / -dy if dy < -1e-3 and height > 0 else FOG[1] * fog
+    clear = 1 - _smoothstep((distance / fog - FOG[0]) / (FOG[1] - FOG[0]))
     for i in range(3):
         row[:, i] = _mix(HORIZON[i], ZENITH[i], sky)
     if clear <= 0:
@@ -363,6 +373,7 @@ def _shade(
     rotation,
     focal,
     floor,
+    fog,
     light,
     shadow_depth,
     shade,
@@ -379,7 +390,7 @@ def _shade(
     row = np.empty((width, 3), np.float32)
     for y in range(height):
         down = (y + 0.5 - height / 2) / focal
-        _floor_row(row, down, focal, eye, rotation, floor, shade, shadow_view, contact, contact_view)
+        _floor_row(row, down, focal, eye, rotation, floor, fog, shade, shadow_view, contact, contact_view)
         for x in range(width):
             covered, near, far = 0, EMPTY, -EMPTY
             for i in range(y * SAMPLES, (y + 1) * SAMPLES):

@@ -1,5 +1,9 @@
-"""Videos drawn in processes of their own, beside the generation that feeds them."""
+"""Videos and files of other formats made in processes of their own, beside the generation that feeds them.
 
+They run at a lower priority, so that they take no time from the generation.
+"""
+
+import os
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
@@ -9,11 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from utils.motion272 import FPS
-from visualize.body import Body, load_body
+from visualize.body import Body, body_from_options
+from visualize.clip import read_clip
+from visualize.export import Options, export
 
 
 class Renderers:
-    """A pool of processes that draw motions into videos; a context manager.
+    """A pool of processes that turn motions into videos and other files; a context manager.
 
     Args:
         workers: Processes. size: Width and height of the videos in pixels.
@@ -23,7 +29,7 @@ class Renderers:
 
     def __init__(self, workers: int, size: int, smplx_path: Path | None, views: list[str]):
         self.size, self.smplx_path = size, smplx_path
-        self.pool = ProcessPoolExecutor(workers, get_context("spawn"))
+        self.pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=os.nice, initargs=(10,))
         self.targets: dict[Future, Path] = {}
         for _ in range(workers if views else 0):
             self.pool.submit(warm_up, views)
@@ -35,16 +41,16 @@ class Renderers:
         self.pool.shutdown(cancel_futures=kind is not None)
 
     def draw(self, source: Path, target: Path, view: str) -> None:
-        """Draw the motion of an npz file into ``target`` (.mp4 or .gif), some time soon."""
+        """Write the motion of an npz file into ``target``, in the format that its suffix names, some time soon."""
         try:
-            future = self.pool.submit(draw_video, source, target, view, self.size, self.smplx_path)
-        except BrokenProcessPool as error:  # a process was killed: the video fails, not the program
+            future = self.pool.submit(write_file, source, target, view, self.size, self.smplx_path)
+        except BrokenProcessPool as error:  # a process was killed: the file fails, not the program
             future = Future()
             future.set_exception(error)
         self.targets[future] = target
 
     def finish(self) -> dict[str, str]:
-        """Wait for all videos and print each as it is done; gives what failed, by file name, with the reason."""
+        """Wait for all files and print each as it is done; gives what failed, by file name, with the reason."""
         failures = {}
         for future in as_completed(self.targets):
             error = future.exception()
@@ -63,19 +69,12 @@ def warm_up(views: list[str]) -> None:
         next(iter(render_body(np.zeros((1, 85), dtype=np.float32), None, FPS, (64, 64))))
 
 
-def draw_video(source: Path, target: Path, view: str, size: int, smplx_path: Path | None) -> None:
-    """Draw the motion of an npz file into a video, under its prompt."""
-    from visualize.smplx import render_mesh_video, visualize_smplx_85
-
-    with np.load(source, allow_pickle=False) as saved:
-        smplx85, title = saved["smplx_85"], str(saved["prompt"])
-    if view == "skeleton":
-        visualize_smplx_85(smplx85, title, target, FPS, (size, size))
-    else:
-        render_mesh_video(smplx85, title, target, FPS, (size, size), body_of(smplx_path))
+def write_file(source: Path, target: Path, view: str, size: int, smplx_path: Path | None) -> None:
+    """Write the motion of an npz file into another format; videos and pages are titled with its prompt."""
+    export([read_clip(source)], target, Options(view=view, size=size), body_of(smplx_path))
 
 
 @cache
 def body_of(smplx_path: Path | None) -> Body:
     """The body to draw, loaded once a process."""
-    return load_body("smplx", smplx_path) if smplx_path else load_body()
+    return body_from_options(None, smplx_path)

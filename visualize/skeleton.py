@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from utils.errors import InputError
 from utils.motion272 import FPS
 from utils.skeleton import JOINT_INDEX, JOINTS, LIMBS
-from visualize.camera import follow_camera, standing_height
+from visualize.camera import Camera, held, place_camera, side_by_side, standing_height
 from visualize.video import Title, check_fps, check_size, write_video
 
 LIMB_COLORS = {
@@ -41,16 +41,18 @@ def plot_3d_motion(
     fps: float = FPS,
     size: tuple[int, int] = (512, 512),
     floor: float | None = None,
+    camera: str = "follow",
 ) -> np.ndarray:
     """Draw a motion; the calling convention of T2M-GPT and its successors.
 
     Args:
-        args: ``[joints, path, title]``: (T, 22, 3) positions in metres, y up; the ``.mp4`` or ``.gif`` to write, or
-            None; the title, or None.
+        args: ``[joints, path, title]``: (T, 22, 3) positions in metres, y up, or a list of several motions, which are
+            drawn side by side; the ``.mp4`` or ``.gif`` to write, or None; the title, or None.
         title: used where ``args`` has none.
         fps: frames per second of the motion.
         size: width and height of the frames in pixels.
         floor: height of the floor in metres; None takes it from the lowest joints (``standing_height``).
+        camera: ``follow`` or ``fixed``.
 
     Returns:
         (T, H, W, 3) uint8 frames.
@@ -59,25 +61,30 @@ def plot_3d_motion(
         InputError: unusable joints, fps, or path.
     """
     joints, path, own_title = (*args, None, None)[:3]
-    frames = np.stack(list(render_skeleton(joints, own_title or title, fps, size, floor)))
+    frames = np.stack(list(render_skeleton(joints, own_title or title, fps, size, floor, camera)))
     if path is not None:
         write_video(path, frames, fps)
     return frames
 
 
 def render_skeleton(
-    joints: np.ndarray,
+    joints: np.ndarray | Sequence[np.ndarray],
     title: str | None = None,
     fps: float = FPS,
     size: tuple[int, int] = (512, 512),
     floor: float | None = None,
+    camera: str = "follow",
 ) -> Iterator[np.ndarray]:
     """Yield the (H, W, 3) uint8 frames one by one; arguments and errors as in ``plot_3d_motion``."""
     check_fps(fps)
     check_size(size)
-    joints = check_joints(joints)
-    floor = standing_height(joints[..., 1].min(axis=1)) if floor is None else floor
-    return _draw(joints, Title(title, *size), fps, size, floor)
+    several = isinstance(joints, list | tuple) and np.ndim(joints[0] if joints else joints) >= 3
+    people = [check_joints(each) for each in (joints if several else [joints])]
+    lowest = [standing_height(each[..., 1].min(axis=1)) if floor is None else floor for each in people]
+    steps = side_by_side([each[0] for each in people]) - np.multiply.outer(lowest, (0, 1, 0))
+    longest = max(map(len, people))
+    placed = np.stack([held(each, longest) + step for each, step in zip(people, steps, strict=True)], axis=1)
+    return _draw(placed, Title(title, *size), fps, place_camera(placed, *size, fps=fps, camera=camera))
 
 
 def check_joints(joints) -> np.ndarray:
@@ -91,14 +98,16 @@ def check_joints(joints) -> np.ndarray:
     return joints.astype(np.float64)
 
 
-def _draw(joints: np.ndarray, title: Title, fps: float, size: tuple[int, int], floor: float) -> Iterator[np.ndarray]:
-    width, height = size
-    camera = follow_camera(joints, width, height, floor, fps)
-    ground = joints * (1, 0, 1) + (0, floor, 0)
-    pixels, depths = camera.project(joints)  # (T, 22, 2), (T, 22)
-    shadows, _ = camera.project(ground)
-    grid_lines, _ = camera.project(_grid(ground[:, 0], GRID_RADIUS * camera.distance))  # (T, L, 2, 2)
-    order = depths[:, BONES].mean(axis=-1).argsort(axis=1)[:, ::-1]  # (T, B): far bones first
+def _draw(joints: np.ndarray, title: Title, fps: float, camera: Camera) -> Iterator[np.ndarray]:
+    """Frames of (T, P, 22, 3) joints of P people on the floor y = 0."""
+    width, height, people = camera.width, camera.height, joints.shape[1]
+    ground = joints * (1, 0, 1)
+    pixels, depths = (part.reshape(len(part), people * JOINTS, -1) for part in camera.project(joints))
+    shadows = camera.project(ground)[0].reshape(pixels.shape)  # (T, P * 22, 2)
+    grid_lines, _ = camera.project(_grid(ground[:, :, 0].mean(axis=1), GRID_RADIUS * camera.distance))  # (T, L, 2, 2)
+    bone_joints = (BONES + JOINTS * np.arange(people)[:, None, None]).reshape(-1, 2)  # (P * B, 2)
+    colors = np.tile(BONE_COLORS, people)
+    order = depths[:, bone_joints, 0].mean(axis=-1).argsort(axis=1)[:, ::-1]  # (T, P * B): far bones first
 
     canvas = FigureCanvasAgg(Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=BACKGROUND))
     axes = canvas.figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
@@ -107,18 +116,18 @@ def _draw(joints: np.ndarray, title: Title, fps: float, size: tuple[int, int], f
     grid = _lines(axes, GRID, 0.08 * line)
     shadow = _lines(axes, SHADOW, 0.8 * line)
     trail = _lines(axes, TRAJECTORY, 0.35 * line)
-    bones = _lines(axes, BONE_COLORS, line)
+    bones = _lines(axes, colors, line)
     head = axes.plot([], [], "o", color=LIMB_COLORS["spine"], markersize=2.6 * line)[0]
     canvas.draw()
     background = canvas.copy_from_bbox(canvas.figure.bbox)
     for frame in range(len(joints)):
         grid.set_segments(grid_lines[frame])
-        shadow.set_segments(shadows[frame, BONES])
-        past, past_depth = camera.at(frame).project(ground[None, max(0, frame - round(TRAIL * fps)) : frame + 1, 0])
-        trail.set_segments([past[past_depth > 0.5]])
-        bones.set_segments(pixels[frame, BONES[order[frame]]])
-        bones.set_color(BONE_COLORS[order[frame]])
-        head.set_data(*pixels[frame, HEAD, :, None])
+        shadow.set_segments(shadows[frame, bone_joints])
+        past, past_depth = camera.at(frame).project(ground[None, max(0, frame - round(TRAIL * fps)) : frame + 1, :, 0])
+        trail.set_segments([past[0, :, person][past_depth[0, :, person] > 0.5] for person in range(people)])
+        bones.set_segments(pixels[frame, bone_joints[order[frame]]])
+        bones.set_color(colors[order[frame]])
+        head.set_data(*pixels[frame, HEAD::JOINTS].T)
         canvas.restore_region(background)
         for artist in (grid, shadow, trail, bones, head):
             axes.draw_artist(artist)

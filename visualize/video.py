@@ -86,6 +86,19 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> P
     return writers[suffix](path, frames, fps)
 
 
+def write_png(path: str | Path, frame: np.ndarray) -> Path:
+    """Write one (H, W, 3) uint8 frame as a picture.
+
+    Raises:
+        InputError: the target cannot be written.
+    """
+    from PIL import Image
+
+    with written_whole(Path(path)) as file:
+        Image.fromarray(frame).save(file, format="png", optimize=True)
+    return Path(path)
+
+
 def check_fps(fps: float) -> None:
     """Raise InputError unless ``fps`` is a positive, finite number."""
     if not isinstance(fps, int | float | np.number) or not math.isfinite(fps) or fps <= 0:

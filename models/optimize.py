@@ -1,0 +1,134 @@
+"""A trained LLaMAHF made fast to sample from: precision, weight layout, int8 and int4, torch.compile.
+
+On a CPU every linear layer gets a kernel that reads its weight at the speed of the memory: oneDNN with the weight in
+oneDNN's own blocked layout, or int8 weights. PyTorch's plain linear layer reaches a third to a half of that with few
+rows (``benchmarks/generate.py`` measures it). All of it is for inference only: an optimized model cannot be saved.
+"""
+
+import shutil
+import warnings
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.llama import KVCache, LLaMAHF
+from utils.errors import InputError
+
+QUANTIZE = ("none", "int8", "int4")
+INT8_WIDTH = 32  # the int8 kernel of the CPU reads past the end of inputs of other widths
+INT4_GROUP = 128  # inputs that share a scale
+ROWS = 64  # oneDNN lays weights out for about so many rows; the layout is good for fewer as well
+
+
+def optimize(model: LLaMAHF, dtype: torch.dtype, quantize: str = "none", compiled: bool = False) -> LLaMAHF:
+    """Make the model fast to sample from, in place, on the device where it is.
+
+    Args:
+        dtype: float32, bfloat16 or float16 of weights and activations; quantized weights go with bfloat16.
+        quantize: "int8" (CPU and CUDA) or "int4" (CUDA) keep the weights of the linear layers so, through ``torchao``.
+        compiled: Compile the step of one token a row with ``torch.compile``. Its shapes are fixed: all slots, all
+            columns. Without a C++ compiler a warning says so and the step stays as it is.
+
+    Raises:
+        InputError: the device cannot do this.
+    """
+    device = model.transformer.wte.weight.device
+    check_support(device.type, dtype, quantize)
+    model.to(dtype).eval().requires_grad_(False)
+    if quantize != "none":
+        _quantize(model, device.type, quantize)
+    if compiled and device.type == "cpu" and not (shutil.which("c++") or shutil.which("g++")):
+        warnings.warn("no C++ compiler is found, so the step is not compiled; install g++", stacklevel=2)
+        compiled = False
+    if device.type == "cpu":
+        _use_int8_kernel(model)
+        if not compiled:
+            pack_linears(model)
+    if compiled:
+        model.step, model.fixed_step = CompiledStep(model), True
+    return model
+
+
+def check_support(device: str, dtype: torch.dtype, quantize: str) -> None:
+    """Raise InputError unless models can be run so on a device ("cpu" or "cuda")."""
+    if quantize not in QUANTIZE:
+        raise InputError(f"quantize {quantize} is unknown; use one of {', '.join(QUANTIZE)}")
+    if quantize == "int4" and device != "cuda":
+        raise InputError(f"int4 weights need a CUDA device and this is {device}; use int8, or none")
+    if quantize != "none" and dtype != torch.bfloat16:
+        raise InputError(
+            f"{quantize} weights go with bf16 and {str(dtype).removeprefix('torch.')} is asked for; use bf16"
+        )
+    if device == "cpu" and dtype == torch.float16:
+        raise InputError("float16 is slow on a CPU; use float32 or bf16")
+
+
+def _quantize(model: LLaMAHF, device: str, quantize: str) -> None:
+    from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig, quantize_
+
+    config = Int8WeightOnlyConfig() if quantize == "int8" else Int4WeightOnlyConfig(group_size=INT4_GROUP)
+    width = INT8_WIDTH if quantize == "int8" else INT4_GROUP
+    try:
+        quantize_(model, config, lambda module, _: isinstance(module, nn.Linear) and module.in_features % width == 0)
+    except (ImportError, NotImplementedError, RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"torchao has no {quantize} kernels for this {device} device ({reason}); use none") from error
+
+
+def _use_int8_kernel(model: nn.Module) -> None:
+    for parent in list(model.modules()):
+        for name, module in list(parent.named_children()):
+            if isinstance(module, nn.Linear) and hasattr(module.weight, "qdata"):
+                setattr(parent, name, Int8Linear(module))
+
+
+def pack_linears(model: nn.Module) -> None:
+    """Replace the linear layers of a frozen model on a CPU by ``PackedLinear``, freeing one after the other."""
+    for parent in [module for module in model.modules() if not isinstance(module, nn.Linear)]:
+        for name, module in list(parent.named_children()):
+            if isinstance(module, nn.Linear):
+                setattr(parent, name, PackedLinear(module))
+
+
+class PackedLinear(nn.Module):
+    """A linear layer on a CPU with its weight in oneDNN's blocked layout; (..., K) to (..., N)."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous(), ROWS)
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+
+
+class Int8Linear(nn.Module):
+    """A linear layer on a CPU with torchao's int8 weight, in PyTorch's own kernel; (..., K) to (..., N) in bfloat16.
+
+    ``torchao``'s layer expands the weight at every call unless it is compiled; this kernel reads it as it is.
+    """
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.weight, self.scale = linear.weight.qdata, linear.weight.scale.flatten().bfloat16()  # (N, K) int8, (N,)
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch._weight_int8pack_mm(x.flatten(0, -2), self.weight, self.scale).unflatten(0, x.shape[:-1])
+        return y if self.bias is None else y + self.bias
+
+
+class CompiledStep:
+    """``LLaMAHF.step`` compiled once, for all rows and columns of a cache; rows not in use are computed too."""
+
+    def __init__(self, model: LLaMAHF):
+        on_cuda = model.transformer.wte.weight.device.type == "cuda"
+        how = {"mode": "reduce-overhead"} if on_cuda else {"options": {"freezing": True}}  # CUDA graphs; packed weights
+        self.compiled = torch.compile(model.step, dynamic=False, **how)
+
+    def __call__(self, tokens: Tensor, cache: KVCache, extent: int) -> Tensor:
+        rows = len(cache.lengths)
+        logits = self.compiled(F.pad(tokens, (0, rows - len(tokens))), cache, len(cache.columns))
+        cache.lengths[len(tokens) :] = 0
+        return logits[: len(tokens)]

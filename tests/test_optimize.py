@@ -1,0 +1,120 @@
+"""Precision, packed and quantized weights, compiled steps: the same motions, or nearly, and clear refusals."""
+
+import shutil
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from models.generate import Part, Request, Sampling, generate
+from models.llama import LLaMAConfig, LLaMAHF
+from models.optimize import Int8Linear, PackedLinear, check_support, optimize
+from utils.errors import InputError
+
+
+def make_model() -> LLaMAHF:
+    torch.manual_seed(0)
+    config = LLaMAConfig(
+        codebook_size=50,
+        text_dim=24,
+        text_encoder="fake",
+        text_length=8,
+        max_tokens=20,
+        text_dropout=0.1,
+        n_layer=2,
+        n_head=4,
+        n_embd=64,
+    )
+    model = LLaMAHF(config).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.15)
+    return model
+
+
+def requests(count: int = 9) -> list[Request]:
+    generator = torch.Generator().manual_seed(5)
+    return [Request([Part(torch.randn(1 + n % 8, 24, generator=generator), 3, 20)], seed=n) for n in range(count)]
+
+
+def logits_of(model: LLaMAHF) -> torch.Tensor:
+    """Logits after a text and eight tokens of four rows."""
+    generator = torch.Generator().manual_seed(6)
+    text = torch.randn(4, 5, 24, generator=generator)
+    tokens = torch.randint(50, (4, 8), generator=generator)
+    cache = model.new_cache(4, 28)
+    with torch.inference_mode():
+        model.prefill(text, torch.ones(4, 5, dtype=torch.bool), tokens[:, :7], cache)
+        return model.step(tokens[:, 7], cache, cache.extent(4)).float()
+
+
+def all_of(model: LLaMAHF, sampling: Sampling, slots: int) -> list[list[int]]:
+    return [motion for _, motion in sorted(generate(model, requests(), sampling, slots))]
+
+
+def test_packed_weights_make_the_same_motions():
+    plain, packed = make_model(), optimize(make_model(), torch.float32)
+    assert isinstance(packed.lm_head, PackedLinear)
+    torch.testing.assert_close(logits_of(packed), logits_of(plain), atol=1e-4, rtol=1e-4)
+    for sampling in (Sampling(), Sampling(guidance=2.0, top_p=0.9), Sampling(temperature=0)):
+        expected = all_of(plain, sampling, 4)
+        for slots in (1, 3, 9):
+            assert all_of(packed, sampling, slots) == expected
+
+
+@pytest.mark.parametrize("quantize", ["none", "int8"])
+def test_less_precision_stays_near(quantize):
+    plain, fast = make_model(), optimize(make_model(), torch.bfloat16, quantize)
+    assert isinstance(fast.lm_head, Int8Linear if quantize == "int8" else PackedLinear)
+    assert isinstance(fast.llama_proj, PackedLinear), "the int8 kernel needs inputs of a multiple of 32"
+    expected, logits = logits_of(plain), logits_of(fast)
+    assert (logits - expected).norm() < 0.05 * expected.norm()
+    motions = all_of(fast, Sampling(), 4)
+    assert motions == all_of(fast, Sampling(), 4), "the same call gives the same motions"
+    assert all(3 <= len(motion) <= 20 and set(motion) <= set(range(50)) for motion in motions)
+
+
+def test_int8_is_the_weight_rounded_to_its_rows_largest_value():
+    linear = nn.Linear(64, 30).bfloat16()
+    weight, x = linear.weight.detach().float(), torch.randn(2, 3, 64).bfloat16()
+    model = nn.Sequential(linear).eval().requires_grad_(False)
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    quantize_(model, Int8WeightOnlyConfig())
+    scale = weight.abs().amax(dim=1, keepdim=True) / 127
+    expected = x.float() @ ((weight / scale).round() * scale).T + linear.bias.float()
+    assert (Int8Linear(model[0])(x).float() - expected).norm() < 0.01 * expected.norm()
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_step_makes_the_same_motions_without_compiling_again():
+    plain, compiled = make_model(), optimize(make_model(), torch.float32, compiled=True)
+    torch.compiler.reset()
+    assert all_of(compiled, Sampling(), 4) == all_of(plain, Sampling(), 4)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        assert all_of(compiled, Sampling(), 4) == all_of(plain, Sampling(), 4)
+
+
+def test_without_a_compiler_the_step_stays_as_it_is(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.warns(UserWarning, match="no C\\+\\+ compiler is found"):
+        model = optimize(make_model(), torch.float32, compiled=True)
+    assert not model.fixed_step and isinstance(model.lm_head, PackedLinear)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert all_of(model, Sampling(), 4) == all_of(make_model(), Sampling(), 4)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "quantize", "message"),
+    [
+        ("cpu", torch.bfloat16, "int4", "int4 weights need a CUDA device and this is cpu"),
+        ("cpu", torch.float32, "int8", "int8 weights go with bf16 and float32 is asked for"),
+        ("cuda", torch.float16, "int8", "float16 is asked for"),
+        ("cpu", torch.float16, "none", "float16 is slow on a CPU"),
+        ("cpu", torch.float32, "int2", "quantize int2 is unknown; use one of none, int8, int4"),
+    ],
+)
+def test_what_a_device_cannot_do_is_refused(device, dtype, quantize, message):
+    with pytest.raises(InputError, match=message):
+        check_support(device, dtype, quantize)

@@ -1,0 +1,141 @@
+"""A motion as it is read from a file, whatever the format: ours, AMASS, BVH, features.
+
+Everything becomes ``smplx_85`` at 30 frames per second, y up, so that whatever can be read can be drawn and exported.
+"""
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dataset.bvh import SkeletonMap, read_bvh
+from dataset.bvh_names import guess_skeleton
+from utils.errors import InputError
+from utils.motion272 import (
+    FEATURES,
+    FPS,
+    SMPLX85,
+    SMPLX85_WIDTH,
+    check_features,
+    features_from_motion,
+    features_to_smplx85,
+    motion_to_smplx85,
+    smplx85_to_motion,
+)
+from utils.rotation import resample_positions, resample_rotations
+from visualize.amass import amass_to_smplx85
+from visualize.body import check_smplx85
+from visualize.smplx import SMPLX322_WIDTH, smplx322_to_85
+from visualize.video import check_fps
+
+MAX_FRAMES = 100_000  # almost an hour; a file that promises more is damaged or not a motion
+
+
+@dataclass
+class Clip:
+    """One motion at 30 frames per second."""
+
+    smplx85: np.ndarray  # (T, 85)
+    title: str  # any text
+
+    def features(self) -> np.ndarray:
+        """(T, 272) features, not normalised; the clip is turned to face +z and put on the ground."""
+        return features_from_motion(*smplx85_to_motion(self.smplx85)).astype(np.float32)
+
+
+def read_clip(path: str | Path, skeleton: Path | None = None) -> Clip:
+    """Read a motion file.
+
+    Args:
+        path: ``.npz`` (ours, or AMASS), ``.bvh``, or ``.npy`` with 272 features, smplx_85 or smplx_322 at 30 fps.
+        skeleton: YAML file that maps a BVH file's joints to ours, where their names do not tell.
+
+    Raises:
+        InputError: the file is missing, is no motion, or holds values that cannot be used.
+    """
+    path = Path(path)
+    readers = {".npz": _read_npz, ".npy": _read_npy, ".bvh": lambda path: _read_bvh(path, skeleton)}
+    if path.suffix.lower() not in readers:
+        raise InputError(f"{path} is no motion file; give {', '.join(readers)}")
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; check the path")
+    try:
+        clip = readers[path.suffix.lower()](path)
+        return Clip(check_smplx85(clip.smplx85), clip.title)
+    except InputError as error:
+        raise error if str(path) in str(error) else InputError(f"{path}: {error}") from error
+
+
+def _read_npz(path: Path) -> Clip:
+    arrays = _loaded(path)
+    if isinstance(arrays, np.ndarray):
+        raise InputError(f"{path} is a single array, not an archive of arrays; name it .npy")
+    title = str(arrays["prompt"]) if "prompt" in arrays else path.stem
+    if "smplx_85" in arrays:
+        return Clip(_at_our_fps(check_smplx85(arrays["smplx_85"]), arrays.get("fps", FPS)), title)
+    if "poses" in arrays and "trans" in arrays:
+        rate = arrays.get("mocap_framerate", arrays.get("mocap_frame_rate"))
+        if rate is None:
+            raise InputError("it has no mocap_framerate; add the frames per second of the capture")
+        return Clip(_at_our_fps(check_smplx85(amass_to_smplx85(arrays)), rate), title)
+    raise InputError("it holds neither smplx_85 (ours) nor poses and trans (AMASS); give a motion")
+
+
+_NPZ_KEYS = ("smplx_85", "fps", "prompt", "poses", "trans", "betas", "mocap_framerate", "mocap_frame_rate")
+
+
+def _loaded(path: Path) -> np.ndarray | dict[str, np.ndarray]:
+    """The array of an ``.npy`` file, or those of an ``.npz`` file that motion needs; never a pickle."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            return {name: loaded[name] for name in loaded.files if name in _NPZ_KEYS}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} is no readable NumPy file ({reason}); write or copy it again") from error
+
+
+def _read_npy(path: Path) -> Clip:
+    data = _loaded(path)
+    if not isinstance(data, np.ndarray) or data.ndim != 2 or data.dtype.kind not in "fiu":
+        raise InputError(f"{path} holds no (frames, width) array of numbers; give features, smplx_85 or smplx_322")
+    if data.shape[1] == FEATURES:
+        check_features(data, str(path))
+        return Clip(features_to_smplx85(data.astype(np.float64)), path.stem)
+    if data.shape[1] == SMPLX322_WIDTH:
+        return Clip(smplx322_to_85(data), path.stem)
+    if data.shape[1] == SMPLX85_WIDTH:
+        return Clip(data, path.stem)
+    raise InputError(
+        f"{path} has {data.shape[1]} values a frame; motion has {FEATURES} (features), {SMPLX85_WIDTH} or "
+        f"{SMPLX322_WIDTH} (SMPL-X parameters)"
+    )
+
+
+def _read_bvh(path: Path, skeleton: Path | None) -> Clip:
+    file = read_bvh(path)
+    file, names = (file, SkeletonMap.from_yaml(skeleton)) if skeleton else guess_skeleton(file)
+    if len(file.rotations) / file.fps * FPS > MAX_FRAMES:
+        raise InputError(f"{len(file.rotations)} frames at {file.fps:g} per second are too long; check the frame time")
+    rotations, pelvis = names.retarget(file, FPS)
+    return Clip(motion_to_smplx85(rotations.astype(np.float64), pelvis), path.stem)
+
+
+def _at_our_fps(smplx85: np.ndarray, fps: np.ndarray | float) -> np.ndarray:
+    """Resample (T, 85) to 30 frames per second: rotations by slerp, the pelvis linearly."""
+    try:
+        fps = float(fps)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"its frame rate is {fps!r}; give one number") from error
+    check_fps(fps)
+    if len(smplx85) / fps * FPS > MAX_FRAMES:
+        raise InputError(f"{len(smplx85)} frames at {fps:g} per second are too long a motion; check the frame rate")
+    if fps == FPS or len(smplx85) < 2:
+        return smplx85
+    rotations, pelvis = smplx85_to_motion(smplx85)
+    pelvis = resample_positions(pelvis, fps, FPS)
+    return motion_to_smplx85(resample_rotations(rotations, fps, FPS), pelvis, smplx85[0, SMPLX85["betas"]])

@@ -1,0 +1,149 @@
+"""Motion to binary glTF 2.0 (.glb): the skinned body with its animation, for Blender, three.js, Unity, Windows, phones.
+
+One mesh with a primitive for each colour, 22 joints with the names of SMPL-X, one animation: a rotation for each joint
+and the path of the pelvis. The node above the pelvis lifts the soles onto y = 0.
+"""
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from utils.files import written_whole
+from utils.motion272 import FPS, SMPLX85
+from utils.skeleton import JOINT_NAMES, JOINTS, PARENTS
+from visualize.body import Body, check_smplx85, floor_height, load_body
+from visualize.skin import Skin, quaternions, skin_of, vertex_normals
+
+FLOAT, UINT, UBYTE = 5126, 5125, 5121  # glTF's codes of component types
+VERTICES, INDICES = 34962, 34963  # and of what a buffer view is for
+KINDS = {1: "SCALAR", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
+
+
+def write_glb(path: str | Path, smplx85: np.ndarray, title: str = "", body: Body | None = None) -> Path:
+    """Write (T, 85) motion at 30 frames per second on a body (None: the mannequin).
+
+    Raises:
+        InputError: unusable motion, or a target that cannot be written.
+    """
+    smplx85, body = check_smplx85(smplx85), body or load_body()
+    skin = skin_of(body, smplx85[0, SMPLX85["betas"]])
+    parts = Parts()
+    document = {
+        "asset": {"version": "2.0", "generator": "text to motion"},
+        "scene": 0,
+        "scenes": [{"nodes": [JOINTS, JOINTS + 1]}],
+        "nodes": [*_joint_nodes(skin), *_root_nodes(-floor_height(body, smplx85))],
+        "meshes": [{"primitives": _primitives(parts, skin)}],
+        "materials": _materials(skin),
+        "skins": [{"joints": list(range(JOINTS)), "skeleton": JOINTS, "inverseBindMatrices": _bind(parts, skin)}],
+        "animations": [_animation(parts, smplx85, title)],
+    }
+    document |= {
+        "accessors": parts.accessors,
+        "bufferViews": parts.views,
+        "buffers": [{"byteLength": len(parts.data)}],
+    }
+    text = json.dumps(document, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 4)
+    size = 12 + 8 + len(text) + 8 + len(parts.data)
+    with written_whole(Path(path)) as file, open(file, "wb") as out:
+        out.write(struct.pack("<4sII", b"glTF", 2, size))
+        out.write(struct.pack("<I4s", len(text), b"JSON") + text)
+        out.write(struct.pack("<I4s", len(parts.data), b"BIN\0") + parts.data)
+    return Path(path)
+
+
+class Parts:
+    """The binary chunk, and the accessors and views that describe it."""
+
+    def __init__(self):
+        self.data, self.views, self.accessors = bytearray(), [], []
+
+    def add(self, values: np.ndarray, component: int, target: int | None = None, normalized: bool = False) -> int:
+        """Append an (N, width) array; returns the number of its accessor."""
+        view = {"buffer": 0, "byteOffset": len(self.data), "byteLength": values.nbytes}
+        accessor = {"bufferView": len(self.views), "componentType": component, "count": len(values)}
+        accessor["type"] = KINDS[values.shape[1]]
+        if component == FLOAT:  # required for positions and times
+            accessor |= {"min": values.min(axis=0).tolist(), "max": values.max(axis=0).tolist()}
+        self.views.append(view | ({"target": target} if target else {}))
+        self.accessors.append(accessor | ({"normalized": True} if normalized else {}))
+        self.data += values.tobytes() + b"\0" * (-values.nbytes % 4)
+        return len(self.accessors) - 1
+
+
+def _joint_nodes(skin: Skin) -> list[dict]:
+    nodes = []
+    for joint, name in enumerate(JOINT_NAMES):
+        offset = skin.joints[joint] - (skin.joints[PARENTS[joint]] if joint else 0)
+        nodes.append({"name": name, "translation": offset.tolist()})
+        children = [child for child in range(JOINTS) if PARENTS[child] == joint]
+        nodes[-1] |= {"children": children} if children else {}
+    return nodes
+
+
+def _root_nodes(lift: float) -> list[dict]:
+    """The joints' root, and the mesh: its own transform is ignored by skinning, so it stands at the scene's root."""
+    return [
+        {"name": "skeleton", "children": [0], "translation": [0.0, lift, 0.0]},
+        {"name": "body", "mesh": 0, "skin": 0},
+    ]
+
+
+def _primitives(parts: Parts, skin: Skin) -> list[dict]:
+    normals = vertex_normals(skin.vertices, skin.faces)
+    attributes = {
+        "POSITION": parts.add(skin.vertices.astype(np.float32), FLOAT, VERTICES),
+        "NORMAL": parts.add(normals, FLOAT, VERTICES),
+        "JOINTS_0": parts.add(skin.indices, UBYTE, VERTICES),
+        "WEIGHTS_0": parts.add(skin.weights, UBYTE, VERTICES, normalized=True),
+    }
+    colors, of_vertex = np.unique(skin.colors, axis=0, return_inverse=True)
+    of_face = of_vertex.reshape(-1)[skin.faces[:, 0]]
+    return [
+        {
+            "attributes": attributes,
+            "indices": parts.add(skin.faces[of_face == color].astype(np.uint32).reshape(-1, 1), UINT, INDICES),
+            "material": color,
+        }
+        for color in range(len(colors))
+    ]
+
+
+def _materials(skin: Skin) -> list[dict]:
+    """One a colour; glTF wants linear values."""
+    linear = [np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) for c in np.unique(skin.colors, axis=0)]
+    return [
+        {
+            "pbrMetallicRoughness": {
+                "baseColorFactor": [*np.float64(color).round(4).tolist(), 1.0],
+                "metallicFactor": 0.0,
+                "roughnessFactor": 0.6,
+            }
+        }
+        for color in linear
+    ]
+
+
+def _bind(parts: Parts, skin: Skin) -> int:
+    """Inverse bind matrices: each joint's rest place moved to the origin, column by column."""
+    matrices = np.tile(np.eye(4, dtype=np.float32), (JOINTS, 1, 1))
+    matrices[:, 3, :3] = -skin.joints
+    return parts.add(matrices.reshape(JOINTS, 16), FLOAT)
+
+
+def _animation(parts: Parts, smplx85: np.ndarray, title: str) -> dict:
+    times = parts.add((np.arange(len(smplx85), dtype=np.float32) / FPS)[:, None], FLOAT)
+    rotations = quaternions(smplx85).astype(np.float32)  # (T, 22, 4)
+    tracks = [("rotation", joint, rotations[:, joint]) for joint in range(JOINTS)]
+    tracks.append(("translation", 0, smplx85[:, SMPLX85["translation"]].astype(np.float32)))
+    return {
+        "name": title.encode("utf-8", "replace").decode()[:400] or "motion",
+        "samplers": [{"input": times, "output": parts.add(np.ascontiguousarray(v), FLOAT)} for _, _, v in tracks],
+        "channels": [
+            {"sampler": number, "target": {"node": joint, "path": path}}
+            for number, (path, joint, _) in enumerate(tracks)
+        ],
+    }

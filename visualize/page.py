@@ -1,0 +1,156 @@
+"""Pages for a browser: a player for one motion or a few side by side, and a gallery of many. They need no network.
+
+A page is one file: three.js, the scripts of visualize/web, the body's mesh once, and a few kilobytes for each motion.
+Its policy (CSP) lets only these very scripts run and nothing be loaded. The data stand in it as base64 of compressed
+JSON, and the scripts put texts in as text: whatever a prompt holds, it stays a text.
+"""
+
+import base64
+import gzip
+import hashlib
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from utils.errors import InputError
+from utils.files import written_whole
+from utils.motion272 import FPS, SMPLX85
+from utils.skeleton import PARENTS
+from visualize.body import Body, check_smplx85, floor_height, load_body
+from visualize.clip import Clip, read_clip
+from visualize.skin import quaternions, skin_of
+
+WEB = Path(__file__).parent / "web"
+MAX_TITLE = 400  # characters of a text that a page keeps
+MAX_SIDE_BY_SIDE = 8
+PLAYER_BODY = "<main></main>"
+GALLERY_BODY = """<header><h1></h1><input type="search" placeholder="Search" aria-label="search"><output></output>
+</header>
+<main class="grid"></main>
+<dialog><button type="button" class="close" aria-label="close">✕</button><div class="stage"></div></dialog>"""
+
+
+def write_player(path: str | Path, clips: Sequence[Clip], body: Body | None = None) -> Path:
+    """Write a page that plays a motion, or up to eight side by side; errors as in ``write_gallery``."""
+    if not 1 <= len(clips) <= MAX_SIDE_BY_SIDE:
+        raise InputError(f"{len(clips)} motions are to play side by side; give 1 to {MAX_SIDE_BY_SIDE}, or a gallery")
+    title = clean(" | ".join(dict.fromkeys(clip.title for clip in clips)))
+    return _write(path, ("player.js", "single.js"), PLAYER_BODY, title, clips, body)
+
+
+def write_gallery(path: str | Path, clips: Sequence[Clip], body: Body | None = None, notes: Sequence[str] = ()) -> Path:
+    """Write a page of cards with search, each of which plays when it is pointed at and opens in a player.
+
+    Args:
+        path: target; its folder is made.
+        clips: motions; all are shown on one body, of the shape of the first.
+        body: of ``load_body``; None is the mannequin.
+        notes: a second line for each card; without it, the length.
+
+    Raises:
+        InputError: no or unusable motions, or a target that cannot be written.
+    """
+    if not clips:
+        raise InputError("a gallery of no motions is asked for; give at least one")
+    return _write(path, ("player.js", "gallery.js"), GALLERY_BODY, f"{len(clips)} motions", clips, body, notes)
+
+
+def write_results_gallery(folder: Path, body: Body | None = None) -> Path:
+    """Write ``gallery.html`` of all motions that the results.json of inference_batch.py lists; errors as there."""
+    entries = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    entries = [entry for entry in entries if (folder / f"{entry['name']}.npz").is_file()]  # some may have been removed
+    clips = [Clip(read_clip(folder / f"{entry['name']}.npz").smplx85, entry["prompt"]) for entry in entries]
+    notes = [f"{entry['seconds']:.1f} s, seed {entry['seed']}" for entry in entries]
+    return write_gallery(folder / "gallery.html", clips, body, notes)
+
+
+def _write(
+    path: str | Path,
+    scripts: Sequence[str],
+    content: str,
+    title: str,
+    clips: Sequence[Clip],
+    body: Body | None,
+    notes: Sequence[str] = (),
+) -> Path:
+    body = body or load_body()
+    motions = []
+    for number, clip in enumerate(clips):
+        smplx85 = check_smplx85(clip.smplx85)
+        note = clean(notes[number]) if notes else f"{len(smplx85) / FPS:.1f} s"
+        motions.append({"title": clean(clip.title), "note": note, **pack_motion(smplx85, floor_height(body, smplx85))})
+    data = {
+        "title": title,
+        "body": pack_body(body, clips[0].smplx85[0, SMPLX85["betas"]]),
+        "motions": motions,
+    }
+    text = page(title, scripts, content, data)
+    with written_whole(Path(path)) as file:
+        file.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def page(title: str, scripts: Sequence[str], content: str, data: dict, connect: str = "'none'") -> str:
+    """The HTML of a page: its texts, scripts of visualize/web after stage.js, its body, and the data for them."""
+    sources = [(WEB / name).read_text(encoding="utf-8") for name in ("three.min.js", "stage.js", *scripts)]
+    style = (WEB / "page.css").read_text(encoding="utf-8")
+    allowed = " ".join(map(_hash, sources))
+    policy = (
+        f"default-src 'none'; script-src {allowed}; style-src {_hash(style)}; img-src data:; connect-src {connect}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    packed = base64.b64encode(gzip.compress(json.dumps(data).encode(), mtime=0)).decode()
+    lines = [
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">',
+        f"<title>{html.escape(title)}</title><style>{style}</style></head><body>",
+        content.replace("<h1></h1>", f"<h1>{html.escape(title)}</h1>"),
+        f'<script type="text/plain" id="data">{packed}</script>',
+        *(f"<script>{source}</script>" for source in sources),
+        "</body></html>",
+    ]
+    return "\n".join(lines)
+
+
+def pack_body(body: Body, betas: np.ndarray | None = None) -> dict:
+    """The skin of a body as the class BodyParts of stage.js reads it."""
+    skin = skin_of(body, betas)
+    palette, colors = np.unique(skin.colors, axis=0, return_inverse=True)
+    if len(palette) > 256:
+        raise InputError(f"the body has {len(palette)} colours; a page takes at most 256")
+    return {
+        "vertices": _base64(skin.vertices.astype("<f4")),
+        "faces": _base64(skin.faces.astype("<u4")),
+        "colors": _base64(colors.astype(np.uint8)),
+        "palette": palette.astype(float).round(4).tolist(),
+        "joints": skin.joints.astype(float).round(6).tolist(),
+        "parents": list(PARENTS),
+        "indices": _base64(skin.indices),
+        "weights": _base64(skin.weights),
+    }
+
+
+def pack_motion(smplx85: np.ndarray, floor: float) -> dict:
+    """Frames as the class Motion of stage.js reads them: quaternions in 32767ths and the pelvis in metres."""
+    return {
+        "rotations": _base64(np.round(quaternions(smplx85) * 32767).astype("<i2")),
+        "pelvis": _base64(smplx85[:, SMPLX85["translation"]].astype("<f4")),
+        "floor": floor,
+    }
+
+
+def clean(text: str) -> str:
+    """A text for a page: its beginning, in valid Unicode."""
+    return text[:MAX_TITLE].encode("utf-8", "replace").decode()
+
+
+def _base64(values: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

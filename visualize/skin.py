@@ -1,0 +1,69 @@
+"""A body at rest with its skinning weights, which programs outside (glTF, the browser) move by joint rotations alone.
+
+Four joints a vertex, weights in 255ths, as the graphics formats have it. What a body model adds depending on the pose
+(SMPL-X's pose blend shapes) is left out: the formats cannot hold it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils.motion272 import SMPLX85, SMPLX85_WIDTH
+from utils.skeleton import JOINTS
+from visualize.body import Body
+
+INFLUENCES = 4
+
+
+@dataclass
+class Skin:
+    """The rest pose of a body, in its own frame."""
+
+    vertices: np.ndarray  # (V, 3) float32 metres
+    faces: np.ndarray  # (F, 3) int32
+    colors: np.ndarray  # (V, 3) float32 RGB in 0..1, as shown on a screen (sRGB)
+    joints: np.ndarray  # (22, 3) float32 metres
+    indices: np.ndarray  # (V, 4) uint8 joints; 0 where the weight is 0
+    weights: np.ndarray  # (V, 4) uint8 adding up to 255
+
+
+def skin_of(body: Body, betas: np.ndarray | None = None) -> Skin:
+    """The skin of a body of the shape ``betas`` (10); None for the mean shape."""
+    rest = np.zeros((1, SMPLX85_WIDTH))
+    rest[:, SMPLX85["translation"]] = body.rest_pelvis
+    rest[:, SMPLX85["betas"]] = 0 if betas is None else betas
+    indices = np.argsort(-body.weights, axis=1, kind="stable")[:, :INFLUENCES]  # (V, 4)
+    weights = np.take_along_axis(body.weights, indices, axis=1)
+    weights = np.round(weights / weights.sum(axis=1, keepdims=True) * 255).astype(int)
+    weights[:, 0] += 255 - weights.sum(axis=1)
+    indices[weights == 0] = 0
+    return Skin(
+        vertices=body.vertices(rest)[0],
+        faces=body.faces,
+        colors=body.colors,
+        joints=body.joints(rest)[0],
+        indices=indices.astype(np.uint8),
+        weights=weights.astype(np.uint8),
+    )
+
+
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(V, 3) unit normals, each the mean of the faces around it weighted by area."""
+    a, b, c = (vertices[faces[:, corner]].astype(np.float64) for corner in range(3))
+    across = np.cross(b - a, c - a)
+    normals = np.zeros(vertices.shape)
+    for corner in range(3):
+        np.add.at(normals, faces[:, corner], across)
+    length = np.linalg.norm(normals, axis=1, keepdims=True)
+    return np.where(length > 1e-12, normals / np.maximum(length, 1e-12), (0.0, 1.0, 0.0)).astype(np.float32)
+
+
+def quaternions(smplx85: np.ndarray) -> np.ndarray:
+    """(T, 85) to (T, 22, 4) unit quaternions x, y, z, w, whose sign does not jump from frame to frame."""
+    from scipy.spatial.transform import Rotation
+
+    rotations = smplx85[:, SMPLX85["axis_angle"]].reshape(-1, 3)
+    values = Rotation.from_rotvec(rotations).as_quat().reshape(-1, JOINTS, 4)
+    flips = np.where((values[1:] * values[:-1]).sum(axis=-1) < 0, -1.0, 1.0)  # (T - 1, 22)
+    values[1:] *= np.cumprod(flips, axis=0)[..., None]
+    return values

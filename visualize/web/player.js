@@ -1,0 +1,137 @@
+// A stage with play, pause, scrubbing, speed, orbit and follow.
+"use strict";
+
+/** An element with properties (text goes in as text, never as HTML) and children. */
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+class Player {
+  constructor(parent, parts) {
+    const button = (name, label) =>
+      element("button", { type: "button", className: name, textContent: label, ariaLabel: name });
+    this.canvas = element("canvas", { tabIndex: 0, ariaLabel: "motion" });
+    this.title = element("p", { className: "title", dir: "auto" });
+    this.button = button("play", "▶");
+    this.slider = element("input", { type: "range", min: 0, max: 0, step: "any", value: 0, ariaLabel: "time" });
+    this.clock = element("output", { textContent: "0.0 s" });
+    this.speed = element("select", { ariaLabel: "speed" });
+    for (const speed of [0.1, 0.25, 0.5, 1, 2, 4]) {
+      this.speed.append(element("option", { value: speed, textContent: `${speed}×`, selected: speed === 1 }));
+    }
+    this.follow = element("input", { type: "checkbox", checked: true });
+    this.home = button("reset", "Reset view");
+    this.root = element(
+      "div",
+      { className: "player" },
+      element("div", { className: "view" }, this.canvas, this.title),
+      element(
+        "div",
+        { className: "controls" },
+        this.button,
+        this.slider,
+        this.clock,
+        this.speed,
+        element("label", {}, this.follow, "Follow"),
+        this.home,
+      ),
+    );
+    parent.append(this.root);
+
+    this.stage = new Stage(this.canvas, parts);
+    this.controls = new THREE.OrbitControls(this.stage.camera, this.canvas);
+    this.controls.target = this.stage.target;
+    this.controls.maxPolarAngle = 1.56; // not below the floor
+    this.controls.minDistance = 1;
+    this.controls.maxDistance = 20;
+    this.time = 0;
+    this.playing = false;
+    this.growing = false; // more frames are to come: wait for them at the end instead of starting over
+    this.dirty = true;
+    this.last = performance.now();
+
+    this.button.addEventListener("click", () => this.play(!this.playing));
+    this.slider.addEventListener("input", () => this.seek(Number(this.slider.value)));
+    this.home.addEventListener("click", () => this.#reset());
+    this.follow.addEventListener("change", () => (this.dirty = true));
+    this.controls.addEventListener("change", () => (this.dirty = true));
+    this.canvas.addEventListener("keydown", (event) => this.#key(event));
+    new ResizeObserver(() => this.#resize()).observe(this.canvas.parentElement);
+    this.#resize();
+    const tick = (now) => {
+      this.#tick(now);
+      requestAnimationFrame(tick);
+    };
+    requestAnimationFrame(tick);
+  }
+
+  show(motions, title) {
+    this.motions = motions;
+    this.title.textContent = title;
+    this.time = 0;
+    this.#reset();
+    this.play(true);
+  }
+
+  play(playing) {
+    this.playing = playing;
+    this.button.textContent = playing ? "❚❚" : "▶";
+    this.button.ariaLabel = playing ? "pause" : "play";
+    this.dirty = true;
+  }
+
+  seek(time) {
+    this.time = Math.min(Math.max(time, 0), this.seconds);
+    this.snap = true;
+    this.dirty = true;
+  }
+
+  get seconds() {
+    return Math.max(0, ...(this.motions ?? []).map((motion) => motion.seconds));
+  }
+
+  #reset() {
+    this.stage.show(this.motions);
+    this.snap = this.dirty = true;
+  }
+
+  #resize() {
+    const { clientWidth: width, clientHeight: height } = this.canvas.parentElement;
+    if (width && height) this.stage.resize(width, height, Math.min(window.devicePixelRatio, 2));
+    this.dirty = true;
+  }
+
+  #key(event) {
+    const steps = { ArrowLeft: -1 / FPS, ArrowRight: 1 / FPS };
+    if (event.key === " ") this.play(!this.playing);
+    else if (event.key in steps) this.seek(this.time + steps[event.key]);
+    else return;
+    event.preventDefault();
+  }
+
+  #tick(now) {
+    const elapsed = Math.min(Math.max(now - this.last, 0) / 1000, 0.1);
+    this.last = now;
+    if (!this.motions || !this.root.isConnected || (!this.playing && !this.dirty)) return;
+    if (this.playing) {
+      this.time += elapsed * Number(this.speed.value);
+      if (this.time >= this.seconds) {
+        this.snap = !this.growing;
+        this.time = this.growing ? this.seconds : 0;
+      }
+    }
+    if (this.follow.checked) {
+      const target = this.stage.centre(this.time, new THREE.Vector3());
+      target.y = this.stage.target.y; // where panning has put it
+      const share = this.snap ? 1 : 1 - Math.exp(-6 * elapsed);
+      this.stage.moveTo(target.sub(this.stage.target).multiplyScalar(share).add(this.stage.target));
+    }
+    this.snap = this.dirty = false;
+    this.slider.max = this.seconds;
+    this.slider.value = this.time;
+    this.clock.textContent = `${this.time.toFixed(1)} / ${this.seconds.toFixed(1)} s`;
+    this.stage.draw(this.time);
+  }
+}

@@ -1,0 +1,7 @@
+// The page of one or a few motions side by side.
+"use strict";
+
+readData().then((data) => {
+  const motions = data.motions.map(Motion.from);
+  new Player(document.querySelector("main"), new BodyParts(data.body)).show(motions, data.title);
+});

@@ -1,0 +1,223 @@
+// A body on a floor in WebGL. Metres, y up; motions and mesh as visualize/page.py packs them.
+"use strict";
+
+const FPS = 30;
+const SPACING = 1.4; // metres between people who stand side by side
+const AZIMUTH = 0.56; // radians from the direction that the first frame faces
+const ELEVATION = 0.19;
+const LOOK_AT = 0.86; // metres above the floor
+const BACKGROUND = 0xd9dde3;
+
+function bytesOf(base64) {
+  return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+}
+
+/** The page's data: base64 of gzipped JSON, so that no text in it can end the element it stands in. */
+async function readData() {
+  const packed = new Blob([bytesOf(document.getElementById("data").textContent)]);
+  return new Response(packed.stream().pipeThrough(new DecompressionStream("gzip"))).json();
+}
+
+function joined(Type, first, second) {
+  const both = new Type(first.length + second.length);
+  both.set(first);
+  both.set(second, first.length);
+  return both;
+}
+
+/** Rotations of 22 joints and the place of the pelvis for each frame; may grow while it is shown. */
+class Motion {
+  constructor(title, note) {
+    this.title = title;
+    this.note = note;
+    this.floor = 0;
+    this.frames = 0;
+    this.rotations = new Int16Array(0); // frames x 22 x (x, y, z, w), in 32767ths
+    this.pelvis = new Float32Array(0); // frames x 3, metres
+  }
+
+  static from(packed) {
+    const motion = new Motion(packed.title, packed.note);
+    motion.append(packed);
+    return motion;
+  }
+
+  append(packed) {
+    this.rotations = joined(Int16Array, this.rotations, new Int16Array(bytesOf(packed.rotations).buffer));
+    this.pelvis = joined(Float32Array, this.pelvis, new Float32Array(bytesOf(packed.pelvis).buffer));
+    this.frames = this.pelvis.length / 3;
+    if (packed.floor !== undefined) this.floor = packed.floor;
+  }
+
+  get seconds() {
+    return Math.max(0, this.frames - 1) / FPS;
+  }
+
+  /** The pelvis at a time in seconds, over the floor. */
+  place(time, target) {
+    const position = Math.min(Math.max(time * FPS, 0), Math.max(0, this.frames - 1));
+    const frame = Math.min(Math.floor(position), Math.max(0, this.frames - 2));
+    const share = this.frames > 1 ? position - frame : 0;
+    const next = this.frames > 1 ? frame + 1 : frame;
+    const at = (axis) => this.pelvis[3 * frame + axis] * (1 - share) + this.pelvis[3 * next + axis] * share;
+    target.set(at(0), at(1) - this.floor, at(2));
+    return { frame, next, share };
+  }
+}
+
+/** What all bodies share: geometry, material, rest skeleton. */
+class BodyParts {
+  constructor(packed) {
+    const floats = (name) => new Float32Array(bytesOf(packed[name]).buffer);
+    const palette = packed.palette.map((rgb) => new THREE.Color().setRGB(...rgb, THREE.SRGBColorSpace).toArray());
+    const colors = Float32Array.from([...bytesOf(packed.colors)].flatMap((index) => palette[index]));
+    this.geometry = new THREE.BufferGeometry();
+    const attribute = (name, values, width, normalized) =>
+      this.geometry.setAttribute(name, new THREE.BufferAttribute(values, width, normalized));
+    attribute("position", floats("vertices"), 3);
+    attribute("color", colors, 3);
+    attribute("skinIndex", bytesOf(packed.indices), 4);
+    attribute("skinWeight", bytesOf(packed.weights), 4, true);
+    this.geometry.setIndex(new THREE.BufferAttribute(new Uint32Array(bytesOf(packed.faces).buffer), 1));
+    this.geometry.computeVertexNormals();
+    this.material = new THREE.MeshStandardMaterial({ vertexColors: true, roughness: 0.55 });
+    this.joints = packed.joints; // 22 rest places
+    this.parents = packed.parents;
+  }
+}
+
+class Body {
+  constructor(parts) {
+    this.bones = parts.joints.map((place, joint) => {
+      const bone = new THREE.Bone();
+      bone.position.fromArray(place);
+      if (joint > 0) bone.position.sub(new THREE.Vector3().fromArray(parts.joints[parts.parents[joint]]));
+      return bone;
+    });
+    this.bones.forEach((bone, joint) => joint > 0 && this.bones[parts.parents[joint]].add(bone));
+    this.mesh = new THREE.SkinnedMesh(parts.geometry, parts.material);
+    this.mesh.add(this.bones[0]);
+    this.mesh.updateMatrixWorld(true);
+    this.mesh.bind(new THREE.Skeleton(this.bones));
+    this.mesh.frustumCulled = false; // it moves away from its rest pose
+    this.mesh.castShadow = this.mesh.receiveShadow = true;
+    this.start = new THREE.Quaternion();
+    this.end = new THREE.Quaternion();
+  }
+
+  pose(motion, time) {
+    this.mesh.visible = motion.frames > 0;
+    if (!this.mesh.visible) return;
+    const { frame, next, share } = motion.place(time, this.bones[0].position);
+    this.bones.forEach((bone, joint) => {
+      this.start.fromArray(motion.rotations, 4 * (frame * this.bones.length + joint)).normalize();
+      this.end.fromArray(motion.rotations, 4 * (next * this.bones.length + joint)).normalize();
+      bone.quaternion.slerpQuaternions(this.start, this.end, share);
+    });
+  }
+}
+
+/** Scene, camera and renderer on one canvas; shows one motion, or several side by side. */
+class Stage {
+  constructor(canvas, parts) {
+    this.parts = parts;
+    this.renderer = new THREE.WebGLRenderer({ canvas, antialias: true });
+    this.renderer.shadowMap.enabled = true;
+    this.scene = new THREE.Scene();
+    this.scene.background = new THREE.Color(BACKGROUND);
+    this.scene.fog = new THREE.Fog(BACKGROUND, 9, 24);
+    this.camera = new THREE.PerspectiveCamera(30, 1, 0.1, 60);
+    this.scene.add(new THREE.HemisphereLight(0xe8eef8, 0x8a8378, 1.7));
+    this.sun = new THREE.DirectionalLight(0xfff2e0, 2.4);
+    this.sun.castShadow = true;
+    this.sun.shadow.mapSize.set(1024, 1024);
+    this.sun.shadow.bias = -0.0005;
+    this.sun.shadow.normalBias = 0.02;
+    this.sun.shadow.radius = 4;
+    this.scene.add(this.sun, this.sun.target, this.#makeFloor());
+    this.bodies = [];
+    this.motions = [];
+    this.target = new THREE.Vector3(0, LOOK_AT, 0);
+  }
+
+  #makeFloor() {
+    const tiles = document.createElement("canvas");
+    tiles.width = tiles.height = 256;
+    const paint = tiles.getContext("2d");
+    for (const [x, y] of [[0, 0], [1, 0], [0, 1], [1, 1]]) {
+      paint.fillStyle = x === y ? "#c9ced6" : "#bac0c9";
+      paint.fillRect(128 * x, 128 * y, 128, 128);
+    }
+    const texture = new THREE.CanvasTexture(tiles);
+    texture.colorSpace = THREE.SRGBColorSpace;
+    texture.wrapS = texture.wrapT = THREE.RepeatWrapping;
+    texture.repeat.set(60, 60);
+    texture.anisotropy = 8;
+    this.floor = new THREE.Mesh(
+      new THREE.PlaneGeometry(60, 60),
+      new THREE.MeshStandardMaterial({ map: texture, roughness: 1 }),
+    );
+    this.floor.rotation.x = -Math.PI / 2;
+    this.floor.receiveShadow = true;
+    return this.floor;
+  }
+
+  /** Show these motions from the front; time then runs through draw(). */
+  show(motions) {
+    while (this.bodies.length < motions.length) this.bodies.push(new Body(this.parts));
+    this.bodies.forEach((body, index) => {
+      if (index < motions.length) this.scene.add(body.mesh);
+      else this.scene.remove(body.mesh);
+      body.mesh.position.x = (index - (motions.length - 1) / 2) * SPACING;
+    });
+    this.motions = motions;
+    const wide = (motions.length - 1) * SPACING;
+    const distance = Math.max(4.4, (2.2 + wide) / (2 * Math.tan(Math.PI / 12) * Math.min(1.5, this.camera.aspect)));
+    const azimuth = motions.length > 1 ? AZIMUTH / 2 : AZIMUTH;
+    this.centre(0, this.target);
+    this.camera.position.set(
+      this.target.x + distance * Math.sin(azimuth) * Math.cos(ELEVATION),
+      LOOK_AT + distance * Math.sin(ELEVATION),
+      this.target.z + distance * Math.cos(azimuth) * Math.cos(ELEVATION),
+    );
+    this.camera.lookAt(this.target);
+  }
+
+  resize(width, height, ratio) {
+    this.renderer.setPixelRatio(ratio);
+    this.renderer.setSize(width, height, false);
+    this.camera.aspect = width / height;
+    this.camera.updateProjectionMatrix();
+  }
+
+  /** Where the camera should look at that time. */
+  centre(time, target) {
+    const place = new THREE.Vector3();
+    target.set(0, LOOK_AT, 0);
+    const present = this.motions.filter((motion) => motion.frames > 0);
+    for (const motion of present) {
+      motion.place(time, place);
+      target.x += place.x / present.length;
+      target.z += place.z / present.length;
+    }
+    return target;
+  }
+
+  /** Move camera and what it looks at by the same step. */
+  moveTo(target) {
+    this.camera.position.add(target).sub(this.target);
+    this.target.copy(target);
+  }
+
+  draw(time) {
+    this.bodies.forEach((body, index) => index < this.motions.length && body.pose(this.motions[index], time));
+    const middle = this.centre(time, new THREE.Vector3());
+    this.floor.position.set(Math.round(middle.x), 0, Math.round(middle.z)); // by whole tiles: it seems endless
+    const reach = 1.6 + (this.motions.length * SPACING) / 2;
+    Object.assign(this.sun.shadow.camera, { left: -reach, right: reach, top: reach, bottom: -reach, near: 1, far: 16 });
+    this.sun.shadow.camera.updateProjectionMatrix();
+    this.sun.target.position.copy(middle);
+    this.sun.position.copy(middle).add(new THREE.Vector3(-2.6, 6, 3.2));
+    this.renderer.render(this.scene, this.camera);
+  }
+}

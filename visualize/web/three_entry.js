@@ -1,0 +1,25 @@
+// What the pages use of three.js, bundled into three.min.js by the commands in README.md.
+export {
+  Bone,
+  BufferAttribute,
+  BufferGeometry,
+  CanvasTexture,
+  Color,
+  DirectionalLight,
+  Fog,
+  Group,
+  HemisphereLight,
+  Mesh,
+  MeshStandardMaterial,
+  PerspectiveCamera,
+  PlaneGeometry,
+  Quaternion,
+  RepeatWrapping,
+  Scene,
+  Skeleton,
+  SkinnedMesh,
+  SRGBColorSpace,
+  Vector3,
+  WebGLRenderer,
+} from "three";
+export { OrbitControls } from "three/addons/controls/OrbitControls.js";
