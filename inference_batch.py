@@ -74,7 +74,7 @@ class Options:
         body_model: mannequin, or smplx with its file in smplx_path; without it, whichever smplx_path tells.
         smplx_path: Folder or file of SMPL-X.
         text_encoder_path: Weights of the text encoder, if neither in checkpoints/<name> nor in the Hugging Face cache.
-        rewrite_model: Chat model (folder or hub id) that rewrites each sentence first; what it wrote is saved too.
+        rewrite_model: Chat model (folder or hub id) that rewrites each prompt first; what it wrote is saved too.
         device_memory: GB of the device for the generator's weights; the layers beyond are fetched at each step.
         overwrite: Make again what is there already; videos are also made again when their motion is newer.
         workers: Processes that render videos.
@@ -178,7 +178,7 @@ def main(options: Options) -> None:
         rewritten = rewrite_prompts(options.rewrite_model, [item.prompt for item in todo], device)
         started = time.perf_counter()
         try:
-            for item in generate_and_save(model, todo, rewritten, init, options, settings):
+            for item in generate_and_save(model, todo, init, options, settings, rewritten):
                 draw_missing(renderers, options, item)
         except BaseException:
             done = [item for item in ours if is_done(options.out_dir, item, settings)]
@@ -203,8 +203,8 @@ def settings_of(options: Options, model: TextToMotion, dtype: torch.dtype, init:
     settings = {"checkpoint": model.checkpoint_id, **asdict(options.sampling)}
     settings["dtype"] = str(dtype).removeprefix("torch.")
     settings["quantize"] = options.quantize
-    settings["foot_lock"] = options.foot_lock
     settings["rewrite_model"] = options.rewrite_model
+    settings["foot_lock"] = options.foot_lock
     settings["init"] = "" if init is None else hashlib.sha256(init.tobytes()).hexdigest()[:16]
     return json.dumps(settings, sort_keys=True)
 
@@ -240,15 +240,15 @@ def is_done(out_dir: Path, item: PromptItem, settings: str) -> bool:
 def generate_and_save(
     model: TextToMotion,
     items: list[PromptItem],
-    rewritten: dict[str, str],
     init: np.ndarray | None,
     options: Options,
     settings: str,
+    rewritten: dict[str, str],
 ) -> Iterator[PromptItem]:
     """Generate, from a prompt's ``rewritten`` text where there is one; yields each item when its npz is written."""
-    prompts = [rewritten.get(item.prompt, item.prompt) for item in items]
-    seeds, seconds = ([getattr(item, name) for item in items] for name in ("seed", "seconds"))
-    for number, motion in model.generate_each(prompts, seeds, options.sampling, seconds, init, options.batch_size):
+    texts = [rewritten.get(item.prompt, item.prompt) for item in items]
+    seeds, seconds = [item.seed for item in items], [item.seconds for item in items]
+    for number, motion in model.generate_each(texts, seeds, options.sampling, seconds, init, options.batch_size):
         item = items[number]
         motion.smplx85 = lock_feet(motion.smplx85) if options.foot_lock else motion.smplx85
         save_motion(options.out_dir / f"{item.name}.npz", motion, item, model.checkpoint_id, settings)
@@ -300,7 +300,7 @@ def write_results(options: Options, items: list[PromptItem], failures: dict[str,
     for item in items:
         with np.load(options.out_dir / f"{item.name}.npz", allow_pickle=False) as saved:
             seconds, checkpoint = len(saved["smplx_85"]) / FPS, str(saved["checkpoint"])
-            text = str(saved["text"]) if "text" in saved else item.prompt  # before there was rewriting
+            text = str(saved["text"])
         files = [options.out_dir / f"{item.name}.npz", *other_files(options, item.name)]
         results[item.name] = {
             "name": item.name,

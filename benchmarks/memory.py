@@ -62,7 +62,7 @@ def main(options: Options) -> None:
         print(f"| {size} | {parameters_of(config)[0] / 1e6:,.0f} M | {' | '.join(weights + caches)} |")
     if options.sizes:
         print(
-            "\n| size, precision | weights and a KV cache of 4 rows, by the table | what the process grew by |\n|---|---|---|"
+            "\n| size, precision | weights and cache of 4 rows by the table | what the process grew by |\n|---|---|---|"
         )
     for size in options.sizes:
         for precision, dtype in DTYPES.items():

@@ -13,6 +13,7 @@ from models.generate import Part, Request, Sampling, generate
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from models.motion_vqvae import HumanVQVAE
 from models.motionmillion import Options, generator_config
+from models.pipeline import TextToMotion
 from models.placement import load_placed
 from tests.conftest import converted, golden
 from utils.checkpoint import CONFIG, INDEX, fingerprint
@@ -195,6 +196,13 @@ def test_layers_stay_in_host_memory_where_the_device_is_another(tmp_path, monkey
         places, settings = plans.pop()
         assert set(map(str, places.values())) == {"cuda", where} and places["transformer.h.3"] == where
         assert (settings["offload_index"] is None) == (where == "cpu")
+
+
+@pytest.mark.parametrize("changes", [{"quantize": "int8", "dtype": torch.bfloat16}, {"compiled": True}])
+def test_a_limit_of_memory_goes_with_plain_layers_only(generator_file, tmp_path, changes):
+    out = converted(tmp_path / "out", "tokenizer_down2", generator_file, levels=LEVELS, n_head=2)
+    with pytest.raises(InputError, match="device_memory goes neither with"):
+        TextToMotion.from_pretrained(out, device_memory=1.0, **changes)
 
 
 # --- Bad input
