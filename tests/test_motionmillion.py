@@ -152,7 +152,7 @@ def test_damaged_split_folders_are_refused(generator_file, tmp_path, monkeypatch
 @pytest.mark.parametrize("split", [True, False], ids=["split", "one file"])
 @pytest.mark.parametrize("tied", [False, True], ids=["own head", "tied head"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_layers_fetched_from_disk_give_the_same_tokens(tmp_path, split, tied, dtype):
+def test_layers_fetched_from_disk_give_the_same_tokens(tmp_path, split, tied, dtype, capsys):
     torch.manual_seed(0)
     config = generator_of(text_dim=48, n_layer=4, tie_weights=tied, text_dropout=0.1)
     whole = LLaMAHF(config).eval()
@@ -174,6 +174,7 @@ def test_layers_fetched_from_disk_give_the_same_tokens(tmp_path, split, tied, dt
     requests = [Request([Part(torch.randn(7, 48), 1, 12)], seed) for seed in range(3)]
     for layers, here in ((1, 0), (3, 2), (4, 4)):
         placed = load_placed(folder, torch.device("cpu"), (rest + (layers + 0.5) * layer) / 1e9, dtype)
+        assert f"{here} of 4 layers on cpu" in capsys.readouterr().out
         away = [name for name, parameter in placed.named_parameters() if parameter.is_meta]
         assert {name.split(".")[2] for name in away} == {str(number) for number in range(here, 4)}
         for sampling in (Sampling(), Sampling(guidance=2.0)):
@@ -187,7 +188,8 @@ def test_layers_stay_in_host_memory_where_the_device_is_another(tmp_path, monkey
     """The plan for a GPU, which is not here: what is away is in host memory, on disk where that is too small."""
     LLaMAHF(generator_of(n_layer=4)).save_pretrained(tmp_path / "model")
     plans = []
-    monkeypatch.setattr(placement, "dispatch_model", lambda model, places, **settings: plans.append((places, settings)))
+    record = lambda model, places, **settings: plans.append((places, settings))  # noqa: E731
+    monkeypatch.setattr(placement, "dispatch_model", record)
     monkeypatch.setattr(placement, "put_weights", lambda *arguments, **settings: None)
     gigabytes = 0.0004  # head, embedding and two layers
     for free, where in ((10**9, "cpu"), (0, "disk")):
