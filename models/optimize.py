@@ -42,7 +42,9 @@ def optimize(model: LLaMAHF, dtype: torch.dtype, quantize: str = "none", compile
         warnings.warn("no C++ compiler is found, so the step is not compiled; install g++", stacklevel=2)
         compiled = False
     if device.type == "cpu":
-        _replace_linears(model, packed=not compiled)
+        _use_int8_kernel(model)
+        if not compiled:
+            pack_linears(model)
     if compiled:
         model.step, model.fixed_step = CompiledStep(model), True
     return model
@@ -74,12 +76,18 @@ def _quantize(model: LLaMAHF, device: str, quantize: str) -> None:
         raise InputError(f"torchao has no {quantize} kernels for this {device} device ({reason}); use none") from error
 
 
-def _replace_linears(model: nn.Module, packed: bool) -> None:
+def _use_int8_kernel(model: nn.Module) -> None:
     for parent in list(model.modules()):
         for name, module in list(parent.named_children()):
             if isinstance(module, nn.Linear) and hasattr(module.weight, "qdata"):
                 setattr(parent, name, Int8Linear(module))
-            elif isinstance(module, nn.Linear) and packed:
+
+
+def pack_linears(model: nn.Module) -> None:
+    """Replace the linear layers of a frozen model on a CPU by ``PackedLinear``, freeing one after the other."""
+    for parent in [module for module in model.modules() if not isinstance(module, nn.Linear)]:
+        for name, module in list(parent.named_children()):
+            if isinstance(module, nn.Linear):
                 setattr(parent, name, PackedLinear(module))
 
 

@@ -121,9 +121,14 @@ class TextToMotion:
             if not folder.is_dir():
                 raise InputError(f"there is no checkpoint folder {folder}; give a run folder of train_t2m.py")
         if device_memory is None:
-            generator = optimize(LLaMAHF.from_pretrained(checkpoint).to(device), dtype, quantize, compiled)
+            generator = LLaMAHF.from_pretrained(checkpoint).to(device, dtype)
+            generator = optimize(generator, dtype, quantize, compiled)
+        elif quantize == "none" and not compiled:
+            generator = load_placed(checkpoint, torch.device(device), device_memory, dtype)
         else:
-            generator = load_placed(checkpoint, torch.device(device), device_memory)
+            raise InputError(
+                "device_memory goes neither with quantized weights nor with a compiled step; leave one out"
+            )
         tokenizer = HumanVQVAE.from_pretrained(checkpoint / "tokenizer").to(device)
         checkpoint_id = f"{checkpoint.resolve().name}-{fingerprint(checkpoint)}"
         if generator.config.tokenizer not in ("", fingerprint(checkpoint / "tokenizer")):

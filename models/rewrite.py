@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from utils.errors import InputError
-from utils.prompts import check_prompt
+from utils.prompts import check_prompt, parts_of
 
 INSTRUCTION = """You word descriptions of human motion for a motion generator.
 Say the following description as one clear, plain sentence about a person. Keep every action, its order, direction, \
@@ -18,7 +18,7 @@ MAX_REPLY = 256  # word pieces
 
 
 def rewrite_prompts(model: str | None, prompts: Sequence[str], device: torch.device) -> dict[str, str]:
-    """Prompt -> what the chat model ``model`` (a folder or hub id) makes of it; {} if there is none.
+    """Prompt -> what the chat model ``model`` (a folder or hub id) makes of its sentences; {} if there is none.
 
     A prompt whose reply cannot be used stays as it is, with a warning. The likeliest reply is taken: the same prompt
     always gets the same.
@@ -32,7 +32,8 @@ def rewrite_prompts(model: str | None, prompts: Sequence[str], device: torch.dev
     rewritten = {}
     for prompt in dict.fromkeys(prompts):
         try:
-            rewritten[prompt] = sentence_of(chat.reply(INSTRUCTION.format(prompt=prompt)))
+            parts = [sentence_of(chat.reply(INSTRUCTION.format(prompt=part))) for part in parts_of(prompt)]
+            rewritten[prompt] = " | ".join(parts)
         except (InputError, RuntimeError) as error:  # torch raises RuntimeError, out of memory among others
             reason = str(error).splitlines()[0]
             warnings.warn(f"the prompt {prompt[:60]!r} is used as it is: rewriting failed ({reason})", stacklevel=2)
@@ -49,7 +50,7 @@ def sentence_of(reply: str) -> str:
     found = re.findall(r"\{([^{}]*)\}", reply)
     if not found:
         raise InputError(f"no sentence in curly brackets in the reply {reply.strip()[:60]!r}")
-    sentence = " ".join(found[-1].split())
+    sentence = " ".join(found[-1].replace("|", " ").split())
     check_prompt(sentence)
     return sentence
 

@@ -78,9 +78,12 @@ class CaptionFeatures:
 
 
 def weights_digest(encoder: TextEncoder) -> str:
-    """Ten hexadecimal digits that tell an encoder's weights and their precision from others: of some of each tensor."""
+    """Ten hexadecimal digits that tell an encoder's weights and their precision from others: of some of each layer."""
     digest = hashlib.sha256()
-    for name, tensor in encoder.model.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.flatten()[:64].float().cpu().numpy().tobytes())
+    for name, module in encoder.model.named_modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, Tensor):
+            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+            weight = weight.to_dense() if weight.is_mkldnn else weight
+            digest.update(weight.flatten()[:64].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:10]

@@ -97,9 +97,11 @@ def load_t5(folder: Path, width: int, dtype: torch.dtype) -> tuple["T5EncoderMod
                 f"{folder} holds a {config.model_type} of width {getattr(config, 'd_model', 'unknown')} where a t5 of "
                 f"width {width} is needed; give the encoder that was asked for"
             )
+        if config.dense_act_fn == "gelu_new":
+            config.dense_act_fn = "gelu_pytorch_tanh"  # the same function in one call
         tokenizer = T5Tokenizer.from_pretrained(folder, local_files_only=True)
         model, found = T5EncoderModel.from_pretrained(
-            folder, local_files_only=True, dtype=dtype, use_safetensors=True, output_loading_info=True
+            folder, config=config, local_files_only=True, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
         absent = sorted(found["missing_keys"])
         if absent:

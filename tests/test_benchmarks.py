@@ -1,12 +1,32 @@
 """The measuring scripts run and print what they promise, on small models and data."""
 
-from tests.conftest import run_script
+import re
+
+from tests.conftest import ROOT, run_script
 
 
 def test_prompt_following_prints_its_table(t2m_run):
     printed = run_script("benchmarks/prompt_following.py", "--checkpoint", t2m_run, "--seeds", 1)
     rows = [line for line in printed.splitlines() if line.startswith("| a person")]
     assert len(rows) == 7 and all(" % |" in row for row in rows[:6]) and "m/s" in rows[6]
+
+
+def test_encoding_times_are_printed(run_here):
+    printed = run_here("benchmarks/text_encoder.py", "--captions", 8)
+    assert "8 different captions" in printed and "times faster" in printed
+    difference = float(re.search(r"difference of the features: (\S+)", printed)[1])
+    assert difference < 1e-4
+
+
+def test_memory_table_is_that_of_the_docs(run_here):
+    docs = (ROOT / "docs" / "memory.md").read_text()
+    rows = [line for line in run_here("benchmarks/memory.py").splitlines() if " M | " in line]
+    assert len(rows) == 8 and all(row in docs for row in rows)
+
+
+def test_a_conversion_is_measured(tmp_path, run_here):
+    printed = run_here("benchmarks/convert.py", "--work", tmp_path / "work", "--size", "debug")
+    assert "debug in bf16" in printed and "GB allocated at most" in printed and not (tmp_path / "work").exists()
 
 
 def test_tokenizer_quality_is_printed(tokenizer_run, data_folder):

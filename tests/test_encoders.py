@@ -313,6 +313,8 @@ def test_prompts_are_said_anew(chat_folder):
         warnings.simplefilter("error")
         rewritten = rewrite_prompts(str(chat_folder), ["walks", "ambles", "walks"], torch.device("cpu"))
     assert rewritten == {"walks": "a person strolls", "ambles": "a person strolls"}
+    sequence = rewrite_prompts(str(chat_folder), ["walks | jumps"], torch.device("cpu"))
+    assert sequence == {"walks | jumps": "a person strolls | a person strolls"}  # each sentence by itself
     assert rewrite_prompts(None, ["walks"], torch.device("cpu")) == {}
 
 
@@ -327,6 +329,7 @@ def test_a_reply_without_a_sentence_leaves_the_prompt(tmp_path):
     [
         ("{A person walks.}", "A person walks."),
         ("<think>{no} maybe</think>\n{ A person\n walks. }", "A person walks."),
+        ("{A person walks. | A person runs.}", "A person walks. A person runs."),
         ("{}", None),
         ("A person walks.", None),
         ("{" + "x" * 2000 + "}", None),

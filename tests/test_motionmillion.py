@@ -13,6 +13,7 @@ from models.generate import Part, Request, Sampling, generate
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from models.motion_vqvae import HumanVQVAE
 from models.motionmillion import Options, generator_config
+from models.pipeline import TextToMotion
 from models.placement import load_placed
 from tests.conftest import converted, golden
 from utils.checkpoint import CONFIG, INDEX, fingerprint
@@ -151,7 +152,7 @@ def test_damaged_split_folders_are_refused(generator_file, tmp_path, monkeypatch
 @pytest.mark.parametrize("split", [True, False], ids=["split", "one file"])
 @pytest.mark.parametrize("tied", [False, True], ids=["own head", "tied head"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_layers_fetched_from_disk_give_the_same_tokens(tmp_path, split, tied, dtype):
+def test_layers_fetched_from_disk_give_the_same_tokens(tmp_path, split, tied, dtype, capsys):
     torch.manual_seed(0)
     config = generator_of(text_dim=48, n_layer=4, tie_weights=tied, text_dropout=0.1)
     whole = LLaMAHF(config).eval()
@@ -170,30 +171,40 @@ def test_layers_fetched_from_disk_give_the_same_tokens(tmp_path, split, tied, dt
         whole.save_pretrained(folder)
     layer = sum(parameter.numel() for parameter in whole.transformer.h[0].parameters()) * dtype.itemsize
     rest = sum(parameter.numel() for parameter in whole.parameters()) * dtype.itemsize - 4 * layer
-    requests = [Request([Part(torch.randn(7, 48), 1, 12)], seed) for seed in (1, 2, 3)]
+    requests = [Request([Part(torch.randn(7, 48), 1, 12)], seed) for seed in range(3)]
     for layers, here in ((1, 0), (3, 2), (4, 4)):
-        placed = load_placed(folder, torch.device("cpu"), (rest + (layers + 0.5) * layer) / 1e9)
+        placed = load_placed(folder, torch.device("cpu"), (rest + (layers + 0.5) * layer) / 1e9, dtype)
+        assert f"{here} of 4 layers on cpu" in capsys.readouterr().out
         away = [name for name, parameter in placed.named_parameters() if parameter.is_meta]
         assert {name.split(".")[2] for name in away} == {str(number) for number in range(here, 4)}
         for sampling in (Sampling(), Sampling(guidance=2.0)):
-            assert dict(generate(placed, requests, sampling)) == dict(generate(whole, requests, sampling))
+            tokens = [dict(generate(model, requests, sampling)) for model in (whole, placed)]
+            assert tokens[0] == tokens[1] and len(tokens[0]) == 3
     with pytest.raises(InputError, match="device memory given is .* need"):
-        load_placed(folder, torch.device("cpu"), (rest + 0.5 * layer) / 1e9)
+        load_placed(folder, torch.device("cpu"), (rest + 0.5 * layer) / 1e9, dtype)
 
 
 def test_layers_stay_in_host_memory_where_the_device_is_another(tmp_path, monkeypatch):
     """The plan for a GPU, which is not here: what is away is in host memory, on disk where that is too small."""
     LLaMAHF(generator_of(n_layer=4)).save_pretrained(tmp_path / "model")
     plans = []
-    monkeypatch.setattr(placement, "dispatch_model", lambda model, places, **settings: plans.append((places, settings)))
+    record = lambda model, places, **settings: plans.append((places, settings))  # noqa: E731
+    monkeypatch.setattr(placement, "dispatch_model", record)
     monkeypatch.setattr(placement, "put_weights", lambda *arguments, **settings: None)
     gigabytes = 0.0004  # head, embedding and two layers
     for free, where in ((10**9, "cpu"), (0, "disk")):
         monkeypatch.setattr(placement, "get_max_memory", lambda free=free: {"cpu": free})
-        load_placed(tmp_path / "model", torch.device("cuda"), gigabytes)
+        load_placed(tmp_path / "model", torch.device("cuda"), gigabytes, torch.float32)
         places, settings = plans.pop()
         assert set(map(str, places.values())) == {"cuda", where} and places["transformer.h.3"] == where
         assert (settings["offload_index"] is None) == (where == "cpu")
+
+
+@pytest.mark.parametrize("changes", [{"quantize": "int8", "dtype": torch.bfloat16}, {"compiled": True}])
+def test_a_limit_of_memory_goes_with_plain_layers_only(generator_file, tmp_path, changes):
+    out = converted(tmp_path / "out", "tokenizer_down2", generator_file, levels=LEVELS, n_head=2)
+    with pytest.raises(InputError, match="device_memory goes neither with"):
+        TextToMotion.from_pretrained(out, device_memory=1.0, **changes)
 
 
 # --- Bad input
