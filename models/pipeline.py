@@ -8,20 +8,22 @@ motion.smplx85  # (T, 85) SMPL-X body parameters at 30 fps
 motion.joints   # (T, 22, 3) metres, y up
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from models.generate import Sampling, generate
+from models.generate import Sampling, generate, stream_tokens
 from models.llama import LLaMAHF
 from models.motion_vqvae import HumanVQVAE
 from models.text_encoder import TextEncoder, load_text_encoder
 from utils.checkpoint import fingerprint
 from utils.errors import InputError
-from utils.motion272 import FPS, features_to_smplx85, recover_joints_fk
+from utils.motion272 import FEATURES, FPS, features_to_smplx85, recover_joints_fk
 from utils.prompts import check_prompt
 
 DEFAULT_SAMPLING = Sampling(temperature=0.9, top_p=0.95, guidance=2.0)  # for models trained with text dropout
@@ -45,6 +47,17 @@ class Motion:
     def joints(self) -> np.ndarray:
         """(T, 22, 3) world joint positions in metres, y up, from the rotations."""
         return recover_joints_fk(self.features)
+
+
+@dataclass
+class MotionChunk:
+    """The next frames of a motion that is still being made."""
+
+    part: int  # which prompt of the sequence
+    tokens: np.ndarray  # (m,)
+    features: np.ndarray  # (k, 272), not normalised
+    smplx85: np.ndarray  # (k, 85)
+    joints: np.ndarray  # (k, 22, 3)
 
 
 class TextToMotion:
@@ -140,6 +153,33 @@ class TextToMotion:
             Motion(prompt, seed, ids.numpy(), frames)
             for prompt, seed, ids, frames in zip(prompts, seeds, tokens, features, strict=True)
         ]
+
+    def stream(
+        self,
+        prompts: str | list[str],
+        seed: int = 0,
+        sampling: Sampling = DEFAULT_SAMPLING,
+        seconds: float | list[float | None] | None = None,
+    ) -> Iterator[MotionChunk]:
+        """Yield frames while tokens are still being made; several prompts in sequence make one continuous motion."""
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        seconds = seconds if isinstance(seconds, list) else [seconds] * len(prompts)
+        done = np.zeros((0, FEATURES), np.float32)
+        for part, (prompt, length) in enumerate(zip(prompts, seconds, strict=True)):
+            check_prompt(prompt)
+            start, tokens, fresh = len(done), [], []
+            steps = stream_tokens(
+                self.generator, *self.text_encoder.encode([prompt]), [seed], sampling, [self.tokens_of(length)]
+            )
+            for step in chain(steps, [None]):
+                fresh += [] if step is None else [int(step[0])]
+                if not fresh or (step is not None and len(fresh) < 4):
+                    continue
+                tokens, shown, fresh = tokens + fresh, len(done), []
+                done = np.concatenate((done[:start], self.decode([torch.tensor(tokens)])[0]))
+                smplx85, joints = features_to_smplx85(done), recover_joints_fk(done)
+                new = np.array(tokens[(shown - start) // self.frames_per_token :])
+                yield MotionChunk(part, new, done[shown:], smplx85[shown:], joints[shown:])
 
     @torch.inference_mode()
     def decode(self, tokens: list[torch.Tensor]) -> list[np.ndarray]:
