@@ -21,7 +21,7 @@ from utils.motion272 import FPS, SMPLX85
 from utils.skeleton import PARENTS
 from visualize.body import Body, check_smplx85, floor_height, load_body
 from visualize.clip import Clip, read_clip
-from visualize.skin import quaternions, skin_of
+from visualize.skin import quaternions, simplified, skin_of
 
 WEB = Path(__file__).parent / "web"
 MAX_TITLE = 400  # characters of a text that a page keeps
@@ -131,8 +131,8 @@ def page(title: str, scripts: Sequence[str], content: str, data: dict, connect: 
 
 
 def pack_body(body: Body, betas: np.ndarray | None = None) -> dict:
-    """The skin of a body as the class BodyParts of stage.js reads it."""
-    skin = skin_of(body, betas)
+    """The skin of a body, simplified, as the class BodyParts of stage.js reads it."""
+    skin = simplified(skin_of(body, betas))
     palette, colors = np.unique(skin.colors, axis=0, return_inverse=True)
     if len(palette) > 256:
         raise InputError(f"the body has {len(palette)} colours; a page takes at most 256")
