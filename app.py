@@ -139,7 +139,9 @@ class Order:
             guidance=number("guidance", 0, 10, DEFAULT_SAMPLING.guidance) if guided else 1.0,
             max_tokens=model.tokens_of(longest_seconds(options, model)),
         )
-        seconds = data.get("seconds") and number("seconds", 0.1, longest_seconds(options, model), 0)
+        seconds = None
+        if data.get("seconds") is not None:
+            seconds = number("seconds", 0.1, longest_seconds(options, model), 0)
         return cls(prompts, int(seed), int(variations), sampling, seconds)
 
 

@@ -14,7 +14,7 @@ from models.pipeline import TextToMotion
 from utils.config import parse_options
 from utils.errors import exit_on_input_error
 from utils.metrics import foot_slide, jerk
-from utils.motion272 import FPS, ground, smplx85_to_motion
+from utils.motion272 import FPS, smplx85_to_motion
 from utils.prompts import read_prompts
 from utils.skeleton import JOINT_INDEX, JOINT_NAMES, forward_kinematics
 from visualize.foot_lock import foot_contacts, lock_feet
@@ -45,7 +45,10 @@ def main(options: Options) -> None:
     motions = model.generate([item.prompt for item in items], [item.seed for item in items])
     rows = []
     for motion in motions:
-        before, after = (joints_of(smplx85) for smplx85 in (motion.smplx85, lock_feet(motion.smplx85)))
+        before, after = (
+            forward_kinematics(*smplx85_to_motion(smplx85.astype(np.float64)))
+            for smplx85 in (motion.smplx85, lock_feet(motion.smplx85))
+        )  # (T, 22, 3), grounded
         contacts, moved = foot_contacts(before), np.linalg.norm(after - before, axis=-1)
         rows.append(
             {
@@ -60,11 +63,6 @@ def main(options: Options) -> None:
     for label in rows[0]:
         before, after = np.nanmean([row[label] for row in rows], axis=0)
         print(f"| {label} | {before:.2f} | {after:.2f} |")
-
-
-def joints_of(smplx85: np.ndarray) -> np.ndarray:
-    """(T, 22, 3) joints, the lowest at zero."""
-    return ground(forward_kinematics(*smplx85_to_motion(smplx85.astype(np.float64))))
 
 
 def slide_in(contacts: np.ndarray, joints: np.ndarray) -> float:

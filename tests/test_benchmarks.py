@@ -20,7 +20,7 @@ def test_rendering_and_exports_are_timed(t2m_run):
         "benchmarks/render.py", "--checkpoint", t2m_run, "--seconds", 0.3, "--repeats", 1, "--batch", 0
     )
     rows = [line.split("|") for line in printed.splitlines() if line.startswith("| ")][1:]
-    assert len(rows) == 11 and all(float(row[2].replace(",", "")) > 0 for row in rows)
+    assert len(rows) == 13 and all(float(row[2].replace(",", "")) > 0 for row in rows)
 
 
 def test_foot_lock_is_measured(t2m_run):

@@ -336,6 +336,7 @@ def bad_files(folder: Path, motion: np.ndarray) -> list[tuple[Path, str]]:
     npz = {
         "other": ({"values": np.zeros(3)}, "neither"),
         "holes": ({"smplx_85": holed}, "NaN"),
+        "units": ({"smplx_85": motion * 1e6}, "metres"),
         "empty": ({"smplx_85": motion[:0]}, "no frames"),
         "narrow": ({"smplx_85": motion[:, :84]}, "shape"),
         "pickled": ({"smplx_85": np.array([{}], dtype=object)}, "Object"),
