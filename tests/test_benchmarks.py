@@ -33,3 +33,16 @@ def test_tokenizer_quality_is_printed(tokenizer_run, data_folder):
     printed = run_script("benchmarks/tokenizer.py", "--tokenizer", tokenizer_run, "--data", data_folder)
     for words in ("root-aligned", "global", "codes used", "foot slide"):
         assert words in printed
+
+
+def test_rendering_and_exports_are_timed(t2m_run):
+    printed = run_script(
+        "benchmarks/render.py", "--checkpoint", t2m_run, "--seconds", 0.3, "--repeats", 1, "--batch", 0
+    )
+    rows = [line.split("|") for line in printed.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 13 and all(float(row[2].replace(",", "")) > 0 for row in rows)
+
+
+def test_foot_lock_is_measured(t2m_run):
+    printed = run_script("benchmarks/foot_lock.py", "--checkpoint", t2m_run, "--seeds", 1)
+    assert "standing feet" in printed and "| all other joints moved, most, cm | 0.00 | 0.00 |" in printed

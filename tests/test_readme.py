@@ -1,4 +1,4 @@
-"""What the README shows works: its Python runs, its commands name what is there, its file tree is true."""
+"""What README and docs show works: Python runs, commands name what is there, the file tree is true."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+README = "\n".join(page.read_text() for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))))
 
 
 @pytest.mark.parametrize("snippet", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
@@ -17,7 +17,7 @@ def test_python_snippets_run(snippet, tmp_path, monkeypatch):
 
 
 def test_files_that_the_readme_names_are_there():
-    folders = "assets|benchmarks|checkpoints|configs|dataset|models|utils|visualize"
+    folders = "assets|benchmarks|checkpoints/demo|configs|dataset|models|utils|visualize"
     named = set(re.findall(rf"\b(?:{folders})/[\w./-]*\w", README))
     assert len(named) > 10
     missing = [name for name in named if not (ROOT / name).exists()]

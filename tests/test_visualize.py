@@ -12,8 +12,12 @@ from utils.errors import InputError
 from utils.skeleton import JOINT_INDEX, PARENTS, REST_OFFSETS
 from visualize.body import BALLS, check_smplx85, floor_height, load_body
 from visualize.camera import place_camera
+from visualize.clip import Clip
+from visualize.export import main as export
+from visualize.export import write_npz
 from visualize.mesh import EMPTY, Painter, _rasterise, render_mesh
 from visualize.skeleton import plot_3d_motion, render_skeleton
+from visualize.skin import simplified, skin_of
 from visualize.smplx import (
     process_smplx_data,
     render_body,
@@ -154,6 +158,21 @@ def test_smplx_follows_the_same_interface(smplx_file):
     folder = load_body("smplx", smplx_file.parent)
     np.testing.assert_array_equal(folder.vertices(data), vertices)
     assert next(render_body(data, size=SIZE, body=body)).shape == (SIZE[1], SIZE[0], 3)
+
+
+def test_smplx_can_be_exported(smplx_file, tmp_path):
+    """Its skin, moved by joints alone, is the body without what depends on the pose."""
+    body, data = load_body("smplx", smplx_file), random_motion(4, betas=1.0)
+    skin = skin_of(body, data[0, 75:])
+    assert skin.weights.shape == (300, 4) and (skin.weights.sum(axis=1, dtype=int) == 255).all()
+    np.testing.assert_allclose(body.weights.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(skin.joints[0], body.rest_pelvis, atol=1e-5)
+    assert len(simplified(skin).faces) < len(skin.faces)
+    arguments = [tmp_path / "clip.npz", tmp_path / "out.glb"]
+    write_npz(arguments[0], Clip(data, ""))
+    for arguments[1] in (tmp_path / "out.glb", tmp_path / "out.html", tmp_path / "out.png"):
+        export([*map(str, arguments), "--body-model", "smplx", "--smplx-path", str(smplx_file), "--size", "64"])
+        assert arguments[1].stat().st_size > 1000
 
 
 def test_unusable_bodies_are_refused(tmp_path, smplx_file):

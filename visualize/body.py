@@ -20,6 +20,7 @@ from utils.skeleton import JOINTS, PARENTS, REST_OFFSETS, forward_kinematics
 from visualize.camera import standing_height
 
 BODIES = ("mannequin", "smplx")
+LARGEST = 1e5  # radians or metres; more is no motion
 CHUNK = 64  # frames posed at a time: bounds memory for clips of any length
 
 WOOD, BALLS = (0.93, 0.70, 0.46), (0.60, 0.37, 0.20)  # colours of the mannequin: limbs and ball joints, RGB in 0..1
@@ -96,6 +97,8 @@ def check_smplx85(data) -> np.ndarray:
         raise InputError("smplx_85 motion has no frames; give at least one")
     if data.dtype.kind not in "fiu" or not np.isfinite(data).all():
         raise InputError("smplx_85 motion holds NaN, infinite or non-numeric values; repair or remove these frames")
+    if np.abs(data).max() > LARGEST:
+        raise InputError(f"smplx_85 motion holds values as large as {np.abs(data).max():.0e}; give radians and metres")
     return data.astype(np.float64)
 
 

@@ -93,10 +93,9 @@ def _root_nodes(lift: float) -> list[dict]:
 
 
 def _primitives(parts: Parts, skin: Skin) -> list[dict]:
-    normals = vertex_normals(skin.vertices, skin.faces)
     attributes = {
         "POSITION": parts.add(skin.vertices.astype(np.float32), FLOAT, VERTICES),
-        "NORMAL": parts.add(normals, FLOAT, VERTICES),
+        "NORMAL": parts.add(vertex_normals(skin.vertices, skin.faces), FLOAT, VERTICES),
         "JOINTS_0": parts.add(skin.indices, UBYTE, VERTICES),
         "WEIGHTS_0": parts.add(skin.weights, UBYTE, VERTICES, normalized=True),
     }

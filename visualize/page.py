@@ -21,7 +21,7 @@ from utils.motion272 import FPS, SMPLX85
 from utils.skeleton import PARENTS
 from visualize.body import Body, check_smplx85, floor_height, load_body
 from visualize.clip import Clip, read_clip
-from visualize.skin import quaternions, skin_of
+from visualize.skin import quaternions, simplified, skin_of
 
 WEB = Path(__file__).parent / "web"
 MAX_TITLE = 400  # characters of a text that a page keeps
@@ -31,6 +31,20 @@ GALLERY_BODY = """<header><h1></h1><input type="search" placeholder="Search" ari
 </header>
 <main class="grid"></main>
 <dialog><button type="button" class="close" aria-label="close">✕</button><div class="stage"></div></dialog>"""
+APP_BODY = """<main class="app"><form autocomplete="off">
+<label>Sentence; more lines make one continuous motion
+<textarea name="prompts" rows="4" dir="auto" required maxlength="6000">a person walks forward</textarea></label>
+<div class="fields">
+<label>Seed<span><input name="seed" type="number" min="0" max="1000000000" value="0" required>
+<button type="button" name="dice" aria-label="random seed">⚄</button></span></label>
+<label>Variations<input name="variations" type="number" min="1" value="1" required></label>
+<label>Temperature<input name="temperature" type="number" min="0" max="2" step="0.05" required></label>
+<label>Guidance<input name="guidance" type="number" min="0" max="10" step="0.1" required></label>
+<label class="wide">Seconds for each sentence<input name="seconds" type="number" min="0.1" step="0.1"></label>
+</div>
+<p><button type="submit" name="go">Generate</button> <button type="button" name="stop" disabled>Stop</button></p>
+<p role="status"></p><div class="downloads"></div>
+</form><div class="stage"></div></main>"""
 
 
 def write_player(path: str | Path, clips: Sequence[Clip], body: Body | None = None) -> Path:
@@ -117,8 +131,8 @@ def page(title: str, scripts: Sequence[str], content: str, data: dict, connect: 
 
 
 def pack_body(body: Body, betas: np.ndarray | None = None) -> dict:
-    """The skin of a body as the class BodyParts of stage.js reads it."""
-    skin = skin_of(body, betas)
+    """The skin of a body, simplified, as the class BodyParts of stage.js reads it."""
+    skin = simplified(skin_of(body, betas))
     palette, colors = np.unique(skin.colors, axis=0, return_inverse=True)
     if len(palette) > 256:
         raise InputError(f"the body has {len(palette)} colours; a page takes at most 256")
@@ -134,13 +148,15 @@ def pack_body(body: Body, betas: np.ndarray | None = None) -> dict:
     }
 
 
-def pack_motion(smplx85: np.ndarray, floor: float) -> dict:
-    """Frames as the class Motion of stage.js reads them: quaternions in 32767ths and the pelvis in metres."""
+def pack_motion(smplx85: np.ndarray, floor: float | None = None) -> dict:
+    """Frames as the class Motion of stage.js reads them: quaternions in 32767ths and the pelvis in metres.
+
+    floor: height of the floor in metres; None where earlier frames have told.
+    """
     return {
         "rotations": _base64(np.round(quaternions(smplx85) * 32767).astype("<i2")),
         "pelvis": _base64(smplx85[:, SMPLX85["translation"]].astype("<f4")),
-        "floor": floor,
-    }
+    } | ({} if floor is None else {"floor": floor})
 
 
 def clean(text: str) -> str:

@@ -4,9 +4,11 @@ Four joints a vertex, weights in 255ths, as the graphics formats have it. What a
 (SMPL-X's pose blend shapes) is left out: the formats cannot hold it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.sparse.csgraph
+from scipy.spatial import cKDTree
 
 from utils.motion272 import SMPLX85, SMPLX85_WIDTH
 from utils.skeleton import JOINTS
@@ -44,6 +46,39 @@ def skin_of(body: Body, betas: np.ndarray | None = None) -> Skin:
         joints=body.joints(rest)[0],
         indices=indices.astype(np.uint8),
         weights=weights.astype(np.uint8),
+    )
+
+
+def simplified(skin: Skin, removed: float = 0.6) -> Skin:
+    """A skin with that share of its faces collapsed, part by part, so that a browser without a graphics card keeps up.
+
+    New vertices take colour and weights from the nearest old vertex of the same part (a limb, a ball joint).
+    """
+    import fast_simplification
+
+    corners = skin.faces.ravel()
+    links = scipy.sparse.coo_array((np.ones(len(corners)), (corners, np.roll(skin.faces, 1, axis=1).ravel())))
+    links.resize((len(skin.vertices), len(skin.vertices)))
+    _, part_of = scipy.sparse.csgraph.connected_components(links, directed=False)
+    vertices, faces, sources, count = [], [], [], 0
+    for part in np.unique(part_of[corners]):
+        members = np.flatnonzero(part_of == part)
+        own = skin.faces[part_of[skin.faces[:, 0]] == part]
+        points, triangles = fast_simplification.simplify(
+            skin.vertices[members], np.searchsorted(members, own), target_reduction=removed
+        )
+        vertices.append(points)
+        faces.append(triangles + count)
+        sources.append(members[cKDTree(skin.vertices[members]).query(points)[1]])
+        count += len(points)
+    old = np.concatenate(sources)
+    return replace(
+        skin,
+        vertices=np.concatenate(vertices).astype(np.float32),
+        faces=np.concatenate(faces).astype(np.int32),
+        colors=skin.colors[old],
+        indices=skin.indices[old],
+        weights=skin.weights[old],
     )
 
 

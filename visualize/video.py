@@ -35,8 +35,8 @@ def write_mp4(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> Pat
     def encode(target: Path, frames: Iterator[np.ndarray], width: int, height: int) -> None:
         pad = ((0, height % 2), (0, width % 2), (0, 0))
         size = (width + width % 2, height + height % 2)
-        options = ["-crf", "20", "-movflags", "+faststart"]
-        writer = FFMPEG_VideoWriter(str(target), size, fps, preset="veryfast", ffmpeg_params=options, threads=1)
+        options = ["-crf", "21", "-movflags", "+faststart"]
+        writer = FFMPEG_VideoWriter(str(target), size, fps, preset="superfast", ffmpeg_params=options, threads=1)
         encoder = writer.proc
         try:
             for frame in frames:

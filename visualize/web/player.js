@@ -16,7 +16,7 @@ class Player {
     this.title = element("p", { className: "title", dir: "auto" });
     this.button = button("play", "▶");
     this.slider = element("input", { type: "range", min: 0, max: 0, step: "any", value: 0, ariaLabel: "time" });
-    this.clock = element("output", { textContent: "0.0 s" });
+    this.clock = element("span", { className: "clock" });
     this.speed = element("select", { ariaLabel: "speed" });
     for (const speed of [0.1, 0.25, 0.5, 1, 2, 4]) {
       this.speed.append(element("option", { value: speed, textContent: `${speed}×`, selected: speed === 1 }));

@@ -152,10 +152,10 @@ class Stage {
     texture.colorSpace = THREE.SRGBColorSpace;
     texture.wrapS = texture.wrapT = THREE.RepeatWrapping;
     texture.repeat.set(60, 60);
-    texture.anisotropy = 8;
+    texture.anisotropy = 2; // more is slow without a graphics card
     this.floor = new THREE.Mesh(
       new THREE.PlaneGeometry(60, 60),
-      new THREE.MeshStandardMaterial({ map: texture, roughness: 1 }),
+      new THREE.MeshLambertMaterial({ map: texture }),
     );
     this.floor.rotation.x = -Math.PI / 2;
     this.floor.receiveShadow = true;

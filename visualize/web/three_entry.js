@@ -10,6 +10,7 @@ export {
   Group,
   HemisphereLight,
   Mesh,
+  MeshLambertMaterial,
   MeshStandardMaterial,
   PerspectiveCamera,
   PlaneGeometry,

@@ -1,0 +1,117 @@
+"""Make the pictures of the README from the shipped checkpoint: strips of poses, an animation, web app and gallery.
+
+    python assets/make_pictures.py
+
+Writes demo.png, demo.gif, app.png and gallery.png into assets. The last two are taken in Chromium, and need what
+requirements-dev.txt lists.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from models.pipeline import Motion, TextToMotion
+from utils.errors import exit_on_input_error
+from utils.files import written_whole
+from utils.motion272 import FPS
+from utils.prompts import read_prompts
+from visualize.clip import Clip
+from visualize.page import write_gallery
+from visualize.smplx import draw_strip, render_body
+from visualize.video import write_gif
+
+ROOT = Path(__file__).resolve().parent.parent
+ASSETS = ROOT / "assets"
+STRIPS = (
+    "a person walks and turns left",
+    "a person runs forward",
+    "a woman waves with both hands",
+    "someone takes a deep bow",
+)
+ANIMATED = ("a person runs forward", "a woman waves with both hands", "a person walks and turns left")
+GIF_SECONDS, GIF_FPS, GIF_SIZE = 2.4, 15, (240, 280)
+COLORS = 128  # of a PNG
+BROWSER = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+
+
+def main() -> None:
+    model = TextToMotion.from_pretrained(ROOT / "checkpoints" / "demo")
+    listed = [item.prompt for item in read_prompts(ASSETS / "demo_prompts.txt", 0, 1)]
+    prompts = list(dict.fromkeys((*listed, *STRIPS, *ANIMATED)))
+    motions = dict(zip(prompts, model.generate(prompts, [0] * len(prompts)), strict=True))
+    with tempfile.TemporaryDirectory() as name:
+        strips(motions, Path(name))
+        animation(motions)
+        screenshots(motions, Path(name))
+
+
+def strips(motions: dict[str, Motion], folder: Path) -> None:
+    """demo.png: a row of poses for each sentence."""
+    rows = []
+    for number, prompt in enumerate(STRIPS):
+        path = draw_strip(motions[prompt].smplx85, prompt, folder / f"{number}.png", poses=7, height=300)
+        rows.append(np.asarray(Image.open(path)))
+    save(Image.fromarray(np.concatenate(rows)), "demo.png")
+
+
+def animation(motions: dict[str, Motion]) -> None:
+    """demo.gif: three motions in three panels."""
+    moments = slice(0, round(GIF_SECONDS * FPS), FPS // GIF_FPS)
+    panels = [render_body(motions[prompt].smplx85[moments], prompt, GIF_FPS, GIF_SIZE) for prompt in ANIMATED]
+    frames = (np.concatenate(frame, axis=1) for frame in zip(*panels, strict=False))
+    print(write_gif(ASSETS / "demo.gif", frames, GIF_FPS))
+
+
+def screenshots(motions: dict[str, Motion], folder: Path) -> None:
+    """app.png and gallery.png."""
+    from playwright.sync_api import expect, sync_playwright
+
+    write_gallery(folder / "gallery.html", [Clip(motion.smplx85, prompt) for prompt, motion in motions.items()])
+    command = [sys.executable, ROOT / "app.py", "--port", "0"]
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        address = next(found[0] for line in server.stdout if (found := re.search(r"http://\S+", line)))
+        with sync_playwright() as play:
+            browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=BROWSER)
+            page = browser.new_page(viewport={"width": 1100, "height": 620})
+            page.goto(address)
+            page.locator("textarea").fill("a person walks forward\na person waves with both hands")
+            page.get_by_label("Variations").fill("2")
+            page.get_by_label("Seconds for each").fill("3")
+            page.get_by_text("Generate", exact=True).click()
+            expect(page.get_by_role("status")).to_have_text(re.compile("Done"), timeout=60_000)
+            page.get_by_label("pause").click()
+            page.get_by_label("time").fill("4.5")
+            take(page, "app.png", 4)
+            page.goto((folder / "gallery.html").as_uri())
+            take(page, "gallery.png", 12)
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def take(page, name: str, seconds: float) -> None:
+    """A screenshot, once software WebGL has had the time to draw."""
+    page.wait_for_timeout(1000 * seconds)
+    with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        page.screenshot(path=file.name)
+        save(Image.open(file.name).convert("RGB"), name)
+
+
+def save(picture: Image.Image, name: str) -> None:
+    with written_whole(ASSETS / name) as file:
+        picture.quantize(COLORS).save(file, optimize=True)
+    print(ASSETS / name)
+
+
+if __name__ == "__main__":
+    with exit_on_input_error():
+        main()

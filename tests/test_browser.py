@@ -1,0 +1,220 @@
+"""The pages and the web app in a real browser: they draw, move, stay off the network, and show any text as text.
+
+One headless Chromium with software WebGL, and one process of the app with the shipped checkpoint.
+"""
+
+import io
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from visualize.body import load_body
+from visualize.clip import Clip, read_clip
+from visualize.page import write_gallery, write_player
+
+playwright = pytest.importorskip("playwright.sync_api")
+ROOT = Path(__file__).parents[1]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+SECONDS = 1000  # the browser's unit is the millisecond; software WebGL on a busy machine is slow
+HOSTILE = [
+    "<img src=x onerror=\"document.title='owned'\">",
+    "</script><script>document.title='owned'</script>",
+    "\u202eright to left \u0645\u0631\u062d\u0628\u0627",
+    "😀 " * 50,
+    "x" * 10_000,
+    "line\nbreak\0\ud800",
+    "{{7*7}} ${7*7} &lt;b&gt;",
+]
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: `apt-get install chromium`")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page that must ask for nothing but its own address, and write nothing to the console."""
+    yield from watched_page(browser)
+
+
+def watched_page(browser):
+    context = browser.new_context(viewport={"width": 480, "height": 400}, accept_downloads=True)
+    page, heard = context.new_page(), []
+    page.set_default_timeout(60 * SECONDS)
+    page.asked = []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    yield page
+    context.close()
+    assert not heard
+
+
+@pytest.fixture(scope="module")
+def clips():
+    """People who swing their arms on the way forward."""
+    times = np.arange(45) / 30
+    data = np.zeros((45, 85))
+    data[:, 3 * 16 + 2], data[:, 3 * 17 + 2] = -1.2 + 0.8 * np.sin(4 * times), 1.2
+    data[:, 73], data[:, 74] = 0.95, 0.8 * times
+    return [Clip(data, f"person number {number}") for number in range(3)]
+
+
+def picture(locator) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(locator.screenshot())).convert("RGB")).astype(int)
+
+
+def wood(frame: np.ndarray) -> np.ndarray:
+    """Where the mannequin is: all else is grey or blue."""
+    return frame[..., 0] - frame[..., 2] > 40
+
+
+def wait_for(page, condition, seconds: float = 60) -> None:
+    for _ in range(int(seconds * 10)):
+        if condition():
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError("it did not happen in time")
+
+
+def show_and_check_motion(page, canvas) -> None:
+    """The body is drawn, and then moves."""
+    wait_for(page, lambda: wood(picture(canvas)).sum() > 300)
+    before = picture(canvas)
+    wait_for(page, lambda: (np.abs(picture(canvas) - before).max(axis=-1) > 20).sum() > 100)
+
+
+def time_of(page) -> float:
+    return float(page.locator(".clock").inner_text().split("/")[0])
+
+
+def test_player(page, clips, tmp_path):
+    write_player(tmp_path / "clip.html", clips[:1])
+    page.goto((tmp_path / "clip.html").as_uri())
+    canvas = page.locator(".view canvas")
+    show_and_check_motion(page, canvas)
+    assert page.locator(".title").inner_text() == "person number 0"
+
+    page.get_by_label("pause").click()
+    page.get_by_label("time").fill("0.5")
+    wait_for(page, lambda: time_of(page) == 0.5)
+    still = picture(canvas)
+    page.wait_for_timeout(400)
+    assert (picture(canvas) == still).all()
+    page.get_by_label("time").fill("1.4")
+    wait_for(page, lambda: time_of(page) == 1.4)
+    wait_for(page, lambda: (picture(canvas) != still).any())
+    canvas.focus()
+    for _ in range(4):
+        page.keyboard.press("ArrowLeft")
+    wait_for(page, lambda: time_of(page) < 1.4)
+
+    followed = picture(canvas)
+    page.mouse.move(240, 200)
+    page.mouse.down()
+    page.mouse.move(330, 200, steps=3)
+    page.mouse.up()
+    wait_for(page, lambda: (np.abs(picture(canvas) - followed).max(axis=-1) > 20).mean() > 0.05)  # orbited
+    page.get_by_label("Follow").uncheck()
+    page.get_by_label("speed").select_option("0.1")
+    page.get_by_label("play").click()
+    start = time_of(page)
+    page.wait_for_timeout(500)
+    assert time_of(page) - start < 0.2 or time_of(page) < start
+    page.get_by_text("Reset view").click()
+    assert page.asked == [(tmp_path / "clip.html").as_uri()]
+
+
+def test_gallery_of_a_hundred_with_hostile_prompts(page, clips, tmp_path):
+    texts = HOSTILE + [f"person number {number}" for number in range(100 - len(HOSTILE))]
+    write_gallery(tmp_path / "gallery.html", [Clip(clips[0].smplx85, text) for text in texts], load_body())
+    assert (tmp_path / "gallery.html").stat().st_size < 6e6
+    page.goto((tmp_path / "gallery.html").as_uri())
+    cards = page.locator(".card")
+    playwright.expect(cards).to_have_count(100)
+    first = cards.first.locator("canvas")
+    wait_for(page, lambda: wood(picture(first)).sum() > 100)  # its poster is drawn
+    cards.first.hover()
+    before = picture(first)
+    wait_for(page, lambda: (np.abs(picture(first) - before).max(axis=-1) > 20).sum() > 30)  # it plays
+
+    page.get_by_label("search").fill("NUMBER 92")
+    playwright.expect(page.locator("header output")).to_have_text("1 of 100")
+    shown = page.locator(".card:visible")
+    playwright.expect(shown).to_have_count(1)
+    wait_for(page, lambda: wood(picture(shown.locator("canvas"))).sum() > 100)  # drawn when it came into view
+    shown.click()
+    show_and_check_motion(page, page.locator("dialog .view canvas"))
+    assert page.locator("dialog .title").inner_text() == "person number 92"
+    page.get_by_label("close").click()
+
+    page.get_by_label("search").fill("")
+    assert page.locator(".card .prompt").nth(0).inner_text() == HOSTILE[0]
+    assert page.title() == "100 motions" and page.locator("img").count() == 0
+    assert page.asked == [(tmp_path / "gallery.html").as_uri()]
+
+
+@pytest.fixture(scope="module")
+def app():
+    """The address of a running app."""
+    command = [sys.executable, ROOT / "app.py", "--port", "0", "--running", "2"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    printed = ""
+    for line in process.stdout:
+        printed += line
+        if found := re.search(r"http://\S+", line):
+            break
+    else:
+        pytest.fail(f"the app ended: {printed}")
+    yield found[0]
+    process.terminate()
+    process.communicate(timeout=30)
+
+
+def test_app_from_sentence_to_file_for_two_at_once(app, browser, page, tmp_path):
+    others = watched_page(browser)
+    other = next(others)
+    for visitor, sentences in ((page, "a person walks forward"), (other, "someone takes a bow\na person waves")):
+        visitor.goto(app)
+        visitor.locator("textarea").fill(sentences)
+        visitor.get_by_label("Seconds for each").fill("2")
+    other.get_by_label("Variations").fill("2")
+    for visitor in (page, other):
+        visitor.get_by_text("Generate", exact=True).click()
+    for visitor in (page, other):
+        playwright.expect(visitor.get_by_role("status")).to_have_text(re.compile("Done"), timeout=60 * SECONDS)
+        show_and_check_motion(visitor, visitor.locator(".view canvas"))
+        assert set(visitor.asked) == {app + "/", app + "/generate"}
+        people = np.diff(wood(picture(visitor.locator(".view canvas"))).any(axis=0).astype(int)).clip(0).sum()
+        assert people == (1 if visitor is page else 2)  # side by side
+    assert page.locator(".downloads a").count() == 4 and other.locator(".downloads a").count() == 8
+    for kind, frames in (("bvh", 60), ("npz", 60)):
+        with page.expect_download() as download:
+            page.get_by_role("link", name=kind).click()
+        download.value.save_as(tmp_path / f"clip.{kind}")
+        assert download.value.suggested_filename == f"a-person-walks-forward_seed0.{kind}"
+        assert abs(len(read_clip(tmp_path / f"clip.{kind}").smplx85) - frames) <= 4
+
+    other.locator("textarea").fill("\n".join(HOSTILE[:3]))
+    other.get_by_text("Generate", exact=True).click()
+    playwright.expect(other.get_by_role("status")).to_have_text(re.compile("Done"), timeout=60 * SECONDS)
+    assert HOSTILE[0] in other.locator(".title").inner_text() and other.locator("img").count() == 0
+    assert other.title() == "Text to motion"
+    other.locator("textarea").fill("\n".join(["walk"] * 7))
+    other.get_by_text("Generate", exact=True).click()
+    playwright.expect(other.get_by_role("status")).to_have_text(re.compile("1 to 6 sentences"), timeout=60 * SECONDS)
+    with pytest.raises(StopIteration):
+        next(others)
