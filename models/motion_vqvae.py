@@ -111,7 +111,11 @@ class Conv(nn.Conv1d):
         before = state.get(self)
         x = F.pad(x, self.pad) if before is None else torch.cat((before, x), dim=-1)
         state[self] = x[..., x.shape[-1] - self.pad[0] :]
-        return super().forward(x)
+        # The same convolution as one matrix product: PyTorch's is several times slower for a few dilated frames.
+        frames, (kernel,), (dilation,) = x.shape[-1] - self.pad[0], self.kernel_size, self.dilation
+        taps = torch.stack([x[..., i * dilation : i * dilation + frames] for i in range(kernel)], dim=-1)
+        rows = taps.transpose(1, 2).flatten(2)  # (B, T, C * kernel)
+        return F.linear(rows, self.weight.flatten(1), self.bias).transpose(1, 2)
 
 
 class ChannelNorm(nn.LayerNorm):

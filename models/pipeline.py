@@ -11,6 +11,7 @@ for chunk in model.stream(["a person walks forward", "a person waves"]):
     chunk.joints  # the next frames, while the others are still being made
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -210,11 +211,15 @@ class TextToMotion:
                 f"there are {len(prompts)} prompts, {len(seeds)} seeds and {len(seconds)} lengths; give one a prompt"
             )
         self.check(prompts, sampling, seconds, context)
+        # The longest first: those made together are then of like length, and no long one is left over at the end.
+        order = sorted(range(len(prompts)), key=lambda number: -(seconds[number] or math.inf))
+        prompts, seeds, seconds = ([values[number] for number in order] for values in (prompts, seeds, seconds))
         requests = self._requests(prompts, seeds, sampling, seconds, context)
         for number, tokens in generate(self.generator, requests, sampling, slots):
             tokens = context + tokens
             prompt = " | ".join(parts_of(prompts[number]))
-            yield number, Motion(prompt, seeds[number], np.array(tokens), self.decode([torch.tensor(tokens)])[0])
+            motion = Motion(prompt, seeds[number], np.array(tokens), self.decode([torch.tensor(tokens)])[0])
+            yield order[number], motion
 
     @torch.inference_mode()
     def stream(
