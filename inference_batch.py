@@ -153,12 +153,17 @@ def main(options: Options) -> None:
     items = read_items(options)
     init = read_clip(options.init_motion, options.init_skeleton).features() if options.init_motion else None
     check_writable(options.out_dir)
-    processes = PartialState()  # several with `accelerate launch`: each makes its share
+    processes = PartialState(
+        cpu=not torch.cuda.is_available()
+    )  # several with `accelerate launch`: each makes its share
     ours = items[processes.process_index :: processes.num_processes]
     with Renderers(
         min(options.workers, len(items)), options.size, options.smplx_path, options.video_views
     ) as renderers:
-        device, dtype, reason = choose_device(options.device, options.dtype, training=False)
+        several = processes.num_processes > 1 and options.device == "auto"  # each has a GPU of its own
+        device, dtype, reason = choose_device(
+            str(processes.device) if several else options.device, options.dtype, training=False
+        )
         print(reason)
         model = TextToMotion.from_pretrained(
             options.checkpoint,

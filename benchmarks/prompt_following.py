@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from utils.errors import exit_on_input_error
 from utils.metrics import speed, total_turn
 from utils.motion272 import FPS, LAYOUT
 from utils.skeleton import JOINT_INDEX
+from utils.training import PRECISIONS
 
 
 @dataclass
@@ -31,12 +33,15 @@ class Options:
         seeds: Motions a prompt.
         guidance: Guidance scale; the default sampling's if not given.
         temperature: Sampling temperature; the default sampling's if not given.
+        dtype: Precision of the generator, float32 or bf16. quantize: Its weights, none or int8 (with bf16).
     """
 
     checkpoint: Path = Path("checkpoints/demo")
     seeds: int = 32
     guidance: float = DEFAULT_SAMPLING.guidance
     temperature: float = DEFAULT_SAMPLING.temperature
+    dtype: Literal["float32", "bf16"] = "float32"
+    quantize: Literal["none", "int8"] = "none"
 
 
 def forward_speed(motion: Motion) -> float:
@@ -90,14 +95,14 @@ ELDERLY, ENERGETIC = "a person walks like an elderly person", "a person walks en
 
 
 def main(options: Options) -> None:
-    model = TextToMotion.from_pretrained(options.checkpoint)
+    model = TextToMotion.from_pretrained(options.checkpoint, dtype=PRECISIONS[options.dtype], quantize=options.quantize)
     sampling = replace(DEFAULT_SAMPLING, guidance=options.guidance, temperature=options.temperature)
 
     def motions_of(prompt: str) -> list[Motion]:
         return model.generate([prompt] * options.seeds, list(range(options.seeds)), sampling)
 
     print(
-        f"{model.checkpoint_id}, {options.seeds} seeds a prompt, temperature {sampling.temperature}, "
+        f"{model.checkpoint_id}, {options.dtype}, {options.seeds} seeds a prompt, temperature {sampling.temperature}, "
         f"top-p {sampling.top_p}, guidance {sampling.guidance}\n"
     )
     print("| prompt | what counts | share | at least |\n|---|---|---|---|")

@@ -230,10 +230,11 @@ def run(model: LLaMAHF, requests: Iterable[Request], sampling: Sampling, slots: 
                 made.append(Made(row.number, row.part, None))
         yield made
 
-        kept = close_gaps(kept)
-        rows = [rows[slot] for slot in kept]
+        if len(kept) < len(rows):
+            kept = close_gaps(kept)
+            rows = [rows[slot] for slot in kept]
+            cache.select([copies * slot + copy for slot in kept for copy in range(copies)])
         if rows:
-            cache.select(torch.tensor([copies * slot + copy for slot in kept for copy in range(copies)]))
             last = torch.tensor([row.motion[-1] for row in rows for _ in range(copies)], device=cache.keys.device)
             logits = model.step(last, cache, cache.extent(len(last)))
 

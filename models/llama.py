@@ -194,12 +194,11 @@ class KVCache:
         needed = int(self.lengths[:rows].max()) + 1
         return min(-(-needed // self.GRAIN) * self.GRAIN, len(self.columns))
 
-    def select(self, rows: Tensor) -> None:
-        """Move ``rows`` (n,) to the front, in that order; rows that stand where they belong are not copied."""
-        slots = torch.arange(len(rows), device=rows.device)
-        moved = rows != slots
-        slots, sources = slots[moved], rows[moved]
-        if len(slots):
+    def select(self, rows: list[int]) -> None:
+        """Move ``rows`` to the front, in that order; rows that stand where they belong are not copied."""
+        moved = [(slot, row) for slot, row in enumerate(rows) if slot != row]
+        if moved:
+            slots, sources = torch.tensor(moved, device=self.lengths.device).unbind(dim=1)
             end = int(self.lengths[sources].max())
             for store in (self.keys, self.values):
                 store[:, slots, :, :end] = store[:, sources, :, :end]

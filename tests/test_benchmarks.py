@@ -2,6 +2,7 @@
 
 import re
 
+import benchmarks.generate
 from tests.conftest import ROOT, run_script
 
 
@@ -46,3 +47,17 @@ def test_rendering_and_exports_are_timed(t2m_run):
 def test_foot_lock_is_measured(t2m_run):
     printed = run_script("benchmarks/foot_lock.py", "--checkpoint", t2m_run, "--seeds", 1)
     assert "standing feet" in printed and "| all other joints moved, most, cm | 0.00 | 0.00 |" in printed
+
+
+def test_generation_is_timed(t2m_run):
+    options = benchmarks.generate.Options(size="debug", tokens=4, repeats=1, checkpoint=t2m_run)
+    for measured in (
+        benchmarks.generate.reference(options),
+        benchmarks.generate.hugging_face(options, 2, "bf16"),
+        benchmarks.generate.ours(options, 2, "float32", "none", False),
+        benchmarks.generate.ours(options, 2, "bf16", "int8", False),
+    ):
+        assert len(measured) == 3 and all(value > 0 for value in measured)
+    assert all(benchmarks.generate.waiting(options, way) > 0 for way in ("fixed", "longest first"))
+    bf16, int8 = benchmarks.generate.precision_costs(options).splitlines()
+    assert bf16.startswith("bf16: logits change by ") and int8.startswith("int8: logits change by ")

@@ -27,6 +27,7 @@ from models.llama import LLaMAConfig, LLaMAHF
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from models.pipeline import TextToMotion
 from models.text_encoder import load_text_encoder
+from tests.conftest import ROOT
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 from utils.motion272 import FPS, encode, features_to_smplx85, smplx85_to_motion
@@ -602,6 +603,54 @@ def test_a_motion_is_there_whole_or_not_at_all(run, tmp_path, monkeypatch):
     monkeypatch.setattr(np, "savez_compressed", disk_full)
     assert_refused(run("--prompt", "walk"), "walk_seed0.npz", "No space left", "writable")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+# Going on from a motion, sequences, several processes
+
+
+def test_motions_go_on_from_a_file(run, tmp_path):
+    assert run("--prompt", "a person walks", "--seconds", 0.5, out="first")[0] == 0
+    start = load(npz_files(tmp_path / "first")[0])
+    np.save(tmp_path / "start.npy", start["features"])
+    for file in (npz_files(tmp_path / "first")[0], tmp_path / "start.npy"):
+        assert (
+            run("--prompt", "a person jumps | someone waves the left hand", "--seconds", 0.4, "--init-motion", file)[0]
+            == 0
+        )
+        (made,) = (load(path) for path in npz_files(tmp_path / "out"))
+        assert len(made["tokens"]) == len(start["tokens"]) + 2 * 3
+        assert str(made["prompt"]) == "a person jumps | someone waves the left hand"
+    (tmp_path / "long.npy").write_bytes(b"")
+    np.save(tmp_path / "long.npy", np.tile(start["features"], (5, 1)))
+    assert_refused(run("--prompt", "walk", "--init-motion", "long.npy", out="none"), "leaves room for 0 of the 16")
+    assert_refused(run("--prompt", "walk", "--init-motion", "missing.bvh", out="none"), "missing.bvh")
+    assert not npz_files(tmp_path / "none")
+
+
+def test_a_motion_from_other_precision_is_another_motion(run, tmp_path):
+    for arguments in ((), ("--dtype", "bf16"), ("--dtype", "bf16", "--quantize", "int8")):
+        before = remember(tmp_path / "out") if arguments else {}
+        assert run("--prompt", "a person walks", "--seconds", 0.3, *arguments)[0] == 0
+        assert "a-person-walks_seed0.npz" in rewritten(tmp_path / "out", before)
+    assert_refused(run("--prompt", "walk", "--quantize", "int8"), "int8 weights go with bf16")
+    assert_refused(run("--prompt", "walk", "--dtype", "bf16", "--quantize", "int4"), "int4 weights need a CUDA device")
+
+
+def test_several_processes_share_the_prompts(checkpoint, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n".join(f"a person walks {count} steps" for count in range(5)))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    launch += [ROOT / "inference_batch.py"]  # `accelerate launch` starts several processes on GPUs only; the same here
+    launch += ["--prompts", prompts, "--checkpoint", checkpoint, "--out-dir", tmp_path / "out"]
+    command = [str(word) for word in (*launch, "--save", "npz", "--seconds", "0.3", "--workers", "1")]
+    printed = []
+    for _ in range(2):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stdout + done.stderr
+        printed.append(done.stdout)
+    assert "3 motions generated" in printed[0] and "2 motions generated" in printed[0]
+    assert "generated" not in printed[1] and "3 of 3 motions" in printed[1] and "2 of 2 motions" in printed[1]
+    assert len(results_in(tmp_path / "out")) == len(npz_files(tmp_path / "out")) == 5
 
 
 # Videos that fail

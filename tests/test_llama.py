@@ -193,7 +193,7 @@ def test_cache_select_moves_rows_in_place(model):
     model.prefill(text, mask, tokens[:, :0], cache)
     for column in tokens[:, :6].T:
         model.step(column, cache, cache.extent(4))
-    rows = torch.tensor([3, 1])  # rows 0 and 2 leave
+    rows = [3, 1]  # rows 0 and 2 leave
     cache.select(rows)
     for column in tokens[rows, 6:].T:
         logits = model.step(column, cache, cache.extent(2))
@@ -209,7 +209,7 @@ def test_rows_join_a_running_batch(model):
     model.prefill(text, mask, tokens[:, :4], cache)  # goes on from tokens that are there
     for column in tokens[:, 4:9].T:
         model.step(column, cache, cache.extent(3))
-    cache.select(torch.tensor([0, 2]))  # row 1 leaves, two come
+    cache.select([0, 2])  # row 1 leaves, two come
     first = model.prefill(text2, mask2, tokens2[:, :0], cache, first=2)
     torch.testing.assert_close(first, model(text2, mask2, tokens2)[:, 0], atol=1e-5, rtol=1e-5)
     both = torch.cat((tokens[[0, 2], 9:12], tokens2[:, :3]))
