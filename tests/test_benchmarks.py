@@ -61,3 +61,9 @@ def test_generation_is_timed(t2m_run):
     assert all(benchmarks.generate.waiting(options, way) > 0 for way in ("fixed", "longest first"))
     bf16, int8 = benchmarks.generate.precision_costs(options).splitlines()
     assert bf16.startswith("bf16: logits change by ") and int8.startswith("int8: logits change by ")
+
+
+def test_sequences_are_measured(t2m_run):
+    printed = run_script("benchmarks/sequences.py", "--checkpoint", t2m_run, "--seeds", 1)
+    rows = [line.split("|") for line in printed.splitlines() if line.startswith("| a person")]
+    assert len(rows) == 4 and all(float(row[6]) >= 0 and " %" in row[4] for row in rows)
