@@ -1,0 +1,4 @@
+import logging
+
+# Importing torchao, which transformers does where it is installed, makes PyTorch log deprecations of torchao's own.
+logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
