@@ -225,9 +225,10 @@ def read_items(options: Options) -> list[PromptItem]:
 
 
 def check_writable(out_dir: Path) -> None:
-    with written_whole(out_dir / ".write-test") as file:
+    trial = out_dir / f".write-test-{os.getpid()}"  # several processes may try at the same time
+    with written_whole(trial) as file:
         file.touch()
-    (out_dir / ".write-test").unlink()
+    trial.unlink()
 
 
 def is_done(out_dir: Path, item: PromptItem, settings: str) -> bool:
