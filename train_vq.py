@@ -5,8 +5,8 @@
     accelerate launch --config_file configs/accelerate/ddp.yaml train_vq.py ...    on many GPUs
 
 The run folder holds the tokenizer (config.json and model.safetensors, for HumanVQVAE.from_pretrained), the best one so
-far (best/), the options (train.yaml), states/ for --resume, motions/ drawn at validations, and TensorBoard logs. Prepare
-the data with prepare_data.py.
+far (best/), the options (train.yaml), states/ for --resume, motions/ drawn at validations, and TensorBoard logs.
+Prepare the data with prepare_data.py.
 """
 
 from dataclasses import dataclass, field
