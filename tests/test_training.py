@@ -2,12 +2,16 @@
 
 import itertools
 import json
+import re
 import shutil
 from dataclasses import asdict
+from importlib.util import find_spec
 
+import imageio
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
 
@@ -25,6 +29,7 @@ from utils.config import parse_options
 from utils.device import choose_device
 from utils.errors import InputError
 from utils.optimizer import Average, adamw, rate
+from utils.run_state import states
 
 VQ = ("--config", ROOT / "configs" / "vq" / "debug.yaml", "--precision", "float32")
 RUN_FILES = {"train.yaml", "states", "best", "motions", "tensorboard"}
@@ -152,7 +157,6 @@ def test_unfit_features_end_both_trainings_with_the_name_of_the_file(
         (("--resume", "true"), "states, so there is nothing to resume"),
         (("--schedule", "linear"), "schedule"),
         (("--accumulate", 3), "accumulate"),
-        (("--wandb", "true"), "wandb is not installed; pip install wandb"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
 )
@@ -206,10 +210,42 @@ def test_unwritable_output_is_named(refused, data_folder, tokenizer_run, tmp_pat
     assert "cannot write" in refused("train_vq.py", *VQ, "--data", data_folder, "--out", tmp_path / "file")
 
 
-def test_a_diverging_loss_stops_the_run(refused, data_folder, tmp_path):
-    command = (*VQ, "--data", data_folder, "--out", tmp_path, "--steps", 40, "--validate_every", 2)
+def test_a_diverging_loss_stops_the_run_and_names_step_clips_and_last_state(refused, data_folder, tmp_path):
+    command = (*VQ, "--data", data_folder, "--out", tmp_path, "--steps", 40, "--validate_every", 2, "--draw", 0)
     error = refused("train_vq.py", *command, "--learning_rate", 1e18, "--clip_norm", 1e30)
     assert "lower --learning_rate" in error or "diverged" in error
+    step, ids, last = re.search(r"this was step (\d+) with (.*); (.*)$", error).groups()
+    assert set(ids.split(", ")) <= set(MotionFolder(data_folder).ids("train")) and ids.count(",") == 15
+    newest = states(tmp_path / "states")
+    assert last == (f"the last good state is {newest[0]}" if newest else "no state has been saved yet")
+    assert all(int(state.name[5:]) <= int(step) for state in newest)
+
+
+def test_recomputing_and_compiling_change_nothing_but_roundings(run_here, data_folder, tokenizer_run, tmp_path):
+    command = ("train_t2m.py", *T2M, "--data", data_folder, "--tokenizer", tokenizer_run, "--steps", 3, "--draw", 0)
+    run_here(*command, "--out", tmp_path / "plain")
+    run_here(*command, "--out", tmp_path / "run", "--recompute", "true", "--compiled", "true")
+    expected, made = (load_file(tmp_path / name / WEIGHTS) for name in ("plain", "run"))
+    for name in expected:
+        torch.testing.assert_close(made[name], expected[name], atol=2e-5, rtol=0)
+
+
+@pytest.mark.skipif(find_spec("wandb") is None, reason="needs Weights & Biases: pip install wandb")
+def test_weights_and_biases_logs_too(run_here, data_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    run_here("train_vq.py", *VQ, "--data", data_folder, "--out", tmp_path / "run", "--wandb", "true")
+    assert list(tmp_path.rglob("*.wandb"))
+
+
+def test_validation_motions_are_drawn_beside_their_targets(t2m_run, tokenizer_run, data_folder):
+    clip = MotionFolder(data_folder).ids("val")[0]
+    for run, steps in ((tokenizer_run, (30, 60)), (t2m_run, (10, 20))):
+        videos = sorted((run / "motions").rglob("*.mp4"))
+        assert [path.parent.name for path in videos] == [f"step-{step:08d}" for step in steps]
+        assert all(path.name == f"{clip}.mp4" for path in videos)
+        frames = np.stack(list(imageio.v3.imiter(videos[0])))  # (T, H, W, 3)
+        assert len(frames) >= 4 and np.abs(np.diff(frames.astype(int), axis=0)).max() > 50  # something moves
 
 
 # --- What both scripts share

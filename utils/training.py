@@ -165,7 +165,7 @@ class Training:
                 if options.recompute:
                     part.forward = partial(checkpoint, part.forward, use_reentrant=False)
                 if options.compiled:
-                    part.compile()
+                    part.compile(dynamic=True)
         optimizer = adamw(model, options.learning_rate, options.weight_decay)
         self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
         if self.accelerator.distributed_type == DistributedType.FSDP:
