@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.head_loss import head_loss
 from utils.checkpoint import PretrainedModel
 from utils.errors import InputError
 
@@ -357,8 +358,7 @@ class LLaMAHF(PretrainedModel):
             targets: (B, N + 1) int64, pad_id where nothing is to be predicted (see ``next_tokens``).
             count: () how many targets the mean goes over, where this is a part of a batch: the losses of the parts then
                 add up to that of the whole. None means the targets given.
-            z_loss: Weight of the squared log of the softmax's denominator, which keeps logits small (Chowdhery et al.,
-                "PaLM", 2022).
+            z_loss: Its weight; see ``models.head_loss``.
         Returns:
             logits (B, N + 1, vocab_size - 1), or vocab_size with tied weights: column i predicts motion token i, the
             first from the text alone. With targets: their mean cross entropy, (), with the head computed only where
@@ -370,10 +370,7 @@ class LLaMAHF(PretrainedModel):
         if targets is None:
             return self.lm_head(hidden)
         kept = targets != self.config.pad_id
-        logits = self.lm_head(hidden[kept]).float()
-        loss = F.cross_entropy(logits, targets[kept], reduction="sum")
-        if z_loss:
-            loss = loss + z_loss * logits.logsumexp(dim=-1).square().sum()
+        loss = head_loss(hidden[kept], self.lm_head.weight, targets[kept], z_loss)
         return loss / (kept.sum() if count is None else count)
 
     def next_tokens(self, tokens: Tensor) -> Tensor:

@@ -1,0 +1,318 @@
+"""How fast both trainings are, beside the way of public code, and how near to the machine's limit.
+
+    python benchmarks/train.py
+
+Every row is measured in a process of its own, one after the other, all in one run: whole steps with clipping and AdamW,
+the best of three after a warm-up. Only real tokens and frames count, never padding.
+
+The generator is the 44M model over 64,000 codes, on motions of about the lengths of real ones and captions of a T5 of
+Flan-T5-base's size with random weights. Public code: float32, every row padded to the full block of 150 text features
+and 150 tokens, logits at every position, rows in random order, and each caption encoded alone where a row is fetched.
+The tokenizer is the full-width one (width 512, depth 3, 64,000 codes) on windows of 64 frames. Public code: float32,
+codebook statistics through a one-hot matrix.
+"""
+
+import multiprocessing
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import Dataset
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.generate import peak_memory
+from benchmarks.text_encoder import make_captions, make_t5_base, plain_encoder
+from dataset.batches import EndlessBatches, endless_loader
+from dataset.tokens import collate
+from models.fsq import FSQ
+from models.llama import SIZES, LLaMAConfig, LLaMAHF
+from models.motion_vqvae import HumanVQVAE, VQVAEConfig
+from models.text_encoder import load_text_encoder
+from models.text_features import CaptionFeatures
+from models.vq_loss import MotionLoss, MotionLossConfig
+from utils.config import parse_options
+from utils.device import PRECISIONS, gemm_rate
+from utils.errors import exit_on_input_error
+from utils.optimizer import adamw
+
+TEXT_DIM, TEXT_LENGTH, MAX_TOKENS = 768, 150, 150
+LEVELS = [8, 8, 8, 5, 5, 5]
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Options:
+    """What to measure.
+
+    Attributes:
+        size: Generator size in the table of models/llama.py.
+        batch_tokens: Motion tokens, padding counted, of one of our steps.
+        public_rows: Rows of a step of public code.
+        windows: Windows of a step of the tokenizer.
+        repeats: Steps of each measurement; the best counts.
+    """
+
+    size: str = "44M"
+    batch_tokens: int = 4096
+    public_rows: int = 16
+    windows: int = 256
+    repeats: int = 3
+
+
+class Rows(Dataset):
+    """Rows of tokens with lengths like those of motions of 1 to 10 s at two frames a token, and captions."""
+
+    def __init__(self, count: int = 4096):
+        chooser = np.random.default_rng(0)
+        self.lengths = np.exp(chooser.normal(np.log(75), 0.5, count)).clip(15, MAX_TOKENS).astype(np.int64)
+        self.tokens = [torch.from_numpy(chooser.integers(0, 64_000, length)) for length in self.lengths]
+        self.captions = make_captions(1000, 0)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, number: int) -> tuple[str, str, torch.Tensor, bool, int]:
+        row = number % len(self)
+        return str(row), self.captions[row % len(self.captions)], self.tokens[row], True, 0
+
+
+@dataclass
+class Measured:
+    """One row of the tables: real tokens or frames a second, share of the fastest matrix product, GB at most."""
+
+    speed: float
+    share: float
+    memory: float
+
+
+def measure(step: Callable[[], tuple[int, float]], rate: float, repeats: int) -> Measured:
+    """Call steps that give (real units, FLOPs of the model) and take the fastest after a warm-up."""
+    step()
+    best = Measured(0, 0, 0)
+    for _ in range(repeats):
+        started = time.perf_counter()
+        count, flops = step()
+        seconds = time.perf_counter() - started
+        if count / seconds > best.speed:
+            best = Measured(count / seconds, flops / seconds / rate, 0)
+    best.memory = peak_memory()
+    return best
+
+
+# --- the generator
+
+
+def make_generator(options: Options) -> LLaMAHF:
+    torch.manual_seed(0)
+    shape = {"codebook_size": 64_000, "text_dim": TEXT_DIM, "text_encoder": "random", "text_length": TEXT_LENGTH}
+    return LLaMAHF(LLaMAConfig(**shape, max_tokens=MAX_TOKENS, **SIZES[options.size])).train()
+
+
+def finish_step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def generator_flops(model: LLaMAHF, text: int, tokens: int, pairs: int) -> float:
+    """FLOPs of a step: 6 a weight and position, and attention over ``pairs`` of positions that see each other."""
+    blocks = sum(parameter.numel() for parameter in model.transformer.h.parameters())
+    head, width, layers = model.lm_head.weight.numel(), model.config.n_embd, model.config.n_layer
+    return 6 * (blocks * (text + tokens) + head * tokens + TEXT_DIM * width * text) + 12 * layers * width * pairs
+
+
+def public_generator(options: Options, t5: Path, with_text: bool) -> Measured:
+    """float32, the full block, logits everywhere; captions encoded one at a time as their rows are fetched."""
+    model, rows = make_generator(options), Rows()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, foreach=False, fused=False)
+    encode = plain_encoder(t5) if with_text else known_text(t5)
+    order = np.random.default_rng(1).permutation(len(rows)).tolist()
+
+    def step() -> tuple[int, float]:
+        text = torch.zeros(options.public_rows, TEXT_LENGTH, TEXT_DIM)
+        mask = torch.zeros(text.shape[:2], dtype=torch.bool)
+        tokens = torch.full((options.public_rows, MAX_TOKENS), model.config.pad_id)
+        for row in range(options.public_rows):
+            _, caption, own, _, _ = rows[order.pop()]
+            states = encode(caption)
+            text[row, : len(states)], mask[row, : len(states)], tokens[row, : len(own)] = states, True, own
+        targets = model.next_tokens(tokens)
+        logits = model.lm_head(model.hidden(text, mask, tokens))[:, TEXT_LENGTH - 1 :]
+        kept = targets != model.config.pad_id
+        finish_step(model, optimizer, F.cross_entropy(logits.flatten(0, 1), targets.where(kept, -100).flatten()))
+        return step_size(model, mask, kept)
+
+    return measure(step, gemm_rate(CPU, torch.float32), options.repeats)
+
+
+def known_text(t5: Path) -> Callable[[str], torch.Tensor]:
+    """Features that are there already: those of a caption of the usual length."""
+    states = torch.randn(18, TEXT_DIM)
+    return lambda caption: states
+
+
+def step_size(model: LLaMAHF, mask: torch.Tensor, kept: torch.Tensor) -> tuple[int, float]:
+    """Real tokens of a step, and its model FLOPs, padding left out: text sees all text, tokens see what is before."""
+    text, tokens = mask.sum(dim=1), kept.sum(dim=1)
+    pairs = int((text * text + tokens * text + tokens * (tokens + 1) // 2).sum())
+    return int(tokens.sum()), generator_flops(model, int(text.sum()), int(tokens.sum()), pairs)
+
+
+def our_generator(options: Options, t5: Path, text: str, precision: str) -> Measured:
+    """As train_t2m.py does it; text is "encoded", "cached" on disk, or "none" (known already)."""
+    model, rows = make_generator(options), Rows()
+    optimizer = adamw(model, 1e-4, 0.01)
+    dtype = PRECISIONS[precision]
+    batches = EndlessBatches(len(rows), None, 0, lengths=rows.lengths, batch_tokens=options.batch_tokens)
+    loader = endless_loader(rows, batches, 0, CPU, partial(collate, pad_id=model.config.pad_id))
+    if text == "none":
+        states = known_text(t5)("")
+        encode = lambda captions: (states.expand(len(captions), -1, -1), torch.ones(len(captions), len(states)).bool())  # noqa: E731, E501
+    else:
+        encoder = load_text_encoder("flan-t5-base", path=t5)
+        encode = CaptionFeatures(encoder, t5 / "features" if text == "cached" else None, rows.captions)
+
+    def step() -> tuple[int, float]:
+        _, captions, tokens, _, _ = next(loader)
+        features, mask = encode(captions)
+        targets = model.next_tokens(tokens)
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            loss = model(features, mask, tokens, targets)
+        finish_step(model, optimizer, loss)
+        return step_size(model, mask, targets != model.config.pad_id)
+
+    return measure(step, gemm_rate(CPU, dtype), options.repeats)
+
+
+# --- the tokenizer
+
+
+def tokenizer_step(options: Options, precision: str, statistics: Callable) -> Measured:
+    torch.manual_seed(0)
+    config = VQVAEConfig(levels=LEVELS, code_dim=512, width=512, depth=3)
+    model, loss_function = HumanVQVAE(config), MotionLoss(MotionLossConfig(joints=0, velocity=0, path=0))
+    optimizer, dtype = adamw(model, 1e-4, 0.01), PRECISIONS[precision]
+    model.quantizer.compute_perplexity = partial(statistics, model.quantizer)
+    motion, lengths = torch.randn(options.windows, 64, 272), torch.full((options.windows,), 64)
+    flops = 3 * config.flops_per_frame() * motion[..., 0].numel()
+
+    def step() -> tuple[int, float]:
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            reconstruction = model(motion, lengths)[0]
+        finish_step(model, optimizer, loss_function(reconstruction, motion, model.mean, model.std, lengths)[0])
+        return motion[..., 0].numel(), flops
+
+    return measure(step, gemm_rate(CPU, dtype), options.repeats)
+
+
+def dense_statistics(quantizer: FSQ, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Perplexity and active fraction as public code counts: through a one-hot matrix of codebook times tokens."""
+    one_hot = torch.zeros(quantizer.codebook_size, indices.numel()).scatter_(0, indices.reshape(1, -1), 1)
+    counts = one_hot.sum(dim=1)
+    share = counts / counts.sum()
+    return (-(share * (share + 1e-7).log()).sum()).exp(), (counts > 0).float().mean()
+
+
+def statistics_alone(options: Options, statistics: Callable) -> Measured:
+    quantizer = FSQ(LEVELS)
+    indices = torch.randint(0, 64_000, (options.windows, 16))
+
+    def step() -> tuple[int, float]:
+        statistics(quantizer, indices)
+        return indices.numel(), 0.0
+
+    return measure(step, 1.0, options.repeats)
+
+
+# --- data alone
+
+
+def loading_alone(options: Options) -> float:
+    """Rows a second from the loader of a generator training, without any training."""
+    rows = Rows()
+    batches = EndlessBatches(len(rows), None, 0, lengths=rows.lengths, batch_tokens=options.batch_tokens)
+    loader = endless_loader(rows, batches, 0, CPU, partial(collate, pad_id=64_001))
+    next(loader)
+    started = time.perf_counter()
+    count = sum(len(batch[0]) for batch in islice(loader, 100))
+    return count / (time.perf_counter() - started)
+
+
+def alone(function: Callable, *arguments: object) -> object:
+    """Call it in a new process and give its result."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def table(title: str, unit: str, cases: list[tuple[str, Callable, tuple]]) -> None:
+    """Measure and print cases; each is compared with the first."""
+    print(f"\n{title}\n\n| | {unit}/s | times | of the fastest product | memory, GB |\n|---|---|---|---|---|")
+    first = None
+    for name, function, arguments in cases:
+        result = alone(function, *arguments)
+        first = first or result.speed
+        share = f"{100 * result.share:.0f} %" if result.share else ""
+        times = f"{result.speed / first:.1f}"
+        print(f"| {name} | {result.speed:,.0f} | {times} | {share} | {result.memory:.1f} |", flush=True)
+
+
+def main(options: Options) -> None:
+    rates = {name: alone(gemm_rate, CPU, PRECISIONS[name]) for name in ("float32", "bf16")}
+    print(f"{torch.get_num_threads()} threads, PyTorch {torch.__version__}; ", end="")
+    print(", ".join(f"{name} products {rate / 1e9:.0f} GFLOPS" for name, rate in rates.items()))
+    with tempfile.TemporaryDirectory() as folder:
+        t5 = Path(folder) / "t5"
+        make_t5_base(t5, make_captions(1000, 0), 0)
+        table(
+            f"Generator {options.size}, text encoder included",
+            "tokens",
+            [
+                ("public code", public_generator, (options, t5, True)),
+                ("ours, float32", our_generator, (options, t5, "encoded", "float32")),
+                ("ours, bf16", our_generator, (options, t5, "encoded", "bf16")),
+                ("ours, bf16, features on disk", our_generator, (options, t5, "cached", "bf16")),
+            ],
+        )
+        table(
+            f"Generator {options.size}, text features given",
+            "tokens",
+            [
+                ("public code", public_generator, (options, t5, False)),
+                ("ours, float32", our_generator, (options, t5, "none", "float32")),
+                ("ours, bf16", our_generator, (options, t5, "none", "bf16")),
+            ],
+        )
+    table(
+        "Tokenizer of width 512 and depth 3",
+        "frames",
+        [
+            ("public code", tokenizer_step, (options, "float32", dense_statistics)),
+            ("ours, float32", tokenizer_step, (options, "float32", FSQ.compute_perplexity)),
+            ("ours, bf16", tokenizer_step, (options, "bf16", FSQ.compute_perplexity)),
+        ],
+    )
+    table(
+        "Statistics of 64,000 codes alone",
+        "tokens",
+        [
+            ("one-hot matrix", statistics_alone, (options, dense_statistics)),
+            ("counting", statistics_alone, (options, FSQ.compute_perplexity)),
+        ],
+    )
+    print(f"\nloading alone: {alone(loading_alone, options):,.0f} rows/s")
+
+
+if __name__ == "__main__":
+    with exit_on_input_error():
+        main(parse_options(Options, __doc__)[0])
