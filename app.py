@@ -33,10 +33,10 @@ from starlette.routing import Route
 from models.generate import Sampling
 from models.pipeline import DEFAULT_SAMPLING, MotionChunk, TextToMotion
 from utils.config import parse_options
+from utils.device import choose_device
 from utils.errors import InputError, exit_on_input_error
 from utils.motion272 import FPS
 from utils.prompts import MAX_SEED, check_prompt, safe_name
-from utils.training import choose_device
 from visualize.body import Body, body_from_options, floor_height
 from visualize.clip import Clip
 from visualize.export import Options as ExportOptions

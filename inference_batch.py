@@ -28,11 +28,11 @@ from models.generate import Sampling
 from models.pipeline import DEFAULT_SAMPLING, Motion, TextToMotion
 from models.rewrite import rewrite_prompts
 from utils.config import parse_options
+from utils.device import choose_device
 from utils.errors import InputError, exit_on_input_error
 from utils.files import written_whole
 from utils.motion272 import FPS
 from utils.prompts import MAX_SEED, PromptItem, check_prompt, expand, read_prompts
-from utils.training import choose_device
 from visualize.body import body_from_options
 from visualize.clip import read_clip
 from visualize.export import motion_arrays

@@ -3,33 +3,33 @@
     python train_t2m.py --config configs/t2m/demo.yaml --data data/bandai --tokenizer runs/vq --out runs/t2m
     ... the same with --resume true goes on from the last save
     ... the same with --plan prints what the training would take, and ends
+    accelerate launch --config_file configs/accelerate/fsdp2.yaml train_t2m.py ...    on many GPUs
 
 The clips are tokenized first where that has not been done with this tokenizer. The run folder is a whole text-to-motion
-model (the generator, and the tokenizer in tokenizer/): `python inference_batch.py --checkpoint runs/t2m` uses it as it
-is. It also holds train.yaml, state.pt for --resume, and TensorBoard logs.
+model (the generator, and the tokenizer in tokenizer/), and so is the best one so far (best/):
+`python inference_batch.py --checkpoint runs/t2m` uses it as it is. The folder also holds the options (train.yaml),
+states/ for --resume, motions/ drawn at validations, and TensorBoard logs.
 """
 
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from jsonargparse.typing import NonNegativeInt
-from torch.utils.data import DataLoader
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt
 
 from dataset.motion_folder import MotionFolder
 from dataset.tokens import TokenDataset, collate, tokenize
 from models.llama import SIZES, LLaMAConfig, LLaMAHF, drop_text
 from models.motion_vqvae import HumanVQVAE
+from models.pipeline import DEFAULT_SAMPLING, TextToMotion
 from models.text_encoder import EncoderShape, TextEncoder, encoder_shape, encoder_width, load_text_encoder
 from models.text_features import CaptionFeatures
 from utils.checkpoint import copy_model, fingerprint
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 from utils.plan import PlanOptions, count_data, plan
-from utils.training import Training, TrainingOptions, choose_device
+from utils.training import Training, TrainingOptions
 
 
 @dataclass
@@ -80,6 +80,7 @@ class Options(PlanOptions, TrainingOptions):
             as flan-t5-xl:mean, :sum or :cls.
         text_encoder_path: Its weights, if neither in checkpoints/<name> nor in the Hugging Face cache.
         cache_text_features: Keep the features of all captions on disk, in text_features of the data folder.
+        z_loss: Weight of the z-loss (see ``LLaMAHF.forward``).
         joined: Rows a clip in which it follows a part of another clip: for sequences of sentences and for going on
             from a given motion.
     """
@@ -89,6 +90,7 @@ class Options(PlanOptions, TrainingOptions):
     text_encoder: str = "minilm"
     text_encoder_path: Path | None = None
     cache_text_features: bool = False
+    z_loss: NonNegativeFloat = 0.0
     joined: NonNegativeInt = 0
 
     def __post_init__(self):
@@ -103,10 +105,8 @@ def main(options: Options, options_yaml: str) -> None:
     if options.plan:
         print(planned(options))
         return
-    device, dtype, reason = choose_device(options.device, options.precision)
-    print(reason)
-    torch.manual_seed(options.seed)
-    tokenizer = HumanVQVAE.from_pretrained(options.tokenizer).to(device)
+    training = Training(options, options_yaml)
+    tokenizer = HumanVQVAE.from_pretrained(options.tokenizer).to(training.device)
     folder = MotionFolder(options.data)
     data = {
         split: TokenDataset(
@@ -118,36 +118,40 @@ def main(options: Options, options_yaml: str) -> None:
         if folder.ids(split, required=split == "train")
     }
     if "val" not in data:
-        print("no validation clips: only the training loss will be reported")
-    encode = CaptionFeatures(
-        load_text_encoder(options.text_encoder, device, options.text_encoder_path),
-        options.data / "text_features" if options.cache_text_features else None,
-        [caption for rows in data.values() for caption in rows.captions()] if options.cache_text_features else (),
-    )
+        training.say("no validation clips: only the training loss will be reported")
+    with training.accelerator.main_process_first():
+        encode = CaptionFeatures(
+            load_text_encoder(options.text_encoder, training.device, options.text_encoder_path),
+            options.data / "text_features" if options.cache_text_features else None,
+            [caption for rows in data.values() for caption in rows.captions()] if options.cache_text_features else (),
+        )
 
-    model = LLaMAHF(options.model.config(tokenizer, fingerprint(options.tokenizer), encode.encoder)).to(device)
-    training = Training(options, options_yaml, model)
-    copy_model(options.tokenizer, options.out / "tokenizer")
-    order = training.batches(len(data["train"]), data["train"].lengths)
-    loader = iter(token_loader(data["train"], model.config.pad_id, batch_sampler=order, num_workers=options.workers))
-    model.train()
-    seen, started = 0, time.perf_counter()
-    for step in training.steps():
-        captions, tokens, whole, context = next(loader)  # list of B, (B, N), (B,), (B,)
-        text, mask = drop_text(*encode(captions), model.config.text_dropout)  # (B, L, D), (B, L)
-        tokens, targets = inputs_and_targets(model, tokens.to(device), whole.to(device), context.to(device))
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            loss = model(text, mask, tokens, targets)
-        scalars = training.update(step, loss)
+    model = LLaMAHF(options.model.config(tokenizer, fingerprint(options.tokenizer), encode.encoder))
+    forward = training.prepare(model, "tokens", 6 * sum(parameter.numel() for parameter in model.parameters()))
+    if training.accelerator.is_main_process:
+        for out in (options.out, options.out / "best"):
+            copy_model(options.tokenizer, out / "tokenizer")
+    fill_up = partial(collate, pad_id=model.config.pad_id)
+    loader = training.loader(data["train"], data["train"].lengths, fill_up)
+    with training:
+        for step in training.steps():
+            batches = [  # captions: list of B; tokens (B, N), targets (B, N + 1)
+                (captions, *inputs_and_targets(model, *tokens)) for captions, *tokens in training.take(loader)
+            ]
+            count = training.total((targets != model.config.pad_id).sum() for _, _, targets in batches)
+            for captions, tokens, targets in training.micro_batches(batches):
+                text, mask = drop_text(*encode(captions), model.config.text_dropout)  # (B, L, D), (B, L)
+                training.backward(forward(text, mask, tokens, targets, count, options.z_loss))
+            scalars = training.update(step, count)
 
-        seen += int((targets != model.config.pad_id).sum())
-        if (step + 1) % 20 == 0:
-            training.log(step, scalars, seen / (time.perf_counter() - started), "tokens")
-            seen, started = 0, time.perf_counter()
-        if training.is_due(step):
-            scores = validate(training.ema.model, data["val"], encode, options.batch_size) if "val" in data else {}
-            training.save(step, scores)
-    print(f"text-to-motion model saved to {options.out}")
+            if training.is_logged(step):
+                training.log(step, scalars)
+            if training.is_due(step):
+                with training.average.in_use():
+                    scores = validate(training, model, data.get("val"), encode)
+                    draw(training, step, model, data.get("val"), encode, tokenizer, folder)
+                training.save(step, scores)
+    training.say(f"text-to-motion model saved to {options.out}")
 
 
 def planned(options: Options) -> str:
@@ -161,15 +165,10 @@ def planned(options: Options) -> str:
         stride,
         batch_size=options.batch_size,
         steps=options.steps,
-        accumulate=1,
+        accumulate=options.accumulate,
         average=options.ema > 0,
         precision="float32" if options.precision == "float32" else "bf16",
     )
-
-
-def token_loader(rows: TokenDataset, pad_id: int, **settings) -> Iterator:
-    own_generator = torch.Generator()  # or each new loader draws from the global one, and resuming would change dropout
-    return DataLoader(rows, collate_fn=partial(collate, pad_id=pad_id), generator=own_generator, **settings)
 
 
 def inputs_and_targets(
@@ -183,18 +182,50 @@ def inputs_and_targets(
 
 
 @torch.no_grad()
-def validate(model: LLaMAHF, rows: TokenDataset, encode: CaptionFeatures, batch_size: int) -> dict[str, float]:
+def validate(
+    training: Training, model: LLaMAHF, rows: TokenDataset | None, encode: CaptionFeatures
+) -> dict[str, float]:
     """Mean cross entropy and accuracy over the tokens of a split."""
-    loss = right = count = 0
-    device = model.lm_head.weight.device
-    for captions, tokens, whole, context in token_loader(rows, model.config.pad_id, batch_size=batch_size):
-        tokens, targets = inputs_and_targets(model, tokens.to(device), whole.to(device), context.to(device))
-        logits = model(*encode(captions), tokens)
-        kept = targets != model.config.pad_id
-        loss += torch.nn.functional.cross_entropy(logits[kept].float(), targets[kept], reduction="sum").item()
-        right += (logits[kept].argmax(-1) == targets[kept]).sum().item()
-        count += int(kept.sum())
+    if rows is None:
+        return {}
+    size, pad_id = training.options.batch_size, model.config.pad_id
+    sums = torch.zeros(3, device=training.device)  # loss, right, count
+    chunks = [range(first, min(first + size, len(rows))) for first in range(0, len(rows), size)]
+    for chunk, counts in training.share(chunks):
+        _, captions, *tokens = collate([rows[number] for number in chunk], pad_id)
+        tokens, targets = inputs_and_targets(model, *(part.to(training.device) for part in tokens))
+        logits = model(*encode(captions), tokens).float()
+        kept = targets != pad_id
+        loss = torch.nn.functional.cross_entropy(logits[kept], targets[kept], reduction="sum")
+        sums += counts * torch.stack((loss, (logits[kept].argmax(-1) == targets[kept]).sum(), kept.sum()))
+    loss, right, count = training.accelerator.reduce(sums, "sum").tolist()
     return {"loss": loss / count, "accuracy": right / count}
+
+
+def draw(
+    training: Training,
+    step: int,
+    model: LLaMAHF,
+    rows: TokenDataset | None,
+    encode: CaptionFeatures,
+    tokenizer: HumanVQVAE,
+    folder: MotionFolder,
+) -> None:
+    """Motions of the first validation captions, rendered beside the recorded ones, by the main process."""
+    count = min(training.options.draw, len(rows or ()))
+    if not count or not training.accelerator.is_main_process:
+        return
+    chosen = [rows[number] for number in range(count)]  # (id, caption, ...)
+    sampling = DEFAULT_SAMPLING if model.config.text_dropout else replace(DEFAULT_SAMPLING, guidance=1.0)
+    captions = [caption for _, caption, *_ in chosen]
+    motions = TextToMotion(model, tokenizer, encode.encoder, "").generate(captions, list(range(count)), sampling)
+    training.draw(
+        step,
+        [
+            (name, caption, folder.motion(name), motion.features)
+            for (name, caption, *_), motion in zip(chosen, motions, strict=True)
+        ],
+    )
 
 
 if __name__ == "__main__":

@@ -2,27 +2,27 @@
 
     python train_vq.py --config configs/vq/demo.yaml --data data/bandai --out runs/vq
     ... the same with --resume true goes on from the last save
+    accelerate launch --config_file configs/accelerate/ddp.yaml train_vq.py ...    on many GPUs
 
-The run folder holds the tokenizer (config.json and model.safetensors, for HumanVQVAE.from_pretrained), train.yaml,
-state.pt for --resume, and TensorBoard logs. Prepare the data with prepare_data.py.
+The run folder holds the tokenizer (config.json and model.safetensors, for HumanVQVAE.from_pretrained), the best one so
+far (best/), the options (train.yaml), states/ for --resume, motions/ drawn at validations, and TensorBoard logs.
+Prepare the data with prepare_data.py.
 """
 
-import time
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from jsonargparse.typing import PositiveInt
-from torch.utils.data import DataLoader
 
 from dataset.motion_folder import MotionFolder
 from dataset.windows import WindowDataset
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
-from models.vq_loss import MotionLoss, MotionLossConfig
+from models.vq_loss import MotionLoss, MotionLossConfig, frame_counts
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
-from utils.metrics import reconstruction_error
-from utils.training import Training, TrainingOptions, choose_device
+from utils.metrics import reconstruct, reconstruction_error
+from utils.training import Training, TrainingOptions
 
 
 @dataclass(kw_only=True)
@@ -49,49 +49,61 @@ class Options(TrainingOptions):
 
 
 def main(options: Options, options_yaml: str) -> None:
-    device, dtype, reason = choose_device(options.device, options.precision)
-    print(reason)
-    torch.manual_seed(options.seed)
+    training = Training(options, options_yaml)
     folder = MotionFolder(options.data)
     windows = WindowDataset(folder, "train", options.window)
-    validation = [folder.motion(name) for name in folder.ids("val", required=False)[: options.validate_clips]]
-    validation = [clip for clip in validation if len(clip) >= options.model.stride]
+    validation = validation_clips(folder, options)
     if not validation:
-        print("no validation clips: only the training loss will be reported")
+        training.say("no validation clips: only the training loss will be reported")
 
     model = HumanVQVAE(options.model)
-    mean, std = folder.mean_std()
-    model.mean.copy_(torch.from_numpy(mean))
-    model.std.copy_(torch.from_numpy(std))
-    model.to(device)
+    for statistic, values in zip((model.mean, model.std), folder.mean_std(), strict=True):
+        statistic.copy_(torch.from_numpy(values))
     loss_function = MotionLoss(options.loss)
-    training = Training(options, options_yaml, model)
-    order = training.batches(len(windows))
-    loader = iter(
-        DataLoader(windows, batch_sampler=order, num_workers=options.workers, pin_memory=device.type == "cuda")
-    )
-    for step in training.steps():
-        started = time.perf_counter()
-        features, lengths = (part.to(device, non_blocking=True) for part in next(loader))  # (B, T, 272), (B,)
-        motion = model.normalize(features)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            reconstruction, _, perplexity, active, _ = model(motion, lengths)
-        covered = lengths // model.config.stride * model.config.stride  # frames that tokens stand for
-        loss, terms = loss_function(reconstruction, motion, model.mean, model.std, covered)
-        scalars = training.update(step, loss)
+    forward = training.prepare(model, "frames", 3 * options.model.flops_per_frame())
+    loader = training.loader(windows)
+    with training:
+        for step in training.steps():
+            batches = training.take(loader)
+            frames = training.total(frame_counts(covered(model, lengths)) for _, lengths in batches)  # (3,)
+            for features, lengths in training.micro_batches(batches):  # (B, T, 272), (B,)
+                motion = model.normalize(features)
+                reconstruction, _, perplexity, active, _ = forward(motion, lengths)
+                loss, terms = loss_function(
+                    reconstruction, motion, model.mean, model.std, covered(model, lengths), frames
+                )
+                training.backward(loss)
+            scalars = training.update(step, frames[0])
 
-        if step % 20 == 0:
-            scalars |= {f"loss/{name}": term for name, term in terms.items()}
-            scalars |= {"codebook/perplexity": perplexity, "codebook/active": active}
-            training.log(step, scalars, lengths.sum().item() / (time.perf_counter() - started), "frames")
-        if training.is_due(step):
-            training.save(step, validate(training.ema.model, validation) if validation else {})
-    print(f"tokenizer saved to {options.out}")
+            if training.is_logged(step):
+                scalars |= {f"loss/{name}": term for name, term in terms.items()}
+                training.log(step, scalars | {"codebook/perplexity": perplexity, "codebook/active": active})
+            if training.is_due(step):
+                with training.average.in_use():
+                    scores = validate(training, model, validation, step)
+                training.save(step, scores)
+    training.say(f"tokenizer saved to {options.out}")
 
 
-def validate(model: HumanVQVAE, clips: list[np.ndarray]) -> dict[str, float]:
-    """Reconstruction error on whole clips and the share of the codebook they use."""
-    results = [reconstruction_error(model, clip) for clip in clips]
+def covered(model: HumanVQVAE, lengths: torch.Tensor) -> torch.Tensor:
+    """Frames (B,) that the whole tokens of clips of ``lengths`` (B,) stand for."""
+    return lengths // model.config.stride * model.config.stride
+
+
+def validation_clips(folder: MotionFolder, options: Options) -> list[tuple[str, np.ndarray]]:
+    """Names and features (T, 272) of the clips to validate on."""
+    clips = [(name, folder.motion(name)) for name in folder.ids("val", required=False)[: options.validate_clips]]
+    return [(name, clip) for name, clip in clips if len(clip) >= options.model.stride]
+
+
+def validate(training: Training, model: HumanVQVAE, clips: list[tuple[str, np.ndarray]], step: int) -> dict[str, float]:
+    """Reconstruction error on whole clips and the share of the codebook they use; the first clips are drawn."""
+    results = [(reconstruction_error(model, clip), counts) for (_, clip), counts in training.share(clips)]
+    pairs = [(name, name, clip, reconstruct(model, clip)[1]) for name, clip in clips[: training.options.draw]]
+    training.draw(step, pairs)
+    results = training.gather([result for result, counts in results if counts])
+    if not results:
+        return {}
     used = len(np.unique(np.concatenate([result.tokens for result in results])))
     turns = [abs(result.turn_error) for result in results if abs(result.turn) > 45]
     return {

@@ -17,11 +17,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from models.pipeline import DEFAULT_SAMPLING, Motion, TextToMotion
 from utils.config import parse_options
+from utils.device import PRECISIONS
 from utils.errors import exit_on_input_error
 from utils.metrics import speed, total_turn
 from utils.motion272 import FPS, LAYOUT
 from utils.skeleton import JOINT_INDEX
-from utils.training import PRECISIONS
 
 
 @dataclass

@@ -144,13 +144,13 @@ class TokenDataset(Dataset):
         caption, tokens = choose.choice(row["captions"]), torch.tensor(row["tokens"])
         start = 0 if row["context"] else choose.randint(0, max(0, len(tokens) - self.max_tokens))
         end = start + self.max_tokens
-        return caption, tokens[start:end], end >= len(tokens), min(row["context"], self.max_tokens)
+        return row["id"], caption, tokens[start:end], end >= len(tokens), min(row["context"], self.max_tokens)
 
 
 def collate(
     items: list[tuple[str, torch.Tensor, bool, int]], pad_id: int
 ) -> tuple[list[str], *tuple[torch.Tensor, ...]]:
     """Captions, tokens (B, N) filled up with ``pad_id`` on the right, whole (B,) bool and context (B,)."""
-    captions, tokens, whole, context = zip(*items, strict=True)
+    ids, captions, tokens, whole, context = zip(*items, strict=True)
     padded = torch.nn.utils.rnn.pad_sequence(tokens, True, pad_id)
-    return list(captions), padded, torch.tensor(whole), torch.tensor(context)
+    return list(ids), list(captions), padded, torch.tensor(whole), torch.tensor(context)

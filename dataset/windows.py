@@ -13,8 +13,9 @@ from utils.motion272 import check_features
 class WindowDataset(Dataset):
     """Random windows of a split's clips; a clip counts once for every full window it holds, and at least once.
 
-    An item is (features (window, 272) float32, not normalised, zero-padded; valid frames int). Files are memory-mapped,
-    so an item reads its window alone. The offset depends on the item number alone (see ``EndlessBatches``).
+    An item is (clip id, features (window, 272) float32, not normalised, zero-padded; valid frames int). Files are
+    memory-mapped, so an item reads its window alone. The offset depends on the item number alone (see
+    ``EndlessBatches``).
 
     Raises:
         InputError: the split is missing or empty, or a file of it is unfit; values are checked as they are read.
@@ -32,7 +33,7 @@ class WindowDataset(Dataset):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, number: int) -> tuple[str, torch.Tensor, int]:
         file = self.clips[number % len(self.clips)]
         clip = load_array(file, mmap_mode="r")
         start = random.Random(number).randrange(max(1, len(clip) - self.window + 1))
@@ -40,4 +41,4 @@ class WindowDataset(Dataset):
         check_features(part, str(file))
         features = torch.zeros(self.window, clip.shape[1])
         features[: len(part)] = torch.from_numpy(np.array(part, dtype=np.float32))
-        return features, len(part)
+        return file.stem, features, len(part)

@@ -310,6 +310,7 @@ class LLaMAHF(PretrainedModel):
     """
 
     fixed_step = False
+    _no_split_modules = ["Block"]  # what is sharded, recomputed and compiled piece by piece
 
     def __init__(self, config: LLaMAConfig) -> None:
         super().__init__()
@@ -338,7 +339,15 @@ class LLaMAHF(PretrainedModel):
         if isinstance(module, Attention | MLP):  # apply() comes to a module after its children
             nn.init.normal_(module.c_proj.weight, std=0.02 / math.sqrt(2 * self.config.n_layer))
 
-    def forward(self, text: Tensor, text_mask: Tensor, tokens: Tensor, targets: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        text: Tensor,
+        text_mask: Tensor,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        count: Tensor | None = None,
+        z_loss: float = 0.0,
+    ) -> Tensor:
         """Logits of each motion token given the text and the tokens before it, or the training loss.
 
         Args:
@@ -346,6 +355,10 @@ class LLaMAHF(PretrainedModel):
             text_mask: (B, L) bool, true for features; at least one a row (see ``null_text``).
             tokens: (B, N) int64 motion tokens, filled up with pad_id on the right; N may be 0.
             targets: (B, N + 1) int64, pad_id where nothing is to be predicted (see ``next_tokens``).
+            count: () how many targets the mean goes over, where this is a part of a batch: the losses of the parts then
+                add up to that of the whole. None means the targets given.
+            z_loss: Weight of the squared log of the softmax's denominator, which keeps logits small (Chowdhery et al.,
+                "PaLM", 2022).
         Returns:
             logits (B, N + 1, vocab_size - 1), or vocab_size with tied weights: column i predicts motion token i, the
             first from the text alone. With targets: their mean cross entropy, (), with the head computed only where
@@ -357,7 +370,11 @@ class LLaMAHF(PretrainedModel):
         if targets is None:
             return self.lm_head(hidden)
         kept = targets != self.config.pad_id
-        return F.cross_entropy(self.lm_head(hidden[kept]).float(), targets[kept])
+        logits = self.lm_head(hidden[kept]).float()
+        loss = F.cross_entropy(logits, targets[kept], reduction="sum")
+        if z_loss:
+            loss = loss + z_loss * logits.logsumexp(dim=-1).square().sum()
+        return loss / (kept.sum() if count is None else count)
 
     def next_tokens(self, tokens: Tensor) -> Tensor:
         """Targets (B, N + 1) of tokens (B, N): the tokens themselves, end_id after each row's last one, then pad_id."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from models.fsq import FSQ
 from utils.checkpoint import PretrainedModel
@@ -66,6 +67,14 @@ class VQVAEConfig:
     def stride(self) -> int:
         """Frames a token."""
         return self.patch_size * 2**self.down_t
+
+    def flops_per_frame(self) -> float:
+        """FLOPs of encoding and decoding one frame; a training step takes three times as many."""
+        frames = 16 * self.stride
+        with torch.device("meta"), FlopCounterMode(display=False) as counter:
+            latent = Encoder(self)(torch.empty(1, FEATURES, frames), None)
+            Decoder(self)(latent, None)
+        return counter.get_total_flops() / frames
 
 
 def haar_patch(x: torch.Tensor, lengths: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -212,6 +221,9 @@ def frame_mask(x: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor | 
 
 class HumanVQVAE(PretrainedModel):
     """The tokenizer with the mean and std of its features: loads alone and works on motion of any length."""
+
+    _no_split_modules = ["ResidualBlock"]  # what is sharded, recomputed and compiled piece by piece
+    forward_methods = ("encode", "decode")  # used beside ``forward``, also where the weights are sharded
 
     def __init__(self, config: VQVAEConfig):
         super().__init__()

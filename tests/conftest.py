@@ -6,10 +6,12 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from accelerate.state import AcceleratorState, GradientState
 
 from models import motionmillion, text_encoder
 from models.llama import LLaMAHF
@@ -23,8 +25,8 @@ def golden(name: str) -> Path:
     return GOLDEN_DIR / name
 
 
-def start_script(script: str, *arguments: object) -> subprocess.Popen:
-    """Start a script of the repository on one thread, its output captured."""
+def start_script(script: str, *arguments: object, before_start: Callable | None = None) -> subprocess.Popen:
+    """Start a script of the repository on one thread, its output captured; ``before_start`` is run in its process."""
     return subprocess.Popen(
         [sys.executable, ROOT / script, *map(str, arguments)],
         cwd=ROOT,
@@ -32,6 +34,7 @@ def start_script(script: str, *arguments: object) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=before_start,
     )
 
 
@@ -69,6 +72,14 @@ def golden_generator(tmp_path_factory) -> LLaMAHF:
         converted(out, "tokenizer_down2", golden("llama_ckpt.pth"), levels=[4, 4, 4, 4], n_head=n_head,
                   text_encoder="fixture")  # fmt: skip
     return LLaMAHF.from_pretrained(out)
+
+
+@pytest.fixture(autouse=True)
+def no_processes_left() -> Iterator[None]:
+    """Accelerate keeps what it found out about the processes; a script run in this process is to find out itself."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
 
 
 @pytest.fixture

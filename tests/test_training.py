@@ -3,14 +3,11 @@
 import itertools
 import json
 import shutil
-import signal
-import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
 
@@ -21,20 +18,22 @@ from dataset.windows import WindowDataset
 from models.llama import LLaMAHF
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from models.vq_loss import MotionLoss
-from tests.conftest import ROOT, run_script, start_script
+from tests.conftest import ROOT
 from utils import checkpoint
-from utils.checkpoint import CONFIG, WEIGHTS, fingerprint, load_state, save_model, save_state
+from utils.checkpoint import CONFIG, WEIGHTS, fingerprint, save_model
 from utils.config import parse_options
+from utils.device import choose_device
 from utils.errors import InputError
-from utils.training import Ema, EndlessBatches, Training, TrainingOptions, adamw, choose_device, warmup_cosine
+from utils.optimizer import Average, adamw, rate
 
 VQ = ("--config", ROOT / "configs" / "vq" / "debug.yaml", "--precision", "float32")
+RUN_FILES = {"train.yaml", "states", "best", "motions", "tensorboard"}
 T2M = ("--config", ROOT / "configs" / "t2m" / "debug.yaml", "--precision", "float32")
 
 
 def scalars(run):
     """TensorBoard's scalars of a run: tag -> values in order of steps."""
-    board = EventAccumulator(str(run / "tensorboard")).Reload()
+    board = EventAccumulator(str(run / "tensorboard" / run.name)).Reload()
     return {tag: [event.value for event in board.Scalars(tag)] for tag in board.Tags()["scalars"]}
 
 
@@ -43,7 +42,8 @@ def scalars(run):
 
 def test_tokenizer_run_folder_is_a_tokenizer(tokenizer_run, data_folder):
     files = {path.name for path in tokenizer_run.iterdir()}
-    assert files == {CONFIG, WEIGHTS, "train.yaml", "state.pt", "tensorboard"}
+    assert files == {CONFIG, WEIGHTS, *RUN_FILES}
+    assert {path.name for path in (tokenizer_run / "best").iterdir()} == {CONFIG, WEIGHTS}
     model = HumanVQVAE.from_pretrained(tokenizer_run)
     assert model.codebook_size == np.prod(model.config.levels) and not model.training
     for statistic, values in zip((model.mean, model.std), MotionFolder(data_folder).mean_std(), strict=True):
@@ -52,8 +52,9 @@ def test_tokenizer_run_folder_is_a_tokenizer(tokenizer_run, data_folder):
 
 def test_generator_run_folder_is_a_whole_text_to_motion_model(t2m_run, tokenizer_run):
     files = {path.name for path in t2m_run.iterdir()}
-    assert files == {CONFIG, WEIGHTS, "train.yaml", "state.pt", "tensorboard", "tokenizer"}
+    assert files == {CONFIG, WEIGHTS, "tokenizer", *RUN_FILES}
     assert {path.name for path in (t2m_run / "tokenizer").iterdir()} == {CONFIG, WEIGHTS}
+    assert {path.name for path in (t2m_run / "best").iterdir()} == {CONFIG, WEIGHTS, "tokenizer"}
     assert fingerprint(t2m_run / "tokenizer") == fingerprint(tokenizer_run)
     generator, tokenizer = LLaMAHF.from_pretrained(t2m_run), HumanVQVAE.from_pretrained(t2m_run / "tokenizer")
     assert generator.config.codebook_size == tokenizer.codebook_size
@@ -77,7 +78,7 @@ def training_loss(run, data_folder, untrained=False):
         torch.manual_seed(0)
         fresh = HumanVQVAE(model.config)
         model.load_state_dict(fresh.state_dict() | {"mean": model.mean, "std": model.std})
-    features, lengths = next(iter(DataLoader(WindowDataset(MotionFolder(data_folder), "train", options.window), 64)))
+    _, features, lengths = next(iter(DataLoader(WindowDataset(MotionFolder(data_folder), "train", options.window), 64)))
     motion = model.normalize(features)
     with torch.no_grad():
         reconstruction = model(motion, lengths)[0]
@@ -90,42 +91,11 @@ def test_losses_fall_and_are_logged(tokenizer_run, t2m_run, data_folder):
         assert len(logged[tag]) == 2 and np.isfinite(sum(logged.values(), [])).all()
     assert generator["validation/loss"][1] < generator["validation/loss"][0] < np.log(1002)  # of 1000 codes and end
     assert training_loss(tokenizer_run, data_folder) < 0.95 * training_loss(tokenizer_run, data_folder, untrained=True)
-    assert {"learning_rate", "gradient_norm", "codebook/active", "frames_per_second"} <= set(tokenizer)
-    assert {"learning_rate", "gradient_norm", "loss/total", "tokens_per_second"} <= set(generator)
-
-
-# --- Resuming
-
-
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    "script, debug, every", [("train_vq.py", VQ, 12), ("train_t2m.py", T2M, 3)], ids=["tokenizer", "generator"]
-)
-def test_a_killed_run_resumed_gives_the_weights_of_an_uninterrupted_one(
-    request, data_folder, tokenizer_run, tmp_path, script, debug, every
-):
-    whole = tokenizer_run if script == "train_vq.py" else request.getfixturevalue("t2m_run")
-    steps = load_state(whole / "state.pt")["step"]
-    tokenizer = () if script == "train_vq.py" else ("--tokenizer", tokenizer_run)
-    command = (script, *debug, "--data", data_folder, *tokenizer, "--out", tmp_path, "--validate_every", every)
-
-    process = start_script(*command)
-    while not (tmp_path / "state.pt").exists():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.002)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    killed_at = load_state(tmp_path / "state.pt")["step"]
-    assert 0 < killed_at < steps
-    assert f"steps {killed_at} to {steps}" in run_script(*command, "--resume", "true")
-
-    expected, resumed = load_file(whole / WEIGHTS), load_file(tmp_path / WEIGHTS)
-    assert expected.keys() == resumed.keys()
-    for name in expected:
-        assert torch.equal(expected[name], resumed[name]), name
-    expected, resumed = load_state(whole / "state.pt"), load_state(tmp_path / "state.pt")
-    assert all(torch.equal(expected["model"][name], resumed["model"][name]) for name in expected["model"])
+    assert {"learning_rate", "gradient_norm", "codebook/active", "speed/frames_per_second"} <= set(tokenizer)
+    for logged in (tokenizer, generator):
+        assert all(0 < share < 1 for share in logged["speed/model_flops_utilisation"])
+        assert all(0 < share < 1 for share in logged["speed/waiting_for_data"])
+    assert {"learning_rate", "gradient_norm", "loss/total", "speed/tokens_per_second"} <= set(generator)
 
 
 # --- Bad input, by command line
@@ -179,7 +149,10 @@ def test_unfit_features_end_both_trainings_with_the_name_of_the_file(
         (("--precision", "fp8"), "Got value: fp8"),
         (("--save_precision", "int8"), "save_precision"),
         (("--device", "toaster"), "device toaster cannot be used"),
-        (("--resume", "true"), "state.pt is missing, so there is nothing to resume"),
+        (("--resume", "true"), "states, so there is nothing to resume"),
+        (("--schedule", "linear"), "schedule"),
+        (("--accumulate", 3), "accumulate"),
+        (("--wandb", "true"), "wandb is not installed; pip install wandb"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
 )
@@ -226,22 +199,6 @@ def test_a_missing_caption_file_is_named(refused, damaged_folder, tokenizer_run,
     assert f"{caption} is missing" in error
 
 
-def test_unfit_states_cannot_be_resumed(refused, data_folder, tokenizer_run, tmp_path):
-    def error(*arguments):
-        return refused("train_vq.py", *VQ, "--data", data_folder, "--out", run, "--resume", "true", *arguments)
-
-    run = tmp_path / "run"
-    shutil.copytree(tokenizer_run, run)
-    weights = (run / WEIGHTS).read_bytes()
-    assert "is of another model configuration" in error("--model.width", 48)
-    state = run / "state.pt"
-    state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
-    assert f"{state} is damaged or half-written" in error()
-    torch.save([1, 2], state)
-    assert "is of another model configuration" in error()
-    assert (run / WEIGHTS).read_bytes() == weights
-
-
 def test_unwritable_output_is_named(refused, data_folder, tokenizer_run, tmp_path):
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / "run"
@@ -258,52 +215,33 @@ def test_a_diverging_loss_stops_the_run(refused, data_folder, tmp_path):
 # --- What both scripts share
 
 
-@pytest.mark.parametrize("lengths", [None, [7 * index % 13 for index in range(50)]], ids=["shuffled", "by length"])
-def test_batches_are_permutations_and_resume_anywhere(lengths):
-    def batches(first_step=0, seed=3):
-        return EndlessBatches(50, 8, seed, first_step, lengths)
-
-    steps = 3 * EndlessBatches.POOL
-    everything = list(itertools.islice(batches(), steps))
-    assert all(len(batch) == 8 for batch in everything)
-    seen = sorted(itertools.chain.from_iterable(everything))
-    whole_epochs = steps * 8 // 50
-    assert seen[: whole_epochs * 50] == list(range(whole_epochs * 50))  # each item once an epoch
-    for first in (1, 17, EndlessBatches.POOL, EndlessBatches.POOL + 5):
-        assert list(itertools.islice(batches(first), 20)) == everything[first : first + 20]
-    assert list(itertools.islice(batches(seed=4), 10)) != everything[:10]
-    items = [[number % 50 for number in batch] for batch in everything]
-    assert items[:6] != items[50:56]  # another order in another epoch
-
-
-def test_batches_by_length_pad_little():
-    lengths = np.random.default_rng(0).integers(1, 100, 2000).tolist()
-
-    def padding(batches):
-        rows = [[lengths[number % 2000] for number in batch] for batch in itertools.islice(batches, 100)]
-        return sum(max(row) * len(row) - sum(row) for row in rows)
-
-    assert padding(EndlessBatches(2000, 16, 0, lengths=lengths)) < 0.1 * padding(EndlessBatches(2000, 16, 0))
-
-
-def test_learning_rate_warms_up_and_falls_to_the_floor():
-    rates = [warmup_cosine(step, 100, 10) for step in range(100)]
+def test_learning_rate_warms_up_and_falls_to_the_floor_or_stays():
+    rates = [rate("cosine", step, 100, 10) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
     assert all(later < earlier for earlier, later in itertools.pairwise(rates[10:]))
-    assert warmup_cosine(100, 100, 10) == warmup_cosine(500, 100, 10) == pytest.approx(0.02)
-    assert warmup_cosine(0, 100, 0) == 1
+    assert rate("cosine", 100, 100, 10) == rate("cosine", 500, 100, 10) == pytest.approx(0.02)
+    assert rate("cosine", 0, 100, 0) == 1
+    assert [rate("constant", step, 100, 10) for step in range(100)] == rates[:10] + [1.0] * 90
 
 
-def test_average_forgets_the_start_and_follows():
+def test_average_forgets_the_start_follows_and_gives_the_model_back():
     model = torch.nn.Linear(2, 2)
-    ema = Ema(model, 0.9)
+    average = Average(model, 0.9)
     torch.nn.init.constant_(model.weight, 1.0)
-    ema.update(model, 0)
-    start = ema.model.weight.clone()
+    average.update(0)
+    start = average.values["weight"].clone()
     for step in range(1, 200):
-        ema.update(model, step)
-    torch.testing.assert_close(ema.model.weight, torch.ones(2, 2))
-    assert not torch.equal(start, ema.model.weight) and not ema.model.weight.requires_grad
+        average.update(step)
+    torch.testing.assert_close(average.values["weight"], torch.ones(2, 2))
+    assert not torch.equal(start, average.values["weight"])
+    torch.nn.init.constant_(model.weight, 5.0)
+    with average.in_use():
+        assert torch.equal(model.weight, average.values["weight"]) and not model.training
+    assert torch.equal(model.weight, torch.full((2, 2), 5.0)) and model.training and model.weight.requires_grad
+    without = Average(model, 0.0)
+    without.update(0)
+    with without.in_use():
+        assert torch.equal(model.weight, torch.full((2, 2), 5.0))
 
 
 def test_only_matrices_decay():
@@ -358,47 +296,16 @@ def test_checkpoint_comes_back_in_either_precision(tiny, tmp_path):
 
 def test_a_save_that_fails_leaves_the_old_files(tiny, tmp_path, monkeypatch):
     tiny.save_pretrained(tmp_path)
-    save_state(tmp_path / "state.pt", {"step": 1})
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def full_disk(*arguments, **settings):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint.PyTorchModelHubMixin, "save_pretrained", full_disk)
-    monkeypatch.setattr(torch, "save", full_disk)
     torch.nn.init.zeros_(tiny.encoder.conv_in.weight)
     with pytest.raises(InputError, match="cannot .*No space left"):
         tiny.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="cannot .*state.pt.*No space left"):
-        save_state(tmp_path / "state.pt", {"step": 2})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-def test_states_that_would_run_code_are_refused(tmp_path):
-    torch.save({"step": itertools.count()}, tmp_path / "state.pt")
-    with pytest.raises(InputError, match=r"state\.pt is damaged") as caught:
-        load_state(tmp_path / "state.pt")
-    assert "\n" not in str(caught.value)
-
-
-def test_run_state_round_trip_and_refusal_of_another_model(tiny, tmp_path):
-    options = TrainingOptions(data=tmp_path, out=tmp_path, steps=9)
-    training = Training(options, "steps: 9\n", tiny)
-    training.update(0, tiny(torch.randn(2, 8, 272))[0].square().mean())
-    training.save(6, {"local_mm": 3.0})
-    expected = torch.rand(3)
-    resuming = replace(options, resume=True)
-    other = HumanVQVAE(tiny.config)
-    resumed = Training(resuming, "", other)
-    assert list(resumed.steps()) == [7, 8]
-    assert torch.equal(torch.rand(3), expected)
-    assert all(torch.equal(other.state_dict()[name], value) for name, value in tiny.state_dict().items())
-    averages = (run.ema.model.state_dict() for run in (resumed, training))
-    assert all(torch.equal(*pair) for pair in zip(*(average.values() for average in averages), strict=True))
-    assert str(resumed.optimizer.state_dict()) == str(training.optimizer.state_dict())
-    wider = HumanVQVAE(VQVAEConfig(levels=[4, 4], code_dim=4, width=6, down_t=1, depth=1))
-    with pytest.raises(InputError, match="another model configuration"):
-        Training(resuming, "", wider)
 
 
 def test_a_file_that_was_never_there_is_no_checkpoint(tmp_path, monkeypatch):

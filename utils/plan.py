@@ -143,7 +143,7 @@ class Memory:
     """Bytes on one GPU; ``peak`` is the most that is there at once."""
 
     weights: float
-    """Master weights in float32, and what the engine holds of them in bfloat16."""
+    """Master weights in float32, and what the engine holds of them besides."""
     moments: float
     """Of AdamW."""
     average: float
@@ -181,8 +181,8 @@ def memory(
 
     Args:
         load: One micro-batch of one GPU, at its longest.
-        engine: One of ``ENGINES``. DDP of one GPU is the plain training. ZeRO-2 (bfloat16 weights, float32 master
-            weights sharded with the moments) keeps no average. FSDP shards all, block by block.
+        engine: One of ``ENGINES``. DDP of one GPU is the plain training. ZeRO-2 has all weights on each GPU, and its
+            own copy of those that it updates; it keeps no average. FSDP shards all, block by block.
         average: Whether there is an average of the weights. accumulate: Micro-batches a step.
         recompute: Activations of a block are computed again in the backward pass.
     """
@@ -190,6 +190,7 @@ def memory(
     total = count.total
     activations = activation_bytes(config, load, recompute, precision)
     logits = 3 * FLOAT * load.targets * outputs(config)
+    copies = size * count.linear if precision == "bf16" else 0
     if engine == "DDP":
         buckets = FLOAT * total if gpus > 1 else 0  # a second copy of the gradients, for the exchange
         return Memory(
@@ -198,19 +199,19 @@ def memory(
             average=FLOAT * total * average,
             gradients=FLOAT * total + buckets,
             held=buckets + FLOAT * total * (accumulate > 1),
-            copies=size * count.linear if precision == "bf16" else 0,
+            copies=copies,
             activations=activations,
             logits=logits,
         )
     if engine == "ZeRO-2":
-        bucket = size * min(total, DEEPSPEED_BUCKET)
+        bucket = FLOAT * min(total, DEEPSPEED_BUCKET)
         return Memory(
-            weights=size * total + FLOAT * total / gpus,
+            weights=FLOAT * total * (1 + 1 / gpus),
             moments=2 * FLOAT * total / gpus,
             average=0,
-            gradients=size * total / gpus + bucket,
-            held=size * total / gpus * (accumulate > 1) + bucket,
-            copies=0,
+            gradients=FLOAT * total / gpus + bucket,
+            held=FLOAT * total / gpus * (accumulate > 1) + bucket,
+            copies=copies,
             activations=activations,
             logits=logits,
         )
@@ -363,7 +364,11 @@ def plan(
         "|---|---|---|---|---|---|",
     ]
     for gpus in GPUS:
-        load = Load(math.ceil(batch_size / gpus / accumulate), text, config.max_tokens)
+        rows, left_over = divmod(batch_size, gpus * accumulate)
+        if left_over:
+            lines.append(f"| {gpus} | {batch_size} rows do not split evenly |")
+            continue
+        load = Load(rows, text, config.max_tokens)
         settings = {"average": average, "accumulate": accumulate, "precision": precision}
         cells = [memory_cell(config, load, engine, gpus, **settings) for engine in ENGINES]
         time = days(total, gpus, options.plan_tflops, options.plan_utilisation)

@@ -1,134 +1,58 @@
-"""What both training scripts share: options, device, data order, and all that surrounds the forward pass."""
+"""What both training scripts share: options, processes and devices, and all that surrounds the forward pass.
 
-import copy
-import math
-import random
-from collections.abc import Iterator
+The engine is Hugging Face Accelerate: one process, or many with DDP, FSDP2 or DeepSpeed ZeRO-2 by a file of
+configs/accelerate. Whatever the engine, a step is the same: ``batch_size`` counts the items of the whole step, and
+every loss is divided by what the whole step holds.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
+from accelerate import Accelerator, DeepSpeedPlugin, FullyShardedDataParallelPlugin, PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, GradientAccumulationPlugin, ProjectConfiguration, gather_object
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.utils.data import Sampler
-from torch.utils.tensorboard import SummaryWriter
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
+from torch.distributed.fsdp import MixedPrecisionPolicy, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from utils.checkpoint import PretrainedModel, load_state, save_model, save_state
+from dataset.batches import EndlessBatches, endless_loader
+from utils.checkpoint import PretrainedModel, copy_model, save_model
+from utils.device import choose_device, gemm_rate
 from utils.errors import InputError
 from utils.files import written_whole
+from utils.motion272 import recover_joints_fk
+from utils.optimizer import Average, adamw, rate
+from utils.run_state import (
+    about_state,
+    load_tensors,
+    newest_state,
+    remove_old_states,
+    save_state,
+    save_tensors,
+    states,
+)
 
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}
-
-
-def choose_device(device: str, precision: str, training: bool = True) -> tuple[torch.device, torch.dtype, str]:
-    """Resolve "auto" for device and precision; also a sentence that gives the reason.
-
-    Args:
-        device: auto, cpu, cuda, cuda:1, ... precision: auto or one of ``PRECISIONS``; float16 is not for training.
-        training: bf16 wherever the device has it; otherwise float32 on a CPU, where it makes motions independent of
-            each other, and float16 where a GPU lacks bf16.
-
-    Raises:
-        InputError: there is no such device or precision.
-    """
-    choices = [name for name in ("auto", *PRECISIONS) if not (training and name == "float16")]
-    if precision not in choices:
-        raise InputError(f"precision {precision} is unknown; use {', '.join(choices[:-1])} or {choices[-1]}")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"device {device} cannot be used here ({str(error).splitlines()[0]}); use auto or cpu"
-        ) from error
-    on_cuda = device.startswith("cuda")
-    has_bf16 = (
-        torch.cuda.is_bf16_supported(including_emulation=False) if on_cuda else torch.cpu._is_avx512_bf16_supported()
-    )
-    reason = "asked for"
-    if precision == "auto" and (training or on_cuda):
-        reason = f"the device {'has' if has_bf16 else 'lacks'} bf16 arithmetic"
-        precision = "bf16" if has_bf16 else "float32" if training else "float16"
-    elif precision == "auto":
-        precision, reason = "float32", "on a CPU, motions are then the same in any batch"
-    name = torch.cuda.get_device_name(device) if on_cuda else f"{torch.get_num_threads()} CPU threads"
-    return torch.device(device), PRECISIONS[precision], f"running on {device} ({name}) in {precision}: {reason}"
-
-
-class EndlessBatches(Sampler[list[int]]):
-    """Batches of item numbers, epoch after epoch, that depend on the seed and the step alone.
-
-    Number ``epoch * count + index`` stands for item ``index``; datasets draw their random choices from the number, so
-    a run resumed at any step sees the same data, with any number of workers. With ``lengths`` (one an item), items of
-    like length come together, so that little is padded: ``POOL`` batches at a time are drawn, sorted, and shuffled.
-    """
-
-    POOL = 32
-
-    def __init__(self, count: int, batch_size: int, seed: int, first_step: int = 0, lengths: list[int] | None = None):
-        self.count, self.batch_size, self.seed = count, batch_size, seed
-        self.first_step, self.lengths = first_step, lengths
-        self._epoch, self._order = -1, None
-
-    def __iter__(self) -> Iterator[list[int]]:
-        pool, place = divmod(self.first_step, self.POOL)
-        while True:
-            yield from self._batches(pool)[place:]
-            pool, place = pool + 1, 0
-
-    def _batches(self, pool: int) -> list[list[int]]:
-        """The ``POOL`` batches of one pool."""
-        size = self.POOL * self.batch_size
-        numbers = [self._number(place) for place in range(pool * size, (pool + 1) * size)]
-        if self.lengths is not None:
-            numbers.sort(key=lambda number: self.lengths[number % self.count])
-        batches = [numbers[start : start + self.batch_size] for start in range(0, size, self.batch_size)]
-        if self.lengths is not None:
-            random.Random(f"{self.seed} {pool}").shuffle(batches)
-        return batches
-
-    def _number(self, place: int) -> int:
-        """The item number at a place in the endless sequence of shuffled epochs."""
-        epoch, offset = divmod(place, self.count)
-        if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            self._epoch, self._order = epoch, torch.randperm(self.count, generator=generator).tolist()
-        return epoch * self.count + self._order[offset]
-
-
-def warmup_cosine(step: int, steps: int, warmup: int, floor: float = 0.02) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then a cosine down to ``floor``."""
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-class Ema:
-    """Exponential moving average of a model's weights; ``ema.model`` is the averaged copy."""
-
-    def __init__(self, model: nn.Module, decay: float):
-        self.model, self.decay = copy.deepcopy(model).eval().requires_grad_(False), decay
-
-    @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Move toward ``model``; the decay grows with the first steps, so that the start is forgotten."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        ours, theirs = list(self.model.parameters()), list(model.parameters())
-        torch._foreach_lerp_(ours, theirs, 1 - decay)
-
-
-def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW (fused) without decay on biases, norms and embeddings."""
-    decayed, plain = [], []
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    for parameter in model.parameters():
-        (plain if parameter.ndim < 2 or id(parameter) in embeddings else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99), fused=True)
+LOG_EVERY = 20  # steps
 
 
 @dataclass(kw_only=True)
@@ -138,15 +62,22 @@ class TrainingOptions:
     Attributes:
         data: Data folder made by prepare_data.py, or one in MotionMillion's or HumanML3D-272's layout.
         out: Run folder to write.
-        resume: Continue the run in ``out`` from its last saved state.
-        batch_size: Windows or clips a step.
+        resume: Continue the run in ``out`` from its newest state.
+        batch_size: Windows or clips a step, over all processes and micro-batches.
+        accumulate: Micro-batches, one after the other, that a process makes its share of a step from.
         steps: Training steps.
         learning_rate: Peak learning rate of AdamW.
-        warmup: Steps of linear warm-up; then a cosine.
+        schedule: cosine or constant, after the warm-up.
+        warmup: Steps of linear warm-up.
         weight_decay: Of AdamW, not on biases, norms and embeddings.
         clip_norm: Largest gradient norm.
-        ema: Decay of the weight average that is validated and saved.
+        ema: Decay of the weight average that is validated and saved; 0 for none.
+        recompute: Compute the activations of each block again in the backward pass instead of keeping them.
+        compiled: Compile the blocks with torch.compile.
         validate_every: Steps between validations on the val split, each with a save.
+        keep: States of the run that are kept, the newest ones.
+        draw: Validation motions that are rendered next to their targets at each validation.
+        wandb: Log to Weights & Biases as well as to TensorBoard.
         device: auto, cpu, cuda, cuda:1, ...
         precision: auto, float32 or bf16 (autocast over float32 weights).
         save_precision: float32, or float16 for a checkpoint of half the size.
@@ -158,13 +89,20 @@ class TrainingOptions:
     out: Path
     resume: bool = False
     batch_size: PositiveInt = 64
+    accumulate: PositiveInt = 1
     steps: PositiveInt = 5000
     learning_rate: PositiveFloat = 5e-4
+    schedule: Literal["cosine", "constant"] = "cosine"
     warmup: NonNegativeInt = 200
     weight_decay: NonNegativeFloat = 0.01
     clip_norm: PositiveFloat = 1.0
     ema: ClosedUnitInterval = 0.99
+    recompute: bool = False
+    compiled: bool = False
     validate_every: PositiveInt = 500
+    keep: PositiveInt = 2
+    draw: NonNegativeInt = 2
+    wandb: bool = False
     device: str = "auto"
     precision: Literal["auto", "float32", "bf16"] = "auto"
     save_precision: Literal["float32", "float16"] = "float32"
@@ -173,111 +111,365 @@ class TrainingOptions:
 
 
 class Training:
-    """What surrounds the forward pass of a run: optimizer, schedule, weight average, progress, logs, saving, resuming.
+    """What surrounds the forward pass of a run; a context manager around its loop.
 
-    The run folder gets train.yaml (the options), the averaged model (config.json, model.safetensors), state.pt and
-    TensorBoard logs.
+    The run folder gets train.yaml (the options), the averaged model (config.json, model.safetensors), the best one by
+    the validation score (best/), states/ for resuming, motions/ drawn at validations, and TensorBoard logs.
+
+    Attributes:
+        accelerator: The processes. device: Of this process. first_step: 0, or where the resumed run goes on.
 
     Raises:
-        InputError: ``resume`` is asked for and there is no state to resume from, or it does not fit the model.
+        InputError: device, precision or tracker cannot be had, or ``out`` holds a run that is not to be resumed.
     """
 
-    def __init__(self, options: TrainingOptions, options_yaml: str, model: PretrainedModel):
-        self.options, self.model = options, model
-        if not options.resume and (options.out / "state.pt").exists():
+    def __init__(self, options: TrainingOptions, options_yaml: str):
+        self.options, self.options_yaml = options, options_yaml
+        if not options.resume and states(options.out / "states"):
             raise InputError(f"{options.out} holds a run already; go on with --resume true, or choose another --out")
-        self.optimizer = adamw(model, options.learning_rate, options.weight_decay)
-        self.ema = Ema(model, options.ema)
-        self.first_step = self._restore() if options.resume else 0
-        with written_whole(options.out / "train.yaml") as file:
-            file.write_text(options_yaml)
-        self.board = SummaryWriter(options.out / "tensorboard")
-        self.progress = tqdm(initial=self.first_step, total=options.steps, unit="step", mininterval=1)
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        print(f"{parameters / 1e6:.1f} M parameters, steps {self.first_step} to {options.steps}")
+        if options.wandb and find_spec("wandb") is None:
+            raise InputError("wandb is not installed; pip install wandb, or leave out --wandb")
+        device, self.dtype, reason = choose_device(options.device, options.precision)
+        self.accelerator = make_accelerator(device, self.dtype, options)
+        self.device = self.accelerator.device
+        parts = self.accelerator.num_processes * options.accumulate
+        if options.batch_size % parts:
+            raise InputError(
+                f"batch_size {options.batch_size} is not divided by {self.accelerator.num_processes} process(es) times "
+                f"accumulate {options.accumulate}; change batch_size or accumulate"
+            )
+        self.say(f"{reason}; {self.accelerator.num_processes} process(es), {self.accelerator.distributed_type.value}")
+        torch.manual_seed(options.seed)
+        self.first_step, self.step, self.state, self.best = 0, None, None, float("inf")
+        self.ids: list[str] = []
+        self.stopping = False
 
-    def batches(self, count: int, lengths: list[int] | None = None) -> EndlessBatches:
-        """The order in which this run sees ``count`` items, from its first step."""
-        return EndlessBatches(count, self.options.batch_size, self.options.seed, self.first_step, lengths)
+    def say(self, words: str) -> None:
+        """Print from one process, beside the progress bar."""
+        if self.accelerator.is_main_process:
+            tqdm.write(words)
 
-    def steps(self) -> Iterator[int]:
-        """The numbers of the steps to do; the progress bar and the logs are closed however the loop over them ends."""
-        try:
-            yield from range(self.first_step, self.options.steps)
-        finally:
-            self.progress.close()
-            self.board.close()
+    def prepare(self, model: PretrainedModel, unit: str, flops: float) -> nn.Module:
+        """Take a model into the run, resumed if asked for, and give back what its forward pass is called through.
 
-    def update(self, step: int, loss: torch.Tensor) -> dict[str, float | torch.Tensor]:
-        """One step of the optimizer down the gradient of ``loss`` (); gives what it did, for the log.
+        Args:
+            unit: What the speed is counted in, tokens or frames. flops: Of the model, forward and backward, for one.
 
         Raises:
-            InputError: the loss is not finite; what was saved before stays.
+            InputError: there is nothing to resume from, it does not fit the model, or ``out`` cannot be written.
         """
-        learning_rate = self.options.learning_rate * warmup_cosine(step, self.options.steps, self.options.warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
-        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+        options = self.options
+        self.model, self.unit, self.flops = model.to(self.device), unit, flops
+        for part in model.modules():
+            if type(part).__name__ in model._no_split_modules:
+                if options.recompute:
+                    part.forward = partial(checkpoint, part.forward, use_reentrant=False)
+                if options.compiled:
+                    part.compile()
+        optimizer = adamw(model, options.learning_rate, options.weight_decay)
+        self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
+        if self.accelerator.distributed_type == DistributedType.FSDP:
+            for name in getattr(model, "forward_methods", ()):
+                register_fsdp_forward_method(model, name)
+        self.average = Average(model, options.ema)
+        torch.manual_seed(options.seed + 1_000_003 * self.accelerator.process_index)
+        if options.resume:
+            self._restore()
+        model.train()
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stopping", True))
+        if self.accelerator.is_main_process:
+            with written_whole(options.out / "train.yaml") as file:
+                file.write_text(self.options_yaml)
+        self.accelerator.init_trackers(options.out.name)
+        self.peak = gemm_rate(self.device, self.dtype) * self.accelerator.num_processes
+        bar = {"initial": self.first_step, "total": options.steps, "unit": "step", "mininterval": 1}
+        self.progress = tqdm(**bar, disable=not self.accelerator.is_main_process)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.say(f"{parameters / 1e6:.1f} M parameters, steps {self.first_step} to {options.steps}")
+        return self.wrapped
+
+    def __enter__(self) -> "Training":
+        self._start_counting()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _) -> None:
+        """Close everything; what went wrong with the input inside a step is told with the step and its clips."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self.progress.close()
+        self.accelerator.end_training()
+        if isinstance(error, InputError) and self.step is not None:
+            last = f"the last good state is {self.state}" if self.state else "no state has been saved yet"
+            raise InputError(f"{error}; this was step {self.step} with {', '.join(self.ids)}; {last}") from error
+
+    def steps(self) -> Iterator[int]:
+        """The numbers of the steps to do. After SIGTERM the state is saved and the program ends."""
+        for step in range(self.first_step, self.options.steps):
+            self.step = step
+            share = rate(self.options.schedule, step, self.options.steps, self.options.warmup)
+            for group in self.optimizer.param_groups:
+                group["lr"] = share * self.options.learning_rate
+            yield step
+            self.step = None
+            if self.stopping:
+                if self.state is None or about_state(self.state)["step"] != step + 1:
+                    self.save(step, {})
+                self.say(f"stopped after step {step + 1}, as SIGTERM asked; go on with --resume true")
+                raise SystemExit(0)
+
+    def loader(self, dataset: Dataset, lengths: np.ndarray | None = None, collate: Callable | None = None) -> Iterator:
+        """This process's micro-batches of a dataset from the run's first step on, without end.
+
+        Args:
+            lengths: (items,) where items of like length are to come together.
+        """
+        batches = EndlessBatches(
+            len(dataset),
+            self.options.batch_size,
+            self.options.seed,
+            lengths=lengths,
+            process=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+            accumulate=self.options.accumulate,
+            first_step=self.first_step,
+        )
+        return endless_loader(dataset, batches, self.options.workers, self.device, collate)
+
+    def take(self, loader: Iterator[tuple]) -> list[tuple]:
+        """The micro-batches of this process for one step, tensors on the device, without the ids they begin with."""
+        started = time.perf_counter()
+        batches = [next(loader) for _ in range(self.options.accumulate)]
+        self.waited += time.perf_counter() - started
+        self.ids = [name for batch in batches for name in batch[0]]
+        return [tuple(self._move(part) for part in batch[1:]) for batch in batches]
+
+    def _move(self, part: object) -> object:
+        return part.to(self.device, non_blocking=True) if isinstance(part, torch.Tensor) else part
+
+    def total(self, counts: Iterable[torch.Tensor]) -> torch.Tensor:
+        """The sum of the micro-batches' counts over all processes: what the losses of the step are divided by."""
+        return self.accelerator.reduce(sum(counts), "sum")
+
+    def micro_batches(self, batches: list) -> Iterator:
+        """The batches one after the other, gradients being exchanged between processes at the last one alone."""
+        self.loss = torch.zeros((), device=self.device)
+        for batch in batches:
+            with self.accelerator.accumulate(self.wrapped):
+                yield batch
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradient of a micro-batch's loss (), which is its share of the step's."""
+        # The engines average over processes and micro-batches, and the shares are to be summed.
+        self.accelerator.backward(loss * (self.accelerator.num_processes * self.options.accumulate))
+        self.loss += loss.detach()
+
+    def update(self, step: int, count: torch.Tensor) -> dict[str, float]:
+        """One step of the optimizer; gives what it did, for the log.
+
+        Args:
+            count: () tokens or frames of the step.
+
+        Raises:
+            InputError: loss or gradient are not finite; weights and what was saved before stay.
+        """
+        norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.options.clip_norm)
+        stopping = torch.tensor(float(self.stopping), device=self.device)
+        loss, stopping = self.accelerator.reduce(torch.stack((self.loss.float(), stopping)), "sum")
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else torch.as_tensor(norm)
+        loss, norm, stopping, count = torch.stack((loss, norm.to(loss), stopping, count)).tolist()
+        if not abs(loss) + abs(norm) < float("inf"):
             raise InputError(
-                f"at step {step} the loss is {loss.item()} and the gradient norm {norm.item()}; "
-                "lower --learning_rate and go on from the last save with --resume true"
+                f"the loss is {loss} and the gradient norm {norm}; look at these clips, or lower --learning_rate and "
+                "go on with --resume true"
             )
         self.optimizer.step()
-        self.ema.update(self.model, step)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.average.update(step)
         self.progress.update()
-        return {"loss/total": loss.detach(), "learning_rate": learning_rate, "gradient_norm": norm}
+        self.stopping, self.counted = stopping > 0, self.counted + count
+        learning_rate = self.optimizer.param_groups[0]["lr"]
+        return {"loss/total": loss, "learning_rate": learning_rate, "gradient_norm": norm}
 
-    def log(self, step: int, values: dict[str, float | torch.Tensor], speed: float, unit: str) -> None:
-        """Write values to TensorBoard, and loss and speed to the progress bar."""
-        for name, value in {**values, f"{unit}_per_second": speed}.items():
-            self.board.add_scalar(name, value, step)
-        self.progress.set_postfix_str(f"loss {float(values['loss/total']):.4f}, {speed:.0f} {unit}/s")
+    def is_logged(self, step: int) -> bool:
+        """Whether this step's values go into the log."""
+        return (step + 1) % LOG_EVERY == 0
+
+    def log(self, step: int, values: dict[str, float | torch.Tensor]) -> None:
+        """Write values, speed, utilisation and the share of time spent on waiting for data, since the last log."""
+        seconds = time.perf_counter() - self.started
+        speed = self.counted / seconds
+        values = values | {
+            f"speed/{self.unit}_per_second": speed,
+            "speed/model_flops_utilisation": speed * self.flops / self.peak,
+            "speed/waiting_for_data": self.waited / seconds,
+        }
+        self.accelerator.log({name: float(torch.as_tensor(value).detach()) for name, value in values.items()}, step)
+        self.progress.set_postfix_str(f"loss {values['loss/total']:.4f}, {speed:.0f} {self.unit}/s")
+        self._start_counting()
+
+    def _start_counting(self) -> None:
+        self.started, self.counted, self.waited = time.perf_counter(), 0, 0.0
 
     def is_due(self, step: int) -> bool:
         """Whether to validate and save after this step."""
         return (step + 1) % self.options.validate_every == 0 or step + 1 == self.options.steps
 
-    def save(self, step: int, scores: dict[str, float]) -> None:
-        """Report validation scores, then save the averaged model for use and everything that resuming needs."""
-        if scores:
-            self.progress.write(
-                f"step {step + 1}: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
-            )
-        for name, value in scores.items():
-            self.board.add_scalar(f"validation/{name}", value, step)
-        save_model(self.ema.model, self.options.out, self.options.save_precision)
-        state = {
-            "step": step + 1,
-            "config": asdict(self.model.config),
-            "model": self.model.state_dict(),
-            "ema": self.ema.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        }
-        save_state(self.options.out / "state.pt", state)
+    def share(self, items: list) -> Iterator[tuple[object, bool]]:
+        """This process's share of items, and whether each counts: all processes get equally many, as sharding needs."""
+        index, processes = self.accelerator.process_index, self.accelerator.num_processes
+        for place in range(index, -(-len(items) // processes) * processes, processes):
+            yield items[place % len(items)], place < len(items)
 
-    def _restore(self) -> int:
-        """Load what ``save`` wrote; returns the step to go on from."""
-        path = self.options.out / "state.pt"
-        state = load_state(path)
+    def gather(self, items: list) -> list:
+        """The items of all processes."""
+        return gather_object(items)
+
+    def draw(self, step: int, motions: list[tuple[str, str, np.ndarray, np.ndarray]]) -> None:
+        """Render motions beside their targets into the run folder's motions/.
+
+        Args:
+            motions: (name of the file, title, target and own features (T, 272), not normalised) each.
+        """
+        from visualize.skeleton import plot_3d_motion
+
+        for name, title, *pair in motions if self.accelerator.is_main_process else ():
+            path = self.options.out / "motions" / f"step-{step + 1:08d}" / f"{name}.mp4"
+            joints = [recover_joints_fk(torch.as_tensor(features)) for features in pair]
+            plot_3d_motion([joints, path, f"{title} (left: recorded, right: made)"])
+
+    def save(self, step: int, scores: dict[str, float]) -> None:
+        """Report validation scores, and save the state of the run and the averaged model.
+
+        The model is also kept in best/ if the first of the scores is lower than ever before.
+
+        Raises:
+            InputError: something cannot be written; what was saved before stays.
+        """
+        if scores:
+            self.say(f"step {step + 1}: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
+            self.accelerator.log({f"validation/{name}": value for name, value in scores.items()}, step)
+        score = next(iter(scores.values()), float("inf"))
+        is_best, self.best = score < self.best, min(score, self.best)
+        about = {"step": step + 1, "config": asdict(self.model.config), "best": self.best}
+        folder = self.options.out / "states"
+        self.state = save_state(self.accelerator, folder, about, self._write_state)
+        with self.average.in_use():
+            self._export(self.options.out)
+        if self.accelerator.is_main_process:
+            if is_best:
+                copy_model(self.options.out, self.options.out / "best")
+            remove_old_states(folder, self.options.keep)
+        self.accelerator.wait_for_everyone()
+        self._start_counting()
+
+    def _export(self, folder: Path) -> None:
+        """Write the model, put together from all processes, for ``from_pretrained``."""
+        whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights = get_model_state_dict(self.model, options=whole)
+        if self.accelerator.is_main_process:
+            with torch.device("meta"):
+                model = type(self.model)(self.model.config)
+            model.load_state_dict({name: _compact(weight) for name, weight in weights.items()}, assign=True)
+            save_model(model, folder, self.options.save_precision)
+
+    def _tensors(self) -> tuple[dict[str, torch.Tensor], tuple[dict, dict]]:
+        """All tensors that make the state of the run, by name, and PyTorch's two state dicts that they are from."""
+        model, optimizer = get_state_dict(
+            self.model, self.optimizer.optimizer, options=StateDictOptions(flatten_optimizer_state_dict=True)
+        )
+        own = {name for name, _ in [*self.model.named_parameters(), *self.model.named_buffers()]}  # tied ones once
+        tensors = {f"model.{name}": value for name, value in model.items() if name in own}
+        tensors |= {f"average.{name}": value for name, value in self.average.values.items()}
+        tensors |= {f"optimizer.{name}": value for name, value in optimizer.items() if torch.is_tensor(value)}
+        return tensors, (model, optimizer)
+
+    def _write_state(self, folder: Path) -> None:
+        """Write this process's part of the state of the run; all processes call it."""
+        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
+            self.wrapped.save_checkpoint(str(folder), tag="engine")
+            averages = {f"average.{name}": value for name, value in self.average.values.items()}
+            save_tensors(averages, folder)
+        else:
+            save_tensors(self._tensors()[0], folder)
+        random_state = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random_state["cuda"] = torch.cuda.get_rng_state(self.device)
+        save_file(random_state, folder / self._random_file())
+
+    def _random_file(self) -> str:
+        return f"random-{self.accelerator.process_index:05d}.safetensors"
+
+    def _read_state(self, folder: Path) -> None:
+        """Read what ``_write_state`` wrote.
+
+        Raises:
+            ValueError: it is of another model.
+        """
+        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
+            self.wrapped.load_checkpoint(str(folder), tag="engine")
+            load_tensors({f"average.{name}": value for name, value in self.average.values.items()}, folder)
+        else:
+            tensors, (model, optimizer) = self._tensors()
+            load_tensors(tensors, folder)
+            flat = StateDictOptions(flatten_optimizer_state_dict=True)
+            inner = self.optimizer.optimizer
+            set_state_dict(self.model, inner, model_state_dict=model, optim_state_dict=optimizer, options=flat)
+        if not (folder / self._random_file()).is_file():  # the run had fewer processes
+            torch.manual_seed(self.options.seed + 1_000_003 * self.accelerator.process_index + self.first_step)
+            return
+        random_state = load_file(folder / self._random_file())
+        torch.set_rng_state(random_state["cpu"])
+        if self.device.type == "cuda" and "cuda" in random_state:
+            torch.cuda.set_rng_state(random_state["cuda"], self.device)
+
+    def _restore(self) -> None:
+        """Go back to the newest undamaged state."""
+        self.state = newest_state(self.accelerator, self.options.out / "states")
+        about, ours = about_state(self.state), asdict(self.model.config)
+        self.first_step, self.best = about["step"], about["best"]
         try:
-            ours = asdict(self.model.config)
-            other = [name for name in ours if ours[name] != state["config"].get(name)]
+            other = [name for name in ours if ours[name] != about["config"].get(name)]
             if other:
-                raise ValueError(f"{other[0]} was {state['config'].get(other[0])} and is {ours[other[0]]}")
-            self.model.load_state_dict(state["model"])
-            self.ema.model.load_state_dict(state["ema"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            torch.set_rng_state(state["rng"])
-            if len(state["cuda_rng"]) == torch.cuda.device_count():
-                torch.cuda.set_rng_state_all(state["cuda_rng"])
-            return state["step"]
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+                raise ValueError(f"{other[0]} was {about['config'].get(other[0])} and is {ours[other[0]]}")
+            self._read_state(self.state)
+        except ValueError as error:
             raise InputError(
-                f"{path} is of another model configuration ({reason}); resume with the one in train.yaml"
+                f"{self.state} is of another model configuration ({error}); resume with the one in train.yaml"
             ) from error
+
+
+def _compact(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in a storage of its own size: one put together from unequal shards lies in a larger one."""
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+
+
+def make_accelerator(device: torch.device, dtype: torch.dtype, options: TrainingOptions) -> Accelerator:
+    """The processes of the run, as ``accelerate launch`` or ``torchrun`` has started them, or this one alone."""
+    if device.index is not None:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
+    bf16, plugins = dtype == torch.bfloat16, {}
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+        plugins["fsdp_plugin"] = FullyShardedDataParallelPlugin(fsdp_version=2, mixed_precision_policy=policy)
+    elif os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        plugins["deepspeed_plugin"] = DeepSpeedPlugin(
+            gradient_accumulation_steps=options.accumulate, gradient_clipping=options.clip_norm
+        )
+        plugins["deepspeed_plugin"].deepspeed_config |= {
+            "train_micro_batch_size_per_gpu": 1,  # only for its own count of samples
+            "zero_allow_untested_optimizer": True,
+            "torch_autocast": {"enabled": bf16, "dtype": "bfloat16"},  # keeps float32 weights, which "bf16" does not
+        }
+    accelerator = Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="bf16" if bf16 and "deepspeed_plugin" not in plugins else "no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(options.accumulate, sync_with_dataloader=False),
+        log_with=["tensorboard", "wandb"] if options.wandb else "tensorboard",
+        project_config=ProjectConfiguration(options.out, logging_dir=str(options.out / "tensorboard")),
+        **plugins,
+    )
+    if plugins and accelerator.distributed_type == DistributedType.MULTI_CPU:
+        # Accelerate shards on GPUs alone, though its code for it runs on CPUs as well: which is how it is tested here.
+        engine = DistributedType.FSDP if "fsdp_plugin" in plugins else DistributedType.DEEPSPEED
+        for state in (PartialState._shared_state, AcceleratorState._shared_state):
+            state |= {"distributed_type": engine, "deepspeed_plugins": plugins.get("deepspeed_plugin")} | plugins
+    return accelerator

@@ -1,0 +1,102 @@
+"""The trainings on several processes, as the files in configs/accelerate start them; here on the CPU over gloo."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from accelerate.commands.launch import _validate_launch_command as completed
+from accelerate.commands.launch import launch_command_parser
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+from safetensors.torch import load_file
+
+from tests.conftest import ROOT, run_script
+from utils.checkpoint import WEIGHTS
+
+CONFIGS = ROOT / "configs" / "accelerate"
+VQ = ("train_vq.py", "--config", "configs/vq/debug.yaml", "--steps", 20)
+T2M = ("train_t2m.py", "--config", "configs/t2m/debug.yaml", "--model.dropout", 0, "--model.text_dropout", 0)
+SETTINGS = ("--precision", "float32", "--device", "cpu", "--draw", 0, "--schedule", "constant")
+
+
+def environment(config: str) -> dict[str, str]:
+    """What ``accelerate launch --config_file`` tells the processes of an engine by way of their environment."""
+    arguments = launch_command_parser().parse_args(["--config_file", str(CONFIGS / f"{config}.yaml"), "script.py"])
+    arguments, defaults, _ = completed(arguments)
+    arguments.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
+    told = prepare_deepspeed_cmd_env(arguments)[1] if arguments.use_deepspeed else prepare_multi_gpu_env(arguments)
+    return {name: value for name, value in told.items() if name.startswith(("ACCELERATE_", "FSDP_"))}
+
+
+def run_on(processes: int, config: str, out: Path, *command: object) -> str:
+    """Run a training on several processes of one thread each, to its good end."""
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes)
+    result = subprocess.run(
+        [str(word) for word in (*launcher, *command, *SETTINGS, "--out", out)],
+        cwd=ROOT,
+        env=os.environ | environment(config) | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+def difference(run: Path, other: Path) -> float:
+    """The largest difference of a weight."""
+    ours, theirs = load_file(run / WEIGHTS), load_file(other / WEIGHTS)
+    assert ours.keys() == theirs.keys()
+    return max((ours[name] - theirs[name]).abs().max().item() for name in ours)
+
+
+@pytest.fixture(scope="module", params=[VQ, T2M], ids=["tokenizer", "generator"])
+def command(request, data_folder, tokenizer_run) -> tuple:
+    tokenizer = ("--tokenizer", tokenizer_run) if request.param is T2M else ()
+    return (*request.param, "--data", data_folder, *tokenizer)
+
+
+@pytest.fixture(scope="module")
+def ddp_run(command, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("ddp") / "run"
+    assert "2 process(es), MULTI_CPU" in run_on(2, "ddp", out, *command)
+    return out
+
+
+def test_two_processes_make_the_model_that_one_makes(command, ddp_run, tmp_path):
+    run_script(*command, *SETTINGS, "--out", tmp_path / "one")
+    assert difference(tmp_path / "one", ddp_run) < 1e-5
+    run_script(*command, *SETTINGS, "--out", tmp_path / "parts", "--accumulate", 2)
+    assert difference(tmp_path / "one", tmp_path / "parts") < 1e-5
+
+
+def test_sharded_training_equals_ddp_and_goes_on_anywhere(command, ddp_run, tmp_path):
+    run = tmp_path / "run"
+    assert "2 process(es), FSDP" in run_on(2, "fsdp2", run, *command, "--recompute", "true", "--steps", 10)
+    shards = [path.stat().st_size for path in (run / "states" / "step-00000010").glob("shard-*")]
+    assert len(shards) == 2 and max(shards) < 0.7 * sum(shards)
+    assert "steps 10 to 20" in run_script(*command, *SETTINGS, "--out", run, "--resume", "true")
+    assert difference(run, ddp_run) < 1e-4
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs DeepSpeed: pip install deepspeed")
+def test_deepspeed_equals_ddp(command, ddp_run, tmp_path):
+    assert "2 process(es), DEEPSPEED" in run_on(2, "deepspeed_zero2", tmp_path, *command)
+    assert difference(tmp_path, ddp_run) < 1e-4
+
+
+def test_accelerate_launches_one_process(command, tmp_path):
+    launch = (sys.executable, "-m", "accelerate.commands.launch", "--config_file", CONFIGS / "single.yaml")
+    words = [*launch, *command, *SETTINGS, "--out", tmp_path, "--steps", 2]
+    result = subprocess.run([str(word) for word in words], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0 and "1 process(es), NO" in result.stdout, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("config", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+def test_every_file_is_understood(config):
+    told = environment(config)
+    assert told.get("ACCELERATE_USE_FSDP", "false") == ("true" if config == "fsdp2" else "false")
+    assert told.get("ACCELERATE_USE_DEEPSPEED", "false") == ("true" if config == "deepspeed_zero2" else "false")
+    assert told.get("ACCELERATE_MIXED_PRECISION") == "no"
