@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from models.optimize import INT4_GROUP, optimize
 from utils.config import parse_options
+from utils.costs import parameters
 from utils.errors import InputError, exit_on_input_error
-from utils.plan import parameters
 
 RELEASED = {"codebook_size": 64000, "text_dim": 2048, "text_encoder": "flan-t5-xl"}
 LENGTHS = {"text_length": 150, "max_tokens": 150}

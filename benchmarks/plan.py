@@ -1,4 +1,4 @@
-"""What training each size takes on 1 to 64 GPUs, by utils/plan.py: the tables of docs/scaling.md.
+"""What training each size takes on 1 to 64 GPUs, by utils/costs.py: the tables of docs/scaling.md.
 
     python benchmarks/plan.py                        (the tables)
     python benchmarks/plan.py --check 44M,111M       (and how far they are from steps measured on this CPU)
@@ -24,8 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.memory import config_of
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from utils.config import parse_options
+from utils.costs import ENGINES, Load, days, flops, memory, parameters, text_share
 from utils.errors import InputError, exit_on_input_error
-from utils.plan import ENGINES, GPUS, Load, Utilisation, days, flops, memory, memory_cell, parameters, text_share
+from utils.plan import GPUS, Utilisation, memory_cell
 
 
 @dataclass
