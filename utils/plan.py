@@ -21,6 +21,7 @@ from utils.costs import (
     text_share,
 )
 from utils.errors import InputError
+from utils.motion272 import FPS
 
 GPUS = (1, 2, 4, 8, 16, 32, 64)
 TOKENS_A_PARAMETER = 20  # Hoffmann et al., "Training Compute-Optimal Large Language Models" (2022): text, not motion
@@ -91,12 +92,13 @@ def plan(
     row = Load(1, shown, usual)
     seen = batch_size * steps
     tokens, total = seen * row.targets, seen * flops(config, row)
+    hours = data.frames / FPS / 3600
     lines = [
         f"model: {count.total / 1e6:,.1f} M parameters, {count.core / 1e6:,.1f} M without embedding and head",
         f"FLOPs a token: {flops(config, row) / row.targets / 1e9:,.3f} G, forward and backward, in rows of {usual:.0f} "
         f"tokens after {shown} text features{'' if options.plan_text is not None else ' (the most; see --plan_text)'}, "
         f"to which {text_share(config, row):.0%} are due",
-        f"data: {data.clips:,} training clips, {data.frames / 30 / 3600:,.2f} hours, {data.frames // stride:,} tokens; "
+        f"data: {data.clips:,} training clips, {hours:,.2f} hours, {data.frames // stride:,} tokens; "
         f"an epoch is {data.rows:,} rows from all start frames, {data.tokens:,} tokens",
         f"run: {steps:,} steps of {batch_size:,} rows, {seen / data.rows:,.1f} epochs, {tokens / 1e6:,.1f} M tokens, "
         f"{total:.2g} FLOPs",
