@@ -2,6 +2,7 @@
 
     python train_t2m.py --config configs/t2m/demo.yaml --data data/bandai --tokenizer runs/vq --out runs/t2m
     ... the same with --resume true goes on from the last save
+    ... the same with --plan prints what the training would take, and ends
     accelerate launch --config_file configs/accelerate/fsdp2.yaml train_t2m.py ...    on many GPUs
 
 The clips are tokenized first where that has not been done with this tokenizer. The run folder is a whole text-to-motion
@@ -22,11 +23,12 @@ from dataset.tokens import TokenDataset, collate, tokenize
 from models.llama import SIZES, LLaMAConfig, LLaMAHF, drop_text
 from models.motion_vqvae import HumanVQVAE
 from models.pipeline import DEFAULT_SAMPLING, TextToMotion
-from models.text_encoder import TextEncoder, encoder_width, load_text_encoder
+from models.text_encoder import EncoderShape, TextEncoder, encoder_shape, encoder_width, load_text_encoder
 from models.text_features import CaptionFeatures
 from utils.checkpoint import copy_model, fingerprint
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
+from utils.plan import PlanOptions, count_data, plan
 from utils.training import Training, TrainingOptions
 
 
@@ -52,7 +54,7 @@ class GeneratorShape:
         if self.size not in SIZES:
             raise InputError(f"size {self.size} is unknown; use one of {', '.join(SIZES)}")
 
-    def config(self, tokenizer: HumanVQVAE, tokenizer_id: str, encoder: TextEncoder) -> LLaMAConfig:
+    def config(self, tokenizer: HumanVQVAE, tokenizer_id: str, encoder: TextEncoder | EncoderShape) -> LLaMAConfig:
         return LLaMAConfig(
             codebook_size=tokenizer.codebook_size,
             tokenizer=tokenizer_id,
@@ -68,7 +70,7 @@ class GeneratorShape:
 
 
 @dataclass(kw_only=True)
-class Options(TrainingOptions):
+class Options(PlanOptions, TrainingOptions):
     """Options of the generator training.
 
     Attributes:
@@ -100,6 +102,9 @@ class Options(TrainingOptions):
 
 
 def main(options: Options, options_yaml: str) -> None:
+    if options.plan:
+        print(planned(options))
+        return
     training = Training(options, options_yaml)
     tokenizer = HumanVQVAE.from_pretrained(options.tokenizer).to(training.device)
     folder = MotionFolder(options.data)
@@ -147,6 +152,23 @@ def main(options: Options, options_yaml: str) -> None:
                     draw(training, step, model, data.get("val"), encode, tokenizer, folder)
                 training.save(step, scores)
     training.say(f"text-to-motion model saved to {options.out}")
+
+
+def planned(options: Options) -> str:
+    """What the training would take; neither tokenizer nor text encoder is loaded for it."""
+    tokenizer = HumanVQVAE.from_pretrained(options.tokenizer, put=lambda model, folder: None)  # its shape alone
+    config, stride = options.model.config(tokenizer, "", encoder_shape(options.text_encoder)), tokenizer.config.stride
+    return plan(
+        options,
+        config,
+        count_data(MotionFolder(options.data), stride, config.max_tokens, options.joined),
+        stride,
+        batch_size=options.batch_size,
+        steps=options.steps,
+        accumulate=options.accumulate,
+        average=options.ema > 0,
+        precision="float32" if options.precision == "float32" else "bf16",
+    )
 
 
 def inputs_and_targets(

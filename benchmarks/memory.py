@@ -16,12 +16,12 @@ from pathlib import Path
 
 import psutil
 import torch
-from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from models.optimize import INT4_GROUP, optimize
 from utils.config import parse_options
+from utils.costs import parameters
 from utils.errors import InputError, exit_on_input_error
 
 RELEASED = {"codebook_size": 64000, "text_dim": 2048, "text_encoder": "flan-t5-xl"}
@@ -59,7 +59,7 @@ def main(options: Options) -> None:
         config = config_of(size)
         weights = [f"{weight_bytes(config, precision) / 1e9:.2f}" for precision in BYTES]
         caches = [f"{cache_bytes(config, DTYPES[precision]) / 1e9:.3f}" for precision in ("float32", "bf16")]
-        print(f"| {size} | {parameters_of(config)[0] / 1e6:,.0f} M | {' | '.join(weights + caches)} |")
+        print(f"| {size} | {parameters(config).total / 1e6:,.0f} M | {' | '.join(weights + caches)} |")
     if options.sizes:
         print(
             "\n| size, precision | weights and cache of 4 rows by the table | what the process grew by |\n|---|---|---|"
@@ -78,17 +78,9 @@ def config_of(size: str) -> LLaMAConfig:
     return LLaMAConfig(**RELEASED, **LENGTHS, **SIZES[size])
 
 
-def parameters_of(config: LLaMAConfig) -> tuple[int, int]:
-    """How many parameters there are, and how many of them are weights of linear layers."""
-    with torch.device("meta"):
-        model = LLaMAHF(config)
-    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    return sum(p.numel() for p in model.parameters()), sum(linear.weight.numel() for linear in linears)
-
-
 def weight_bytes(config: LLaMAConfig, precision: str) -> float:
-    whole, linear = parameters_of(config)
-    return linear * BYTES[precision] + (whole - linear) * max(BYTES[precision], BYTES["bf16"])
+    count = parameters(config)
+    return count.linear * BYTES[precision] + (count.total - count.linear) * max(BYTES[precision], BYTES["bf16"])
 
 
 def cache_bytes(config: LLaMAConfig, dtype: torch.dtype) -> int:

@@ -79,6 +79,10 @@ class MotionFolder:
         """Features (T, 272) float32 of a clip, checked."""
         return load_features(self.motion_file(clip_id))
 
+    def frames(self, clip_id: str) -> int:
+        """How many frames a clip has, by the header of its file."""
+        return len(load_array(self.motion_file(clip_id), "r"))
+
     def captions(self, clip_id: str) -> list[str]:
         """Captions of the whole clip: the text before the first ``#``; lines for parts of a clip are left out."""
         file = self.path / "texts" / f"{clip_id}.txt"

@@ -17,6 +17,7 @@ import importlib.util
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -35,6 +36,15 @@ T5_WIDTHS = {
 }
 WIDTHS = {"minilm": 384, "clip": 512, **T5_WIDTHS}
 POOLINGS = ("cls", "mean", "sum")
+
+
+@dataclass
+class EncoderShape:
+    """What a generator has to know of its encoder: see ``TextEncoder``."""
+
+    name: str
+    dim: int
+    max_length: int
 
 
 class TextEncoder(ABC):
@@ -244,6 +254,13 @@ def load_text_encoder(name: str, device: str | torch.device = "cpu", path: Path 
 def encoder_width(name: str) -> int:
     """Width of the features of the encoder ``name``; raises InputError if there is none."""
     return WIDTHS[split_name(name)[0]]
+
+
+def encoder_shape(name: str) -> EncoderShape:
+    """The shape of the encoder ``name`` without its weights; raises InputError if there is none."""
+    base, pooling = split_name(name)
+    longest = {"minilm": MiniLMEncoder.max_length, "clip": CLIPEncoder.max_length}.get(base, FlanT5Encoder.states)
+    return EncoderShape(name, WIDTHS[base], 1 if pooling else longest)
 
 
 def split_name(name: str) -> tuple[str, str]:

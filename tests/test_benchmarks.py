@@ -3,6 +3,8 @@
 import re
 
 import benchmarks.generate
+import benchmarks.plan
+from models.llama import SIZES, LLaMAConfig
 from tests.conftest import ROOT, run_script
 
 
@@ -23,6 +25,19 @@ def test_memory_table_is_that_of_the_docs(run_here):
     docs = (ROOT / "docs" / "memory.md").read_text()
     rows = [line for line in run_here("benchmarks/memory.py").splitlines() if " M | " in line]
     assert len(rows) == 8 and all(row in docs for row in rows)
+
+
+def test_tables_of_training_are_those_of_the_docs(run_here, refused):
+    docs = (ROOT / "docs" / "scaling.md").read_text()
+    rows = [line for line in run_here("benchmarks/plan.py").splitlines() if line.startswith("| ")]
+    assert len(rows) == 3 + 4 + 4 + 12 and all(row in docs for row in rows)
+    assert "size 2B is unknown" in refused("benchmarks/plan.py", "--check", "111M,2B")
+
+
+def test_steps_whose_memory_is_measured_train():
+    config = LLaMAConfig(8, 8, "", 8, 8, **SIZES["debug"])
+    for precision in ("float32", "bf16"):
+        benchmarks.plan.step_twice(config, 2, precision, recompute=True)
 
 
 def test_a_conversion_is_measured(tmp_path, run_here):

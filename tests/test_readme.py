@@ -26,7 +26,8 @@ def test_files_that_the_readme_names_are_there():
 
 def test_options_that_the_readme_uses_exist():
     for script, rest in re.findall(r"python ((?:benchmarks/)?\w+\.py)((?:[^\n\\]|\\\n)*)", README):
-        source = (ROOT / script).read_text() + (ROOT / "utils/training.py").read_text()
+        shared = ("utils/training.py", "utils/plan.py")
+        source = "".join((ROOT / file).read_text() for file in (script, *shared))
         for option in re.findall(r"--([\w-]+)", rest):
             name = option.replace("-", "_")
             assert re.search(rf"\b{name}\b: ", source) or name in ("config", "help"), f"{script} has no --{option}"

@@ -1,0 +1,222 @@
+"""The plan of a training: its arithmetic against models that run, and the script as a user runs it."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import train_t2m
+import train_vq
+from benchmarks.memory import config_of
+from dataset.motion_folder import MotionFolder
+from models.llama import SIZES, LLaMAConfig, LLaMAHF
+from models.text_encoder import WIDTHS, EncoderShape, MiniLMEncoder, encoder_shape
+from tests.conftest import ROOT
+from utils.config import parse_options
+from utils.costs import (
+    ENGINES,
+    Load,
+    activation_bytes,
+    flops,
+    memory,
+    parameters,
+    scamo,
+    scamo_for_tokens,
+    text_share,
+)
+from utils.errors import InputError
+from utils.plan import count_data
+
+
+def small_config(size: str, **changes) -> LLaMAConfig:
+    fixed = {"codebook_size": 1000, "text_dim": 96, "text_encoder": "none", "text_length": 20, "max_tokens": 40}
+    return LLaMAConfig(**fixed | SIZES[size] | changes)
+
+
+def loss_of(config: LLaMAConfig, load: Load, model: LLaMAHF) -> torch.Tensor:
+    text = torch.randn(load.rows, load.text, config.text_dim)
+    mask = torch.ones(text.shape[:2], dtype=torch.bool)
+    return model.loss(text, mask, torch.randint(config.codebook_size, (load.rows, load.tokens)))
+
+
+# --- Arithmetic
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("size", SIZES)
+def test_parameters_are_those_of_the_model(size, tied):
+    config = config_of(size)
+    config.tie_weights = tied
+    with torch.device("meta"):
+        model = LLaMAHF(config)
+    count = parameters(config)
+    assert count.total == sum(parameter.numel() for parameter in model.parameters())
+    in_blocks = sum(parameter.numel() for parameter in model.transformer.h.parameters())
+    assert count.root == count.total - in_blocks
+    vocabulary = {model.transformer.wte.weight, model.lm_head.weight}
+    assert count.core == count.total - sum(weight.numel() for weight in vocabulary)
+
+
+@pytest.mark.parametrize("size", ["debug", "demo"])
+@pytest.mark.parametrize("text", [1, 20])
+def test_flops_are_those_that_torch_counts(size, text):
+    config, load = small_config(size), Load(3, text, 40)
+    model = LLaMAHF(config)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        loss_of(config, load, model).backward()
+    assert flops(config, load) == pytest.approx(counter.get_total_flops(), rel=0.01)
+    assert 0 < text_share(config, load) < 1
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("precision, dtype", [("float32", torch.float32), ("bf16", torch.bfloat16)])
+def test_activations_are_those_that_autograd_keeps(precision, dtype, dropout):
+    config, load = small_config("demo", dropout=dropout), Load(3, 20, 40)
+    model, kept = LLaMAHF(config), {}
+    weights = {parameter.shape for parameter in model.parameters()} | {p.t().shape for p in model.lm_head.parameters()}
+    weights |= {shape[::-1] for shape in weights}
+
+    def keep(tensor):
+        if tensor.shape not in weights:  # autocast's copies of them as well
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with torch.autocast("cpu", dtype, enabled=precision == "bf16"):
+            loss = loss_of(config, load, model)
+        assert loss.requires_grad
+    logits = 4 * load.targets * 1001  # kept too, but counted by itself
+    measured = sum(storage.nbytes() for storage in kept.values()) - logits
+    assert activation_bytes(config, load, False, precision) == pytest.approx(measured, rel=0.03)
+
+
+def test_memory_falls_where_more_is_shared_and_adds_up_in_the_plain_training():
+    config = config_of("3B")
+    load, total = Load(8, 150, 150), parameters(config).total
+    plain = memory(config, load)
+    assert plain.weights + plain.moments + plain.average + plain.gradients == 20 * total  # bytes; 16 without average
+    assert plain.average - memory(config, load, average=False).average == 4 * total
+    for engine in ENGINES:
+        peaks = [memory(config, load, engine, gpus).peak for gpus in (2, 8, 64)]
+        assert peaks == sorted(peaks, reverse=True)
+        assert memory(config, load, engine, 8, recompute=True).peak < memory(config, load, engine, 8).peak
+        assert memory(config, Load(16, 150, 150), engine, 8).peak > memory(config, load, engine, 8).peak
+        assert memory(config, load, engine, 8, accumulate=2).peak >= memory(config, load, engine, 8).peak
+    ddp, zero, fsdp = (memory(config, load, engine, 64).peak for engine in ENGINES)
+    assert ddp > zero > fsdp
+
+
+def test_scaling_law_is_the_published_one():
+    best = scamo(1e18)
+    assert np.log10([best.core, best.vocabulary, best.tokens]) == pytest.approx([9.74, 8.21, 7.69])
+    assert best.size == "nearest size 5B" and scamo(1e17).size == "nearest size 1B"
+    assert scamo(1e20).size == "far beyond 7B" and scamo(1e6).size == "far below debug"
+    assert scamo_for_tokens(best.tokens).flops == pytest.approx(1e18)
+
+
+def test_shapes_of_encoders_are_known_without_their_weights():
+    assert encoder_shape("minilm") == EncoderShape("minilm", MiniLMEncoder.dim, MiniLMEncoder.max_length)
+    assert {encoder_shape(name).dim for name in WIDTHS} == set(WIDTHS.values())
+    assert [encoder_shape(name).max_length for name in ("clip", "flan-t5-xl", "flan-t5-xl:mean")] == [1, 150, 1]
+    with pytest.raises(InputError, match="unknown text encoder"):
+        encoder_shape("elmo")
+
+
+def test_data_is_counted_by_the_headers(tmp_path):
+    folder = tmp_path / "motion_data" / "vector_272"
+    folder.mkdir(parents=True)
+    (tmp_path / "split").mkdir()
+    for name, frames in (("short", 3), ("five", 5), ("long", 50)):
+        np.save(folder / f"{name}.npy", np.full((frames, 272), np.nan, np.float32))  # not looked at
+    (tmp_path / "split" / "train.txt").write_text("short\nfive\nlong\n")
+    data = count_data(MotionFolder(tmp_path), 4, 10, 1)
+    assert (data.clips, data.frames) == (3, 58)
+    assert (data.rows, data.tokens) == (
+        8,
+        3 + 5 * 10,
+    )  # five: from frames 0 and 1, and joined; long: 4 times, and joined
+    with pytest.raises(InputError, match="has the 64 frames of a token"):
+        count_data(MotionFolder(tmp_path), 64, 10, 0)
+
+
+# --- The script
+
+
+@pytest.fixture
+def arguments(data_folder, tmp_path):
+    tokenizer = ROOT / "checkpoints" / "demo" / "tokenizer"
+    return ("train_t2m.py", "--config", ROOT / "configs" / "t2m" / "debug.yaml", "--data", data_folder, "--tokenizer",
+            tokenizer, "--out", tmp_path / "run")  # fmt: skip
+
+
+def test_the_plan_is_printed_and_nothing_else_happens(run_here, arguments, data_folder, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in data_folder.rglob("*")}
+    printed = run_here(*arguments, "--plan", "--text_encoder", "flan-t5-xl")  # whose weights are not here
+    config = LLaMAConfig(9600, 2048, "flan-t5-xl", 150, 48, **SIZES["debug"])
+    assert f"model: {parameters(config).total / 1e6:,.1f} M parameters" in printed
+    clips = len(MotionFolder(data_folder).ids("train"))
+    assert f"data: {clips} training clips" in printed and "run: 20 steps of 8 rows" in printed
+    assert "150 text features (the most" in printed and "Lu et al." in printed and "Hoffmann et al." in printed
+    table = [line.split("|")[1:-1] for line in printed.splitlines() if re.match(r"\| \d", line)]
+    assert [int(row[0]) for row in table] == [1, 2, 4, 8, 16, 32, 64]
+    assert [row[1].strip() for row in table[:4]] == ["8", "4", "2", "1"]
+    assert all("do not split evenly" in row[1] for row in table[4:])
+    assert not (tmp_path / "run").exists()
+    assert {path: path.stat().st_mtime_ns for path in data_folder.rglob("*")} == before
+
+
+def test_the_plan_follows_the_options(run_here, arguments):
+    def plan(*more):
+        printed = run_here(*arguments, "--plan", "true", *more)
+        gflops = float(re.search(r"FLOPs a token: ([\d.]+) G", printed)[1])
+        table = next(line.split("|") for line in printed.splitlines() if line.startswith("| 1 |"))
+        return printed, gflops, float(table[3].split("/")[0]), float(table[6])
+
+    long = ("--steps", 10**9, "--model.size", "44M")
+    printed, gflops, gigabytes, days = plan(*long)
+    assert "64 text features (the most" in printed and days > 0
+    assert plan(*long, "--plan_utilisation", 0.2)[3] == pytest.approx(2 * days, rel=0.01)
+    assert plan(*long, "--plan-tflops", 2 * 989)[3] == pytest.approx(days / 2, rel=0.01)
+    assert plan(*long, "--plan_text", 4)[1] < gflops / 1.5
+    assert plan(*long, "--ema", 0)[2] < gigabytes
+    assert "\n| 1 | 2 |" in plan(*long, "--accumulate", 4)[0] and "\n| 1 | 8 |" in printed
+
+
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        (("--data", "no/such/folder"), "no/such/folder holds no motion_data/vector_272"),
+        (("--tokenizer", "no/tokenizer"), "there is no tokenizer folder no/tokenizer"),
+        (("--model.size", "huge"), "size huge is unknown"),
+        (("--plan_utilisation", 0), "plan_utilisation"),
+        (("--plan_utilisation", 1.01), "plan_utilisation"),
+        (("--plan_tflops", 0), "plan_tflops"),
+        (("--text_encoder", "elmo"), "unknown text encoder 'elmo'"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_unfit_options_of_the_plan(refused, arguments, tmp_path, more, words):
+    assert words in refused(*arguments, "--plan", *more)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_switch_may_stand_alone(tmp_path):
+    places = ["--data", "d", "--tokenizer", str(tmp_path), "--out", "o"]
+    for given in (["--plan", *places], [*places, "--plan"], [*places, "--plan", "true"], [*places, "--plan=true"]):
+        assert parse_options(train_t2m.Options, "", given)[0].plan
+    assert not parse_options(train_t2m.Options, "", ["--plan", "false", *places])[0].plan
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs").glob("*2m/*.yaml")) + sorted((ROOT / "configs/vq").iterdir())
+)
+def test_shipped_training_configs_are_understood(path, tmp_path):
+    script = train_t2m if path.parent.name == "t2m" else train_vq
+    tokenizer = ["--tokenizer", str(tmp_path)] if script is train_t2m else []
+    options, as_yaml = parse_options(
+        script.Options, "", ["--config", str(path), "--data", "d", "--out", "o", *tokenizer]
+    )
+    assert options.steps > 0 and f"steps: {options.steps}" in as_yaml
