@@ -9,15 +9,14 @@ is. It also holds train.yaml, state.pt for --resume, and TensorBoard logs.
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import torch
-from jsonargparse.typing import NonNegativeInt
-from torch.utils.data import DataLoader
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 
+from dataset.batches import EndlessBatches, endless_loader
 from dataset.motion_folder import MotionFolder
 from dataset.tokens import TokenDataset, collate, tokenize
 from models.llama import SIZES, LLaMAConfig, LLaMAHF, drop_text
@@ -36,7 +35,7 @@ class GeneratorShape:
 
     Attributes:
         size: Name in the size table of models/llama.py: debug, demo, 44M, ... 7B.
-        max_tokens: Longest motion in tokens; longer clips are cut at random places.
+        max_tokens: Longest motion in tokens.
         dropout: Of embeddings and block outputs.
         text_dropout: Share of captions replaced by the null text, for classifier-free guidance.
         tie_weights: Use the token embedding as output matrix.
@@ -80,6 +79,9 @@ class Options(TrainingOptions):
         cache_text_features: Keep the features of all captions on disk, in text_features of the data folder.
         joined: Rows a clip in which it follows a part of another clip: for sequences of sentences and for going on
             from a given motion.
+        cut_longer: Cut motions longer than model.max_tokens at random places, instead of refusing them.
+        token_drop: Share of motions that lose their first or their last token, as T2M-GPT has it with 1/3.
+        batch_tokens: Most motion tokens a step, padding counted; sets the size of a step instead of batch_size.
     """
 
     tokenizer: Path
@@ -88,6 +90,9 @@ class Options(TrainingOptions):
     text_encoder_path: Path | None = None
     cache_text_features: bool = False
     joined: NonNegativeInt = 0
+    cut_longer: bool = False
+    token_drop: ClosedUnitInterval = 0.0
+    batch_tokens: PositiveInt | None = None
 
     def __post_init__(self):
         encoder_width(self.text_encoder)  # refuses unknown names before any work is done
@@ -108,10 +113,22 @@ def main(options: Options, options_yaml: str) -> None:
             tokenize(folder, options.tokenizer, tokenizer, split, options.joined if split == "train" else 0),
             options.tokenizer,
             options.model.max_tokens,
+            options.cut_longer,
+            options.token_drop if split == "train" else 0.0,
         )
         for split in ("train", "val")
         if folder.ids(split, required=split == "train")
     }
+    for split, rows in data.items():
+        for name, count in rows.left_out.items():
+            print(f"{split}: {count} {name} left out: no caption, shorter than a token, or a part outside its clip")
+    order = EndlessBatches(
+        len(data["train"]),
+        None if options.batch_tokens else options.batch_size,
+        options.seed,
+        lengths=data["train"].lengths,
+        batch_tokens=options.batch_tokens,
+    )
     if "val" not in data:
         print("no validation clips: only the training loss will be reported")
     encode = CaptionFeatures(
@@ -123,12 +140,12 @@ def main(options: Options, options_yaml: str) -> None:
     model = LLaMAHF(options.model.config(tokenizer, fingerprint(options.tokenizer), encode.encoder)).to(device)
     training = Training(options, options_yaml, model)
     copy_model(options.tokenizer, options.out / "tokenizer")
-    order = training.batches(len(data["train"]), data["train"].lengths)
-    loader = iter(token_loader(data["train"], model.config.pad_id, batch_sampler=order, num_workers=options.workers))
+    order.first_step = training.first_step
+    loader = endless_loader(data["train"], order, options.workers, device, partial(collate, pad_id=model.config.pad_id))
     model.train()
     seen, started = 0, time.perf_counter()
     for step in training.steps():
-        captions, tokens, whole, context = next(loader)  # list of B, (B, N), (B,), (B,)
+        _, captions, tokens, whole, context = next(loader)  # lists of B, (B, N), (B,), (B,)
         text, mask = drop_text(*encode(captions), model.config.text_dropout)  # (B, L, D), (B, L)
         tokens, targets = inputs_and_targets(model, tokens.to(device), whole.to(device), context.to(device))
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
@@ -143,11 +160,6 @@ def main(options: Options, options_yaml: str) -> None:
             scores = validate(training.ema.model, data["val"], encode, options.batch_size) if "val" in data else {}
             training.save(step, scores)
     print(f"text-to-motion model saved to {options.out}")
-
-
-def token_loader(rows: TokenDataset, pad_id: int, **settings) -> Iterator:
-    own_generator = torch.Generator()  # or each new loader draws from the global one, and resuming would change dropout
-    return DataLoader(rows, collate_fn=partial(collate, pad_id=pad_id), generator=own_generator, **settings)
 
 
 def inputs_and_targets(
@@ -165,7 +177,9 @@ def validate(model: LLaMAHF, rows: TokenDataset, encode: CaptionFeatures, batch_
     """Mean cross entropy and accuracy over the tokens of a split."""
     loss = right = count = 0
     device = model.lm_head.weight.device
-    for captions, tokens, whole, context in token_loader(rows, model.config.pad_id, batch_size=batch_size):
+    for first in range(0, len(rows), batch_size):
+        items = [rows[number] for number in range(first, min(first + batch_size, len(rows)))]
+        _, captions, tokens, whole, context = collate(items, model.config.pad_id)
         tokens, targets = inputs_and_targets(model, tokens.to(device), whole.to(device), context.to(device))
         logits = model(*encode(captions), tokens)
         kept = targets != model.config.pad_id

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from jsonargparse.typing import PositiveInt
-from torch.utils.data import DataLoader
 
+from dataset.batches import endless_loader
 from dataset.motion_folder import MotionFolder
 from dataset.windows import WindowDataset
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
@@ -66,13 +66,11 @@ def main(options: Options, options_yaml: str) -> None:
     model.to(device)
     loss_function = MotionLoss(options.loss)
     training = Training(options, options_yaml, model)
-    order = training.batches(len(windows))
-    loader = iter(
-        DataLoader(windows, batch_sampler=order, num_workers=options.workers, pin_memory=device.type == "cuda")
-    )
+    loader = endless_loader(windows, training.batches(len(windows)), options.workers, device)
     for step in training.steps():
         started = time.perf_counter()
-        features, lengths = (part.to(device, non_blocking=True) for part in next(loader))  # (B, T, 272), (B,)
+        _, *batch = next(loader)  # clip ids, features, lengths
+        features, lengths = (part.to(device, non_blocking=True) for part in batch)  # (B, T, 272), (B,)
         motion = model.normalize(features)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             reconstruction, _, perplexity, active, _ = model(motion, lengths)

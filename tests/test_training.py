@@ -26,7 +26,7 @@ from utils import checkpoint
 from utils.checkpoint import CONFIG, WEIGHTS, fingerprint, load_state, save_model, save_state
 from utils.config import parse_options
 from utils.errors import InputError
-from utils.training import Ema, EndlessBatches, Training, TrainingOptions, adamw, choose_device, warmup_cosine
+from utils.training import Ema, Training, TrainingOptions, adamw, choose_device, warmup_cosine
 
 VQ = ("--config", ROOT / "configs" / "vq" / "debug.yaml", "--precision", "float32")
 T2M = ("--config", ROOT / "configs" / "t2m" / "debug.yaml", "--precision", "float32")
@@ -77,7 +77,7 @@ def training_loss(run, data_folder, untrained=False):
         torch.manual_seed(0)
         fresh = HumanVQVAE(model.config)
         model.load_state_dict(fresh.state_dict() | {"mean": model.mean, "std": model.std})
-    features, lengths = next(iter(DataLoader(WindowDataset(MotionFolder(data_folder), "train", options.window), 64)))
+    _, features, lengths = next(iter(DataLoader(WindowDataset(MotionFolder(data_folder), "train", options.window), 64)))
     motion = model.normalize(features)
     with torch.no_grad():
         reconstruction = model(motion, lengths)[0]
@@ -256,34 +256,6 @@ def test_a_diverging_loss_stops_the_run(refused, data_folder, tmp_path):
 
 
 # --- What both scripts share
-
-
-@pytest.mark.parametrize("lengths", [None, [7 * index % 13 for index in range(50)]], ids=["shuffled", "by length"])
-def test_batches_are_permutations_and_resume_anywhere(lengths):
-    def batches(first_step=0, seed=3):
-        return EndlessBatches(50, 8, seed, first_step, lengths)
-
-    steps = 3 * EndlessBatches.POOL
-    everything = list(itertools.islice(batches(), steps))
-    assert all(len(batch) == 8 for batch in everything)
-    seen = sorted(itertools.chain.from_iterable(everything))
-    whole_epochs = steps * 8 // 50
-    assert seen[: whole_epochs * 50] == list(range(whole_epochs * 50))  # each item once an epoch
-    for first in (1, 17, EndlessBatches.POOL, EndlessBatches.POOL + 5):
-        assert list(itertools.islice(batches(first), 20)) == everything[first : first + 20]
-    assert list(itertools.islice(batches(seed=4), 10)) != everything[:10]
-    items = [[number % 50 for number in batch] for batch in everything]
-    assert items[:6] != items[50:56]  # another order in another epoch
-
-
-def test_batches_by_length_pad_little():
-    lengths = np.random.default_rng(0).integers(1, 100, 2000).tolist()
-
-    def padding(batches):
-        rows = [[lengths[number % 2000] for number in batch] for batch in itertools.islice(batches, 100)]
-        return sum(max(row) * len(row) - sum(row) for row in rows)
-
-    assert padding(EndlessBatches(2000, 16, 0, lengths=lengths)) < 0.1 * padding(EndlessBatches(2000, 16, 0))
 
 
 def test_learning_rate_warms_up_and_falls_to_the_floor():

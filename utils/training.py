@@ -2,7 +2,6 @@
 
 import copy
 import math
-import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Literal
 import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import nn
-from torch.utils.data import Sampler
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from dataset.batches import EndlessBatches
 from utils.checkpoint import PretrainedModel, load_state, save_model, save_state
 from utils.errors import InputError
 from utils.files import written_whole
@@ -56,47 +55,6 @@ def choose_device(device: str, precision: str, training: bool = True) -> tuple[t
         precision, reason = "float32", "on a CPU, motions are then the same in any batch"
     name = torch.cuda.get_device_name(device) if on_cuda else f"{torch.get_num_threads()} CPU threads"
     return torch.device(device), PRECISIONS[precision], f"running on {device} ({name}) in {precision}: {reason}"
-
-
-class EndlessBatches(Sampler[list[int]]):
-    """Batches of item numbers, epoch after epoch, that depend on the seed and the step alone.
-
-    Number ``epoch * count + index`` stands for item ``index``; datasets draw their random choices from the number, so
-    a run resumed at any step sees the same data, with any number of workers. With ``lengths`` (one an item), items of
-    like length come together, so that little is padded: ``POOL`` batches at a time are drawn, sorted, and shuffled.
-    """
-
-    POOL = 32
-
-    def __init__(self, count: int, batch_size: int, seed: int, first_step: int = 0, lengths: list[int] | None = None):
-        self.count, self.batch_size, self.seed = count, batch_size, seed
-        self.first_step, self.lengths = first_step, lengths
-        self._epoch, self._order = -1, None
-
-    def __iter__(self) -> Iterator[list[int]]:
-        pool, place = divmod(self.first_step, self.POOL)
-        while True:
-            yield from self._batches(pool)[place:]
-            pool, place = pool + 1, 0
-
-    def _batches(self, pool: int) -> list[list[int]]:
-        """The ``POOL`` batches of one pool."""
-        size = self.POOL * self.batch_size
-        numbers = [self._number(place) for place in range(pool * size, (pool + 1) * size)]
-        if self.lengths is not None:
-            numbers.sort(key=lambda number: self.lengths[number % self.count])
-        batches = [numbers[start : start + self.batch_size] for start in range(0, size, self.batch_size)]
-        if self.lengths is not None:
-            random.Random(f"{self.seed} {pool}").shuffle(batches)
-        return batches
-
-    def _number(self, place: int) -> int:
-        """The item number at a place in the endless sequence of shuffled epochs."""
-        epoch, offset = divmod(place, self.count)
-        if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            self._epoch, self._order = epoch, torch.randperm(self.count, generator=generator).tolist()
-        return epoch * self.count + self._order[offset]
 
 
 def warmup_cosine(step: int, steps: int, warmup: int, floor: float = 0.02) -> float:
@@ -196,9 +154,9 @@ class Training:
         parameters = sum(parameter.numel() for parameter in model.parameters())
         print(f"{parameters / 1e6:.1f} M parameters, steps {self.first_step} to {options.steps}")
 
-    def batches(self, count: int, lengths: list[int] | None = None) -> EndlessBatches:
+    def batches(self, count: int) -> EndlessBatches:
         """The order in which this run sees ``count`` items, from its first step."""
-        return EndlessBatches(count, self.options.batch_size, self.options.seed, self.first_step, lengths)
+        return EndlessBatches(count, self.options.batch_size, self.options.seed, first_step=self.first_step)
 
     def steps(self) -> Iterator[int]:
         """The numbers of the steps to do; the progress bar and the logs are closed however the loop over them ends."""
