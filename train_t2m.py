@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from jsonargparse.typing import NonNegativeFloat, NonNegativeInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from dataset.motion_folder import MotionFolder
 from dataset.tokens import TokenDataset, collate, tokenize
@@ -27,6 +27,7 @@ from models.text_encoder import EncoderShape, TextEncoder, encoder_shape, encode
 from models.text_features import CaptionFeatures
 from utils.checkpoint import copy_model, fingerprint
 from utils.config import parse_options
+from utils.costs import Load, flops
 from utils.errors import InputError, exit_on_input_error
 from utils.plan import PlanOptions, count_data, plan
 from utils.training import Training, TrainingOptions
@@ -38,7 +39,7 @@ class GeneratorShape:
 
     Attributes:
         size: Name in the size table of models/llama.py: debug, demo, 44M, ... 7B.
-        max_tokens: Longest motion in tokens; longer clips are cut at random places.
+        max_tokens: Longest motion in tokens.
         dropout: Of embeddings and block outputs.
         text_dropout: Share of captions replaced by the null text, for classifier-free guidance.
         tie_weights: Use the token embedding as output matrix.
@@ -83,6 +84,9 @@ class Options(PlanOptions, TrainingOptions):
         z_loss: Weight of the z-loss (see ``LLaMAHF.forward``).
         joined: Rows a clip in which it follows a part of another clip: for sequences of sentences and for going on
             from a given motion.
+        cut_longer: Cut motions longer than model.max_tokens at random places, instead of refusing them.
+        token_drop: Share of motions that lose their first or their last token, as T2M-GPT has it with 1/3.
+        batch_tokens: Most motion tokens a step, padding counted; sets the size of a step instead of batch_size.
     """
 
     tokenizer: Path
@@ -92,6 +96,9 @@ class Options(PlanOptions, TrainingOptions):
     cache_text_features: bool = False
     z_loss: NonNegativeFloat = 0.0
     joined: NonNegativeInt = 0
+    cut_longer: bool = False
+    token_drop: ClosedUnitInterval = 0.0
+    batch_tokens: PositiveInt | None = None
 
     def __post_init__(self):
         encoder_width(self.text_encoder)  # refuses unknown names before any work is done
@@ -108,15 +115,9 @@ def main(options: Options, options_yaml: str) -> None:
     training = Training(options, options_yaml)
     tokenizer = HumanVQVAE.from_pretrained(options.tokenizer).to(training.device)
     folder = MotionFolder(options.data)
-    data = {
-        split: TokenDataset(
-            tokenize(folder, options.tokenizer, tokenizer, split, options.joined if split == "train" else 0),
-            options.tokenizer,
-            options.model.max_tokens,
-        )
-        for split in ("train", "val")
-        if folder.ids(split, required=split == "train")
-    }
+    splits = [split for split in ("train", "val") if folder.ids(split, required=split == "train")]
+    data = {split: token_rows(training, folder, tokenizer, split) for split in splits}
+    order = training.batches(len(data["train"]), data["train"].lengths, options.batch_tokens)
     if "val" not in data:
         training.say("no validation clips: only the training loss will be reported")
     with training.accelerator.main_process_first():
@@ -127,12 +128,13 @@ def main(options: Options, options_yaml: str) -> None:
         )
 
     model = LLaMAHF(options.model.config(tokenizer, fingerprint(options.tokenizer), encode.encoder))
-    forward = training.prepare(model, "tokens", 6 * sum(parameter.numel() for parameter in model.parameters()))
+    usual = Load(1, 0, data["train"].lengths.mean())  # what the text costs is not counted
+    forward = training.prepare(model, "tokens", flops(model.config, usual) / usual.targets)
     if training.accelerator.is_main_process:
         for out in (options.out, options.out / "best"):
             copy_model(options.tokenizer, out / "tokenizer")
     fill_up = partial(collate, pad_id=model.config.pad_id)
-    loader = training.loader(data["train"], data["train"].lengths, fill_up)
+    loader = training.loader(data["train"], order, fill_up)
     with training:
         for step in training.steps():
             batches = [  # captions: list of B; tokens (B, N), targets (B, N + 1)
@@ -154,16 +156,42 @@ def main(options: Options, options_yaml: str) -> None:
     training.say(f"text-to-motion model saved to {options.out}")
 
 
+def token_rows(training: Training, folder: MotionFolder, tokenizer: HumanVQVAE, split: str) -> TokenDataset:
+    """The rows of a split, tokenized by all processes together where that has not been done."""
+    options, accelerator = training.options, training.accelerator
+    is_training = split == "train"
+    path = tokenize(
+        folder,
+        options.tokenizer,
+        tokenizer,
+        split,
+        options.joined if is_training else 0,
+        accelerator.process_index,
+        accelerator.num_processes,
+    )
+    accelerator.wait_for_everyone()
+    drop = options.token_drop if is_training else 0.0
+    rows = TokenDataset(path, options.tokenizer, options.model.max_tokens, options.cut_longer, drop)
+    for name, count in rows.left_out.items():
+        training.say(f"{split}: {count} {name} left out: no caption, shorter than a token, or a part outside its clip")
+    return rows
+
+
 def planned(options: Options) -> str:
     """What the training would take; neither tokenizer nor text encoder is loaded for it."""
     tokenizer = HumanVQVAE.from_pretrained(options.tokenizer, put=lambda model, folder: None)  # its shape alone
     config, stride = options.model.config(tokenizer, "", encoder_shape(options.text_encoder)), tokenizer.config.stride
+    data = count_data(MotionFolder(options.data), stride, config.max_tokens, options.joined)
+    batch_size = options.batch_size
+    if options.batch_tokens:  # as many rows of the usual length, in a number that many GPUs can share
+        rows, shares = int(options.batch_tokens * data.rows / data.tokens), 64 * options.accumulate
+        batch_size = max(1, rows // shares * shares if rows >= shares else rows)
     return plan(
         options,
         config,
-        count_data(MotionFolder(options.data), stride, config.max_tokens, options.joined),
+        data,
         stride,
-        batch_size=options.batch_size,
+        batch_size=batch_size,
         steps=options.steps,
         accumulate=options.accumulate,
         average=options.ema > 0,

@@ -52,6 +52,7 @@ def main(options: Options, options_yaml: str) -> None:
     training = Training(options, options_yaml)
     folder = MotionFolder(options.data)
     windows = WindowDataset(folder, "train", options.window)
+    order = training.batches(len(windows))
     validation = validation_clips(folder, options)
     if not validation:
         training.say("no validation clips: only the training loss will be reported")
@@ -61,7 +62,7 @@ def main(options: Options, options_yaml: str) -> None:
         statistic.copy_(torch.from_numpy(values))
     loss_function = MotionLoss(options.loss)
     forward = training.prepare(model, "frames", 3 * options.model.flops_per_frame())
-    loader = training.loader(windows)
+    loader = training.loader(windows, order)
     with training:
         for step in training.steps():
             batches = training.take(loader)

@@ -7,6 +7,8 @@ mean_std/vector_272/{mean,std}.npy
 """
 
 import hashlib
+import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +64,9 @@ class MotionFolder:
         file = self.path / "split" / f"{split}.txt"
         if not file.is_file():
             raise InputError(f"{file} is missing; list the clip ids of the split there, one a line")
-        ids = [line.strip() for line in read_lines(file) if line.strip()]
-        missing = next((name for name in ids if not self.motion_file(name).is_file()), None)
+        ids = list(dict.fromkeys(line.strip() for line in read_lines(file) if line.strip()))  # each once
+        vectors = self.path / VECTORS  # of text, as a Path for each of millions of clips would take a while
+        missing = next((name for name in ids if not os.path.isfile(f"{vectors}/{name}.npy")), None)
         if missing is not None:
             raise InputError(
                 f"{file} names {missing}, which has no {self.motion_file(missing)}; prepare the data again"
@@ -83,18 +86,28 @@ class MotionFolder:
         """How many frames a clip has, by the header of its file."""
         return len(load_array(self.motion_file(clip_id), "r"))
 
+    def caption_file(self, clip_id: str) -> Path:
+        return self.path / "texts" / f"{clip_id}.txt"
+
     def captions(self, clip_id: str) -> list[str]:
         """Captions of the whole clip: the text before the first ``#``; lines for parts of a clip are left out."""
-        file = self.path / "texts" / f"{clip_id}.txt"
+        return self.spans(clip_id).get(None, [])
+
+    def spans(self, clip_id: str) -> dict[tuple[float, float] | None, list[str]]:
+        """Captions of a clip by what they describe: from one second to another, or (None) the whole clip.
+
+        Raises:
+            InputError: the clip has no caption file, or a line of it has no times where they belong.
+        """
+        file = self.caption_file(clip_id)
         if not file.is_file():
-            raise InputError(f"{file} is missing; write the clip's captions there, one a line")
-        captions = []
-        for line in read_lines(file):
-            parts = line.strip().split("#")
-            whole = len(parts) < 4 or all(value in ("0.0", "nan", "0") for value in parts[2:4])
-            if parts[0].strip() and whole:
-                captions.append(parts[0].strip())
-        return captions
+            raise InputError(f"clip {clip_id} has no captions: {file} is missing; write them there, one a line")
+        spans = {}
+        for number, line in enumerate(read_lines(file), start=1):
+            caption, *others = (part.strip() for part in line.split("#"))
+            if caption:
+                spans.setdefault(_span(others[1:3], f"line {number} of {file}"), []).append(caption)
+        return spans
 
     def mean_std(self) -> tuple[np.ndarray, np.ndarray]:
         """mean (272) and std (272), float32."""
@@ -106,6 +119,17 @@ class MotionFolder:
         if values.shape != (FEATURES,) or not np.isfinite(values).all() or (name == "std" and (values <= 0).any()):
             raise InputError(f"{file} is not {FEATURES} finite values (std: above zero); prepare the data again")
         return values.astype(np.float32)
+
+
+def _span(times: list[str], source: str) -> tuple[float, float] | None:
+    """The seconds (from, to) of a caption line; None for the whole clip, which HumanML3D writes as 0.0#0.0 or nan."""
+    if len(times) < 2:
+        return None
+    try:
+        start, end = (0.0 if math.isnan(time) else time for time in map(float, times))
+    except ValueError as error:
+        raise InputError(f"{source} has {'#'.join(times)} where from#to in seconds is needed; correct it") from error
+    return (start, end) if start or end else None
 
 
 def read_lines(path: Path) -> list[str]:
@@ -122,6 +146,21 @@ def load_array(path: Path, mmap_mode: str | None = None) -> np.ndarray:
         return np.load(path, mmap_mode, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} cannot be read as a NumPy array ({error}); prepare the data again") from error
+
+
+def count_frames(path: Path) -> int:
+    """Frames of a feature file by its header alone; InputError names the file if it is missing, cut short or unfit."""
+    try:
+        with open(path, "rb") as file:
+            np.lib.format.read_magic(file)
+            (frames, width), _, dtype = np.lib.format.read_array_header_1_0(file)
+            if width == FEATURES and os.fstat(file.fileno()).st_size >= file.tell() + frames * width * dtype.itemsize:
+                return frames
+    except (OSError, ValueError):
+        pass
+    clip = load_array(path, mmap_mode="r")  # says what is wrong, or reads what NumPy writes only for unusual types
+    check_features(clip[:1], str(path))
+    return len(clip)
 
 
 def load_features(path: Path) -> np.ndarray:

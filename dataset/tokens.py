@@ -1,79 +1,196 @@
-"""Motion tokens and captions, for training the generator: one Arrow data set a split, made once a tokenizer."""
+"""Motion tokens and captions, for training the generator: memory-mapped Arrow files, made once a tokenizer.
+
+tokens/<fingerprint of the tokenizer>/<split>/ of the data folder holds
+    about.json              the tokenizer and the clips that the tokens were made from, and the number of files
+    <digest>-<number>.arrow the rows of a fixed range of clips, one file a shard; the digest is that of about.json
+
+A row is a motion with its captions: a whole clip, or the part of one that captions with times describe. Its columns are
+id, tokens (in the smallest integer type that holds the codebook), length, captions, and context: how many tokens of
+another clip are at its start.
+"""
 
 import hashlib
 import json
+import math
 import os
 import random
-import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute
 import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from dataset.joined import join
-from dataset.motion_folder import MotionFolder
+from dataset.motion_folder import VECTORS, MotionFolder
 from models.motion_vqvae import HumanVQVAE
 from utils.checkpoint import fingerprint
 from utils.errors import InputError
+from utils.files import written_whole
+from utils.motion272 import FPS
 
 JOINED = 40  # tokens of another clip before a joined one, at most
-ABOUT = "about.json"  # which tokenizer and which clips a token folder was made from
+ABOUT = "about.json"
+SHARDS, CLIPS = 512, 256  # shards a split at most, and clips a shard at least
+GROUP = 64  # clips that are held at once while they are tokenized
+FRAMES = 16384  # frames that go through the tokenizer at once, padding counted
+LEFT_OUT = b"left_out"  # in a file's schema: how many clips and parts of clips gave no row
 
 
-def tokenize(folder: MotionFolder, tokenizer_folder: Path, tokenizer: HumanVQVAE, split: str, joined: int = 0) -> Path:
-    """Tokenize a split unless that has been done with this tokenizer for these clips; returns the token folder.
+class Row(NamedTuple):
+    """A motion and its captions; the first ``context`` tokens are of another clip."""
+
+    id: str
+    tokens: np.ndarray  # (n,) integers
+    captions: list[str]
+    context: int = 0
+
+
+def tokenize(
+    folder: MotionFolder,
+    tokenizer_folder: Path,
+    tokenizer: HumanVQVAE,
+    split: str,
+    joined: int = 0,
+    process: int = 0,
+    processes: int = 1,
+) -> Path:
+    """Tokenize a split where that has not been done with this tokenizer for these clips; returns the token folder.
 
     A training clip is tokenized once for each of its first ``stride`` start frames (the same motion, cut into tokens
-    differently) and ``joined`` times after a part of another clip. The folder lies in
-    ``tokens/<fingerprint of the tokenizer>/<split>`` of the data folder.
+    differently) and ``joined`` times after a part of another clip. The clips are cut into shards, of which a process
+    makes those that are its own and missing; killed and started again, with any number of processes, the work goes on
+    with the missing ones. When all processes have returned, the folder is whole.
 
     Raises:
-        InputError: the split is missing, a clip of it cannot be read, none has a caption, or the folder is read-only.
+        InputError: the split or the captions of a clip are missing, a clip cannot be read, the tokens in the folder
+            are another tokenizer's, or it is read-only.
     """
     ids, stride = folder.ids(split), tokenizer.config.stride
+    size = max(CLIPS, math.ceil(len(ids) / SHARDS))
     about = {
         "tokenizer": fingerprint(tokenizer_folder),
         "codebook_size": tokenizer.codebook_size,
         "stride": stride,
         "joined": joined,
         "clips": _digest(folder, ids),
+        "shards": math.ceil(len(ids) / size),
     }
-    target = folder.path / "tokens" / about["tokenizer"] / split
-    if (target / ABOUT).is_file() and json.loads((target / ABOUT).read_text()) == about:
-        return target
-    rows = {"id": [], "tokens": [], "captions": [], "context": []}  # context: tokens of another clip at the start
-    for clip_id in tqdm(ids, desc=f"tokenizing {split}", unit="clip"):
-        captions = folder.captions(clip_id)
-        if not captions:
-            continue  # HumanML3D has clips whose captions all describe parts
-        clip = folder.motion(clip_id)
-        encoded = [(tokens, 0) for tokens in _shifted_tokens(tokenizer, clip, stride if split == "train" else 1)]
-        for number in range(joined if encoded else 0):
-            choose = random.Random(f"{clip_id} {number}")
-            before = _some_end(folder.motion(choose.choice(ids)), stride, choose)
-            if before is not None:
-                encoded.append((*_shifted_tokens(tokenizer, join(before, clip), 1), len(before) // stride))
-        for tokens, context in encoded:
-            for name, value in zip(rows, (clip_id, tokens, captions, context), strict=True):
-                rows[name].append(value)
-    if not rows["id"]:
-        raise InputError(
-            f"no clip of the split {split} of {folder.path} has a caption and {tokenizer.config.stride} frames; add one"
-        )
-    temporary = target.with_name(f".{split}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    datasets.disable_progress_bars()
+    path = folder.path / "tokens" / about["tokenizer"] / split
+    shards = [(file, ids[number * size : (number + 1) * size]) for number, file in enumerate(begin(path, about))]
+    missing = [(file, clips) for file, clips in shards[process::processes] if not file.exists()]
+    total = sum(len(clips) for _, clips in missing)
+    shifts = stride if split == "train" else 1
+    with tqdm(desc=f"tokenizing {split}", unit="clip", total=total, disable=not missing or process > 0) as progress:
+        for file, clips in missing:
+            rows, left_out = _rows_of(folder, tokenizer, clips, ids, shifts, joined, progress)
+            write_shard(file, rows, tokenizer.codebook_size, left_out)
+    return path
+
+
+def begin(path: Path, about: dict) -> list[Path]:
+    """Make a token folder ready for the shards of ``about``, and remove what is of others; returns the shards' files.
+
+    Raises:
+        InputError: the tokens in the folder are another tokenizer's, or it cannot be written.
+    """
+    made = read_about(path) if (path / ABOUT).exists() else about
+    _check_tokenizer(path, made, about)
+    if made != about or not (path / ABOUT).exists():
+        with written_whole(path / ABOUT) as file:
+            file.write_text(json.dumps(about))
+    files = shard_files(path, about)
+    kept = {ABOUT, *(file.name for file in files)}
+    for file in path.iterdir():
+        with suppress(OSError):  # another process was faster, or may write here what this one may not
+            unfinished = file.name.startswith(".") and time.time() - file.stat().st_mtime < 3600
+            if file.name not in kept and not unfinished:
+                file.unlink()
+    return files
+
+
+def read_about(path: Path) -> dict:
+    """What about.json of a token folder says."""
     try:
-        datasets.Dataset.from_dict(rows).save_to_disk(temporary)
-        (temporary / ABOUT).write_text(json.dumps(about))
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise InputError(f"cannot write the tokens to {target}: {error.strerror}; make the folder writable") from error
-    return target
+        return json.loads((path / ABOUT).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path / ABOUT} is missing or damaged; remove {path} so that it is made again") from error
+
+
+def shard_files(path: Path, about: dict) -> list[Path]:
+    """The files of the shards that a token folder consists of."""
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:10]
+    return [path / f"{digest}-{number:05d}.arrow" for number in range(about["shards"])]
+
+
+def write_shard(file: Path, rows: list[Row], codebook_size: int, left_out: Counter) -> None:
+    """Write the rows of a shard as one Arrow stream; the file is there whole or not at all."""
+    lengths = [len(row.tokens) for row in rows]
+    tokens = np.concatenate([row.tokens for row in rows]) if rows else np.zeros(0)
+    tokens = pa.array(tokens.astype(np.min_scalar_type(codebook_size - 1)))
+    offsets = pa.array(np.cumsum([0, *lengths]), pa.int32())
+    columns = {
+        "id": pa.array([row.id for row in rows], pa.string()),
+        "tokens": pa.ListArray.from_arrays(offsets, tokens),
+        "length": pa.array(lengths, pa.int32()),
+        "captions": pa.array([row.captions for row in rows], pa.list_(pa.string())),
+        "context": pa.array([row.context for row in rows], pa.int32()),
+    }
+    table = pa.table(columns).replace_schema_metadata({LEFT_OUT: json.dumps(left_out)})
+    with written_whole(file) as temporary, pa.ipc.new_stream(str(temporary), table.schema) as stream:
+        stream.write_table(table)
+
+
+def _rows_of(
+    folder: MotionFolder,
+    tokenizer: HumanVQVAE,
+    clips: list[str],
+    ids: list[str],
+    shifts: int,
+    joined: int,
+    progress: tqdm,
+) -> tuple[list[Row], Counter]:
+    """The rows of a shard's clips in their order, and how many clips and parts of clips gave none."""
+    captions = {clip_id: folder.spans(clip_id) for clip_id in clips}
+    by_size = sorted(clips, key=lambda clip_id: folder.motion_file(clip_id).stat().st_size)
+    rows, left_out = {}, Counter()
+    for start in range(0, len(by_size), GROUP):
+        group = [clip_id for clip_id in by_size[start : start + GROUP] if captions[clip_id]]
+        motions, places = [], []  # place: (clip id, tokens of another clip at the start)
+        for clip_id in group:
+            clip = folder.motion(clip_id)
+            shifted = [clip[shift:] for shift in range(shifts) if len(clip) - shift >= tokenizer.config.stride]
+            motions += shifted
+            places += [(clip_id, 0)] * len(shifted)
+            for before in _befores(folder, clip_id, ids, tokenizer.config.stride, joined if shifted else 0):
+                motions.append(join(before, clip))
+                places.append((clip_id, len(before) // tokenizer.config.stride))
+        encoded = {clip_id: [] for clip_id in group}
+        for (clip_id, context), tokens in zip(places, encode_all(tokenizer, motions), strict=True):
+            encoded[clip_id].append((tokens, context))
+        for clip_id in group:
+            rows[clip_id], parts = _with_captions(clip_id, encoded[clip_id], captions[clip_id], tokenizer.config.stride)
+            left_out["parts"] += parts
+        progress.update(len(by_size[start : start + GROUP]))
+    left_out["clips"] = sum(not rows.get(clip_id) for clip_id in clips)
+    return [row for clip_id in clips for row in rows.get(clip_id, ())], left_out
+
+
+def _befores(folder: MotionFolder, clip_id: str, ids: list[str], stride: int, joined: int) -> Iterator[np.ndarray]:
+    """Parts of other clips (T, 272) that a clip is to follow."""
+    for number in range(joined):
+        choose = random.Random(f"{clip_id} {number}")
+        before = _some_end(folder.motion(choose.choice(ids)), stride, choose)
+        if before is not None:
+            yield before
 
 
 def _some_end(clip: np.ndarray, stride: int, choose: random.Random) -> np.ndarray | None:
@@ -86,71 +203,152 @@ def _some_end(clip: np.ndarray, stride: int, choose: random.Random) -> np.ndarra
 
 
 @torch.no_grad()
-def _shifted_tokens(tokenizer: HumanVQVAE, clip: np.ndarray, shifts: int) -> list[list[int]]:
-    """Tokens of a clip (T, 272) from each of its first ``shifts`` frames on, where a token fits."""
-    motion = tokenizer.normalize(torch.from_numpy(clip).to(tokenizer.mean.device))
-    starts = [motion[start:] for start in range(shifts) if len(motion) - start >= tokenizer.config.stride]
-    if not starts:
-        return []
-    lengths = torch.tensor([len(start) for start in starts], device=motion.device)
-    tokens = tokenizer.encode(torch.nn.utils.rnn.pad_sequence(starts, batch_first=True), lengths)
-    counts = (lengths // tokenizer.config.stride).tolist()
-    return [row[:count].tolist() for row, count in zip(tokens, counts, strict=True)]
+def encode_all(tokenizer: HumanVQVAE, motions: list[np.ndarray]) -> list[np.ndarray]:
+    """Tokens (n,) of each motion (T, 272): those of like length go through the tokenizer together."""
+    stride, device = tokenizer.config.stride, tokenizer.mean.device
+    waiting = sorted(range(len(motions)), key=lambda index: len(motions[index]))
+    encoded = [None] * len(motions)
+    while waiting:
+        count = max(1, FRAMES // len(motions[waiting[-1]]))  # the longest come first
+        batch, waiting = waiting[-count:], waiting[:-count]
+        lengths = torch.tensor([len(motions[index]) for index in batch], device=device)
+        padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(motions[index]) for index in batch], True)
+        tokens = tokenizer.encode(tokenizer.normalize(padded.to(device)), lengths).cpu().numpy()
+        for index, row in zip(batch, tokens, strict=True):
+            encoded[index] = row[: len(motions[index]) // stride]
+    return encoded
+
+
+def _with_captions(
+    clip_id: str,
+    encoded: list[tuple[np.ndarray, int]],
+    captions: dict[tuple[float, float] | None, list[str]],
+    stride: int,
+) -> tuple[list[Row], int]:
+    """Rows of a clip, and the number of its described parts that hold no token.
+
+    Args:
+        encoded: tokens from each start frame, with 0; then those after another clip, with the tokens of that one.
+        captions: by the seconds they describe (see ``MotionFolder.spans``).
+    """
+    rows, empty = [], 0
+    for span, texts in captions.items():
+        if span is None:
+            rows += [Row(clip_id, tokens, texts, context) for tokens, context in encoded]
+            continue
+        first, last = (max(0, int(second * FPS / stride + 1e-6)) for second in span)  # 1e-6: 2.8 * 30 is below 84
+        parts = [tokens[first:last] for tokens, context in encoded if not context]
+        rows += [Row(clip_id, part, texts) for part in parts if len(part)]
+        empty += not any(map(len, parts))
+    return rows, empty
 
 
 def _digest(folder: MotionFolder, ids: list[str]) -> str:
     """A digest of the clips' names, sizes and times of change: another one means that the data was prepared anew."""
-    digest = hashlib.sha256()
-    for clip_id in ids:
-        for file in (folder.motion_file(clip_id), folder.path / "texts" / f"{clip_id}.txt"):
-            facts = file.stat() if file.exists() else None
-            digest.update(f"{clip_id} {facts and (facts.st_size, facts.st_mtime_ns)}".encode())
+    digest, vectors, texts = hashlib.sha256(), folder.path / VECTORS, folder.path / "texts"
+    try:
+        for clip_id in ids:
+            for file in (f"{vectors}/{clip_id}.npy", f"{texts}/{clip_id}.txt"):
+                facts = os.stat(file)
+                digest.update(f"{clip_id} {facts.st_size} {facts.st_mtime_ns}".encode())
+    except FileNotFoundError:
+        folder.spans(clip_id)  # says that the captions are missing
+        raise
     return digest.hexdigest()
+
+
+def _check_tokenizer(path: Path, made: dict, expected: dict) -> None:
+    for name in ("tokenizer", "codebook_size"):
+        if name in expected and made.get(name) != expected[name]:
+            raise InputError(
+                f"{path} was made with {name} {made.get(name)} and not with {expected[name]}; "
+                "remove that folder so that it is made again"
+            )
 
 
 class TokenDataset(Dataset):
     """Rows of a token folder, memory-mapped.
 
-    An item is (caption, tokens (n,) int64, whole bool, context int): a caption of the clip, and its tokens, or
-    ``max_tokens`` of them from a random start where the clip is longer (``whole`` is then False unless the end is
-    inside). The first ``context`` tokens are of another clip; such a row is cut at its end only. Choices depend on the
-    item number alone (see ``utils.training.EndlessBatches``).
+    An item is (clip id, caption, tokens (n,) int64, whole bool, context int): a caption of the row, and its tokens.
+    With ``cut_longer``, rows of more than ``max_tokens`` give so many from a random start (``whole`` is False unless
+    the end is inside); those with ``context`` are cut at their end only. Choices depend on the item number alone (see
+    ``dataset.batches.EndlessBatches``). ``left_out`` counts the "clips" and "parts" of clips that gave no row.
+
+    Args:
+        token_drop: share of the items that lose their first or their last token, as T2M-GPT has it (there: 1/3); the
+            motion then begins later, or ends earlier. Not those with context.
 
     Raises:
-        InputError: the tokens were made with another tokenizer than the one given.
+        InputError: the tokens are another tokenizer's, incomplete or damaged, there are none, or a row is too long.
     """
 
-    def __init__(self, path: Path, tokenizer_folder: Path, max_tokens: int):
-        about = json.loads((path / ABOUT).read_text())
-        if about["tokenizer"] != fingerprint(tokenizer_folder):
+    def __init__(
+        self, path: Path, tokenizer_folder: Path, max_tokens: int, cut_longer: bool = False, token_drop: float = 0.0
+    ):
+        about = read_about(path)
+        _check_tokenizer(path, about, {"tokenizer": fingerprint(tokenizer_folder)})
+        files = shard_files(path, about)
+        missing = sum(not file.exists() for file in files)
+        if missing:
+            raise InputError(f"{missing} of the {len(files)} files of {path} are missing; tokenize the split again")
+        shards, left_out = zip(*map(_open, files), strict=True)
+        self.rows, self.left_out = datasets.concatenate_datasets(shards), sum(left_out, Counter())
+        self.max_tokens, self.token_drop = max_tokens, token_drop
+        if not len(self.rows):
             raise InputError(
-                f"{path} was made with tokenizer {about['tokenizer']} and not with {tokenizer_folder} "
-                f"({fingerprint(tokenizer_folder)}); remove that folder so that it is made again"
+                f"no clip of the split {path.name} of {path.parents[2]} has a caption and {about['stride']} frames; "
+                "add one"
             )
-        self.rows = datasets.load_from_disk(str(path))
-        self.max_tokens = max_tokens
-        self.lengths = [min(len(tokens), max_tokens) for tokens in self.rows["tokens"]]
+        lengths = self.rows.data.column("length").to_numpy()
+        longest = int(lengths.argmax())
+        if lengths[longest] > max_tokens and not cut_longer:
+            raise InputError(
+                f"clip {self.rows[longest]['id']} of the split {path.name} has {lengths[longest]} tokens and "
+                f"model.max_tokens is {max_tokens}; set model.max_tokens to {lengths[longest]} or more, or "
+                "cut_longer: true to cut longer ones at random places"
+            )
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def captions(self) -> set[str]:
-        """All captions of the clips."""
-        return {caption for captions in self.rows["captions"] for caption in captions}
+    @property
+    def lengths(self) -> np.ndarray:
+        """The most tokens that each row gives, (rows,)."""
+        return np.minimum(self.rows.data.column("length").to_numpy(), self.max_tokens)
 
-    def __getitem__(self, number: int) -> tuple[str, torch.Tensor, bool, int]:
-        row = self.rows[number % len(self.rows)]
+    def captions(self) -> set[str]:
+        """All captions of the rows."""
+        return set(pa.compute.unique(pa.compute.list_flatten(self.rows.data.column("captions"))).to_pylist())
+
+    def __getitem__(self, number: int) -> tuple[str, str, torch.Tensor, bool, int]:
+        row = number % len(self.rows)
+        clip_id, tokens, captions, context = (  # many times faster than self.rows[row]
+            self.rows.data.column(name)[row] for name in ("id", "tokens", "captions", "context")
+        )
         choose = random.Random(number)
-        caption, tokens = choose.choice(row["captions"]), torch.tensor(row["tokens"])
-        start = 0 if row["context"] else choose.randint(0, max(0, len(tokens) - self.max_tokens))
+        caption, context = choose.choice(captions).as_py(), context.as_py()
+        tokens = torch.from_numpy(tokens.values.to_numpy().astype(np.int64))
+        if self.token_drop and not context and len(tokens) > 1 and choose.random() < self.token_drop:
+            tokens = tokens[1:] if choose.random() < 0.5 else tokens[:-1]
+        start = 0 if context else choose.randint(0, max(0, len(tokens) - self.max_tokens))
         end = start + self.max_tokens
-        return row["id"], caption, tokens[start:end], end >= len(tokens), min(row["context"], self.max_tokens)
+        return clip_id.as_py(), caption, tokens[start:end], end >= len(tokens), min(context, self.max_tokens)
+
+
+def _open(file: Path) -> tuple[datasets.Dataset, Counter]:
+    """The rows of a shard, and what gave none."""
+    try:
+        with pa.memory_map(str(file)) as source:
+            left_out = json.loads(pa.ipc.open_stream(source).schema.metadata[LEFT_OUT])
+        return datasets.Dataset.from_file(str(file)), Counter(left_out)
+    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+        raise InputError(f"{file} is damaged; remove it and tokenize the split again") from error
 
 
 def collate(
-    items: list[tuple[str, torch.Tensor, bool, int]], pad_id: int
-) -> tuple[list[str], *tuple[torch.Tensor, ...]]:
-    """Captions, tokens (B, N) filled up with ``pad_id`` on the right, whole (B,) bool and context (B,)."""
+    items: list[tuple[str, str, torch.Tensor, bool, int]], pad_id: int
+) -> tuple[list[str], list[str], *tuple[torch.Tensor, ...]]:
+    """Clip ids, captions, tokens (B, N) filled up with ``pad_id`` on the right, whole (B,) bool and context (B,)."""
     ids, captions, tokens, whole, context = zip(*items, strict=True)
     padded = torch.nn.utils.rnn.pad_sequence(tokens, True, pad_id)
     return list(ids), list(captions), padded, torch.tensor(whole), torch.tensor(context)

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from accelerate.state import AcceleratorState, GradientState
 
+import prepare_data
+from dataset.motion_folder import MotionFolder
 from models import motionmillion, text_encoder
 from models.llama import LLaMAHF
 
@@ -109,6 +111,13 @@ def refused(monkeypatch, capfd):
         return errors[0]
 
     return run
+
+
+@pytest.fixture
+def small_folder(tmp_path):
+    """A folder of seven training clips of our own making, to be damaged."""
+    prepare_data.synthetic(tmp_path / "data", count=7)
+    return MotionFolder(tmp_path / "data")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Data preparation and the two torch data sets: BVH, retargeting, captions, the canonical folder, windows, tokens."""
+"""Data preparation and windows: BVH, retargeting, captions, the canonical folder, what the tokenizer trains on."""
 
 import json
 import re
@@ -15,9 +15,7 @@ from dataset.bvh import AXES, BvhClip, SkeletonMap, read_bvh
 from dataset.captions import CaptionRules, swap_left_right
 from dataset.motion_folder import MIRRORED, STATISTICS, VECTORS, MotionFolder, Statistics, split_of
 from dataset.synthetic import synthetic_clips
-from dataset.tokens import ABOUT, TokenDataset, collate, tokenize
 from dataset.windows import WindowDataset
-from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from tests.conftest import ROOT, run_script
 from utils.errors import InputError
 from utils.motion272 import FPS, LAYOUT, features_from_motion, heading_angle, recover_joints_fk, recover_rotations
@@ -540,19 +538,17 @@ def test_bad_command_lines_end_with_one_sentence(refused, prepared, tmp_path):
 # --- The canonical folder
 
 
-@pytest.fixture
-def small_folder(tmp_path):
-    """A folder of seven training clips of our own making, to be damaged."""
-    prepare_data.synthetic(tmp_path / "data", count=7)
-    return MotionFolder(tmp_path / "data")
-
-
 def test_humanml3d_caption_lines(small_folder):
     clip_id = small_folder.ids("train")[0]
     lines = ["a plain caption", "a person walks#a/DET person/NOUN walk/VERB#0.0#0.0", "he walks#he/PRON#nan#nan",
              "a part of it#a/DET part/NOUN#1.5#3.0", "", "  #x#0.0#0.0", "with tokens only#with/ADP"]  # fmt: skip
     (small_folder.path / "texts" / f"{clip_id}.txt").write_text("\n".join(lines))
-    assert small_folder.captions(clip_id) == ["a plain caption", "a person walks", "he walks", "with tokens only"]
+    whole = ["a plain caption", "a person walks", "he walks", "with tokens only"]
+    assert small_folder.captions(clip_id) == whole
+    assert small_folder.spans(clip_id) == {None: whole, (1.5, 3.0): ["a part of it"]}
+    (small_folder.path / "texts" / f"{clip_id}.txt").write_text("he walks\nhe runs#he/PRON#soon#3.0\n")
+    with pytest.raises(InputError, match=rf"line 2 of .*{clip_id}\.txt has soon#3\.0 where from#to in seconds"):
+        small_folder.captions(clip_id)
 
 
 def test_faults_of_a_folder_are_named(small_folder):
@@ -614,7 +610,7 @@ def test_windows_have_the_asked_shape_and_hold_parts_of_their_clips(small_folder
     assert len(windows) == sum(len(clip) // 32 for clip in clips)
     starts = set()
     for number in range(len(windows)):
-        features, valid = windows[number]
+        _, features, valid = windows[number]
         assert features.shape == (32, 272) and features.dtype == torch.float32 and valid == 32
         found = [
             (index, start)
@@ -631,7 +627,7 @@ def test_short_clips_are_padded_with_zeros(small_folder):
     windows = WindowDataset(small_folder, "train", 500)
     assert len(windows) == 7
     for number, clip_id in enumerate(small_folder.ids("train")):
-        features, valid = windows[number]
+        _, features, valid = windows[number]
         clip = small_folder.motion(clip_id)
         assert valid == len(clip) and features.shape == (500, 272)
         np.testing.assert_array_equal(features[:valid], clip)
@@ -641,104 +637,5 @@ def test_short_clips_are_padded_with_zeros(small_folder):
 def test_an_item_number_decides_the_window(small_folder):
     one, other = (WindowDataset(small_folder, "train", 32) for _ in range(2))
     for number in (0, 3, len(one) + 3, 5 * len(one) + 3):
-        assert torch.equal(one[number][0], other[number][0])
-    assert len({one[3 + epoch * len(one)][0].numpy().tobytes() for epoch in range(6)}) > 2
-
-
-# --- Tokens
-
-
-@pytest.fixture
-def tokenizers(tmp_path):
-    """Two tokenizers of other weights, saved: [(folder, model), ...]."""
-    pairs = []
-    for seed in range(2):
-        torch.manual_seed(seed)
-        model = HumanVQVAE(VQVAEConfig(levels=[8, 5, 5, 5], code_dim=8, width=8, down_t=2, depth=1)).eval()
-        model.save_pretrained(tmp_path / f"tokenizer{seed}")
-        pairs.append((tmp_path / f"tokenizer{seed}", model))
-    return pairs
-
-
-def test_rows_are_the_tokens_of_every_start_frame(small_folder, tokenizers):
-    folder, model = tokenizers[0]
-    (small_folder.path / "texts" / f"{small_folder.ids('train')[1]}.txt").write_text("only a part#x#1.0#2.0\n")
-    path = tokenize(small_folder, folder, model, "train")
-    rows = TokenDataset(path, folder, max_tokens=500).rows
-    ids = [name for name in small_folder.ids("train") if name != small_folder.ids("train")[1]]
-    assert rows["id"] == [name for name in ids for _ in range(4)]
-    for number, row in enumerate(rows):
-        motion = torch.from_numpy(small_folder.motion(row["id"]))[None, number % 4 :]
-        assert row["tokens"] == model.encode(model.normalize(motion))[0].tolist()
-        assert row["captions"] == small_folder.captions(row["id"])
-
-
-def test_tokens_are_made_again_only_for_another_tokenizer_or_other_clips(small_folder, tokenizers):
-    def made_at(pair):
-        return (tokenize(small_folder, *pair, "train") / ABOUT).stat().st_mtime_ns
-
-    first = made_at(tokenizers[0])
-    assert made_at(tokenizers[0]) == first
-    paths = [tokenize(small_folder, *pair, "train") for pair in tokenizers]
-    assert paths[0] != paths[1] and made_at(tokenizers[0]) == first
-    clip_id = small_folder.ids("train")[0]
-    file = small_folder.motion_file(clip_id)
-    np.save(file, small_folder.motion(clip_id)[:40])
-    second = made_at(tokenizers[0])
-    assert second > first
-    assert max(len(tokens) for tokens in TokenDataset(paths[0], tokenizers[0][0], 500).rows["tokens"][:4]) == 10
-    (small_folder.path / "texts" / f"{clip_id}.txt").write_text("a new caption\n")
-    third = made_at(tokenizers[0])
-    assert third > second and TokenDataset(paths[0], tokenizers[0][0], 500)[0][0] == "a new caption"
-    split = small_folder.path / "split" / "train.txt"
-    split.write_text("\n".join(small_folder.ids("train")[:3]))
-    assert made_at(tokenizers[0]) > third and len(TokenDataset(paths[0], tokenizers[0][0], 500)) == 12
-
-
-def test_an_interrupted_tokenizing_leaves_no_half_made_folder(small_folder, tokenizers, monkeypatch):
-    np.save(small_folder.motion_file(small_folder.ids("train")[-1]), np.full((40, 272), np.nan, np.float32))
-    with pytest.raises(InputError, match="NaN"):
-        tokenize(small_folder, *tokenizers[0], "train")
-    assert not list((small_folder.path).glob("tokens/*/train"))
-
-
-def test_tokens_of_another_tokenizer_are_refused(small_folder, tokenizers):
-    path = tokenize(small_folder, *tokenizers[0], "train")
-    with pytest.raises(InputError, match="was made with tokenizer .* and not with .*tokenizer1"):
-        TokenDataset(path, tokenizers[1][0], 48)
-
-
-def test_a_split_without_captions_is_refused(small_folder, tokenizers):
-    for clip_id in small_folder.ids("train"):
-        (small_folder.path / "texts" / f"{clip_id}.txt").write_text("\n")
-    with pytest.raises(InputError, match="no clip of the split train of .* has a caption"):
-        tokenize(small_folder, *tokenizers[0], "train")
-
-
-def test_tokens_that_cannot_be_written_are_named(small_folder, tokenizers):
-    (small_folder.path / "tokens").write_text("")
-    with pytest.raises(InputError, match="cannot write the tokens to .*tokens"):
-        tokenize(small_folder, *tokenizers[0], "train")
-
-
-def test_token_items_are_cut_by_their_number_and_say_whether_the_end_is_inside(small_folder, tokenizers):
-    path = tokenize(small_folder, *tokenizers[0], "train")
-    data = TokenDataset(path, tokenizers[0][0], max_tokens=12)
-    seen = set()
-    for number in range(6 * len(data)):
-        row = data.rows[number % len(data)]
-        caption, tokens, whole, context = data[number]
-        assert context == 0
-        assert caption in row["captions"] and tokens.dtype == torch.int64 and len(tokens) == min(12, len(row["tokens"]))
-        assert any(row["tokens"][start:][: len(tokens)] == tokens.tolist() for start in range(len(row["tokens"])))
-        assert not whole or row["tokens"][-len(tokens) :] == tokens.tolist()
-        assert torch.equal(data[number][1], tokens)
-        seen.add(whole)
-    assert seen == {True, False}
-
-
-def test_collate_pads_on_the_right():
-    items = [("a", torch.tensor([1, 2, 3]), True, 2), ("b", torch.tensor([4]), False, 0)]
-    captions, tokens, whole, context = collate(items, pad_id=9)
-    assert captions == ["a", "b"] and tokens.tolist() == [[1, 2, 3], [4, 9, 9]]
-    assert whole.tolist() == [True, False] and context.tolist() == [2, 0]
+        assert one[number][0] == other[number][0] and torch.equal(one[number][1], other[number][1])
+    assert len({one[3 + epoch * len(one)][1].numpy().tobytes() for epoch in range(6)}) > 2

@@ -32,7 +32,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.fsdp import MixedPrecisionPolicy, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
 from dataset.batches import EndlessBatches, endless_loader
@@ -132,12 +132,6 @@ class Training:
         device, self.dtype, reason = choose_device(options.device, options.precision)
         self.accelerator = make_accelerator(device, self.dtype, options)
         self.device = self.accelerator.device
-        parts = self.accelerator.num_processes * options.accumulate
-        if options.batch_size % parts:
-            raise InputError(
-                f"batch_size {options.batch_size} is not divided by {self.accelerator.num_processes} process(es) times "
-                f"accumulate {options.accumulate}; change batch_size or accumulate"
-            )
         self.say(f"{reason}; {self.accelerator.num_processes} process(es), {self.accelerator.distributed_type.value}")
         torch.manual_seed(options.seed)
         self.first_step, self.step, self.state, self.best = 0, None, None, float("inf")
@@ -216,23 +210,30 @@ class Training:
                 self.say(f"stopped after step {step + 1}, as SIGTERM asked; go on with --resume true")
                 raise SystemExit(0)
 
-    def loader(self, dataset: Dataset, lengths: np.ndarray | None = None, collate: Callable | None = None) -> Iterator:
-        """This process's micro-batches of a dataset from the run's first step on, without end.
+    def batches(self, count: int, lengths: np.ndarray | None = None, batch_tokens: int | None = None) -> EndlessBatches:
+        """The order in which the processes of the run go through ``count`` items.
 
         Args:
-            lengths: (items,) where items of like length are to come together.
+            lengths: (count,) where items of like length are to come together.
+            batch_tokens: The size of a step in tokens, instead of ``batch_size`` in items.
         """
-        batches = EndlessBatches(
-            len(dataset),
-            self.options.batch_size,
+        return EndlessBatches(
+            count,
+            None if batch_tokens else self.options.batch_size,
             self.options.seed,
             lengths=lengths,
+            batch_tokens=batch_tokens,
             process=self.accelerator.process_index,
             processes=self.accelerator.num_processes,
             accumulate=self.options.accumulate,
-            first_step=self.first_step,
         )
-        return endless_loader(dataset, batches, self.options.workers, self.device, collate)
+
+    def loader(
+        self, dataset: Dataset, order: EndlessBatches, collate: Callable[[list], tuple] = default_collate
+    ) -> Iterator[tuple]:
+        """This process's micro-batches of a dataset from the run's first step on, without end."""
+        order.first_step = self.first_step
+        return endless_loader(dataset, order, self.options.workers, self.device, collate)
 
     def take(self, loader: Iterator[tuple]) -> list[tuple]:
         """The micro-batches of this process for one step, tensors on the device, without the ids they begin with."""
