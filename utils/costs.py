@@ -9,10 +9,11 @@ Activations are those of models/llama.py, counted in bytes that autograd keeps.
 import math
 from dataclasses import dataclass
 
+from models.head_loss import ROWS
 from models.llama import SIZES, LLaMAConfig
 
 ENGINES = ("DDP", "ZeRO-2", "FSDP")
-FLOAT = 4  # bytes: master weights, gradients, both moments, average, logits
+FLOAT = 4  # bytes: master weights, gradients, both moments, average
 BYTES = {"bf16": 2, "float32": 4}  # of what the blocks compute in
 DEEPSPEED_BUCKET = 500_000_000  # gradients reduced at a time: DeepSpeed's default
 
@@ -129,14 +130,14 @@ class Memory:
     """Weights that autocast has turned into bfloat16."""
     activations: float
     """Kept for the backward pass by the blocks and around them."""
-    logits: float
-    """Log-probabilities of the targets and two gradients of that size, when the backward pass begins."""
+    head: float
+    """What the output layer makes along with the loss: logits of some positions at a time, its own gradient."""
 
     @property
     def peak(self) -> float:
-        """When the backward pass begins, all activations and logits are there; when it ends, all gradients are."""
+        """When the loss is there, all activations are; when the backward pass ends, all gradients are."""
         states = self.weights + self.moments + self.average
-        return states + max(self.held + self.copies + self.activations + self.logits, self.gradients)
+        return states + max(self.held + self.copies + self.activations + self.head, self.gradients)
 
 
 def memory(
@@ -155,38 +156,38 @@ def memory(
     Args:
         load: One micro-batch of one GPU, at its longest.
         engine: One of ``ENGINES``. DDP of one GPU is the plain training. ZeRO-2 has all weights on each GPU, and its
-            own copy of those that it updates; it keeps no average. FSDP shards all, block by block.
+            own copy of those that it updates. FSDP shards all, block by block.
         average: Whether there is an average of the weights. accumulate: Micro-batches a step.
         recompute: Activations of a block are computed again in the backward pass.
     """
     count, size = parameters(config), BYTES[precision]
     total = count.total
     activations = activation_bytes(config, load, recompute, precision)
-    logits = 3 * FLOAT * load.targets * outputs(config)
-    copies = size * count.linear if precision == "bf16" else 0
+    matrix, bf16 = outputs(config) * config.n_embd, precision == "bf16"
+    head = 2 * size * min(ROWS, load.targets) * outputs(config) + (size * (1 + bf16) + FLOAT) * matrix
+    copies = size * (count.linear - count.head) if bf16 else 0
     if engine == "DDP":
-        buckets = FLOAT * total if gpus > 1 else 0  # a second copy of the gradients, for the exchange
         return Memory(
             weights=FLOAT * total,
             moments=2 * FLOAT * total,
             average=FLOAT * total * average,
-            gradients=FLOAT * total + buckets,
-            held=buckets + FLOAT * total * (accumulate > 1),
+            gradients=FLOAT * total,
+            held=FLOAT * total * (accumulate > 1 or gpus > 1),  # the buckets that they are exchanged in stay
             copies=copies,
             activations=activations,
-            logits=logits,
+            head=head,
         )
     if engine == "ZeRO-2":
         bucket = FLOAT * min(total, DEEPSPEED_BUCKET)
         return Memory(
             weights=FLOAT * total * (1 + 1 / gpus),
             moments=2 * FLOAT * total / gpus,
-            average=0,
+            average=FLOAT * total * average,
             gradients=FLOAT * total / gpus + bucket,
             held=FLOAT * total / gpus * (accumulate > 1) + bucket,
             copies=copies,
             activations=activations,
-            logits=logits,
+            head=head,
         )
     whole = size * (count.root + 2 * count.block)  # what is outside the blocks, a block, and the next one on its way
     return Memory(
@@ -197,12 +198,12 @@ def memory(
         held=FLOAT * total / gpus * (accumulate > 1),
         copies=0,
         activations=activations,
-        logits=logits,
+        head=head,
     )
 
 
 def activation_bytes(config: LLaMAConfig, load: Load, recompute: bool, precision: str) -> float:
-    """What autograd keeps of a forward pass but for the logits, as PyTorch does it on a CPU.
+    """What autograd keeps of a forward pass but for the output layer's gradient, as PyTorch does it on a CPU.
 
     A GPU keeps a little less: its RMSNorm is one kernel, and its dropout keeps a byte.
     """

@@ -19,7 +19,13 @@ import numpy as np
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin, FullyShardedDataParallelPlugin, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType, GradientAccumulationPlugin, ProjectConfiguration, gather_object
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    GradientAccumulationPlugin,
+    ProjectConfiguration,
+    gather_object,
+)
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -464,6 +470,7 @@ def make_accelerator(device: torch.device, dtype: torch.dtype, options: Training
         cpu=device.type == "cpu",
         mixed_precision="bf16" if bf16 and "deepspeed_plugin" not in plugins else "no",
         gradient_accumulation_plugin=GradientAccumulationPlugin(options.accumulate, sync_with_dataloader=False),
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
         log_with=["tensorboard", "wandb"] if options.wandb else "tensorboard",
         project_config=ProjectConfiguration(options.out, logging_dir=str(options.out / "tensorboard")),
         **plugins,
