@@ -78,6 +78,11 @@ class EndlessBatches(Sampler[list[int]]):
                 yield (self._of_step(step, part) if self.batch_size else self._of_cut(step, part)).tolist()
             step += 1
 
+    @property
+    def steps_an_epoch(self) -> float:
+        """How many steps go once through the items."""
+        return self.count / self.batch_size if self.batch_size else (len(self._cuts) - 1) / self.parts
+
     def _of_step(self, step: int, part: int) -> np.ndarray:
         """The numbers of a part of a step of ``batch_size`` items."""
         pool, place = divmod(step, self.POOL)
