@@ -116,7 +116,8 @@ class Conv(nn.Conv1d):
         if mask is not None:
             x = x * mask
         if state is None:
-            return super().forward(F.pad(x, self.pad))
+            on_cpu_in_bf16 = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+            return self._as_product(x) if on_cpu_in_bf16 else super().forward(F.pad(x, self.pad))
         before = state.get(self)
         x = F.pad(x, self.pad) if before is None else torch.cat((before, x), dim=-1)
         state[self] = x[..., x.shape[-1] - self.pad[0] :]
@@ -125,6 +126,18 @@ class Conv(nn.Conv1d):
         taps = torch.stack([x[..., i * dilation : i * dilation + frames] for i in range(kernel)], dim=-1)
         rows = taps.transpose(1, 2).flatten(2)  # (B, T, C * kernel)
         return F.linear(rows, self.weight.flatten(1), self.bias).transpose(1, 2)
+
+    def _as_product(self, x: torch.Tensor) -> torch.Tensor:
+        """The convolution of x (B, C, T) as one matrix product, whose bf16 gradients are faster on a CPU.
+
+        In memory, what it gives has the channels last, and so has all that is made of it: transposing costs nothing.
+        """
+        (kernel,), (dilation,), (stride,) = self.kernel_size, self.dilation, self.stride
+        x = F.pad(x.transpose(1, 2).to(torch.get_autocast_dtype("cpu")), (0, 0, *self.pad))  # (B, T, C)
+        last = x.shape[1] - (kernel - 1) * dilation  # the first frames of all windows lie before it
+        taps = [x[:, i * dilation : i * dilation + last : stride] for i in range(kernel)]
+        rows = torch.cat(taps, dim=-1) if kernel > 1 else x
+        return F.linear(rows, self.weight.permute(0, 2, 1).flatten(1), self.bias).transpose(1, 2)
 
 
 class ChannelNorm(nn.LayerNorm):

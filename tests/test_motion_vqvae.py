@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models.fsq import FSQ
-from models.motion_vqvae import HumanVQVAE, VQVAEConfig, haar_patch, haar_unpatch
+from models.motion_vqvae import Conv, HumanVQVAE, VQVAEConfig, haar_patch, haar_unpatch
 from models.vq_loss import MotionLoss, MotionLossConfig
 from tests.conftest import GOLDEN_DIR, converted
 from utils.errors import InputError
@@ -206,3 +206,18 @@ def test_a_few_steps_of_training_lower_the_error():
         errors.append(error.item())
     assert errors[-1] < 0.6 * errors[0]
     assert isinstance(model.quantizer, FSQ)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("kernel, stride, dilation", [(3, 1, 1), (3, 1, 9), (4, 2, 1), (1, 1, 1)])
+def test_convolutions_in_bf16_on_a_cpu_are_convolutions(causal, kernel, stride, dilation):
+    torch.manual_seed(0)
+    conv, x = Conv(6, 10, kernel, causal, stride, dilation), torch.randn(2, 6, 14, requires_grad=True)
+    exact = conv(x)
+    expected = torch.autograd.grad(exact.square().sum(), (x, *conv.parameters()))
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = conv(x)
+    assert ours.dtype == torch.bfloat16
+    gradients = torch.autograd.grad(ours.float().square().sum(), (x, *conv.parameters()))
+    for made, right in zip((ours, *gradients), (exact, *expected), strict=True):
+        assert (made - right).norm() < 0.02 * right.norm()
