@@ -9,6 +9,7 @@ libraries and of the mapped rows that it has looked at, which the system may tak
 """
 
 import itertools
+import math
 import os
 import sys
 import threading
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from dataset.batches import EndlessBatches, endless_loader
@@ -63,7 +64,7 @@ class Options:
     work: Path | None = None
     data: Path | None = None
     tokenizer: Path | None = None
-    joined: int = 2
+    joined: NonNegativeInt = 2
 
     def __post_init__(self):
         if (self.data is None) != (self.tokenizer is None):
@@ -184,7 +185,7 @@ def padding(lengths: np.ndarray, batch_tokens: int | None, batch_size: int | Non
     """The share of padding in the batches of an epoch."""
     order = EndlessBatches(len(lengths), batch_size, 0, lengths=lengths, batch_tokens=batch_tokens)
     real = padded = 0
-    for batch in itertools.islice(order, int(order.steps_an_epoch)):
+    for batch in itertools.islice(order, math.ceil(order.steps_an_epoch)):
         rows = lengths[np.array(batch) % len(lengths)]
         real, padded = real + int(rows.sum()), padded + len(rows) * int(rows.max())
     return 1 - real / padded

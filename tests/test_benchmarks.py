@@ -2,6 +2,7 @@
 
 import re
 
+import benchmarks.data
 import benchmarks.generate
 import benchmarks.plan
 from models.llama import SIZES, LLaMAConfig
@@ -82,3 +83,15 @@ def test_sequences_are_measured(t2m_run):
     printed = run_script("benchmarks/sequences.py", "--checkpoint", t2m_run, "--seeds", 1)
     rows = [line.split("|") for line in printed.splitlines() if line.startswith("| a person")]
     assert len(rows) == 4 and all(float(row[6]) >= 0 and " %" in row[4] for row in rows)
+
+
+def test_data_of_many_rows_is_measured(tmp_path, data_folder, tokenizer_run, capsys):
+    assert "512 shards" in benchmarks.data.build(tmp_path, 600)[1]
+    assert benchmarks.data.opening(tmp_path)[1] == "600 lengths read"
+    first, tenth = (benchmarks.data.shuffling(tmp_path, 2048, epoch) for epoch in (0, 9))
+    assert first[1] == tenth[1] and "batches an epoch" in first[1]
+    seconds, words = benchmarks.data.iterating(tmp_path, 2048, 200, 0)
+    assert seconds > 0 and "tokens/s" in words
+    options = benchmarks.data.Options(data=data_folder, tokenizer=tokenizer_run, joined=0)
+    benchmarks.data.print_folder(options)
+    assert capsys.readouterr().out.count("padding of batches") == 5
