@@ -1,6 +1,7 @@
 """The order in which a training sees its items, and the loader that follows it."""
 
 import random
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -149,7 +150,8 @@ def endless_loader(
 ) -> Iterator[Any]:
     """What ``collate`` makes of the items of each of ``batches``, in their order, loaded ahead by worker processes.
 
-    The batches are the same with any number of workers. Each worker is ``AHEAD`` batches ahead at most.
+    The batches are the same with any number of workers. Each worker is ``AHEAD`` batches ahead at most. To be closed:
+    the workers end with the iterator alone.
 
     Raises:
         InputError: an item is unfit; raised where its batch would have come.
@@ -162,15 +164,25 @@ def endless_loader(
         persistent_workers=workers > 0,
         prefetch_factor=AHEAD if workers else None,
         pin_memory=device.type == "cuda",
+        worker_init_fn=outlive_sigterm,
         generator=torch.Generator(),  # or it draws from the global one, and resuming would change dropout
     )
-    for batch in loader:
-        if isinstance(batch, InputError):
-            raise batch
-        yield batch
+    try:
+        for batch in loader:
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
+    finally:
+        del loader  # which ends the workers, also where a traceback keeps this frame
 
 
 AHEAD = 4  # batches
+GRACE = 30
+
+
+def outlive_sigterm(worker: int) -> None:
+    """Let a worker live on for ``GRACE`` seconds: what asks a whole job to end is for the training to answer."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
 
 
 class _Collated(Dataset):

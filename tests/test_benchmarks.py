@@ -5,6 +5,7 @@ import re
 import benchmarks.data
 import benchmarks.generate
 import benchmarks.plan
+import benchmarks.train
 from models.llama import SIZES, LLaMAConfig
 from tests.conftest import ROOT, run_script
 
@@ -95,3 +96,24 @@ def test_data_of_many_rows_is_measured(tmp_path, data_folder, tokenizer_run, cap
     options = benchmarks.data.Options(data=data_folder, tokenizer=tokenizer_run, joined=0)
     benchmarks.data.print_folder(options)
     assert capsys.readouterr().out.count("padding of batches") == 5
+
+
+def test_training_is_timed(tmp_path):
+    options = benchmarks.train.Options(size="debug", batch_tokens=300, public_rows=2, windows=2, repeats=1)
+    benchmarks.train.make_t5_base(tmp_path / "t5", benchmarks.train.make_captions(1000, 0), 0)
+    for measured in (
+        benchmarks.train.public_generator(options, tmp_path / "t5", True),
+        benchmarks.train.our_generator(options, tmp_path / "t5", "encoded", "bf16"),
+        benchmarks.train.our_generator(options, tmp_path / "t5", "none", "float32"),
+        benchmarks.train.tokenizer_step(options, "bf16", benchmarks.train.FSQ.compute_perplexity),
+    ):
+        assert measured.speed > 0 and measured.share > 0 and measured.memory > 0
+    assert benchmarks.train.loading_alone(options) > 0
+
+
+def test_statistics_that_are_compared_are_equal():
+    quantizer = benchmarks.train.FSQ([4, 4, 4])
+    indices = quantizer.codes_to_indices(quantizer.quantize(benchmarks.train.torch.randn(3, 50, 3)))
+    ways = (benchmarks.train.dense_statistics, benchmarks.train.FSQ.compute_perplexity)
+    dense, counted = (way(quantizer, indices) for way in ways)
+    assert all(abs(ours - theirs) < 1e-4 for ours, theirs in zip(dense, counted, strict=True))

@@ -1,6 +1,7 @@
 """Runs that end before they are done: killed, asked to stop, short of disk, with damaged states; and going on."""
 
 import json
+import os
 import random
 import resource
 import shutil
@@ -90,6 +91,19 @@ def test_asked_to_stop_it_saves_ends_well_and_goes_on(data_folder, tokenizer_run
     assert process.returncode == 0 and f"stopped after step {step}" in printed and 0 < step < step_of(whole), printed
     run_script(*command, "--resume", "true")
     assert_same(tmp_path / "run", whole)
+
+
+def test_asked_to_stop_with_its_workers_it_still_saves(data_folder, tmp_path):
+    """Schedulers send SIGTERM to every process of a job, so to those that load data as well."""
+    command = ("train_vq.py", *VQ, "--data", data_folder, "--workers", 2, "--steps", 5000, "--validate_every", 1000)
+    process = start_script(*command, "--out", tmp_path, before_start=os.setsid)
+    while not (tmp_path / "train.yaml").exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.002)
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGTERM)
+    printed, _ = process.communicate()
+    assert process.returncode == 0 and f"stopped after step {step_of(tmp_path)}" in printed, printed
 
 
 DAMAGES = {

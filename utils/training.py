@@ -195,6 +195,7 @@ class Training:
     def __exit__(self, kind: type | None, error: BaseException | None, _) -> None:
         """Close everything; what went wrong with the input inside a step is told with the step and its clips."""
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self.batches_ahead.close()
         self.progress.close()
         self.accelerator.end_training()
         if isinstance(error, InputError) and self.step is not None:
@@ -239,7 +240,8 @@ class Training:
     ) -> Iterator[tuple]:
         """This process's micro-batches of a dataset from the run's first step on, without end."""
         order.first_step = self.first_step
-        return endless_loader(dataset, order, self.options.workers, self.device, collate)
+        self.batches_ahead = endless_loader(dataset, order, self.options.workers, self.device, collate)
+        return self.batches_ahead
 
     def take(self, loader: Iterator[tuple]) -> list[tuple]:
         """The micro-batches of this process for one step, tensors on the device, without the ids they begin with."""
