@@ -95,12 +95,9 @@ def test_asked_to_stop_it_saves_ends_well_and_goes_on(data_folder, tokenizer_run
 
 def test_asked_to_stop_with_its_workers_it_still_saves(data_folder, tmp_path):
     """Schedulers send SIGTERM to every process of a job, so to those that load data as well."""
-    command = ("train_vq.py", *VQ, "--data", data_folder, "--workers", 2, "--steps", 5000, "--validate_every", 1000)
+    command = ("train_vq.py", *VQ, "--data", data_folder, "--workers", 2, "--steps", 5000, "--validate_every", 20)
     process = start_script(*command, "--out", tmp_path, before_start=os.setsid)
-    while not (tmp_path / "train.yaml").exists():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.002)
-    time.sleep(1)
+    wait_for_state(process, tmp_path)
     os.killpg(process.pid, signal.SIGTERM)
     printed, _ = process.communicate()
     assert process.returncode == 0 and f"stopped after step {step_of(tmp_path)}" in printed, printed

@@ -5,7 +5,6 @@ configs/accelerate. Whatever the engine, a step is the same: ``batch_size`` coun
 every loss is divided by what the whole step holds.
 """
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,25 +16,9 @@ from typing import Literal
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DeepSpeedPlugin, FullyShardedDataParallelPlugin, PartialState
-from accelerate.state import AcceleratorState
-from accelerate.utils import (
-    DistributedDataParallelKwargs,
-    DistributedType,
-    GradientAccumulationPlugin,
-    ProjectConfiguration,
-    gather_object,
-)
+from accelerate.utils import gather_object
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_state_dict,
-    set_state_dict,
-)
-from torch.distributed.fsdp import MixedPrecisionPolicy, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Dataset, default_collate
@@ -44,19 +27,12 @@ from tqdm import tqdm
 from dataset.batches import EndlessBatches, endless_loader
 from utils.checkpoint import PretrainedModel, copy_model, save_model
 from utils.device import choose_device, gemm_rate
+from utils.engine import Engine, make_accelerator
 from utils.errors import InputError
 from utils.files import written_whole
 from utils.motion272 import recover_joints_fk
-from utils.optimizer import Average, adamw, rate
-from utils.run_state import (
-    about_state,
-    load_tensors,
-    newest_state,
-    remove_old_states,
-    save_state,
-    save_tensors,
-    states,
-)
+from utils.optimizer import adamw, rate
+from utils.run_state import about_state, newest_state, remove_old_states, save_state, states
 
 LOG_EVERY = 20  # steps
 
@@ -136,7 +112,10 @@ class Training:
         if options.wandb and find_spec("wandb") is None:
             raise InputError("wandb is not installed; pip install wandb, or leave out --wandb")
         device, self.dtype, reason = choose_device(options.device, options.precision)
-        self.accelerator = make_accelerator(device, self.dtype, options)
+        trackers = ["tensorboard", "wandb"] if options.wandb else ["tensorboard"]
+        self.accelerator = make_accelerator(
+            device, self.dtype, options.accumulate, options.clip_norm, trackers, options.out
+        )
         self.device = self.accelerator.device
         self.say(f"{reason}; {self.accelerator.num_processes} process(es), {self.accelerator.distributed_type.value}")
         torch.manual_seed(options.seed)
@@ -167,11 +146,8 @@ class Training:
                 if options.compiled:
                     part.compile(dynamic=True)
         optimizer = adamw(model, options.learning_rate, options.weight_decay)
-        self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
-        if self.accelerator.distributed_type == DistributedType.FSDP:
-            for name in getattr(model, "forward_methods", ()):
-                register_fsdp_forward_method(model, name)
-        self.average = Average(model, options.ema)
+        self.engine = Engine(self.accelerator, model, optimizer, options.ema)
+        self.wrapped, self.optimizer, self.average = self.engine.wrapped, self.engine.optimizer, self.engine.average
         torch.manual_seed(options.seed + 1_000_003 * self.accelerator.process_index)
         if options.resume:
             self._restore()
@@ -360,7 +336,7 @@ class Training:
         is_best, self.best = score < self.best, min(score, self.best)
         about = {"step": step + 1, "config": asdict(self.model.config), "best": self.best}
         folder = self.options.out / "states"
-        self.state = save_state(self.accelerator, folder, about, self._write_state)
+        self.state = save_state(self.accelerator, folder, about, self.engine.write_state)
         with self.average.in_use():
             self._export(self.options.out)
         if self.accelerator.is_main_process:
@@ -372,63 +348,12 @@ class Training:
 
     def _export(self, folder: Path) -> None:
         """Write the model, put together from all processes, for ``from_pretrained``."""
-        whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        weights = get_model_state_dict(self.model, options=whole)
+        weights = self.engine.whole_weights()
         if self.accelerator.is_main_process:
             with torch.device("meta"):
                 model = type(self.model)(self.model.config)
-            model.load_state_dict({name: _compact(weight) for name, weight in weights.items()}, assign=True)
+            model.load_state_dict(weights, assign=True)
             save_model(model, folder, self.options.save_precision)
-
-    def _tensors(self) -> tuple[dict[str, torch.Tensor], tuple[dict, dict]]:
-        """All tensors that make the state of the run, by name, and PyTorch's two state dicts that they are from."""
-        model, optimizer = get_state_dict(
-            self.model, self.optimizer.optimizer, options=StateDictOptions(flatten_optimizer_state_dict=True)
-        )
-        own = {name for name, _ in [*self.model.named_parameters(), *self.model.named_buffers()]}  # tied ones once
-        tensors = {f"model.{name}": value for name, value in model.items() if name in own}
-        tensors |= {f"average.{name}": value for name, value in self.average.values.items()}
-        tensors |= {f"optimizer.{name}": value for name, value in optimizer.items() if torch.is_tensor(value)}
-        return tensors, (model, optimizer)
-
-    def _write_state(self, folder: Path) -> None:
-        """Write this process's part of the state of the run; all processes call it."""
-        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
-            self.wrapped.save_checkpoint(str(folder), tag="engine")
-            averages = {f"average.{name}": value for name, value in self.average.values.items()}
-            save_tensors(averages, folder)
-        else:
-            save_tensors(self._tensors()[0], folder)
-        random_state = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            random_state["cuda"] = torch.cuda.get_rng_state(self.device)
-        save_file(random_state, folder / self._random_file())
-
-    def _random_file(self) -> str:
-        return f"random-{self.accelerator.process_index:05d}.safetensors"
-
-    def _read_state(self, folder: Path) -> None:
-        """Read what ``_write_state`` wrote.
-
-        Raises:
-            ValueError: it is of another model.
-        """
-        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
-            self.wrapped.load_checkpoint(str(folder), tag="engine")
-            load_tensors({f"average.{name}": value for name, value in self.average.values.items()}, folder)
-        else:
-            tensors, (model, optimizer) = self._tensors()
-            load_tensors(tensors, folder)
-            flat = StateDictOptions(flatten_optimizer_state_dict=True)
-            inner = self.optimizer.optimizer
-            set_state_dict(self.model, inner, model_state_dict=model, optim_state_dict=optimizer, options=flat)
-        if not (folder / self._random_file()).is_file():  # the run had fewer processes
-            torch.manual_seed(self.options.seed + 1_000_003 * self.accelerator.process_index + self.first_step)
-            return
-        random_state = load_file(folder / self._random_file())
-        torch.set_rng_state(random_state["cpu"])
-        if self.device.type == "cuda" and "cuda" in random_state:
-            torch.cuda.set_rng_state(random_state["cuda"], self.device)
 
     def _restore(self) -> None:
         """Go back to the newest undamaged state."""
@@ -439,47 +364,8 @@ class Training:
             other = [name for name in ours if ours[name] != about["config"].get(name)]
             if other:
                 raise ValueError(f"{other[0]} was {about['config'].get(other[0])} and is {ours[other[0]]}")
-            self._read_state(self.state)
+            self.engine.read_state(self.state)
         except ValueError as error:
             raise InputError(
                 f"{self.state} is of another model configuration ({error}); resume with the one in train.yaml"
             ) from error
-
-
-def _compact(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor in a storage of its own size: one put together from unequal shards lies in a larger one."""
-    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
-
-
-def make_accelerator(device: torch.device, dtype: torch.dtype, options: TrainingOptions) -> Accelerator:
-    """The processes of the run, as ``accelerate launch`` or ``torchrun`` has started them, or this one alone."""
-    if device.index is not None:
-        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
-    bf16, plugins = dtype == torch.bfloat16, {}
-    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
-        policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
-        plugins["fsdp_plugin"] = FullyShardedDataParallelPlugin(fsdp_version=2, mixed_precision_policy=policy)
-    elif os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
-        plugins["deepspeed_plugin"] = DeepSpeedPlugin(
-            gradient_accumulation_steps=options.accumulate, gradient_clipping=options.clip_norm
-        )
-        plugins["deepspeed_plugin"].deepspeed_config |= {
-            "train_micro_batch_size_per_gpu": 1,  # only for its own count of samples
-            "zero_allow_untested_optimizer": True,
-            "torch_autocast": {"enabled": bf16, "dtype": "bfloat16"},  # keeps float32 weights, which "bf16" does not
-        }
-    accelerator = Accelerator(
-        cpu=device.type == "cpu",
-        mixed_precision="bf16" if bf16 and "deepspeed_plugin" not in plugins else "no",
-        gradient_accumulation_plugin=GradientAccumulationPlugin(options.accumulate, sync_with_dataloader=False),
-        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
-        log_with=["tensorboard", "wandb"] if options.wandb else "tensorboard",
-        project_config=ProjectConfiguration(options.out, logging_dir=str(options.out / "tensorboard")),
-        **plugins,
-    )
-    if plugins and accelerator.distributed_type == DistributedType.MULTI_CPU:
-        # Accelerate shards on GPUs alone, though its code for it runs on CPUs as well: which is how it is tested here.
-        engine = DistributedType.FSDP if "fsdp_plugin" in plugins else DistributedType.DEEPSPEED
-        for state in (PartialState._shared_state, AcceleratorState._shared_state):
-            state |= {"distributed_type": engine, "deepspeed_plugins": plugins.get("deepspeed_plugin")} | plugins
-    return accelerator
