@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from models.fsq import FSQ
 from utils.checkpoint import PretrainedModel
@@ -70,6 +69,8 @@ class VQVAEConfig:
 
     def flops_per_frame(self) -> float:
         """FLOPs of encoding and decoding one frame; a training step takes three times as many."""
+        from torch.utils.flop_counter import FlopCounterMode  # slow to import, and large
+
         frames = 16 * self.stride
         with torch.device("meta"), FlopCounterMode(display=False) as counter:
             latent = Encoder(self)(torch.empty(1, FEATURES, frames), None)
