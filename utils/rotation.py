@@ -8,7 +8,6 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
-import roma
 import torch
 import torch.nn.functional as F
 
@@ -35,12 +34,16 @@ def numpy_or_torch(function: Callable) -> Callable:
 @numpy_or_torch
 def axis_angle_to_matrix(axis_angle: Array) -> Array:
     """``(..., 3)`` axis-angle to ``(..., 3, 3)`` rotation matrices."""
+    import roma  # where it is used: it brings along torch._dynamo, a second and 150 MB
+
     return roma.rotvec_to_rotmat(axis_angle)
 
 
 @numpy_or_torch
 def matrix_to_axis_angle(matrix: Array) -> Array:
     """``(..., 3, 3)`` rotation matrices to ``(..., 3)`` axis-angle of magnitude in [0, pi], precise up to pi."""
+    import roma
+
     flat = roma.rotmat_to_rotvec(matrix.reshape(-1, 3, 3))
     return flat.reshape(*matrix.shape[:-2], 3)
 
