@@ -29,6 +29,8 @@ from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 from utils.training import Training, TrainingOptions, choose_device
 
+LARGEST_VOCABULARY = 2**20  # each code has a row of the embedding and one of the head
+
 
 @dataclass
 class GeneratorShape:
@@ -53,6 +55,11 @@ class GeneratorShape:
             raise InputError(f"size {self.size} is unknown; use one of {', '.join(SIZES)}")
 
     def config(self, tokenizer: HumanVQVAE, tokenizer_id: str, encoder: TextEncoder) -> LLaMAConfig:
+        if tokenizer.codebook_size > LARGEST_VOCABULARY:
+            raise InputError(
+                f"the tokenizer has {tokenizer.codebook_size} codes and a generator can have {LARGEST_VOCABULARY}; "
+                "train one with fewer levels or residuals"
+            )
         return LLaMAConfig(
             codebook_size=tokenizer.codebook_size,
             tokenizer=tokenizer_id,

@@ -67,24 +67,27 @@ def main(options: Options, options_yaml: str) -> None:
     loss_function = MotionLoss(options.loss)
     training = Training(options, options_yaml, model)
     order = training.batches(len(windows))
-    loader = iter(
-        DataLoader(windows, batch_sampler=order, num_workers=options.workers, pin_memory=device.type == "cuda")
-    )
+    settings = {"num_workers": options.workers, "pin_memory": device.type == "cuda"}
+    own_generator = torch.Generator()  # or the new loader of a resumed run changes the vectors that replace dead codes
+    loader = iter(DataLoader(windows, batch_sampler=order, generator=own_generator, **settings))
     for step in training.steps():
         started = time.perf_counter()
         features, lengths = (part.to(device, non_blocking=True) for part in next(loader))  # (B, T, 272), (B,)
         motion = model.normalize(features)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            reconstruction, _, perplexity, active, _ = model(motion, lengths)
+            reconstruction, auxiliary, perplexity, active, _ = model(motion, lengths)
         covered = lengths // model.config.stride * model.config.stride  # frames that tokens stand for
         loss, terms = loss_function(reconstruction, motion, model.mean, model.std, covered)
-        scalars = training.update(step, loss)
+        scalars = training.update(step, loss + auxiliary)
 
         if step % 20 == 0:
-            scalars |= {f"loss/{name}": term for name, term in terms.items()}
+            scalars |= {f"loss/{name}": term for name, term in terms.items()} | {"loss/quantizer": auxiliary}
             scalars |= {"codebook/perplexity": perplexity, "codebook/active": active}
             training.log(step, scalars, lengths.sum().item() / (time.perf_counter() - started), "frames")
         if training.is_due(step):
+            # A learned codebook lies in buffers, which the weight average leaves as they were.
+            with torch.no_grad():
+                torch._foreach_copy_(list(training.ema.model.buffers()), list(model.buffers()))
             training.save(step, validate(training.ema.model, validation) if validation else {})
     print(f"tokenizer saved to {options.out}")
 
