@@ -2,7 +2,7 @@
 
     python benchmarks/quantizers.py --data data/bandai --work runs/quantizers
 
-Each is trained by train_vq.py with the same config, seed and steps, and measured on the whole clips of the test split.
+Each is trained by train_vq.py with the same recipe and seed, and measured on the whole clips of the test split.
 What is trained already in the work folder goes on from where it is, so that a second call prints the table at once.
 """
 
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jsonargparse.typing import PositiveInt
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -39,22 +38,12 @@ class Options:
     Attributes:
         data: Data folder.
         work: Folder for the runs.
-        config: Of train_vq.py; width, depth and steps below take the place of what it says.
-        width: Channels of the tokenizer, and width of its latent.
-        depth: Residual blocks a stage.
-        steps: Training steps of each.
-        device: Of train_vq.py.
-        precision: Of train_vq.py.
+        recipe: Config of train_vq.py; its quantizer, levels and residuals are those of the table.
     """
 
     data: Path
     work: Path
-    config: Path = ROOT / "configs" / "vq" / "demo.yaml"
-    width: PositiveInt = 128
-    depth: PositiveInt = 2
-    steps: PositiveInt = 1200
-    device: str = "auto"
-    precision: str = "auto"
+    recipe: Path = ROOT / "configs" / "vq" / "quantizers.yaml"
 
 
 def main(options: Options) -> None:
@@ -79,17 +68,12 @@ def train(options: Options, run: Path, quantizer: str, levels: list[int]) -> Non
         InputError: it fails; its own error is on the screen then.
     """
     settings = {
-        "config": options.config,
+        "config": options.recipe,
         "data": options.data,
         "out": run,
-        "steps": options.steps,
-        "device": options.device,
-        "precision": options.precision,
         "model.quantizer": quantizer,
         "model.levels": levels,
-        "model.width": options.width,
-        "model.code_dim": options.width,
-        "model.depth": options.depth,
+        "model.residuals": 2,
         "resume": str((run / "state.pt").exists()).lower(),
     }
     command = [sys.executable, str(ROOT / "train_vq.py"), *(f"--{name}={value}" for name, value in settings.items())]

@@ -2,7 +2,8 @@
 
     fsq     finite scalar quantization (models/fsq.py)
     vq_ema  a learned codebook that follows the vectors it wins (van den Oord et al., 2017), with dead codes replaced
-    lfq     lookup-free quantization: one bit a dimension and an entropy loss (Yu et al., MAGVIT-v2, 2023)
+    lfq     lookup-free quantization: one bit a dimension and an entropy loss (Yu et al., MAGVIT-v2, 2023), on the unit
+            sphere (Zhao et al., Binary Spherical Quantization, 2024)
     rfsq    residual FSQ: each quantizer codes what the one before it left over
 
 The last three come from ``vector-quantize-pytorch`` and have what HumanVQVAE uses of FSQ: ``codebook_size``,
@@ -20,6 +21,11 @@ from utils.errors import InputError
 
 QUANTIZERS = ("fsq", "vq_ema", "lfq", "rfsq")
 LARGEST_COMPARED = 2**18  # codes that vq_ema and lfq may have: they compare every vector with every code
+
+
+def processes() -> int:
+    """How many train together."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def build_quantizer(name: str, levels: Sequence[int], dim: int, residuals: int) -> nn.Module:
@@ -87,13 +93,13 @@ class LibraryQuantizer(nn.Module):
 class VectorQuantizer(LibraryQuantizer):
     """A codebook of vectors: each is the moving average of the vectors nearest to it; its buffers are its state.
 
-    The first training batch initialises it (k-means), and a code that wins less than one vector in a hundred batches
-    becomes a vector of the batch. On several processes the codebook is that of all their vectors together; for this,
-    build it after the process group.
+    The first training batch initialises it (k-means), and a code that wins less than an eighth of the mean becomes a
+    vector of the batch. On several processes the codebook is that of all their vectors together; for this, build it
+    after the process group.
     """
 
     DECAY = 0.99
-    DEAD = 0.01  # vectors a batch
+    DEAD = 1 / 8  # of the mean number of vectors that a code wins
     COMMITMENT = 0.25  # weight of the loss that draws vectors to their codes
 
     def __init__(self, levels: list[int], dim: int):
@@ -110,12 +116,15 @@ class VectorQuantizer(LibraryQuantizer):
             kmeans_init=True,
             threshold_ema_dead_code=self.DEAD,
             commitment_weight=self.COMMITMENT,
-            sync_codebook=distributed.is_initialized() and distributed.get_world_size() > 1,
+            sync_codebook=processes() > 1,
         )
 
     def _quantize(self, vectors: torch.Tensor, frozen: bool = False) -> tuple[torch.Tensor, ...]:
-        if (frozen or not self.training) and not self.library.get_buffer("_codebook.initted"):
+        codebook = self.library._codebook
+        if (frozen or not self.training) and not codebook.initted:
             raise InputError("this vq_ema tokenizer has no codebook yet; train it for at least one step")
+        # The library takes the threshold as a number of vectors, whatever the sizes of batch and codebook.
+        codebook.threshold_ema_dead_code = codebook.reset_cluster_size = self.DEAD * codebook.cluster_size.mean().item()
         return self.library(vectors, freeze_codebook=frozen)
 
     def _vectors(self, indices: torch.Tensor) -> torch.Tensor:
@@ -123,7 +132,16 @@ class VectorQuantizer(LibraryQuantizer):
 
 
 class LookupFree(LibraryQuantizer):
-    """The signs of K projections: a token is K bits. The loss wants sure bits, and all codes equally often."""
+    """The signs of K projections, scaled to unit length: a token is K bits.
+
+    The loss wants sure bits, and all codes equally often; without the scaling, or with both wishes of equal weight, all
+    vectors soon have the same code. On several processes each looks at its own vectors, and the gradients are averaged.
+    """
+
+    DIVERSITY = 3.0  # weight of the wish for all codes to that for sure bits
+    INVERSE_TEMPERATURE = (
+        10.0  # of the codes' probabilities: at 100, the library's own, most bits are sure from the start
+    )
 
     def __init__(self, levels: list[int], dim: int):
         from vector_quantize_pytorch import LFQ
@@ -132,10 +150,13 @@ class LookupFree(LibraryQuantizer):
             raise InputError(f"levels are {levels} and quantizer lfq has two a dimension; give 2 as often as bits")
         super().__init__()
         self.codebook_size = 2 ** len(levels)
-        self.library = LFQ(dim=dim, codebook_size=self.codebook_size)
+        # Version 1.32 divides the shares of the codes by the number of processes without having added them up, which
+        # makes the gradient of their entropy smaller by as much.
+        diversity = self.DIVERSITY * processes()
+        self.library = LFQ(dim=dim, codebook_size=self.codebook_size, spherical=True, diversity_gamma=diversity)
 
     def _quantize(self, vectors: torch.Tensor, frozen: bool = False) -> tuple[torch.Tensor, ...]:
-        return self.library(vectors)
+        return self.library(vectors, inv_temperature=self.INVERSE_TEMPERATURE)
 
     def _vectors(self, indices: torch.Tensor) -> torch.Tensor:
         return self.library.indices_to_codes(indices)

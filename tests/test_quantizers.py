@@ -20,6 +20,7 @@ from models.quantizers import build_quantizer
 from tests.conftest import ROOT, start_script
 from tests.test_training import T2M, VQ, scalars
 from utils.checkpoint import CONFIG, WEIGHTS, load_state
+from utils.config import parse_options
 from utils.errors import InputError
 
 LEVELS = {"fsq": [8, 5, 5, 5], "vq_ema": [8, 5, 5, 5], "lfq": [2] * 8, "rfsq": [5, 3, 2]}
@@ -206,27 +207,29 @@ def test_codes_that_win_nothing_are_replaced():
     assert nearest.max() < 0.1
 
 
-def codebook_after_steps(rank: int, processes: int, folder) -> None:
-    """A process of two, each with half of the vectors, or the only one with all; writes its codebook."""
+def learn_in_a_process(rank: int, processes: int, folder) -> None:
+    """One of two processes with half of the vectors, or the only one with all; writes codebook and gradient."""
     if processes > 1:
         distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=processes)
-    module = quantizer("vq_ema").train()
-    module.library.load_state_dict(torch.load(folder / "start.pt", weights_only=True))
+    codebook = quantizer("vq_ema").train()
+    codebook.library.load_state_dict(torch.load(folder / "start.pt", weights_only=True))
     for step in range(3):
-        module(vectors(40)[:, rank::processes] * (1 + step))
-    torch.save(module.library.codebook, folder / f"{processes}-{rank}.pt")
+        codebook(vectors(40)[:, rank::processes] * (1 + step))
+    z = (0.01 * vectors(40)).requires_grad_()  # near 0 all codes have a share that is not cut off
+    quantizer("lfq").train()(z)[2].backward()
+    torch.save([codebook.library.codebook, z.grad], folder / f"{processes}-{rank}.pt")
     if processes > 1:
         distributed.destroy_process_group()
 
 
-def test_two_processes_share_a_codebook(tmp_path):
-    module = quantizer("vq_ema").train()
-    module(vectors(400))
-    torch.save(module.library.state_dict(), tmp_path / "start.pt")
-    codebook_after_steps(0, 1, tmp_path)
-    multiprocessing.spawn(codebook_after_steps, (2, tmp_path), nprocs=2)
-    alone, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("1-0", "2-0", "2-1"))
-    assert torch.equal(first, second) and not torch.equal(alone, module.library.codebook)
+def test_two_processes_learn_one_codebook_and_weigh_entropies_as_one_does(tmp_path):
+    start = quantizer("vq_ema").train()
+    start(vectors(400))
+    torch.save(start.library.state_dict(), tmp_path / "start.pt")
+    learn_in_a_process(0, 1, tmp_path)
+    multiprocessing.spawn(learn_in_a_process, (2, tmp_path), nprocs=2)
+    alone, first, second = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1"))
+    assert torch.equal(first[0], second[0]) and not torch.equal(alone[0], start.library.codebook)
     torch.testing.assert_close(first, alone, atol=1e-5, rtol=1e-5)
 
 
@@ -273,9 +276,11 @@ def test_what_has_no_codebook_or_lies_outside_it():
 
 def test_the_comparison_prints_a_row_each(data_folder, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(benchmarks.quantizers, "LEVELS", {"30": {"fsq": [6, 5], "rfsq": [3, 2]}})
-    options = benchmarks.quantizers.Options(
-        data=data_folder, work=tmp_path, config=VQ[1], steps=2, width=16, depth=1, precision="float32"
-    )
+    (tmp_path / "recipe.yaml").write_text("model: {width: 16, code_dim: 16, depth: 1}\nwindow: 32\nsteps: 2\n")
+    options, _ = parse_options(
+        benchmarks.quantizers.Options, "", [f"--data={data_folder}", f"--work={tmp_path}",
+                                            f"--recipe={tmp_path / 'recipe.yaml'}"],
+    )  # fmt: skip
     benchmarks.quantizers.main(options)
     rows = [line.split(" | ") for line in capfd.readouterr().out.splitlines()][2:]
     assert [(row[0], row[2]) for row in rows] == [("| fsq", "30"), ("| rfsq", "36")]
