@@ -20,7 +20,7 @@ from models.fsq import FSQ, check_indices, checked_levels, codebook_use
 from utils.errors import InputError
 
 QUANTIZERS = ("fsq", "vq_ema", "lfq", "rfsq")
-LARGEST_COMPARED = 2**18  # codes that vq_ema and lfq may have: they compare every vector with every code
+LARGEST_LISTED = 2**18  # codes of a quantizer of the library: it lists them, and vq_ema and lfq look at all each time
 
 
 def processes() -> int:
@@ -37,13 +37,13 @@ def build_quantizer(name: str, levels: Sequence[int], dim: int, residuals: int) 
     levels = checked_levels(levels)
     if name == "fsq":
         return FSQ(levels, dim=dim)
-    if name == "rfsq":
-        return ResidualFSQ(levels, dim, residuals)
-    if prod(levels) > LARGEST_COMPARED:
+    if prod(levels) > LARGEST_LISTED:
         raise InputError(
-            f"levels {levels} make {prod(levels)} codes and {name} can have {LARGEST_COMPARED}; "
+            f"levels {levels} make {prod(levels)} codes and {name} can have {LARGEST_LISTED}; "
             "give fewer, or quantizer: fsq"
         )
+    if name == "rfsq":
+        return ResidualFSQ(levels, dim, residuals)
     return VectorQuantizer(levels, dim) if name == "vq_ema" else LookupFree(levels, dim)
 
 

@@ -6,6 +6,7 @@ import runpy
 import signal
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from torch import distributed, multiprocessing
 
 import benchmarks.quantizers
+import train_vq
 from dataset.motion_folder import MotionFolder
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from models.pipeline import TextToMotion
@@ -244,6 +246,7 @@ def test_two_processes_learn_one_codebook_and_weigh_entropies_as_one_does(tmp_pa
         (("--model.quantizer", "lfq", "--model.levels", [2] * 19), "make 524288 codes and lfq can have 262144"),
         (("--model.quantizer", "vq_ema", "--model.levels", [1]), "levels are [1]"),
         (("--model.quantizer", "rfsq", "--model.residuals", 7), "make more codes than a token can name"),
+        (("--model.quantizer", "rfsq", "--model.levels", [64] * 4), "make 16777216 codes and rfsq can have 262144"),
         (("--model.quantizer", "rfsq", "--model.residuals", 0), "residuals is 0"),
     ],
 )
@@ -272,6 +275,17 @@ def test_what_has_no_codebook_or_lies_outside_it():
 
 
 # --- The comparison
+
+
+def test_the_compared_are_of_like_size_and_the_recipe_is_understood(tmp_path):
+    recipe = benchmarks.quantizers.Options(data=tmp_path, work=tmp_path).recipe
+    options, _ = parse_options(train_vq.Options, "", [f"--config={recipe}", "--data=a", "--out=b"])
+    for compared in benchmarks.quantizers.LEVELS.values():
+        sizes = [
+            HumanVQVAE(replace(options.model, quantizer=name, levels=levels)).codebook_size
+            for name, levels in compared.items()
+        ]
+        assert len(sizes) == 4 and max(sizes) < 1.2 * min(sizes)
 
 
 def test_the_comparison_prints_a_row_each(data_folder, tmp_path, monkeypatch, capfd):
