@@ -32,6 +32,8 @@ from utils.errors import InputError, exit_on_input_error
 from utils.plan import PlanOptions, count_data, plan
 from utils.training import Training, TrainingOptions
 
+LARGEST_VOCABULARY = 2**20  # each code has a row of the embedding and one of the head
+
 
 @dataclass
 class GeneratorShape:
@@ -56,6 +58,11 @@ class GeneratorShape:
             raise InputError(f"size {self.size} is unknown; use one of {', '.join(SIZES)}")
 
     def config(self, tokenizer: HumanVQVAE, tokenizer_id: str, encoder: TextEncoder | EncoderShape) -> LLaMAConfig:
+        if tokenizer.codebook_size > LARGEST_VOCABULARY:
+            raise InputError(
+                f"the tokenizer has {tokenizer.codebook_size} codes and a generator can have {LARGEST_VOCABULARY}; "
+                "train one with fewer levels or residuals"
+            )
         return LLaMAConfig(
             codebook_size=tokenizer.codebook_size,
             tokenizer=tokenizer_id,

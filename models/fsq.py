@@ -17,6 +17,54 @@ from torch import nn
 from utils.errors import InputError
 
 
+def checked_levels(levels: Sequence[int]) -> list[int]:
+    """Levels as a list of ints.
+
+    Raises:
+        InputError: they are not one or more whole numbers of at least 2 with a product below 2**63.
+    """
+    try:
+        levels = [index(level) for level in levels]
+    except TypeError as error:
+        raise InputError(f"FSQ levels are {levels!r}; give a list of whole numbers such as [8, 5, 5, 5]") from error
+    if not levels or min(levels) < 2 or prod(levels) > torch.iinfo(torch.int64).max:
+        raise InputError(f"FSQ levels are {levels}; give one or more of at least 2, their product below 2**63")
+    return levels
+
+
+def check_indices(indices: torch.Tensor, codebook_size: int) -> None:
+    """Refuse what are no indices of a codebook.
+
+    Raises:
+        InputError: they are not integers or (checked on the CPU, where it costs no synchronization) lie outside.
+    """
+    if indices.is_floating_point():
+        raise InputError(f"indices are {indices.dtype}; give integers 0 .. {codebook_size - 1}")
+    if indices.device.type == "cpu" and indices.numel():
+        low, high = indices.min().item(), indices.max().item()
+        if low < 0 or high >= codebook_size:
+            outside = low if low < 0 else high
+            raise InputError(f"index {outside} is outside the codebook; give 0 .. {codebook_size - 1}")
+
+
+def codebook_use(indices: torch.Tensor, codebook_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """How evenly, and how widely, a codebook is used by indices of any shape; memory O(indices).
+
+    Returns:
+        Perplexity, exp of the entropy of the histogram of indices (1 .. codebook_size), and active fraction, the
+        share of codes that occur at all; both 0-d.
+
+    Raises:
+        InputError: there are no indices.
+    """
+    if not indices.numel():
+        raise InputError("there are no indices to compute the perplexity of; give at least one token")
+    counts = indices.unique(return_counts=True)[1]
+    share = counts / counts.sum()
+    perplexity = torch.exp(-(share * torch.log(share + 1e-7)).sum())
+    return perplexity, torch.tensor(len(counts) / codebook_size, device=indices.device)
+
+
 class FSQ(nn.Module):
     """Quantizer of vectors (..., dim), one or several codes each.
 
@@ -43,12 +91,7 @@ class FSQ(nn.Module):
         statistics: bool = True,
     ):
         super().__init__()
-        try:
-            levels = [index(level) for level in levels]
-        except TypeError as error:
-            raise InputError(f"FSQ levels are {levels!r}; give a list of whole numbers such as [8, 5, 5, 5]") from error
-        if not levels or min(levels) < 2 or prod(levels) > torch.iinfo(torch.int64).max:
-            raise InputError(f"FSQ levels are {levels}; give one or more of at least 2, their product below 2**63")
+        levels = checked_levels(levels)
         if num_codebooks < 1 or (num_codebooks > 1 and keep_num_codebooks_dim is False):
             raise InputError(f"num_codebooks is {num_codebooks}; give at least 1, and keep the axis of several")
         if dim is not None and dim < 1:
@@ -67,11 +110,12 @@ class FSQ(nn.Module):
         basis = [prod(levels[:k]) for k in range(len(levels))]
         self.register_buffer("basis", torch.tensor(basis), persistent=False)
 
-    def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, z: torch.Tensor, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
         """Quantize with the straight-through estimator.
 
         Args:
             z: (B, ..., D), or (B, D, ...) where ``channel_first``.
+            mask: (B, ...) of bool, true where a vector is no padding: the others are left out of the statistics.
 
         Returns:
             out (shape and dtype of z), indices (B, ...) or (B, ..., C) int64, loss (zero), perplexity, active fraction
@@ -88,9 +132,14 @@ class FSQ(nn.Module):
         indices = self._indices(codes.detach())  # (B, ..., C)
         out = self.project_out(codes.flatten(-2).to(latent.dtype)).to(z.dtype)
         out = out.movedim(-1, 1) if self.channel_first else out
-        perplexity, active = self.compute_perplexity(indices) if self.statistics else (None, None)
+        counted = indices if mask is None else indices[mask]
+        perplexity, active = self.compute_perplexity(counted) if self.statistics else (None, None)
         indices = indices if self.keep_num_codebooks_dim else indices.squeeze(-1)
         return out, indices, torch.zeros((), device=z.device), perplexity, active, indices
+
+    def tokens_of(self, z: torch.Tensor) -> torch.Tensor:
+        """The indices (B, ...) that ``forward`` gives vectors (B, ..., D) of one code each."""
+        return self.codes_to_indices(self.quantize(self.project_in(z)))
 
     def bound(self, z: torch.Tensor, eps: float = 1e-3) -> torch.Tensor:
         """Squash (..., K) so that rounding gives ``levels[k]`` different values in dimension k.
@@ -160,15 +209,9 @@ class FSQ(nn.Module):
             InputError: indices are not integers, lack the axis C, or (checked on the CPU, where it costs no
                 synchronization) lie outside the codebook.
         """
-        if indices.is_floating_point():
-            raise InputError(f"indices are {indices.dtype}; give integers 0 .. {self.codebook_size - 1}")
         if self.keep_num_codebooks_dim and indices.shape[-1:] != (self.num_codebooks,):
             raise InputError(f"indices have shape {tuple(indices.shape)}; the last axis must be {self.num_codebooks}")
-        if indices.device.type == "cpu" and indices.numel():
-            low, high = indices.min().item(), indices.max().item()
-            if low < 0 or high >= self.codebook_size:
-                outside = low if low < 0 else high
-                raise InputError(f"index {outside} is outside the codebook; give 0 .. {self.codebook_size - 1}")
+        check_indices(indices, self.codebook_size)
         indices = indices if self.keep_num_codebooks_dim else indices[..., None]
         codes = self.indices_to_latent_codes(indices).flatten(-2)  # (B, ..., C * K)
         if isinstance(self.project_out, nn.Linear):
@@ -181,18 +224,5 @@ class FSQ(nn.Module):
         return self.indices_to_latent_codes(torch.arange(self.codebook_size, device=self.levels.device))
 
     def compute_perplexity(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """How evenly, and how widely, the codebook is used by indices of any shape; memory O(codebook + indices).
-
-        Returns:
-            Perplexity, exp of the entropy of the histogram of indices (1 .. codebook_size), and active fraction, the
-            share of codes that occur at all; both 0-d. Several codebooks count together.
-
-        Raises:
-            InputError: there are no indices.
-        """
-        if not indices.numel():
-            raise InputError("there are no indices to compute the perplexity of; give at least one token")
-        counts = torch.bincount(indices.flatten(), minlength=self.codebook_size)
-        share = counts / counts.sum()
-        perplexity = torch.exp(-(share * torch.log(share + 1e-7)).sum())
-        return perplexity, (counts > 0).sum() / self.codebook_size
+        """``codebook_use`` of indices; several codebooks count together."""
+        return codebook_use(indices, self.codebook_size)

@@ -3,8 +3,9 @@
     motion (B, T, 272) -> encoder -> (B, n, code_dim) -> FSQ -> tokens (B, n) -> decoder -> motion (B, n * stride, 272)
 
 with stride = patch_size * 2**down_t frames a token and n = T // stride. Architecture: T2M-GPT (Zhang et al., CVPR 2023)
-with the causal option, the Haar patches and the FSQ of ScaMo / MotionMillion-Codes (ICCV 2025). Rows of a batch may be
-padded: with ``lengths`` given, every row gives what it gives alone.
+with the causal option, the Haar patches and the FSQ of ScaMo / MotionMillion-Codes (ICCV 2025); other quantizers can
+take the place of FSQ (models/quantizers.py). Rows of a batch may be padded: with ``lengths`` given, every row gives
+what it gives alone.
 """
 
 import math
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.fsq import FSQ
+from models.quantizers import QUANTIZERS, build_quantizer
 from utils.checkpoint import PretrainedModel
 from utils.errors import InputError
 from utils.motion272 import FEATURES
@@ -28,7 +29,9 @@ class VQVAEConfig:
     """Shape of the tokenizer.
 
     Attributes:
-        levels: FSQ levels a dimension; their product is the codebook size.
+        quantizer: fsq, vq_ema, lfq or rfsq (models/quantizers.py).
+        levels: Levels a dimension; their product is the codebook size. All are 2 for lfq.
+        residuals: Quantizers of rfsq, one after the other: its codebook size is the product to this power.
         code_dim: Width of the latent before and after quantization.
         width: Channels of the convolutions.
         down_t: Halvings of the frame rate by strided convolutions.
@@ -40,7 +43,9 @@ class VQVAEConfig:
         causal: Token j sees no frame after its own; frames of token j depend on no later token. Needed for streaming.
     """
 
+    quantizer: str = "fsq"
     levels: list[int] = field(default_factory=lambda: [8, 5, 5, 5])
+    residuals: int = 2
     code_dim: int = 256
     width: int = 256
     down_t: int = 2
@@ -52,13 +57,15 @@ class VQVAEConfig:
     causal: bool = True
 
     def __post_init__(self):
+        if self.quantizer not in QUANTIZERS:
+            raise InputError(f"quantizer {self.quantizer} is unknown; use one of {', '.join(QUANTIZERS)}")
         if self.activation not in ACTIVATIONS:
             raise InputError(f"activation {self.activation} is unknown; use one of {', '.join(ACTIVATIONS)}")
         if self.norm not in ("none", "layer"):
             raise InputError(f"norm {self.norm} is unknown; use none or layer")
         if self.patch_size not in (1, 2, 4):
             raise InputError(f"patch_size is {self.patch_size}; use 1, 2 or 4")
-        for name in ("code_dim", "width", "down_t", "depth", "dilation_growth"):
+        for name in ("residuals", "code_dim", "width", "down_t", "depth", "dilation_growth"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
 
@@ -243,7 +250,7 @@ class HumanVQVAE(PretrainedModel):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
-        self.quantizer = FSQ(config.levels, dim=config.code_dim)
+        self.quantizer = build_quantizer(config.quantizer, config.levels, config.code_dim, config.residuals)
         self.decoder = Decoder(config)
         self.register_buffer("mean", torch.zeros(FEATURES))
         self.register_buffer("std", torch.ones(FEATURES))
@@ -267,13 +274,16 @@ class HumanVQVAE(PretrainedModel):
             motion: (B, T, 272) normalised features. lengths: (B,) valid frames of each row; None means all.
 
         Returns:
-            reconstruction (B, T // stride * stride, 272), loss (zero: FSQ needs none), perplexity, active fraction
-            of the codebook, tokens (B, T // stride). With ``lengths``, what lies beyond a row's length is unspecified,
-            and perplexity counts padding too.
+            reconstruction (B, T // stride * stride, 272), auxiliary loss of the quantizer (zero for FSQ, and outside
+            training), perplexity, active fraction of the codebook, tokens (B, T // stride). With ``lengths``, what lies
+            beyond a row's length is unspecified.
         """
         latent = self._latent(motion, lengths)
-        codes, tokens, loss, perplexity, active, _ = self.quantizer(latent)
-        token_lengths = None if lengths is None else lengths // self.config.stride
+        token_lengths = valid = None
+        if lengths is not None:
+            token_lengths = lengths // self.config.stride
+            valid = torch.arange(latent.shape[1], device=latent.device) < token_lengths[:, None]  # (B, n)
+        codes, tokens, loss, perplexity, active, _ = self.quantizer(latent, valid)
         reconstruction = self.decoder(codes.transpose(1, 2), token_lengths).transpose(1, 2)
         return reconstruction, loss, perplexity, active, tokens
 
@@ -290,8 +300,7 @@ class HumanVQVAE(PretrainedModel):
             raise InputError(
                 f"motion has {shortest} frames and a token stands for {self.config.stride}; give a longer clip"
             )
-        latent = self._latent(motion, lengths)
-        return self.quantizer.codes_to_indices(self.quantizer.quantize(self.quantizer.project_in(latent)))
+        return self.quantizer.tokens_of(self._latent(motion, lengths))
 
     def decode(self, tokens: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         """Normalised motion (B, n * stride, 272) of tokens (B, n); lengths (B,) counts the valid tokens of each row."""

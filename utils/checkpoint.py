@@ -4,7 +4,6 @@ Where the weights are large they are split: ``model.safetensors.index.json`` nam
 sha256 of each file. Split weights are loaded tensor by tensor, and bfloat16 stays what it is.
 """
 
-import copy
 import hashlib
 import io
 import json
@@ -13,12 +12,14 @@ import shutil
 import tempfile
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from utils.errors import InputError
@@ -162,19 +163,32 @@ def put_weights(
         raise ValueError(f"{next(iter(places.values()))[0]} is missing")
 
 
-def save_model(model: PretrainedModel, folder: Path, precision: str) -> None:
+def save_model(
+    model: PretrainedModel, folder: Path, precision: str, weights: dict[str, torch.Tensor] | None = None
+) -> None:
     """Save with parameters in "float32" or "float16" (loading gives float32 again); buffers stay as they are.
+
+    Args:
+        weights: by name, tied ones once; None takes the model's own.
 
     Raises:
         InputError: the precision is unknown, or the folder cannot be written.
     """
     if precision not in ("float32", "float16"):
         raise InputError(f"save_precision {precision} is unknown; use float32 or float16")
-    if precision == "float16":
-        model = copy.deepcopy(model)
-        for parameter in model.parameters():
-            parameter.data = parameter.data.half()
-    model.save_pretrained(folder)
+    parameters = {name for name, _ in model.named_parameters()}
+    if weights is None:
+        kept = parameters | {name for name, _ in model.named_buffers()}
+        weights = {name: weight for name, weight in model.state_dict().items() if name in kept}
+    smaller = parameters if precision == "float16" else ()
+    weights = {name: weight.half() if name in smaller else weight for name, weight in weights.items()}
+    try:
+        with written_whole(folder / WEIGHTS) as file:
+            save_file({name: weight.contiguous() for name, weight in weights.items()}, file, {"format": "pt"})
+    except SafetensorError as error:
+        raise InputError(f"cannot save to {folder}: {error}; choose a writable folder with space") from error
+    with written_whole(folder / CONFIG) as file:
+        file.write_text(json.dumps(asdict(model.config), indent=2, sort_keys=True))
 
 
 def copy_model(source: Path, target: Path) -> None:

@@ -115,18 +115,21 @@ class Engine:
                 torch.cuda.set_rng_state(random_state["cuda"], self.accelerator.device)
 
     def whole_weights(self) -> dict[str, torch.Tensor]:
-        """The model's weights by name, on the CPU of the main process, put together from all; may share its memory."""
-        weights = get_model_state_dict(self.model, options=WHOLE)
+        """The model's weights on the CPU of the main process, put together from all; they may share its memory."""
         return {  # one put together from unequal shards lies in a larger storage, which safetensors refuses
             name: weight if weight.untyped_storage().nbytes() == weight.nbytes else weight.clone()
-            for name, weight in weights.items()
+            for name, weight in self._once(get_model_state_dict(self.model, options=WHOLE)).items()
         }
+
+    def _once(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Weights without the second names of tied ones."""
+        names = {name for name, _ in [*self.model.named_parameters(), *self.model.named_buffers()]}
+        return {name: weight for name, weight in weights.items() if name in names}
 
     def _tensors(self) -> tuple[dict[str, torch.Tensor], tuple[dict, dict]]:
         """All tensors that make the state of the run, by name, and PyTorch's two state dicts that they are from."""
         model, optimizer = get_state_dict(self.model, self.optimizer.optimizer, options=FLAT)
-        own = {name for name, _ in [*self.model.named_parameters(), *self.model.named_buffers()]}  # tied ones once
-        tensors = {f"model.{name}": value for name, value in model.items() if name in own}
+        tensors = {f"model.{name}": value for name, value in self._once(model).items()}
         tensors |= {f"optimizer.{name}": value for name, value in optimizer.items() if torch.is_tensor(value)}
         return tensors | self._averages(), (model, optimizer)
 

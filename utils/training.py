@@ -338,22 +338,15 @@ class Training:
         folder = self.options.out / "states"
         self.state = save_state(self.accelerator, folder, about, self.engine.write_state)
         with self.average.in_use():
-            self._export(self.options.out)
+            weights = self.engine.whole_weights()
+            if self.accelerator.is_main_process:
+                save_model(self.model, self.options.out, self.options.save_precision, weights)
         if self.accelerator.is_main_process:
             if is_best:
                 copy_model(self.options.out, self.options.out / "best")
             remove_old_states(folder, self.options.keep)
         self.accelerator.wait_for_everyone()
         self._start_counting()
-
-    def _export(self, folder: Path) -> None:
-        """Write the model, put together from all processes, for ``from_pretrained``."""
-        weights = self.engine.whole_weights()
-        if self.accelerator.is_main_process:
-            with torch.device("meta"):
-                model = type(self.model)(self.model.config)
-            model.load_state_dict(weights, assign=True)
-            save_model(model, folder, self.options.save_precision)
 
     def _restore(self) -> None:
         """Go back to the newest undamaged state."""

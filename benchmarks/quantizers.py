@@ -1,0 +1,108 @@
+"""FSQ beside the other quantizers: the same tokenizer trained with each on the same data, at sizes as near as can be.
+
+    python benchmarks/quantizers.py --data data/bandai --work runs/quantizers
+
+Each is trained by train_vq.py with the same recipe and seed, and measured on the whole clips of the test split.
+What is trained already in the work folder goes on from where it is, so that a second call prints the table at once.
+"""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from dataset.motion_folder import MotionFolder
+from models.fsq import codebook_use
+from models.motion_vqvae import HumanVQVAE
+from utils.config import parse_options
+from utils.errors import InputError, exit_on_input_error
+from utils.metrics import reconstruction_error
+from utils.run_state import states
+
+ROOT = Path(__file__).resolve().parent.parent
+# By size, the levels of each. rfsq has two quantizers and as many dimensions as FSQ.
+LEVELS = {
+    "1,000": {"fsq": [8, 5, 5, 5], "vq_ema": [8, 5, 5, 5], "lfq": 10 * [2], "rfsq": [4, 2, 2, 2]},
+    "9,600": {"fsq": [8, 8, 6, 5, 5], "vq_ema": [8, 8, 6, 5, 5], "lfq": 13 * [2], "rfsq": [4, 3, 2, 2, 2]},
+}
+
+
+@dataclass
+class Options:
+    """What to train and measure.
+
+    Attributes:
+        data: Data folder.
+        work: Folder for the runs.
+        recipe: Config of train_vq.py; its quantizer, levels and residuals are those of the table.
+    """
+
+    data: Path
+    work: Path
+    recipe: Path = ROOT / "configs" / "vq" / "quantizers.yaml"
+
+
+def main(options: Options) -> None:
+    folder = MotionFolder(options.data)
+    clips = [folder.motion(clip_id) for clip_id in folder.ids("test")]
+    print("| quantizer | levels | codes | used in test clips | perplexity | root-aligned | global | time of a step |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    for size, quantizers in LEVELS.items():
+        fsq_speed = None
+        for quantizer, levels in quantizers.items():
+            run = options.work / f"{quantizer}-{size.replace(',', '')}"
+            train(options, run, quantizer, levels)
+            speed = training_speed(run)
+            fsq_speed = fsq_speed or speed
+            print(row(quantizer, levels, run, clips, fsq_speed / speed), flush=True)
+
+
+def train(options: Options, run: Path, quantizer: str, levels: list[int]) -> None:
+    """Run train_vq.py, or go on with what it left.
+
+    Raises:
+        InputError: it fails; its own error is on the screen then.
+    """
+    settings = {
+        "config": options.recipe,
+        "data": options.data,
+        "out": run,
+        "model.quantizer": quantizer,
+        "model.levels": levels,
+        "model.residuals": 2,
+        "resume": str(bool(states(run / "states"))).lower(),
+    }
+    command = [sys.executable, str(ROOT / "train_vq.py"), *(f"--{name}={value}" for name, value in settings.items())]
+    if subprocess.run(command, stdout=sys.stderr).returncode:
+        raise InputError(f"the training of {quantizer} in {run} failed; see the error above")
+
+
+def training_speed(run: Path) -> float:
+    """Median of the logged frames a second."""
+    board = EventAccumulator(str(run / "tensorboard" / run.name)).Reload()
+    tag = next(tag for tag in board.Tags()["scalars"] if tag.endswith("frames_per_second"))
+    return float(np.median([event.value for event in board.Scalars(tag)]))
+
+
+def row(quantizer: str, levels: list[int], run: Path, clips: list[np.ndarray], time_ratio: float) -> str:
+    """A row of the table: a trained tokenizer on whole clips (T, 272)."""
+    model = HumanVQVAE.from_pretrained(run)
+    results = [reconstruction_error(model, clip) for clip in clips]
+    tokens = torch.from_numpy(np.concatenate([result.tokens for result in results]))
+    perplexity, active = (float(value) for value in codebook_use(tokens, model.codebook_size))
+    local, in_world = (np.mean([getattr(result, name) for result in results]) for name in ("local_mm", "global_mm"))
+    return (
+        f"| {quantizer} | {levels}{' twice' if quantizer == 'rfsq' else ''} | {model.codebook_size:,} "
+        f"| {active * model.codebook_size:,.0f} ({active:.0%}) | {perplexity:,.0f} "
+        f"| {local:.1f} mm | {in_world:.0f} mm | {time_ratio:.2f} |"
+    )
+
+
+if __name__ == "__main__":
+    with exit_on_input_error():
+        main(parse_options(Options, __doc__)[0])
