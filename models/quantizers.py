@@ -177,7 +177,8 @@ class ResidualFSQ(LibraryQuantizer):
                 f"levels {levels} with residuals {residuals} make more codes than a token can name (2**63); give fewer"
             )
         super().__init__()
-        self.library = ResidualFSQ(levels=levels, dim=dim, num_quantizers=residuals)
+        with torch.device("cpu"):  # it looks at values, which the meta device has none of
+            self.library = ResidualFSQ(levels=levels, dim=dim, num_quantizers=residuals)
         basis = torch.tensor([prod(levels) ** place for place in range(residuals)])
         self.register_buffer("basis", basis, persistent=False)
 

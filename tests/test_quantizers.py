@@ -191,6 +191,17 @@ def test_gradients_reach_the_encoder(name):
     assert all(parameter.grad.any() for parameter in model.encoder.parameters() if parameter.ndim > 1)
 
 
+@pytest.mark.parametrize("name", LEVELS)
+def test_weights_can_be_given_to_a_tokenizer_made_without_values(tmp_path, name):
+    config = VQVAEConfig(quantizer=name, levels=LEVELS[name], code_dim=8, width=8, depth=1)
+    weights = HumanVQVAE(config).state_dict()
+    with torch.device("meta"):
+        empty = HumanVQVAE(config)
+    empty.load_state_dict(weights, assign=True)
+    empty.save_pretrained(tmp_path)
+    torch.testing.assert_close(HumanVQVAE.from_pretrained(tmp_path).state_dict(), weights, atol=0, rtol=0)
+
+
 def test_residual_digits_are_the_librarys():
     module, z = quantizer("rfsq").eval(), vectors(50)
     digits = module.library(z)[1]  # (3, 50, 2)
