@@ -339,7 +339,7 @@ def bad_files(folder: Path, motion: np.ndarray) -> list[tuple[Path, str]]:
         "units": ({"smplx_85": motion * 1e6}, "metres"),
         "empty": ({"smplx_85": motion[:0]}, "no frames"),
         "narrow": ({"smplx_85": motion[:, :84]}, "shape"),
-        "pickled": ({"smplx_85": np.array([{}], dtype=object)}, "Object"),
+        "pickled": ({"smplx_85": np.array([{}], dtype=object)}, "Python objects"),
         "no_rate": ({"poses": arrays["poses"], "trans": arrays["trans"]}, "mocap_framerate"),
         "zero_rate": (arrays | {"mocap_framerate": np.array(0.0)}, "fps"),
         "nan_rate": (arrays | {"mocap_framerate": np.array(np.nan)}, "fps"),
