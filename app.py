@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import DEVNULL
 
@@ -30,7 +30,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from models.generate import Sampling
+from models.generate import Sampling, settled
 from models.pipeline import DEFAULT_SAMPLING, MotionChunk, TextToMotion
 from utils.config import parse_options
 from utils.device import choose_device
@@ -89,10 +89,17 @@ class Options:
         for name in ("running", "per_address", "variations", "sentences"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} is {getattr(self, name)}; give at least 1")
+        if self.waiting < 0:
+            raise InputError(f"--waiting is {self.waiting}; give 0 or more")
         if not self.seconds > 0:
             raise InputError(f"--seconds is {self.seconds}; give more than 0")
         if not 0 <= self.port <= 65535:
             raise InputError(f"--port is {self.port}; give 0 to 65535")
+
+    @property
+    def places(self) -> int:
+        """Visitors who are served or queue at the same time; also the downloads that are made at the same time."""
+        return self.running + self.waiting
 
 
 @dataclass
@@ -117,8 +124,7 @@ class Order:
         prompts = data.get("prompts")
         if not isinstance(prompts, list) or not 1 <= len(prompts) <= options.sentences:
             raise InputError(f"give 1 to {options.sentences} sentences, one a line")
-        for prompt in prompts:
-            check_prompt(prompt)
+        check_prompt(prompts)
 
         def number(name: str, low: float, high: float, default: float) -> float:
             value = data.get(name, default)
@@ -132,11 +138,11 @@ class Order:
         )
         if seed != int(seed) or variations != int(variations):
             raise InputError("seed and variations must be whole numbers")
-        guided = model.generator.config.text_dropout > 0
-        sampling = Sampling(
-            temperature=number("temperature", 0, 2, DEFAULT_SAMPLING.temperature),
-            top_p=DEFAULT_SAMPLING.top_p,
-            guidance=number("guidance", 0, 10, DEFAULT_SAMPLING.guidance) if guided else 1.0,
+        usual = settled(model.generator, DEFAULT_SAMPLING)
+        sampling = replace(
+            usual,
+            temperature=number("temperature", 0, 2, usual.temperature),
+            guidance=1.0 if usual.guidance == 1 else number("guidance", 0, 10, usual.guidance),
             max_tokens=model.tokens_of(longest_seconds(options, model)),
         )
         seconds = None
@@ -180,7 +186,7 @@ class Studio:
 
     async def stream(self, order: Order, address: str) -> AsyncIterator[bytes]:
         """Lines of JSON: {"waiting": n}, then chunks of frames, then {"done": token}; or {"error": sentence}."""
-        if len(self.line) >= self.options.running + self.options.waiting:
+        if len(self.line) >= self.options.places:
             yield _line(error="too many people are here at the moment; try again in a minute")
             return
         if sum(visitor.address == address for visitor in self.line) >= self.options.per_address:
@@ -240,7 +246,7 @@ class Studio:
         Raises:
             InputError: too many downloads are being made at the moment.
         """
-        if self.downloads >= self.options.waiting:
+        if self.downloads >= self.options.places:
             raise InputError("too many files are being made at the moment; try again in a minute")
         self.downloads += 1
         try:
@@ -284,6 +290,7 @@ def make_app(model: TextToMotion, options: Options) -> Starlette:
     """The web application: the page, /generate and /motion/TOKEN/NAME.KIND."""
     body = body_from_options(None, options.smplx_path)
     studio = Studio(model, body, options)
+    usual = settled(model.generator, DEFAULT_SAMPLING)
     data = {
         "body": pack_body(body),
         "limits": {
@@ -291,7 +298,7 @@ def make_app(model: TextToMotion, options: Options) -> Starlette:
             "variations": options.variations,
             "seconds": round(longest_seconds(options, model), 1),
         },
-        "defaults": {"temperature": DEFAULT_SAMPLING.temperature, "guidance": DEFAULT_SAMPLING.guidance},
+        "defaults": {"temperature": usual.temperature, "guidance": usual.guidance},
         "kinds": list(KINDS),
     }
     html = page("Text to motion", ("player.js", "app.js"), APP_BODY, data, connect="'self'")

@@ -11,6 +11,7 @@ as they are made, and running again skips what is there.
 import hashlib
 import json
 import os
+import tempfile
 import time
 import zipfile
 import zlib
@@ -24,7 +25,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from models.generate import Sampling
+from models.generate import Sampling, settled
 from models.pipeline import DEFAULT_SAMPLING, Motion, TextToMotion
 from models.rewrite import rewrite_prompts
 from utils.config import parse_options
@@ -33,7 +34,7 @@ from utils.errors import InputError, exit_on_input_error
 from utils.files import written_whole
 from utils.motion272 import FPS
 from utils.prompts import MAX_SEED, PromptItem, check_prompt, expand, read_prompts
-from visualize.body import body_from_options
+from visualize.body import body_from_options, smplx_file
 from visualize.clip import read_clip
 from visualize.export import motion_arrays
 from visualize.foot_lock import lock_feet
@@ -62,12 +63,12 @@ class Options:
         temperature: Of sampling; 0 takes the likeliest token.
         top_k: Sample among the k likeliest tokens; 0 for all.
         top_p: Sample among the likeliest tokens of this total probability.
-        guidance: Classifier-free guidance scale; 1 for none.
+        guidance: Classifier-free guidance scale, 1 for none; without it 2, or 1 if the model was trained for none.
         init_motion: Motion file to go on from (.npz of ours or AMASS, .bvh, .npy); every motion begins with it.
         init_skeleton: YAML file that maps the joints of a .bvh to ours, where their names do not tell.
         batch_size: Motions that are made at the same time; what is finished makes room for what waits.
         dtype: Precision of the generator: auto (float32 on a CPU, else bf16 or float16), float32, bf16 or float16.
-        quantize: Its weights: none, int8 (with bf16) or int8's smaller sibling int4 (CUDA only).
+        quantize: Its weights: none, int8 or its smaller sibling int4 (CUDA only); both go with bf16, which auto gives.
         compiled: Compile its step with torch.compile; the first motions wait for it.
         size: Width and height of videos in pixels.
         foot_lock: Keep feet that stand on the floor from sliding (in all but features and tokens).
@@ -77,7 +78,7 @@ class Options:
         rewrite_model: Chat model (folder or hub id) that rewrites each prompt first; what it wrote is saved too.
         device_memory: GB of the device for the generator's weights; the layers beyond are fetched at each step.
         overwrite: Make again what is there already; videos are also made again when their motion is newer.
-        workers: Processes that render videos.
+        workers: Processes on this machine that render videos.
         device: auto, cpu, cuda, cuda:1, ...
     """
 
@@ -93,7 +94,7 @@ class Options:
     temperature: float = DEFAULT_SAMPLING.temperature
     top_k: int = DEFAULT_SAMPLING.top_k
     top_p: float = DEFAULT_SAMPLING.top_p
-    guidance: float = DEFAULT_SAMPLING.guidance
+    guidance: float | None = DEFAULT_SAMPLING.guidance
     init_motion: Path | None = None
     init_skeleton: Path | None = None
     batch_size: int = 32
@@ -122,14 +123,16 @@ class Options:
         for name in ("samples", "batch_size", "workers"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} is {getattr(self, name)}; give at least 1")
+        if self.device_memory is not None and not self.device_memory > 0:
+            raise InputError(f"--device-memory is {self.device_memory:g}; give GB above 0")
         if not 0 <= self.seed < MAX_SEED:
             raise InputError(f"--seed is {self.seed}; give 0 to {MAX_SEED - 1}")
         if not 64 <= self.size <= 4096:
             raise InputError(f"--size is {self.size}; give 64 to 4096 pixels")
-        if self.smplx_path is not None and not self.smplx_path.exists():
-            raise InputError(f"--smplx-path {self.smplx_path} does not exist; give SMPLX_NEUTRAL.npz or its folder")
+        if self.smplx_path is not None or self.body_model == "smplx":
+            smplx_file(self.smplx_path)
         if self.body_model not in (None, "smplx" if self.smplx_path else "mannequin"):
-            raise InputError(f"--body-model {self.body_model} does not go with --smplx-path {self.smplx_path}")
+            raise InputError(f"--body-model is {self.body_model}; give mannequin, or smplx with its --smplx-path")
         if not self.checkpoint.is_dir():
             raise InputError(f"there is no checkpoint folder {self.checkpoint}; give one made by train_t2m.py")
 
@@ -145,6 +148,11 @@ class Options:
         return ["mesh", "skeleton"] if self.view == "both" else [self.view]
 
     @property
+    def shows_body(self) -> bool:
+        """Whether a file is saved that the body is seen in."""
+        return "mesh" in self.video_views or bool({"glb", "html"} & set(self.formats))
+
+    @property
     def sampling(self) -> Sampling:
         return Sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, guidance=self.guidance)
 
@@ -153,16 +161,19 @@ def main(options: Options) -> None:
     items = read_items(options)
     init = read_clip(options.init_motion, options.init_skeleton).features() if options.init_motion else None
     check_writable(options.out_dir)
-    processes = PartialState(
-        cpu=not torch.cuda.is_available()
-    )  # several with `accelerate launch`: each makes its share
+    if options.smplx_path is not None and options.shows_body:
+        body_from_options(options.body_model, options.smplx_path)  # what is wrong with it is told before generation
+    processes = PartialState(cpu=not torch.cuda.is_available())  # several by `accelerate launch`: each makes its share
     ours = items[processes.process_index :: processes.num_processes]
-    with Renderers(
-        min(options.workers, len(items)), options.size, options.smplx_path, options.video_views
-    ) as renderers:
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes on this machine, as torchrun and Accelerate tell
+    workers = max(1, min(options.workers // local, len(ours)))
+    with Renderers(workers, options.size, options.smplx_path, options.video_views) as renderers:
         several = processes.num_processes > 1 and options.device == "auto"  # each has a GPU of its own
         device, dtype, reason = choose_device(
-            str(processes.device) if several else options.device, options.dtype, training=False
+            str(processes.device) if several else options.device,
+            options.dtype,
+            training=False,
+            quantized=options.quantize != "none",
         )
         print(reason)
         model = TextToMotion.from_pretrained(
@@ -178,8 +189,12 @@ def main(options: Options) -> None:
         todo = [item for item in ours if options.overwrite or not is_done(options.out_dir, item, settings)]
         if len(todo) < len(ours):
             print(f"{len(ours) - len(todo)} of {len(ours)} motions are in {options.out_dir} already")
-        for item in sorted(set(ours) - set(todo), key=ours.index):
-            draw_missing(renderers, options, item)
+        kept = sum(draw_missing(renderers, options, item) for item in sorted(set(ours) - set(todo), key=ours.index))
+        if kept:
+            print(f"{kept} other files are kept as they were drawn; --overwrite true draws them again")
+        changed = sum((options.out_dir / f"{item.name}.npz").is_file() for item in todo)
+        if changed and not options.overwrite:
+            print(f"{changed} motions are made again: they are damaged, or of another prompt, checkpoint or settings")
         rewritten = rewrite_prompts(options.rewrite_model, [item.prompt for item in todo], device)
         started = time.perf_counter()
         try:
@@ -205,7 +220,7 @@ def main(options: Options) -> None:
 
 def settings_of(options: Options, model: TextToMotion, dtype: torch.dtype, init: np.ndarray | None) -> str:
     """All that a motion depends on besides prompt, seed and length, as JSON."""
-    settings = {"checkpoint": model.checkpoint_id, **asdict(options.sampling)}
+    settings = {"checkpoint": model.checkpoint_id, **asdict(settled(model.generator, options.sampling))}
     settings["dtype"] = str(dtype).removeprefix("torch.")
     settings["quantize"] = options.quantize
     settings["rewrite_model"] = options.rewrite_model
@@ -225,10 +240,14 @@ def read_items(options: Options) -> list[PromptItem]:
 
 
 def check_writable(out_dir: Path) -> None:
-    trial = out_dir / f".write-test-{os.getpid()}"  # several processes may try at the same time
-    with written_whole(trial) as file:
-        file.touch()
-    trial.unlink()
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out_dir):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot write into the folder {out_dir}: {error.strerror or error}; choose a writable --out-dir"
+        ) from error
 
 
 def is_done(out_dir: Path, item: PromptItem, settings: str) -> bool:
@@ -251,13 +270,19 @@ def generate_and_save(
     settings: str,
     rewritten: dict[str, str],
 ) -> Iterator[PromptItem]:
-    """Generate, from a prompt's ``rewritten`` text where there is one; yields each item when its npz is written."""
+    """Generate, from a prompt's ``rewritten`` text where there is one; yields each item when its npz is written.
+
+    What was made of another motion under the same name is removed.
+    """
     texts = [rewritten.get(item.prompt, item.prompt) for item in items]
     seeds, seconds = [item.seed for item in items], [item.seconds for item in items]
     for number, motion in model.generate_each(texts, seeds, options.sampling, seconds, init, options.batch_size):
         item = items[number]
         motion.smplx85 = lock_feet(motion.smplx85) if options.foot_lock else motion.smplx85
         save_motion(options.out_dir / f"{item.name}.npz", motion, item, model.checkpoint_id, settings)
+        for file in other_files(replace(options, save=",".join(FORMATS), view="both"), item.name):
+            if file.is_file():
+                file.unlink()
         yield item
 
 
@@ -288,12 +313,14 @@ def other_files(options: Options, name: str) -> dict[Path, str]:
     return files | {options.out_dir / f"{name}.{kind}": "mesh" for kind in options.formats if kind in FILES}
 
 
-def draw_missing(renderers: Renderers, options: Options, item: PromptItem) -> None:
-    """Make the item's files that are not there; one older than its npz shows another motion."""
+def draw_missing(renderers: Renderers, options: Options, item: PromptItem) -> int:
+    """Make the item's files that are not there, and count the others; one older than its npz shows another motion."""
     source = options.out_dir / f"{item.name}.npz"
-    for file, view in other_files(options, item.name).items():
-        if not (file.is_file() and file.stat().st_mtime_ns >= source.stat().st_mtime_ns):
-            renderers.draw(source, file, view)
+    files = other_files(options, item.name)
+    missing = [file for file in files if not (file.is_file() and file.stat().st_mtime_ns >= source.stat().st_mtime_ns)]
+    for file in missing:
+        renderers.draw(source, file, files[file])
+    return len(files) - len(missing)
 
 
 def write_results(options: Options, items: list[PromptItem], failures: dict[str, str]) -> None:

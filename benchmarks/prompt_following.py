@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from models.generate import settled
 from models.pipeline import DEFAULT_SAMPLING, Motion, TextToMotion
 from utils.config import parse_options
 from utils.device import PRECISIONS
@@ -31,14 +32,14 @@ class Options:
     Attributes:
         checkpoint: Folder of a text-to-motion model.
         seeds: Motions a prompt.
-        guidance: Guidance scale; the default sampling's if not given.
+        guidance: Guidance scale; 2 if not given, or 1 where the model was trained without text dropout.
         temperature: Sampling temperature; the default sampling's if not given.
         dtype: Precision of the generator, float32 or bf16. quantize: Its weights, none or int8 (with bf16).
     """
 
     checkpoint: Path = Path("checkpoints/demo")
     seeds: int = 32
-    guidance: float = DEFAULT_SAMPLING.guidance
+    guidance: float | None = DEFAULT_SAMPLING.guidance
     temperature: float = DEFAULT_SAMPLING.temperature
     dtype: Literal["float32", "bf16"] = "float32"
     quantize: Literal["none", "int8"] = "none"
@@ -97,6 +98,7 @@ ELDERLY, ENERGETIC = "a person walks like an elderly person", "a person walks en
 def main(options: Options) -> None:
     model = TextToMotion.from_pretrained(options.checkpoint, dtype=PRECISIONS[options.dtype], quantize=options.quantize)
     sampling = replace(DEFAULT_SAMPLING, guidance=options.guidance, temperature=options.temperature)
+    sampling = settled(model.generator, sampling)
 
     def motions_of(prompt: str) -> list[Motion]:
         return model.generate([prompt] * options.seeds, list(range(options.seeds)), sampling)

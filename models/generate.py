@@ -11,7 +11,7 @@ not on its neighbours (up to the rounding of batched matrix products: tiny in fl
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ from torch import Tensor
 
 from models.llama import KVCache, LLaMAHF, null_text
 from utils.errors import InputError
+
+GUIDANCE = 2.0  # of a model that was trained for it, unless another scale is asked for
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,9 @@ class Sampling:
     """Only the k most likely tokens can be picked; 0 for all."""
     top_p: float = 1.0
     """Only the most likely tokens that together reach this probability can be picked (Holtzman et al., 2020)."""
-    guidance: float = 1.0
-    """Scale of classifier-free guidance: 1 for none, more to follow the text more closely."""
+    guidance: float | None = 1.0
+    """Scale of classifier-free guidance: 1 for none, more to follow the text more closely; None is ``GUIDANCE``, or 1
+    where the model was trained without text dropout (see ``settled``)."""
     min_tokens: int = 1
     """No end before this many tokens; at least 1, as a motion is never empty."""
     max_tokens: int | None = None
@@ -46,7 +49,7 @@ class Sampling:
             raise InputError(f"top_k is {self.top_k}; give 0 (off) or more")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p is {self.top_p}; give a probability above 0 and up to 1")
-        if not 0 <= self.guidance < math.inf:
+        if self.guidance is not None and not 0 <= self.guidance < math.inf:
             raise InputError(f"guidance is {self.guidance}; give 1 (none) or more, or less to loosen the text's hold")
         if self.min_tokens < 1:
             raise InputError(f"min_tokens is {self.min_tokens}; give at least 1")
@@ -190,7 +193,7 @@ def run(model: LLaMAHF, requests: Iterable[Request], sampling: Sampling, slots: 
     """
     if model.training:
         raise RuntimeError("generation needs model.eval(): dropout is still on")
-    check_guidance(model, sampling)
+    sampling = settled(model, sampling)
     copies = 1 if sampling.guidance == 1 else 2
     longest_text, most_tokens = model.config.text_length, model.config.max_tokens
     if isinstance(requests, Sequence) and not model.fixed_step:  # all are known: no more room than they need
@@ -249,13 +252,21 @@ def checked(model: LLaMAHF, requests: Iterable[Request]) -> Iterator[Request]:
         yield request
 
 
-def check_guidance(model: LLaMAHF, sampling: Sampling) -> None:
-    """Raise InputError if guidance is asked of a model that knows no null text."""
-    if sampling.guidance != 1 and model.config.text_dropout == 0:
+def settled(model: LLaMAHF, sampling: Sampling) -> Sampling:
+    """The sampling with the guidance that the model gets.
+
+    Raises:
+        InputError: guidance is asked of a model that knows no null text.
+    """
+    knows_null_text = model.config.text_dropout > 0
+    if sampling.guidance is None:
+        return replace(sampling, guidance=GUIDANCE if knows_null_text else 1.0)
+    if sampling.guidance != 1 and not knows_null_text:
         raise InputError(
             "guidance is asked for but the model was trained without text dropout and knows no null text; "
             "set guidance to 1 or train with text_dropout above 0"
         )
+    return sampling
 
 
 def prefill(model: LLaMAHF, rows: list[Row], cache: KVCache, first: int, copies: int) -> Tensor:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import nn
 
 from models.quantizers import QUANTIZERS, build_quantizer
@@ -98,7 +99,7 @@ def haar_patch(x: torch.Tensor, lengths: torch.Tensor | None) -> tuple[torch.Ten
     if len(odd):
         x = x.clone()
         x[odd, :, ends[odd]] = x[odd, :, (ends[odd] - 2).clamp(min=0)]
-    first, second = x[..., 0::2], x[..., 1::2]
+    first, second = rearrange(x, "b c (t two) -> two b c t", two=2)
     x = torch.cat((first + second, first - second), dim=1) / math.sqrt(8)
     return x, None if lengths is None else (lengths + 1) // 2
 
@@ -106,7 +107,7 @@ def haar_patch(x: torch.Tensor, lengths: torch.Tensor | None) -> tuple[torch.Ten
 def haar_unpatch(x: torch.Tensor) -> torch.Tensor:
     """The inverse of ``haar_patch``: (B, 2 C, T) to (B, C, 2 T)."""
     low, high = x.chunk(2, dim=1)
-    return torch.stack((low + high, low - high), dim=-1).flatten(-2) * math.sqrt(2)
+    return rearrange([low + high, low - high], "two b c t -> b c (t two)") * math.sqrt(2)
 
 
 class Conv(nn.Conv1d):

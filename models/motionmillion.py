@@ -2,7 +2,7 @@ r"""Make a checkpoint folder from tokenizer and generator of the public MotionMi
 
     python -m models.motionmillion --tokenizer vq/net_6000000.pth --generator 3B/net_240000.pth \
         --mean mean.npy --std std.npy --out checkpoints/motionmillion-3b
-    python inference_batch.py --checkpoint checkpoints/motionmillion-3b --guidance 1 --prompt "a person walks"
+    python inference_batch.py --checkpoint checkpoints/motionmillion-3b --prompt "a person walks"
 
 The shapes are read from the tensors. What tensors do not show is that of the released models unless an option says
 otherwise. The files are memory-mapped and written part by part: a model larger than the memory can be converted.
@@ -31,7 +31,7 @@ from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from models.text_encoder import encoder_width
 from utils.checkpoint import CONFIG, INDEX, fingerprint
 from utils.config import parse_options
-from utils.errors import InputError, exit_on_input_error
+from utils.errors import InputError, exit_on_input_error, reason_of
 from utils.motion272 import FEATURES
 
 # FSQ levels of the reference by codebook size. Its own names for them, in the comment, are not the sizes.
@@ -93,8 +93,6 @@ class Options:
 def main(options: Options) -> None:
     convert(options)
     print(f"saved to {options.out}")
-    if options.generator is not None:
-        print("it was trained without text dropout: generate with --guidance 1")
 
 
 def convert(options: Options) -> None:
@@ -105,6 +103,7 @@ def convert(options: Options) -> None:
     """
     temporary = options.out.with_name(f".{options.out.name}-{uuid4().hex}")
     try:
+        temporary.mkdir(parents=True)
         if options.generator is None:
             read_tokenizer(options, None).save_pretrained(temporary)
         else:
@@ -137,8 +136,9 @@ def read_tensors(path: Path, key: str) -> Tensors:
             f"{path} holds more than tensors, or is no torch file, and is not loaded; give the file as it was released"
         ) from error
     except Exception as error:  # torch raises many kinds on a damaged file
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} is damaged or half-written ({reason}); copy or download it again") from error
+        raise InputError(
+            f"{path} is damaged or half-written ({reason_of(error)}); copy or download it again"
+        ) from error
     tensors = content.get(key) if isinstance(content, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         what = {"net": "tokenizer", "trans": "generator"}[key]
@@ -191,7 +191,9 @@ def read_statistic(path: Path) -> torch.Tensor:
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} cannot be read as a NumPy array ({error}); give mean.npy and std.npy") from error
+        raise InputError(
+            f"{path} cannot be read as a NumPy array ({reason_of(error)}); give mean.npy and std.npy"
+        ) from error
     if not isinstance(values, np.ndarray) or values.shape != (FEATURES,) or not np.isfinite(values).all():
         raise InputError(f"{path} is no array of {FEATURES} finite numbers; give the statistics of the 272 features")
     return torch.from_numpy(values.astype(np.float32))

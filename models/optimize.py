@@ -5,6 +5,7 @@ oneDNN's own blocked layout, or int8 weights. PyTorch's plain linear layer reach
 rows (``benchmarks/generate.py`` measures it). All of it is for inference only: an optimized model cannot be saved.
 """
 
+import logging
 import shutil
 import warnings
 
@@ -48,6 +49,8 @@ def optimize(model: LLaMAHF, dtype: torch.dtype, quantize: str = "none", compile
         if not compiled:
             pack_linears(model)
     if compiled:
+        if device.type == "cpu":  # it warns of CUDA compilers without a GPU
+            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         model.step, model.fixed_step = CompiledStep(model), True
     return model
 

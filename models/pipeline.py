@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.generate import Part, Request, Sampling, check_guidance, generate, run
+from models.generate import Part, Request, Sampling, generate, run, settled
 from models.llama import LLaMAHF
 from models.motion_vqvae import HumanVQVAE, State
 from models.optimize import check_support, optimize
@@ -40,7 +40,7 @@ from utils.motion272 import (
 from utils.prompts import check_prompt, parts_of
 from utils.skeleton import forward_kinematics
 
-DEFAULT_SAMPLING = Sampling(temperature=0.9, top_p=0.95, guidance=2.0)  # for models trained with text dropout
+DEFAULT_SAMPLING = Sampling(temperature=0.9, top_p=0.95, guidance=None)  # None: as the model was trained for
 ENCODED_TOGETHER = 256  # prompts whose text features are held at a time
 Prompt = str | list[str]  # a sentence, or several that one continuous motion follows
 
@@ -262,7 +262,7 @@ class TextToMotion:
 
     def check(self, prompts: list[Prompt], sampling: Sampling, seconds: list[float | None], context: list[int]) -> None:
         """Raise InputError if these motions cannot be made."""
-        check_guidance(self.generator, sampling)
+        settled(self.generator, sampling)
         room = self.generator.config.max_tokens - len(context)
         for prompt, length in zip(prompts, seconds, strict=True):
             check_prompt(prompt)

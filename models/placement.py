@@ -51,8 +51,8 @@ def place(model: LLaMAHF, folder: Path, device: torch.device, memory: float, dty
     fitting = int((memory * GB - other_bytes) // layer_bytes)
     if fitting < 1:
         raise InputError(
-            f"the device memory given is {memory:g} GB; embedding, head and one layer need "
-            f"{(other_bytes + layer_bytes) / GB:.2f}"
+            f"the device memory given is {memory:g} GB; embedding, head and one layer of {folder} need "
+            f"{(other_bytes + layer_bytes) / GB:.3g}; give more, or leave --device-memory out"
         )
     here = len(layers) if fitting >= len(layers) else fitting - 1  # one place is for the layer whose turn it is
     away_bytes = (len(layers) - here) * layer_bytes

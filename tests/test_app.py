@@ -71,7 +71,7 @@ def server(model):
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
         thread.start()
-        client = httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=20)
+        client = httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60)
         running.append((server, thread, client))
         return client, app.state.studio
 
@@ -144,6 +144,7 @@ def test_orders_beyond_the_limits_are_refused(server, model):
         ("walk", {}, "sentences"),
         ([" "], {}, "prompt"),
         (["x" * 10_000], {}, "characters"),
+        (["x" * 600] * 2, {}, "1203 characters"),
         ([5], {}, "prompt"),
         (["walk"], {"variations": 4}, "variations"),
         (["walk"], {"variations": 1.5}, "whole"),
@@ -198,6 +199,21 @@ def test_visitors_take_turns_and_the_rest_wait(server, model):
     assert all("done" in answer[-1] for answer in answers.values())
 
 
+def test_without_a_queue_one_visitor_gets_motion_and_files(server, model):
+    client, studio = server(running=1, waiting=0)
+    with client.stream("POST", "/generate", json={"prompts": ["walk"]}):
+        until(lambda: studio.line)
+        with httpx.Client(base_url=client.base_url) as other:
+            assert "too many people" in order(other, ["run"])[-1]["error"]
+        model.go.set()
+    until(lambda: not studio.line)
+    done = order(client, ["walk"])[-1]
+    path = f"/motion/{done['done']}/{done['names'][0]}.npz"
+    assert client.get(path).status_code == 200
+    studio.downloads = 1
+    assert client.get(path).status_code == 503
+
+
 def test_one_address_cannot_take_all_places(server, model):
     client, studio = server(per_address=1)
     with client.stream("POST", "/generate", json={"prompts": ["walk"]}):
@@ -241,9 +257,17 @@ def test_the_page_tells_the_limits_and_runs_only_its_own_scripts(server):
     assert page.count("<script>") == 4
 
 
+def test_guidance_can_be_set_where_the_model_was_trained_for_it(model):
+    data, options = {"prompts": ["walk"], "guidance": 3}, Options()
+    assert web_app.Order.read(data, options, model).sampling.guidance == 3
+    model.generator.config.text_dropout = 0.0
+    assert web_app.Order.read(data, options, model).sampling.guidance == 1
+
+
 def test_unusable_options_are_refused(refused):
     with web_app.socket.create_server(("127.0.0.1", 0)) as taken:
         assert "cannot listen" in refused("app.py", "--port", taken.getsockname()[1])
     assert "--port" in refused("app.py", "--port", 70000)
     assert "--running" in refused("app.py", "--running", 0)
+    assert "--waiting" in refused("app.py", "--waiting", -1)
     assert "checkpoint" in refused("app.py", "--port", 0, "--checkpoint", "nowhere")

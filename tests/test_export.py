@@ -339,7 +339,7 @@ def bad_files(folder: Path, motion: np.ndarray) -> list[tuple[Path, str]]:
         "units": ({"smplx_85": motion * 1e6}, "metres"),
         "empty": ({"smplx_85": motion[:0]}, "no frames"),
         "narrow": ({"smplx_85": motion[:, :84]}, "shape"),
-        "pickled": ({"smplx_85": np.array([{}], dtype=object)}, "Object"),
+        "pickled": ({"smplx_85": np.array([{}], dtype=object)}, "Python objects"),
         "no_rate": ({"poses": arrays["poses"], "trans": arrays["trans"]}, "mocap_framerate"),
         "zero_rate": (arrays | {"mocap_framerate": np.array(0.0)}, "fps"),
         "nan_rate": (arrays | {"mocap_framerate": np.array(np.nan)}, "fps"),
@@ -402,6 +402,7 @@ def test_targets_and_options_that_cannot_be(motion, export, tmp_path):
         ((clip, tmp_path / "out.mp4", "--view", "top"), "view"),
         ((clip, tmp_path / "out.mp4", "--camera", "drone"), "camera"),
         ((clip, tmp_path / "out.mp4", "--size", 5), "size"),
+        ((clip, tmp_path / "out.bvh", "--size", 5000), "size"),
         ((clip, tmp_path / "out.png", "--poses", 0), "poses"),
         ((clip, tmp_path / "out.glb", "--smplx-path", tmp_path / "model.npz"), "SMPL-X"),
         ((clip, tmp_path / "out.glb", "--body-model", "smplx"), "SMPLX_NEUTRAL"),
@@ -414,10 +415,32 @@ def test_targets_and_options_that_cannot_be(motion, export, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.npz", "file", "model.npz"]
 
 
+def test_motion_files_are_not_replaced_unasked(motion, export, tmp_path):
+    """A target that was forgotten makes the last motion the target."""
+    first, second, other = (tmp_path / name for name in ("a.npz", "b.npz", "other.bvh"))
+    for path in (first, second):
+        write_npz(path, Clip(motion, path.stem))
+    assert export(first, other) == (0, "")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for arguments, word in (
+        ((first, first), "is one of those"),
+        ((first, first, "--overwrite", "true"), "is one of those"),
+        ((first, tmp_path / "." / "a.npz"), "is one of those"),
+        ((first, second), "--overwrite true"),
+        ((second, other), "--overwrite true"),
+    ):
+        status, error = export(*arguments)
+        assert status == 2 and word in error and error.count("\n") == 1, (arguments, error)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert export(first, second, "--overwrite", "true") == (0, "") and read_clip(second).title == "a"
+    for _ in range(2):
+        assert export(first, tmp_path / "clip.glb") == (0, "")
+
+
 def test_any_title_makes_valid_files(motion, export, tmp_path):
     titles = ["../../x", "a\nb", "x" * 10_000, "\u202eright to left", "\ud800", "<b>", ""]
     for title in titles:
         write_npz(tmp_path / "clip.npz", Clip(motion[:2], title))
         for kind in (".npz", ".glb", ".bvh"):
-            assert export(tmp_path / "clip.npz", tmp_path / f"out{kind}") == (0, "")
+            assert export(tmp_path / "clip.npz", tmp_path / f"out{kind}", "--overwrite", "true") == (0, "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.npz", "out.bvh", "out.glb", "out.npz"]

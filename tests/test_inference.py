@@ -329,6 +329,9 @@ def test_names_are_unique_and_safe():
     for samples in (1, 3):
         items = expand([{"prompt": "a", "name": name} for name in names], seed=0, samples=samples)
         assert len({item.name.lower() for item in items}) == len(names) * samples
+    for name in ("run_skeleton", "RUN_Skeleton", "CON", "nul", "com1", "con."):
+        assert safe_name(name).startswith(f"{name.strip('.')}-"), "a video of another item, or a device to Windows"
+    assert safe_name("skeleton") == "skeleton" and safe_name("conga") == "conga"
     for text in HOSTILE.values():
         name = safe_name(text)
         assert 0 < len(name) <= 67 and all(letter.isascii() and (letter.isalnum() or letter in "-_") for letter in name)
@@ -504,7 +507,7 @@ def test_finished_work_is_skipped_unless_told_otherwise(run, prompt_file, tmp_pa
     for other in (("--temperature", 0.5), ("--top-k", 9), ("--guidance", 1), ("--seconds", 1)):
         changed += other
         before = remember(out)
-        run(*arguments, *changed)
+        assert "3 motions are made again" in run(*arguments, *changed)[1]
         assert rewritten(out, before) == names | {"results.json"}
     before = remember(out)
     run(*arguments, *changed, "--seed", 1)  # under other names: nothing is lost
@@ -538,6 +541,20 @@ def test_a_deleted_or_outdated_video_is_drawn_again(run, tmp_path):
     before = remember(out)
     assert run(*arguments)[0] == 0
     assert rewritten(out, before) == {mp4.name, "results.json"}
+
+
+def test_no_video_of_another_motion_or_size_passes_for_the_one_asked_for(run, tmp_path):
+    out, walk = tmp_path / "out", ("--prompt", "walk", "--seconds", 0.2)
+    run(*walk, "--save", "mp4,bvh", "--size", 64, "--view", "skeleton")
+    files = {"walk_seed0.npz", "walk_seed0_skeleton.mp4", "walk_seed0.bvh", "results.json"}
+    assert {file.name for file in out.iterdir()} == files
+    (out / "walk_seed0_mine.mp4").write_bytes(b"not ours")
+    before = remember(out)
+    output = run(*walk, "--save", "mp4,bvh", "--size", 96, "--view", "skeleton")[1]
+    assert "2 other files are kept as they were drawn; --overwrite true" in output
+    assert rewritten(out, before) == {"results.json"}
+    assert "1 motions are made again" in run(*walk, "--save", "npz", "--temperature", 0.5)[1]
+    assert {file.name for file in out.iterdir()} == {"walk_seed0.npz", "walk_seed0_mine.mp4", "results.json"}
 
 
 def cut(path: Path) -> None:
@@ -628,11 +645,11 @@ def test_motions_go_on_from_a_file(run, tmp_path):
 
 
 def test_a_motion_from_other_precision_is_another_motion(run, tmp_path):
-    for arguments in ((), ("--dtype", "bf16"), ("--dtype", "bf16", "--quantize", "int8")):
+    for arguments in ((), ("--dtype", "bf16"), ("--quantize", "int8")):
         before = remember(tmp_path / "out") if arguments else {}
         assert run("--prompt", "a person walks", "--seconds", 0.3, *arguments)[0] == 0
         assert "a-person-walks_seed0.npz" in rewritten(tmp_path / "out", before)
-    assert_refused(run("--prompt", "walk", "--quantize", "int8"), "int8 weights go with bf16")
+    assert_refused(run("--prompt", "walk", "--dtype", "float32", "--quantize", "int8"), "int8 weights go with bf16")
     assert_refused(run("--prompt", "walk", "--dtype", "bf16", "--quantize", "int4"), "int4 weights need a CUDA device")
 
 
@@ -651,6 +668,21 @@ def test_several_processes_share_the_prompts(checkpoint, tmp_path):
     assert "3 motions generated" in printed[0] and "2 motions generated" in printed[0]
     assert "generated" not in printed[1] and "3 of 3 motions" in printed[1] and "2 of 2 motions" in printed[1]
     assert len(results_in(tmp_path / "out")) == len(npz_files(tmp_path / "out")) == 5
+
+
+def test_renderers_are_shared_among_the_processes_of_a_machine(run, prompt_file, monkeypatch):
+    started = []
+
+    class Counted(InProcess):
+        def __init__(self, workers, context, **settings):
+            started.append(workers)
+            super().__init__(workers, context)
+
+    monkeypatch.setattr(visualize.renderers, "ProcessPoolExecutor", Counted)
+    for local, workers in (("1", 8), ("4", 8), ("4", 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
+        assert run("--prompts", prompt_file, "--seconds", 0.2, "--workers", workers)[0] == 0
+    assert started == [3, 2, 1]  # at most one a motion
 
 
 # Videos that fail
@@ -715,6 +747,11 @@ def test_motions_go_on_after_a_renderer_was_killed(run, prompt_file, tmp_path, m
         (("--prompt", "walk", "--seed", "-1"), ["seed"]),
         (("--prompt", "walk", "--seed", str(2**63)), ["seed"]),
         (("--prompt", "walk", "--size", "10"), ["size"]),
+        (("--prompt", "walk", "--device-memory", "-1"), ["device-memory is -1", "above 0"]),
+        (
+            ("--prompt", "walk", "--device-memory", "0.00001"),
+            ["error: the device memory given is 1e-05 GB", "give more"],
+        ),
         (("--prompt", "walk", "--temperature", "-1"), ["temperature"]),
         (("--prompt", "walk", "--top-p", "0"), ["top_p"]),
         (("--prompt", "walk", "--seconds", "1000"), ["1000", "2.1"]),
@@ -729,8 +766,21 @@ def test_options_that_make_no_sense(run, tmp_path, arguments, words):
 def test_an_out_dir_that_cannot_be_written(run, tmp_path):
     (tmp_path / "file").write_text("mine")
     assert_refused(run("--prompt", "walk", out="file"), "file", "writable")
-    assert_refused(run("--prompt", "walk", out="file/inside"), "file/inside", "writable")
+    assert_refused(run("--prompt", "walk", out="file/inside"), "the folder file/inside:", "writable")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_body_that_cannot_be_read_is_found_before_anything_is_made(run, tmp_path):
+    (tmp_path / "body.npz").write_text("no SMPL-X")
+    for save in ("mp4", "glb", "html"):
+        result = run("--prompt", "walk", "--save", save, "--smplx-path", "body.npz")
+        assert_refused(result, "body.npz is no readable SMPL-X model", "SMPLX_NEUTRAL.npz")
+        assert "pickle" not in result[2]
+    assert_refused(run("--prompt", "walk", "--body-model", "smplx"), "smplx needs the path of its model file")
+    assert_refused(run("--prompt", "walk", "--smplx-path", "missing"), "missing does not exist")
+    assert_refused(run("--prompt", "walk", "--body-model", "ghost"), "ghost; give mannequin, or smplx")
+    assert list((tmp_path / "out").iterdir()) == []
+    assert run("--prompt", "walk", "--save", "npz", "--smplx-path", "body.npz")[0] == 0  # it is not needed
 
 
 def test_names_that_folders_occupy(run, tmp_path):
@@ -780,10 +830,6 @@ BAD_CHECKPOINTS = {
         "tiny cannot be used: the generator was trained with minilm features of width 512",
     ),
     "other size": (lambda folder: change_config(folder, n_embd=64), "config.json"),
-    "no guidance": (
-        lambda folder: tiny_generator(tiny_tokenizer([5, 5, 5]), text_dropout=0.0).save_pretrained(folder),
-        "set guidance to 1",
-    ),
 }
 
 
@@ -795,6 +841,20 @@ def test_a_checkpoint_that_cannot_be_used(run, checkpoint, tmp_path, damage, wor
     before = remember(tmp_path / "out")
     assert_refused(run("--prompt", "jump", checkpoint=Path("tiny")), words)
     assert rewritten(tmp_path / "out", before) == set() and len(before) == 2  # what was finished is kept
+
+
+def test_guidance_is_as_the_model_was_trained_for(run, checkpoint, model, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "tiny")
+    tiny_generator(tiny_tokenizer([5, 5, 5]), text_dropout=0.0).save_pretrained(tmp_path / "tiny")
+    untrained, walk = {"checkpoint": Path("tiny"), "out": "untrained"}, ("--prompt", "walk", "--seconds", 0.3)
+    assert_refused(run(*walk, "--guidance", 2, **untrained), "set guidance to 1")
+    for out, asked, settings in (("out", 2, {}), ("untrained", 1, untrained)):
+        assert run(*walk, **settings)[0] == 0
+        before = remember(tmp_path / out)
+        assert "1 of 1 motions" in run(*walk, "--guidance", asked, **settings)[1]  # the same as by default
+        assert rewritten(tmp_path / out, before) == {"results.json"}
+    (motion,) = TextToMotion.from_pretrained("tiny").generate(["walk"], [0], seconds=[0.3])
+    np.testing.assert_array_equal(motion.tokens, load(npz_files(tmp_path / "untrained")[0])["tokens"])
 
 
 def test_weights_that_are_not_numbers(run, checkpoint, tmp_path):

@@ -180,7 +180,7 @@ def test_layers_fetched_from_disk_give_the_same_tokens(tmp_path, split, tied, dt
         for sampling in (Sampling(), Sampling(guidance=2.0)):
             tokens = [dict(generate(model, requests, sampling)) for model in (whole, placed)]
             assert tokens[0] == tokens[1] and len(tokens[0]) == 3
-    with pytest.raises(InputError, match="device memory given is .* need"):
+    with pytest.raises(InputError, match="^the device memory given is .* need .*; give more"):
         load_placed(folder, torch.device("cpu"), (rest + 0.5 * layer) / 1e9, dtype)
 
 
@@ -234,7 +234,7 @@ def refusals(tmp_path, generator_file):
     longer = weights | {"transformer.h.0.attn.bias": torch.zeros(3)}
     return {
         "missing": ({"generator": tmp_path / "none.pth"}, "none.pth cannot be read"),
-        "truncated": ({"generator": tmp_path / "half.pth"}, "half.pth"),
+        "truncated": ({"generator": tmp_path / "half.pth"}, "failed finding central directory);"),
         "text": ({"generator": tmp_path / "text.pth"}, "text.pth"),
         "code": ({"generator": file("evil.pth", {"trans": Evil()})}, "evil.pth holds more than tensors"),
         "code in a bare pickle": ({"generator": tmp_path / "plain.pth"}, "plain.pth holds more than tensors"),
@@ -269,7 +269,8 @@ def refusals(tmp_path, generator_file):
         "codes unfit": ({"levels": [8, 5, 5, 5]}, "writes 256 codes and the tokenizer has 1000"),
         "levels unknown": ({"levels": None}, "have 4 dimensions and 256 codes; give the --levels"),
         "activation": ({"activation": "tanh"}, "activation tanh is unknown"),
-        "no mean": ({"mean": tmp_path / "no.npy"}, "no.npy cannot be read"),
+        "no mean": ({"mean": tmp_path / "no.npy"}, "no.npy cannot be read as a NumPy array (No such file"),
+        "mean in words": ({"mean": tmp_path / "text.pth"}, "(it is of another format or holds Python objects);"),
         "mean of other features": ({"mean": array("263.npy", np.zeros(263))}, "is no array of 272 finite numbers"),
         "std of zero": ({"std": array("zero.npy", np.zeros(272))}, "not positive"),
         "statistics that are objects": ({"std": array("object.npy", np.array([{}] * 272))}, "object.npy"),
@@ -286,6 +287,13 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(generator_file, tmp_pat
         assert words in str(caught.value) and "\n" not in str(caught.value), f"{name}: {caught.value}"
         assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*")), name
     assert "this must not run" not in capfd.readouterr().out
+
+
+def test_a_place_that_cannot_be_written_is_named_before_anything_is_read(tmp_path):
+    (tmp_path / "file").touch()
+    missing = {name: tmp_path / f"{name}.npy" for name in ("tokenizer", "mean", "std")}
+    with pytest.raises(InputError, match="cannot write .*/file/out: Not a directory"):
+        motionmillion.convert(motionmillion.Options(**missing, out=tmp_path / "file" / "out"))
 
 
 def test_a_full_disk_leaves_nothing(generator_file, tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ from visualize.smplx import (
     smplx322_to_85,
     visualize_smplx_85,
 )
-from visualize.video import Title, wrap_title, write_gif, write_mp4
+from visualize.video import Title, font_for, wrap_title, write_gif, write_mp4
 
 SIZE = (160, 128)
 HOSTILE = (
@@ -338,6 +338,27 @@ def test_title_wraps_between_words():
     frame = np.full((64, 64, 3), 255, np.uint8)
     Title("W" * 300, 64, 64).draw(frame)
     assert (frame < 128).any()
+
+
+def test_a_title_that_dejavu_lacks_is_drawn_in_an_installed_font(tmp_path, monkeypatch):
+    """A font as of a Chinese system: DejaVu's letters under the numbers of two Chinese characters."""
+    from fontTools.ttLib import TTFont
+
+    known, chinese = font_for("AB"), tmp_path / "chinese.ttf"
+    with TTFont(known) as font:
+        for table in font["cmap"].tables:
+            if table.isUnicode():
+                table.cmap = table.cmap | {ord("人"): table.cmap[ord("A")], ord("走"): table.cmap[ord("B")]}
+        font.save(chinese)
+    (tmp_path / "broken.ttf").write_bytes(b"no font")
+    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: list(map(str, tmp_path.iterdir())))
+    frames = np.full((2, 64, 64, 3), 255, np.uint8)
+    font_for.cache_clear()
+    for frame, title in zip(frames, ("AB", "人走"), strict=True):
+        Title(title, 64, 64).draw(frame)
+    assert (frames[0] == frames[1]).all() and (frames < 128).any()
+    assert font_for("\U0010fffe AB") == known, "no font has it: the usual one"
+    font_for.cache_clear()
 
 
 # Files

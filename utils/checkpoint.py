@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from utils.errors import InputError
+from utils.errors import InputError, reason_of
 from utils.files import written_whole
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -80,6 +80,8 @@ class PretrainedModel(nn.Module, PyTorchModelHubMixin):
                 f"{source / weights} is damaged or half-written ({error}); copy or download it again"
             ) from error
         except (RuntimeError, TypeError, ValueError, KeyError) as error:
+            if isinstance(error, InputError) and str(source) in str(error):
+                raise  # it says all
             reason = str(error).splitlines()[0]
             raise InputError(
                 f"{source / CONFIG} and {source / weights} do not hold a {cls.__name__} of this version ({reason}); "
@@ -234,5 +236,6 @@ def load_state(path: Path) -> dict:
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing, so there is nothing to resume; run without --resume") from error
     except Exception as error:  # torch raises many kinds on a damaged file
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} is damaged or half-written ({reason}); start again without --resume") from error
+        raise InputError(
+            f"{path} is damaged or half-written ({reason_of(error)}); start again without --resume"
+        ) from error

@@ -9,13 +9,16 @@ from utils.errors import InputError
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}
 
 
-def choose_device(device: str, precision: str, training: bool = True) -> tuple[torch.device, torch.dtype, str]:
+def choose_device(
+    device: str, precision: str, training: bool = True, quantized: bool = False
+) -> tuple[torch.device, torch.dtype, str]:
     """Resolve "auto" for device and precision; also a sentence that gives the reason.
 
     Args:
         device: auto, cpu, cuda, cuda:1, ... precision: auto or one of ``PRECISIONS``; float16 is not for training.
         training: bf16 wherever the device has it; otherwise float32 on a CPU, where it makes motions independent of
             each other, and float16 where a GPU lacks bf16.
+        quantized: the weights will be: bf16 is what goes with it.
 
     Raises:
         InputError: there is no such device or precision.
@@ -36,7 +39,9 @@ def choose_device(device: str, precision: str, training: bool = True) -> tuple[t
         torch.cuda.is_bf16_supported(including_emulation=False) if on_cuda else torch.cpu._is_avx512_bf16_supported()
     )
     reason = "asked for"
-    if precision == "auto" and (training or on_cuda):
+    if precision == "auto" and quantized:
+        precision, reason = "bf16", "quantized weights go with it"
+    elif precision == "auto" and (training or on_cuda):
         reason = f"the device {'has' if has_bf16 else 'lacks'} bf16 arithmetic"
         precision = "bf16" if has_bf16 else "float32" if training else "float16"
     elif precision == "auto":

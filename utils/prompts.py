@@ -12,6 +12,8 @@ from utils.errors import InputError
 
 MAX_SEED = 2**62  # leaves room for the samples after it: torch takes seeds below 2**63
 MAX_PROMPT = 1000  # characters; the text encoders read a few dozen words
+# Names that mean something else: NAME_skeleton.mp4 is the skeleton video of NAME, the others are devices to Windows.
+RESERVED = re.compile(r".*_skeleton|con|prn|aux|nul|(com|lpt)[0-9]", re.IGNORECASE)
 EXAMPLE = '{"prompt": "a person walks"}'
 
 
@@ -99,12 +101,12 @@ def expand(entries: list[dict], seed: int, samples: int) -> list[PromptItem]:
 def safe_name(text: str, length: int = 60) -> str:
     """A file name of ASCII letters, digits, hyphens and underscores made from any text.
 
-    Where that drops more than punctuation, six digits of a hash keep different texts apart.
+    Where that drops more than punctuation, or gives a reserved name, six digits of a hash keep different texts apart.
     """
     plain = unicodedata.normalize("NFKD", re.sub(r"[.,;:!?'\"]", "", text)).encode("ascii", "ignore").decode()
     whole = re.sub(r"[^A-Za-z0-9_-]+", "-", plain).strip("-")
     name = whole[:length].rstrip("-")
-    if name == whole and text.isascii() and "/" not in text:
+    if name == whole and text.isascii() and "/" not in text and not RESERVED.fullmatch(name):
         return name or "motion"
     return f"{name or 'motion'}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 

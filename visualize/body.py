@@ -13,8 +13,9 @@ from typing import Protocol
 
 import numpy as np
 import scipy.sparse
+from einops import rearrange
 
-from utils.errors import InputError
+from utils.errors import InputError, reason_of
 from utils.motion272 import SMPLX85, SMPLX85_WIDTH
 from utils.skeleton import JOINTS, PARENTS, REST_OFFSETS, forward_kinematics
 from visualize.camera import standing_height
@@ -62,6 +63,24 @@ def load_body(name: str = "mannequin", model_path: str | Path | None = None) -> 
 def body_from_options(body_model: str | None, smplx_path: Path | None) -> Body:
     """The body of the options --body-model and --smplx-path, of which the path alone is enough for SMPL-X."""
     return load_body(body_model or ("smplx" if smplx_path else "mannequin"), smplx_path)
+
+
+def smplx_file(model_path: str | Path | None) -> Path:
+    """The model file of SMPL-X in a folder, or the file itself.
+
+    Raises:
+        InputError: no path is given, or there is no such file.
+    """
+    if model_path is None:
+        raise InputError(
+            "the body model smplx needs the path of its model file; get SMPLX_NEUTRAL.npz from "
+            "https://smpl-x.is.tue.mpg.de, or use the mannequin"
+        )
+    path = Path(model_path)
+    path = path / "SMPLX_NEUTRAL.npz" if path.is_dir() else path
+    if not path.is_file():
+        raise InputError(f"SMPL-X model file {path} does not exist; give SMPLX_NEUTRAL.npz or its folder")
+    return path
 
 
 def rest_joints(betas: np.ndarray) -> np.ndarray:
@@ -161,9 +180,8 @@ class MannequinBody:
     def vertices(self, smplx85: np.ndarray) -> np.ndarray:
         """(T, 85) poses to (T, V, 3) float32 vertices in metres."""
         transforms = self._transforms(check_smplx85(smplx85))[..., :3, :].astype(np.float32)  # (T, J, 3, 4)
-        frames = len(transforms)
-        columns = transforms.transpose(1, 3, 0, 2).reshape(-1, frames * 3)  # (J*4, T*3)
-        return np.ascontiguousarray((self._skin @ columns).reshape(-1, frames, 3).swapaxes(0, 1))  # (T, V, 3)
+        moved = self._skin @ rearrange(transforms, "t j row column -> (j column) (t row)")  # (V, T*3)
+        return np.ascontiguousarray(rearrange(moved, "v (t row) -> t v row", row=3))
 
     def _transforms(self, smplx85: np.ndarray) -> np.ndarray:
         """World transforms (T, J, 4, 4) of all joints, with the pelvis at the translation."""
@@ -266,20 +284,14 @@ class SMPLXBody:
             )
 
     def _read(self, model_path: str | Path | None) -> dict[str, np.ndarray]:
-        if model_path is None:
-            raise InputError(
-                "the body model smplx needs the path of its model file; get SMPLX_NEUTRAL.npz from "
-                "https://smpl-x.is.tue.mpg.de, or use the mannequin"
-            )
-        path = Path(model_path)
-        path = path / "SMPLX_NEUTRAL.npz" if path.is_dir() else path
-        if not path.is_file():
-            raise InputError(f"SMPL-X model file {path} does not exist; give SMPLX_NEUTRAL.npz or its folder")
+        path = smplx_file(model_path)
         try:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in (*self.ARRAYS, "hands_meanl", "hands_meanr")}
         except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} is no readable SMPL-X model ({error}); give SMPLX_NEUTRAL.npz of v1.1") from error
+            raise InputError(
+                f"{path} is no readable SMPL-X model ({reason_of(error)}); give SMPLX_NEUTRAL.npz of v1.1"
+            ) from error
         joints = len(arrays["kintree_table"][0])
         if joints != 55 or arrays["weights"].shape != (len(arrays["v_template"]), joints):
             raise InputError(f"{path} has {joints} joints where SMPL-X has 55; give SMPLX_NEUTRAL.npz")

@@ -12,7 +12,7 @@ import numpy as np
 
 from dataset.bvh import SkeletonMap, read_bvh
 from dataset.bvh_names import guess_skeleton
-from utils.errors import InputError
+from utils.errors import InputError, reason_of
 from utils.motion272 import (
     FEATURES,
     FPS,
@@ -95,8 +95,7 @@ def _loaded(path: Path) -> np.ndarray | dict[str, np.ndarray]:
         with loaded:
             return {name: loaded[name] for name in loaded.files if name in _NPZ_KEYS}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} is no readable NumPy file ({reason}); write or copy it again") from error
+        raise InputError(f"{path} is no readable NumPy file ({reason_of(error)}); write or copy it again") from error
 
 
 def _read_npy(path: Path) -> Clip:

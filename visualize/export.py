@@ -33,7 +33,8 @@ from visualize.glb import write_glb
 from visualize.page import clean, write_gallery, write_player
 from visualize.smplx import draw_strip, render_mesh_video, visualize_smplx_85
 
-SINGLE = (".npz", ".npy", ".bvh", ".glb", ".png")  # one motion a file
+MOTIONS = (".npz", ".npy", ".bvh")  # read as well as written: such a file may be all that there is of a motion
+SINGLE = (*MOTIONS, ".glb", ".png")  # one motion a file
 FORMATS = (*SINGLE, ".html", ".mp4", ".gif")
 PLAYED_TOGETHER = 4  # motions; a page of more is a gallery
 
@@ -52,6 +53,7 @@ class Options:
         skeleton: YAML file that maps a BVH file's joints to ours, where their names do not tell.
         body_model: mannequin, or smplx with its file in --smplx-path; without it, whichever --smplx-path tells.
         smplx_path: Folder or file of SMPL-X.
+        overwrite: Replace a motion file (.npz, .npy, .bvh) that is there already; pictures and pages always are.
     """
 
     view: str = "mesh"
@@ -63,12 +65,15 @@ class Options:
     skeleton: Path | None = None
     body_model: str | None = None
     smplx_path: Path | None = None
+    overwrite: bool = False
 
     def __post_init__(self):
         if self.view not in ("mesh", "skeleton"):
             raise InputError(f"--view {self.view} is unknown; use mesh or skeleton")
         if self.camera not in CAMERAS:
             raise InputError(f"--camera {self.camera} is unknown; use {' or '.join(CAMERAS)}")
+        if not 64 <= self.size <= 4096:
+            raise InputError(f"--size is {self.size}; give 64 to 4096 pixels")
 
 
 def main(arguments: list[str]) -> None:
@@ -78,6 +83,7 @@ def main(arguments: list[str]) -> None:
         raise InputError("give one or more motion files and then the file to write; --help shows examples")
     *sources, target = files
     check_target(target, len(sources))
+    check_kept(target, sources, options.overwrite)
     clips = [read_clip(source, options.skeleton) for source in sources]
     for clip in clips:
         clip.smplx85 = lock_feet(clip.smplx85) if options.foot_lock else clip.smplx85
@@ -93,6 +99,19 @@ def check_target(target: Path, count: int) -> None:
         raise InputError(f"{target} has no suffix that can be written; give one of {', '.join(FORMATS)}")
     if count > 1 and suffix in SINGLE:
         raise InputError(f"{count} motions are given for {target}, which holds one; give one, or .html, .mp4 or .gif")
+
+
+def check_kept(target: Path, sources: Sequence[Path], overwrite: bool) -> None:
+    """Raise InputError if writing would replace one of the sources, or unasked another motion file."""
+    if not target.exists():
+        return
+    if any(source.exists() and target.samefile(source) for source in sources):
+        raise InputError(f"{target} is the file to write, after those to read, and is one of those; give another name")
+    if target.suffix.lower() in MOTIONS and not overwrite:
+        raise InputError(
+            f"{target}, the last file given, is the one to write and is there already; give another name, or "
+            "--overwrite true to replace it"
+        )
 
 
 def export(clips: Sequence[Clip], target: Path, options: Options, body: Body) -> None:

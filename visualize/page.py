@@ -18,6 +18,7 @@ import numpy as np
 from utils.errors import InputError
 from utils.files import written_whole
 from utils.motion272 import FPS, SMPLX85
+from utils.prompts import MAX_PROMPT
 from utils.skeleton import PARENTS
 from visualize.body import Body, check_smplx85, floor_height, load_body
 from visualize.clip import Clip, read_clip
@@ -31,9 +32,9 @@ GALLERY_BODY = """<header><h1></h1><input type="search" placeholder="Search" ari
 </header>
 <main class="grid"></main>
 <dialog><button type="button" class="close" aria-label="close">✕</button><div class="stage"></div></dialog>"""
-APP_BODY = """<main class="app"><form autocomplete="off">
+APP_BODY = f"""<main class="app"><form autocomplete="off">
 <label>Sentence; more lines make one continuous motion
-<textarea name="prompts" rows="4" dir="auto" required maxlength="6000">a person walks forward</textarea></label>
+<textarea name="prompts" rows="4" dir="auto" required maxlength="{MAX_PROMPT}">a person walks forward</textarea></label>
 <div class="fields">
 <label>Seed<span><input name="seed" type="number" min="0" max="1000000000" value="0" required>
 <button type="button" name="dice" aria-label="random seed">⚄</button></span></label>

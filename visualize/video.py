@@ -6,6 +6,7 @@ frame. A file appears under its name only when it is whole.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from itertools import chain
 from pathlib import Path
 
@@ -145,10 +146,12 @@ class Title:
     """
 
     def __init__(self, text: str | None, width: int, height: int):
-        from PIL import Image, ImageDraw
+        from PIL import Image, ImageDraw, ImageFont
 
-        font, room = _font(max(11, round(height / 25))), 0.92 * width
-        lines = wrap_title(text or "", lambda line: font.getlength(line) <= room)
+        text = (text or "")[:TITLE_CHARACTERS]
+        size, room = max(11, round(height / 25)), 0.92 * width
+        font = ImageFont.truetype(font_for(text), size, layout_engine=ImageFont.Layout.BASIC)
+        lines = wrap_title(text, lambda line: font.getlength(line) <= room)
         ascent, descent = font.getmetrics()
         step = round(1.12 * (ascent + descent))
         mask = Image.new("L", (width, min(height, step * len(lines) + descent)))
@@ -186,10 +189,22 @@ def wrap_title(text: str, fits: Callable[[str], bool]) -> list[str]:
     return lines
 
 
-def _font(size: int):
-    """DejaVu Sans, which matplotlib carries: Latin, Greek, Cyrillic, Arabic, Hebrew and more."""
+@cache
+def font_for(text: str) -> str:
+    """DejaVu Sans, which matplotlib carries (Latin, Greek, Cyrillic, Arabic, Hebrew and more), or where it lacks
+    characters of the text, the font of this machine that lacks the fewest."""
     import matplotlib
-    from PIL import ImageFont
+    from matplotlib.font_manager import findSystemFonts
+    from matplotlib.ft2font import FT2Font
 
-    path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-    return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
+    wanted = {ord(character) for character in text if character.isprintable() and not character.isspace()}
+
+    def lacking(path: str) -> int:
+        try:
+            font = FT2Font(path)
+            return len(wanted - font.get_charmap().keys()) if font.scalable else len(wanted)  # bitmaps have one size
+        except (OSError, RuntimeError):  # damaged
+            return len(wanted)
+
+    carried = str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
+    return carried if lacking(carried) == 0 else min((carried, *sorted(findSystemFonts())), key=lacking)

@@ -14,6 +14,7 @@ class App {
     variations.max = data.limits.variations;
     temperature.value = data.defaults.temperature;
     guidance.value = data.defaults.guidance;
+    guidance.closest("label").hidden = data.defaults.guidance === 1; // the model was not trained for any
     dice.addEventListener("click", () => (seed.value = Math.floor(Math.random() * 1e6)));
     stop.addEventListener("click", () => this.abort?.abort());
     this.form.addEventListener("submit", (event) => {
