@@ -80,11 +80,8 @@ def test_asked_to_stop_it_saves_ends_well_and_goes_on(data_folder, tokenizer_run
         whole = tmp_path / "whole"
         run_script(*command, "--out", whole)
     command = (*command, "--out", tmp_path / "run")
-    process = start_script(*command, "--validate_every", 1000)
-    while not (tmp_path / "run" / "train.yaml").exists():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.002)
-    time.sleep(0.7)
+    process = start_script(*command, "--validate_every", 10)
+    wait_for_state(process, tmp_path / "run")
     process.terminate()
     printed, _ = process.communicate()
     step = step_of(tmp_path / "run")
