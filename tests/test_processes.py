@@ -81,6 +81,24 @@ def test_sharded_training_equals_ddp_and_goes_on_anywhere(command, ddp_run, tmp_
     assert difference(run, ddp_run) < 1e-4
 
 
+def test_a_sharded_run_resumed_goes_on_with_the_random_numbers_of_every_process(data_folder, tokenizer_run, tmp_path):
+    command = (
+        "train_t2m.py",
+        "--config",
+        "configs/t2m/debug.yaml",
+        "--data",
+        data_folder,
+        "--tokenizer",
+        tokenizer_run,
+    )
+    run_on(2, "fsdp2", tmp_path / "whole", *command, "--steps", 8)
+    run_on(2, "fsdp2", tmp_path / "run", *command, "--steps", 4)
+    states = [file.read_bytes() for file in sorted((tmp_path / "run" / "states").glob("*/random-*"))]
+    assert len(states) == 2 and states[0] != states[1]
+    run_on(2, "fsdp2", tmp_path / "run", *command, "--steps", 8, "--resume", "true")
+    assert difference(tmp_path / "whole", tmp_path / "run") == 0
+
+
 @pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs DeepSpeed: pip install deepspeed")
 def test_deepspeed_equals_ddp(command, ddp_run, tmp_path):
     assert "2 process(es), DEEPSPEED" in run_on(2, "deepspeed_zero2", tmp_path, *command)

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 import train_t2m
 import train_vq
+import utils.training
 from dataset.motion_folder import MotionFolder
 from dataset.windows import WindowDataset
 from models.llama import LLaMAHF
@@ -228,6 +229,19 @@ def test_recomputing_and_compiling_change_nothing_but_roundings(run_here, data_f
     expected, made = (load_file(tmp_path / name / WEIGHTS) for name in ("plain", "run"))
     for name in expected:
         torch.testing.assert_close(made[name], expected[name], atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "missing, option, words",
+    [
+        ("find_spec", "--wandb", "wandb is not installed; pip install wandb"),
+        ("which", "--compiled", "needs a C++ compiler on a CPU and none is found; install g++"),
+    ],
+)
+def test_what_is_not_installed_is_asked_for(refused, monkeypatch, data_folder, tmp_path, missing, option, words):
+    monkeypatch.setattr(utils.training, missing, lambda name: None)
+    command = ("train_vq.py", *VQ, "--data", data_folder, "--out", tmp_path / "run", "--device", "cpu")
+    assert words in refused(*command, option, "true")
 
 
 @pytest.mark.skipif(find_spec("wandb") is None, reason="needs Weights & Biases: pip install wandb")

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import Literal
 
 import numpy as np
@@ -112,6 +113,10 @@ class Training:
         if options.wandb and find_spec("wandb") is None:
             raise InputError("wandb is not installed; pip install wandb, or leave out --wandb")
         device, self.dtype, reason = choose_device(options.device, options.precision)
+        if options.compiled and device.type == "cpu" and not (which("c++") or which("g++")):
+            raise InputError(
+                "compiled needs a C++ compiler on a CPU and none is found; install g++, or set it to false"
+            )
         trackers = ["tensorboard", "wandb"] if options.wandb else ["tensorboard"]
         self.accelerator = make_accelerator(
             device, self.dtype, options.accumulate, options.clip_norm, trackers, options.out
