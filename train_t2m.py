@@ -248,7 +248,9 @@ def draw(
 ) -> None:
     """Motions of the first validation captions, rendered beside the recorded ones, by the main process."""
     count = min(training.options.draw, len(rows or ()))
-    if not count or not training.accelerator.is_main_process:
+    if training.engine.is_sharded and count:
+        training.say("validation motions are not drawn with sharded weights; inference_batch.py makes them from --out")
+    if training.engine.is_sharded or not count or not training.accelerator.is_main_process:
         return
     chosen = [rows[number] for number in range(count)]  # (id, caption, ...)
     sampling = DEFAULT_SAMPLING if model.config.text_dropout else replace(DEFAULT_SAMPLING, guidance=1.0)

@@ -34,7 +34,7 @@ def run_on(processes: int, config: str, out: Path, *command: object) -> str:
     """Run a training on several processes of one thread each, to its good end."""
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes)
     result = subprocess.run(
-        [str(word) for word in (*launcher, *command, *SETTINGS, "--out", out)],
+        [str(word) for word in (*launcher, command[0], *SETTINGS, *command[1:], "--out", out)],
         cwd=ROOT,
         env=os.environ | environment(config) | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
         stdout=subprocess.PIPE,
@@ -91,7 +91,8 @@ def test_a_sharded_run_resumed_goes_on_with_the_random_numbers_of_every_process(
         "--tokenizer",
         tokenizer_run,
     )
-    run_on(2, "fsdp2", tmp_path / "whole", *command, "--steps", 8)
+    printed = run_on(2, "fsdp2", tmp_path / "whole", *command, "--steps", 8, "--draw", 1)
+    assert "validation motions are not drawn with sharded weights" in printed
     run_on(2, "fsdp2", tmp_path / "run", *command, "--steps", 4)
     states = [file.read_bytes() for file in sorted((tmp_path / "run" / "states").glob("*/random-*"))]
     assert len(states) == 2 and states[0] != states[1]

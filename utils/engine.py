@@ -70,13 +70,15 @@ class Engine:
 
     Attributes:
         wrapped: What the forward pass is called through. optimizer: Steps on all processes alike.
+        is_sharded: Whether a process alone has not all weights, so that all must use the model together.
     """
 
     def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, ema: float):
         self.accelerator, self.model = accelerator, model
         self.wrapped, self.optimizer = accelerator.prepare(model, optimizer)
         self.average = Average(model, ema)
-        if accelerator.distributed_type == DistributedType.FSDP:
+        self.is_sharded = accelerator.distributed_type == DistributedType.FSDP
+        if self.is_sharded:
             for name in getattr(model, "forward_methods", ()):
                 register_fsdp_forward_method(model, name)
 
