@@ -146,7 +146,8 @@ class Conv(nn.Conv1d):
         last = x.shape[1] - (kernel - 1) * dilation  # the first frames of all windows lie before it
         taps = [x[:, i * dilation : i * dilation + last : stride] for i in range(kernel)]
         rows = torch.cat(taps, dim=-1) if kernel > 1 else x
-        return F.linear(rows, self.weight.permute(0, 2, 1).flatten(1), self.bias).transpose(1, 2)
+        weight = torch.cat(self.weight.unbind(dim=-1), dim=1)  # (C', kernel * C)
+        return F.linear(rows, weight, self.bias).transpose(1, 2)
 
 
 class ChannelNorm(nn.LayerNorm):
