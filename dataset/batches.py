@@ -177,7 +177,7 @@ def endless_loader(
 
 
 AHEAD = 4  # batches
-GRACE = 30
+GRACE = 600  # seconds: longer than a step, a validation and a save should take
 
 
 def outlive_sigterm(worker: int) -> None:

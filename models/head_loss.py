@@ -18,9 +18,11 @@ class HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float) -> Tensor:
-        rows, outputs = min(ROWS, len(hidden)), len(weight)
+        rows, outputs = max(1, min(ROWS, len(hidden))), len(weight)
         cast = weight.to(hidden.dtype)
         hidden_grad, weight_grad = torch.empty_like(hidden), torch.empty_like(weight)
+        if not len(hidden):
+            weight_grad.zero_()
         buffers = hidden.new_empty(2, rows, outputs)
         product = torch.empty_like(cast)
         loss = torch.zeros((), device=hidden.device)

@@ -371,7 +371,7 @@ class LLaMAHF(PretrainedModel):
             return self.lm_head(hidden)
         kept = targets != self.config.pad_id
         loss = head_loss(hidden[kept], self.lm_head.weight, targets[kept], z_loss)
-        return loss / (kept.sum() if count is None else count)
+        return loss / (kept.sum() if count is None else count).clamp(min=1)  # rows may be all context
 
     def next_tokens(self, tokens: Tensor) -> Tensor:
         """Targets (B, N + 1) of tokens (B, N): the tokens themselves, end_id after each row's last one, then pad_id."""

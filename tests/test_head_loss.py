@@ -48,6 +48,13 @@ def test_it_is_as_exact_as_pytorch_with_all_logits(monkeypatch, precision, scale
         assert head_loss.head_loss(hidden, weight, targets, z_loss).item() == pytest.approx(exact[0].item(), rel=1e-5)
 
 
+def test_a_part_without_targets_adds_nothing():
+    hidden, weight = torch.randn(0, 4, requires_grad=True), torch.randn(9, 4, requires_grad=True)
+    loss = head_loss.head_loss(hidden, weight, torch.zeros(0, dtype=torch.long))
+    loss.backward()
+    assert loss == 0 and not weight.grad.any() and hidden.grad.shape == (0, 4)
+
+
 @pytest.mark.parametrize("tie_weights", [False, True])
 def test_training_loss_of_the_model_is_that_of_its_logits(tie_weights):
     torch.manual_seed(0)

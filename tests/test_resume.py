@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import ROOT, run_script, start_script
 from utils.checkpoint import WEIGHTS
 from utils.errors import InputError
-from utils.run_state import load_tensors, newest_state, remove_old_states, save_state, save_tensors, states
+from utils.run_state import load_tensors, newest_state, remove_other_states, save_state, save_tensors, states
 
 VQ = ("--config", ROOT / "configs" / "vq" / "debug.yaml", "--precision", "float32", "--draw", 0)
 T2M = ("--config", ROOT / "configs" / "t2m" / "debug.yaml", "--precision", "float32", "--draw", 0)
@@ -105,6 +105,7 @@ DAMAGES = {
     "changed": lambda state: flip(next(state.glob("shard-*"))),
     "file missing": lambda state: next(state.glob("random-*")).unlink(),
     "no description": lambda state: (state / "run.json").write_text("{"),
+    "poor description": lambda state: (state / "run.json").write_text('{"files": {}}'),
 }
 
 
@@ -125,6 +126,24 @@ def test_a_damaged_state_is_found_and_the_one_before_is_used(run_here, data_fold
     assert_same(run, tokenizer_run)
 
 
+def test_a_damaged_state_costs_no_good_one_its_place(run_here, data_folder, tokenizer_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tokenizer_run, run)
+    newest, before = states(run / "states")
+    flip(next(newest.glob("shard-*")))
+    steps = int(before.name[5:]) + 5
+    run_here("train_vq.py", *VQ, "--data", data_folder, "--out", run, "--resume", "true", "--keep", 1, "--steps", steps)
+    assert [state.name for state in states(run / "states")] == [f"step-{steps:08d}"]
+
+
+def test_a_model_that_a_killed_run_did_not_come_to_write_is_written(run_here, data_folder, tokenizer_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tokenizer_run, run)
+    (run / WEIGHTS).unlink()
+    run_here("train_vq.py", *VQ, "--data", data_folder, "--out", run, "--resume", "true", "--batch_size", 8)
+    assert_same(run, tokenizer_run)
+
+
 def test_states_that_do_not_fit_are_refused(refused, data_folder, tokenizer_run, tmp_path):
     def error(*arguments):
         return refused("train_vq.py", *VQ, "--data", data_folder, "--out", run, "--resume", "true", *arguments)
@@ -138,6 +157,9 @@ def test_states_that_do_not_fit_are_refused(refused, data_folder, tokenizer_run,
     assert "every state in" in error() and "damaged" in error()
     assert (run / WEIGHTS).read_bytes() == weights
     assert "holds a run already" in refused("train_vq.py", *VQ, "--data", data_folder, "--out", run)
+    shutil.rmtree(run / "states")  # the model alone is not overwritten either
+    assert "holds a run already" in refused("train_vq.py", *VQ, "--data", data_folder, "--out", run)
+    assert "there is no state in" in error()
 
 
 def test_a_full_disk_costs_nothing_that_was_saved(data_folder, tmp_path):
@@ -176,9 +198,10 @@ def test_states_hold_no_pickles_and_old_ones_go(tmp_path):
         save_file({"cpu": torch.get_rng_state()}, folder / "random-00000.safetensors")
 
     for step in (5, 10, 15):
-        save_state(accelerator, tmp_path, {"step": step}, write)
+        about = {"step": step, "config": {}, "order": {}, "best": 1.0, "is_best": False}
+        save_state(accelerator, tmp_path, about, write)
     (tmp_path / ".step-00000020").mkdir()
-    remove_old_states(tmp_path, 2)
+    remove_other_states(states(tmp_path)[0], 2)
     assert [path.name for path in states(tmp_path)] == ["step-00000015", "step-00000010"]
     assert len(list(tmp_path.iterdir())) == 2
     assert {path.suffix for path in states(tmp_path)[0].iterdir()} == {".json", ".safetensors"}

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from utils.errors import InputError, reason_of
+from utils.errors import InputError
 from utils.files import written_whole
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -208,34 +208,3 @@ def fingerprint(folder: str | Path) -> str:
     index = Path(folder) / INDEX
     with open(index if index.is_file() else Path(folder) / WEIGHTS, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-def save_state(path: Path, state: dict) -> None:
-    """Write a training state (tensors and plain values) under a temporary name, then rename it.
-
-    Raises:
-        InputError: the file cannot be written; an older one stays as it was.
-    """
-    try:
-        with written_whole(path) as file:
-            torch.save(state, file)
-    except RuntimeError as error:  # torch's way to say that the disk is full
-        raise InputError(
-            f"cannot save the training state to {path} ({error}); free space, then run with --resume true"
-        ) from error
-
-
-def load_state(path: Path) -> dict:
-    """Read a training state.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing, so there is nothing to resume; run without --resume") from error
-    except Exception as error:  # torch raises many kinds on a damaged file
-        raise InputError(
-            f"{path} is damaged or half-written ({reason_of(error)}); start again without --resume"
-        ) from error

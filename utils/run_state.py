@@ -61,9 +61,11 @@ def save_state(accelerator: Accelerator, folder: Path, about: dict, write: Calla
     return target
 
 
-def remove_old_states(folder: Path, keep: int) -> None:
-    """Leave the ``keep`` newest states, and nothing half-written."""
-    for path in [*states(folder)[keep:], *folder.glob(".step-*")]:
+def remove_other_states(saved: Path, keep: int) -> None:
+    """Leave a state and those before it, ``keep`` in all: none half-written, none that was passed over as damaged."""
+    found = states(saved.parent)
+    kept = found[found.index(saved) :][:keep]
+    for path in [*(path for path in found if path not in kept), *saved.parent.glob(".step-*")]:
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -140,7 +142,11 @@ def _check(accelerator: Accelerator, path: Path) -> None:
         OSError, ValueError: they differ.
     """
     try:
-        expected = about_state(path)["files"]
+        about = about_state(path)
+        expected = dict(about["files"])
+        missing = {"step", "config", "order", "best", "is_best"} - about.keys()
+        if missing:
+            raise KeyError(missing)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{ABOUT} cannot be read") from error
     missing = [name for name in expected if not (path / name).is_file()]

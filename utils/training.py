@@ -18,7 +18,14 @@ from typing import Literal
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse.typing import (
+    ClosedUnitInterval,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    restricted_number_type,
+)
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
@@ -26,16 +33,17 @@ from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
 from dataset.batches import EndlessBatches, endless_loader
-from utils.checkpoint import PretrainedModel, copy_model, save_model
+from utils.checkpoint import CONFIG, PretrainedModel, copy_model, save_model
 from utils.device import choose_device, gemm_rate
 from utils.engine import Engine, make_accelerator
 from utils.errors import InputError
 from utils.files import written_whole
 from utils.motion272 import recover_joints_fk
 from utils.optimizer import adamw, rate
-from utils.run_state import about_state, newest_state, remove_old_states, save_state, states
+from utils.run_state import about_state, newest_state, remove_other_states, save_state, states
 
 LOG_EVERY = 20  # steps
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**31)])
 
 
 @dataclass(kw_only=True)
@@ -90,7 +98,7 @@ class TrainingOptions:
     precision: Literal["auto", "float32", "bf16"] = "auto"
     save_precision: Literal["float32", "float16"] = "float32"
     workers: NonNegativeInt = 0
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
 
 
 class Training:
@@ -108,8 +116,10 @@ class Training:
 
     def __init__(self, options: TrainingOptions, options_yaml: str):
         self.options, self.options_yaml = options, options_yaml
-        if not options.resume and states(options.out / "states"):
+        if not options.resume and (states(options.out / "states") or (options.out / CONFIG).exists()):
             raise InputError(f"{options.out} holds a run already; go on with --resume true, or choose another --out")
+        if options.resume and not states(options.out / "states"):
+            raise InputError(f"there is no state in {options.out / 'states'} to go on from; run without --resume")
         if options.wandb and find_spec("wandb") is None:
             raise InputError("wandb is not installed; pip install wandb, or leave out --wandb")
         device, self.dtype, reason = choose_device(options.device, options.precision)
@@ -122,10 +132,13 @@ class Training:
             device, self.dtype, options.accumulate, options.clip_norm, trackers, options.out
         )
         self.device = self.accelerator.device
+        if getattr(options, "batch_tokens", None) is None:
+            self.batches(options.batch_size)  # refuses before any work what the processes cannot share
         self.say(f"{reason}; {self.accelerator.num_processes} process(es), {self.accelerator.distributed_type.value}")
         torch.manual_seed(options.seed)
         self.first_step, self.step, self.state, self.best = 0, None, None, float("inf")
-        self.ids: list[str] = []
+        self.ids: list[str] = []  # of the clips that are being worked on
+        self.asked_to_stop = False  # this process, by SIGTERM; all agree on ``stopping`` in ``update``
         self.stopping = False
 
     def say(self, words: str) -> None:
@@ -157,7 +170,7 @@ class Training:
         if options.resume:
             self._restore()
         model.train()
-        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stopping", True))
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "asked_to_stop", True))
         if self.accelerator.is_main_process:
             with written_whole(options.out / "train.yaml") as file:
                 file.write_text(self.options_yaml)
@@ -180,8 +193,9 @@ class Training:
         self.progress.close()
         self.accelerator.end_training()
         if isinstance(error, InputError) and self.step is not None:
+            clips = f" with {', '.join(self.ids)}" if self.ids else ""
             last = f"the last good state is {self.state}" if self.state else "no state has been saved yet"
-            raise InputError(f"{error}; this was step {self.step} with {', '.join(self.ids)}; {last}") from error
+            raise InputError(f"{error}; this was step {self.step + 1}{clips}; {last}") from error
 
     def steps(self) -> Iterator[int]:
         """The numbers of the steps to do. After SIGTERM the state is saved and the program ends."""
@@ -193,6 +207,7 @@ class Training:
             yield step
             self.step = None
             if self.stopping:
+                self.batches_ahead.close()  # its workers were asked to end, too
                 if self.state is None or about_state(self.state)["step"] != step + 1:
                     self.save(step, {})
                 self.say(f"stopped after step {step + 1}, as SIGTERM asked; go on with --resume true")
@@ -226,7 +241,7 @@ class Training:
 
     def take(self, loader: Iterator[tuple]) -> list[tuple]:
         """The micro-batches of this process for one step, tensors on the device, without the ids they begin with."""
-        started = time.perf_counter()
+        started, self.ids = time.perf_counter(), []
         batches = [next(loader) for _ in range(self.options.accumulate)]
         self.waited += time.perf_counter() - started
         self.ids = [name for batch in batches for name in batch[0]]
@@ -262,7 +277,7 @@ class Training:
             InputError: loss or gradient are not finite; weights and what was saved before stay.
         """
         norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.options.clip_norm)
-        stopping = torch.tensor(float(self.stopping), device=self.device)
+        stopping = torch.tensor(float(self.asked_to_stop), device=self.device)
         loss, stopping = self.accelerator.reduce(torch.stack((self.loss.float(), stopping)), "sum")
         norm = norm.full_tensor() if isinstance(norm, DTensor) else torch.as_tensor(norm)
         loss, norm, stopping, count = torch.stack((loss, norm.to(loss), stopping, count)).tolist()
@@ -275,13 +290,13 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(step)
         self.progress.update()
-        self.stopping, self.counted = stopping > 0, self.counted + count
+        self.stopping, self.counted, self.ids = stopping > 0, self.counted + count, []
         learning_rate = self.optimizer.param_groups[0]["lr"]
         return {"loss/total": loss, "learning_rate": learning_rate, "gradient_norm": norm}
 
     def is_logged(self, step: int) -> bool:
         """Whether this step's values go into the log."""
-        return (step + 1) % LOG_EVERY == 0
+        return (step + 1) % LOG_EVERY == 0 or step + 1 == self.options.steps
 
     def log(self, step: int, values: dict[str, float | torch.Tensor]) -> None:
         """Write values, speed, utilisation and the share of time spent on waiting for data, since the last log."""
@@ -339,24 +354,33 @@ class Training:
             self.accelerator.log({f"validation/{name}": value for name, value in scores.items()}, step)
         score = next(iter(scores.values()), float("inf"))
         is_best, self.best = score < self.best, min(score, self.best)
-        about = {"step": step + 1, "config": asdict(self.model.config), "best": self.best}
+        about = self._about() | {"step": step + 1, "best": self.best, "is_best": is_best}
         folder = self.options.out / "states"
         self.state = save_state(self.accelerator, folder, about, self.engine.write_state)
+        self._write_model(is_best)
+        if self.accelerator.is_main_process:
+            remove_other_states(self.state, self.options.keep)
+        self.accelerator.wait_for_everyone()
+        self._start_counting()
+
+    def _write_model(self, is_best: bool) -> None:
+        """Save the averaged model, put together from all processes, for use."""
         with self.average.in_use():
             weights = self.engine.whole_weights()
             if self.accelerator.is_main_process:
                 save_model(self.model, self.options.out, self.options.save_precision, weights)
-        if self.accelerator.is_main_process:
-            if is_best:
-                copy_model(self.options.out, self.options.out / "best")
-            remove_old_states(folder, self.options.keep)
-        self.accelerator.wait_for_everyone()
-        self._start_counting()
+        if is_best and self.accelerator.is_main_process:
+            copy_model(self.options.out, self.options.out / "best")
+
+    def _about(self) -> dict:
+        """What a state is told besides its step: what must be the same on resuming, and what should."""
+        order = {name: getattr(self.options, name, None) for name in ("batch_size", "batch_tokens", "seed")}
+        return {"config": asdict(self.model.config) | {"averaged": self.options.ema > 0}, "order": order}
 
     def _restore(self) -> None:
         """Go back to the newest undamaged state."""
         self.state = newest_state(self.accelerator, self.options.out / "states")
-        about, ours = about_state(self.state), asdict(self.model.config)
+        about, ours = about_state(self.state), self._about()["config"]
         self.first_step, self.best = about["step"], about["best"]
         try:
             other = [name for name in ours if ours[name] != about["config"].get(name)]
@@ -367,3 +391,8 @@ class Training:
             raise InputError(
                 f"{self.state} is of another model configuration ({error}); resume with the one in train.yaml"
             ) from error
+        for name, value in self._about()["order"].items():
+            if value != about["order"].get(name):
+                before = about["order"].get(name)
+                self.say(f"{name} was {before} and is {value}: the data goes on at another place of its order")
+        self._write_model(about["is_best"])  # the run may have ended between the state and the model
