@@ -12,12 +12,10 @@ The tokenizer is the full-width one (width 512, depth 3, 64,000 codes) on window
 codebook statistics through a one-hot matrix.
 """
 
-import multiprocessing
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -30,7 +28,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks.generate import peak_memory
+from benchmarks.generate import alone, peak_memory
 from benchmarks.text_encoder import make_captions, make_t5_base, plain_encoder
 from dataset.batches import EndlessBatches, endless_loader
 from dataset.tokens import collate
@@ -41,6 +39,7 @@ from models.text_encoder import load_text_encoder
 from models.text_features import CaptionFeatures
 from models.vq_loss import MotionLoss, MotionLossConfig
 from utils.config import parse_options
+from utils.costs import Load, flops
 from utils.device import PRECISIONS, gemm_rate
 from utils.errors import exit_on_input_error
 from utils.optimizer import adamw
@@ -48,6 +47,7 @@ from utils.optimizer import adamw
 TEXT_DIM, TEXT_LENGTH, MAX_TOKENS = 768, 150, 150
 LEVELS = [8, 8, 8, 5, 5, 5]
 CPU = torch.device("cpu")
+TEXT = torch.randn(18, TEXT_DIM)  # features of a caption of the usual length, where they are given
 
 
 @dataclass
@@ -125,18 +125,11 @@ def finish_step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: torch.
     optimizer.zero_grad(set_to_none=True)
 
 
-def generator_flops(model: LLaMAHF, text: int, tokens: int, pairs: int) -> float:
-    """FLOPs of a step: 6 a weight and position, and attention over ``pairs`` of positions that see each other."""
-    blocks = sum(parameter.numel() for parameter in model.transformer.h.parameters())
-    head, width, layers = model.lm_head.weight.numel(), model.config.n_embd, model.config.n_layer
-    return 6 * (blocks * (text + tokens) + head * tokens + TEXT_DIM * width * text) + 12 * layers * width * pairs
-
-
 def public_generator(options: Options, t5: Path, with_text: bool) -> Measured:
     """float32, the full block, logits everywhere; captions encoded one at a time as their rows are fetched."""
     model, rows = make_generator(options), Rows()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, foreach=False, fused=False)
-    encode = plain_encoder(t5) if with_text else known_text(t5)
+    encode = plain_encoder(t5) if with_text else lambda caption: TEXT
     order = np.random.default_rng(1).permutation(len(rows)).tolist()
 
     def step() -> tuple[int, float]:
@@ -156,17 +149,10 @@ def public_generator(options: Options, t5: Path, with_text: bool) -> Measured:
     return measure(step, gemm_rate(CPU, torch.float32), options.repeats)
 
 
-def known_text(t5: Path) -> Callable[[str], torch.Tensor]:
-    """Features that are there already: those of a caption of the usual length."""
-    states = torch.randn(18, TEXT_DIM)
-    return lambda caption: states
-
-
 def step_size(model: LLaMAHF, mask: torch.Tensor, kept: torch.Tensor) -> tuple[int, float]:
-    """Real tokens of a step, and its model FLOPs, padding left out: text sees all text, tokens see what is before."""
-    text, tokens = mask.sum(dim=1), kept.sum(dim=1)
-    pairs = int((text * text + tokens * text + tokens * (tokens + 1) // 2).sum())
-    return int(tokens.sum()), generator_flops(model, int(text.sum()), int(tokens.sum()), pairs)
+    """Real tokens of a step, ends among them, and its model FLOPs, padding left out."""
+    rows = zip(mask.sum(dim=1).tolist(), kept.sum(dim=1).tolist(), strict=True)
+    return int(kept.sum()), sum(flops(model.config, Load(1, text, targets - 1)) for text, targets in rows)
 
 
 def our_generator(options: Options, t5: Path, text: str, precision: str) -> Measured:
@@ -177,8 +163,11 @@ def our_generator(options: Options, t5: Path, text: str, precision: str) -> Meas
     batches = EndlessBatches(len(rows), None, 0, lengths=rows.lengths, batch_tokens=options.batch_tokens)
     loader = endless_loader(rows, batches, 0, CPU, partial(collate, pad_id=model.config.pad_id))
     if text == "none":
-        states = known_text(t5)("")
-        encode = lambda captions: (states.expand(len(captions), -1, -1), torch.ones(len(captions), len(states)).bool())  # noqa: E731, E501
+
+        def encode(captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+            shape = len(captions), len(TEXT)
+            return TEXT.expand(*shape, -1), torch.ones(shape, dtype=torch.bool)
+
     else:
         encoder = load_text_encoder("flan-t5-base", path=t5)
         encode = CaptionFeatures(encoder, t5 / "features" if text == "cached" else None, rows.captions)
@@ -247,12 +236,6 @@ def loading_alone(options: Options) -> float:
     started = time.perf_counter()
     count = sum(len(batch[0]) for batch in islice(loader, 100))
     return count / (time.perf_counter() - started)
-
-
-def alone(function: Callable, *arguments: object) -> object:
-    """Call it in a new process and give its result."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def table(title: str, unit: str, cases: list[tuple[str, Callable, tuple]]) -> None:
