@@ -11,7 +11,7 @@ model (the generator, and the tokenizer in tokenizer/), and so is the best one s
 states/ for --resume, motions/ drawn at validations, and TensorBoard logs.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from dataset.motion_folder import MotionFolder
 from dataset.tokens import TokenDataset, collate, tokenize
 from models.llama import SIZES, LLaMAConfig, LLaMAHF, drop_text
 from models.motion_vqvae import HumanVQVAE
-from models.pipeline import DEFAULT_SAMPLING, TextToMotion
+from models.pipeline import TextToMotion
 from models.text_encoder import EncoderShape, TextEncoder, encoder_shape, encoder_width, load_text_encoder
 from models.text_features import CaptionFeatures
 from utils.checkpoint import copy_model, fingerprint
@@ -124,7 +124,7 @@ def main(options: Options, options_yaml: str) -> None:
     folder = MotionFolder(options.data)
     splits = [split for split in ("train", "val") if folder.ids(split, required=split == "train")]
     data = {split: token_rows(training, folder, tokenizer, split) for split in splits}
-    order = training.batches(len(data["train"]), data["train"].lengths, options.batch_tokens)
+    order = training.batches(len(data["train"]), data["train"].lengths)
     if "val" not in data:
         training.say("no validation clips: only the training loss will be reported")
     with training.accelerator.main_process_first():
@@ -253,9 +253,12 @@ def draw(
     if training.engine.is_sharded or not count or not training.accelerator.is_main_process:
         return
     chosen = [rows[number] for number in range(count)]  # (id, caption, ...)
-    sampling = DEFAULT_SAMPLING if model.config.text_dropout else replace(DEFAULT_SAMPLING, guidance=1.0)
     captions = [caption for _, caption, *_ in chosen]
-    motions = TextToMotion(model, tokenizer, encode.encoder, "").generate(captions, list(range(count)), sampling)
+    try:
+        motions = TextToMotion(model, tokenizer, encode.encoder, "").generate(captions, list(range(count)))
+    except InputError as error:  # a caption that is no prompt costs the run nothing
+        training.say(f"validation motions are not drawn: {error}")
+        return
     training.draw(
         step,
         [

@@ -231,15 +231,26 @@ def test_recomputing_and_compiling_change_nothing_but_roundings(run_here, data_f
         torch.testing.assert_close(made[name], expected[name], atol=2e-5, rtol=0)
 
 
+def test_a_validation_caption_that_is_no_prompt_costs_no_training(run_here, damaged_folder, tokenizer_run, tmp_path):
+    data, _ = damaged_folder
+    (data / "texts" / f"{MotionFolder(data).ids('val')[0]}.txt").write_text("walks and " * 101 + "stops")
+    printed = run_here("train_t2m.py", *T2M, "--data", data, "--tokenizer", tokenizer_run, "--out", tmp_path / "run",
+                       "--steps", 2)  # fmt: skip
+    assert "validation motions are not drawn: a prompt has 1015 characters" in printed
+    assert (tmp_path / "run" / WEIGHTS).exists()
+
+
 @pytest.mark.parametrize(
-    "missing, option, words",
+    "module, missing, option, words",
     [
-        ("find_spec", "--wandb", "wandb is not installed; pip install wandb"),
-        ("which", "--compiled", "needs a C++ compiler on a CPU and none is found; install g++"),
+        (utils.training, "find_spec", "--wandb", "wandb is not installed; pip install wandb"),
+        (shutil, "which", "--compiled", "needs a C++ compiler on a CPU and none is found; install g++"),
     ],
 )
-def test_what_is_not_installed_is_asked_for(refused, monkeypatch, data_folder, tmp_path, missing, option, words):
-    monkeypatch.setattr(utils.training, missing, lambda name: None)
+def test_what_is_not_installed_is_asked_for(
+    refused, monkeypatch, data_folder, tmp_path, module, missing, option, words
+):
+    monkeypatch.setattr(module, missing, lambda name: None)
     command = ("train_vq.py", *VQ, "--data", data_folder, "--out", tmp_path / "run", "--device", "cpu")
     assert words in refused(*command, option, "true")
 
