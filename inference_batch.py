@@ -40,6 +40,7 @@ from visualize.export import motion_arrays
 from visualize.foot_lock import lock_feet
 from visualize.page import write_results_gallery
 from visualize.renderers import Renderers
+from visualize.video import check_side
 
 VIDEOS, FILES = ("mp4", "gif"), ("bvh", "glb", "html")
 FORMATS = ("npz", *VIDEOS, *FILES)
@@ -127,8 +128,7 @@ class Options:
             raise InputError(f"--device-memory is {self.device_memory:g}; give GB above 0")
         if not 0 <= self.seed < MAX_SEED:
             raise InputError(f"--seed is {self.seed}; give 0 to {MAX_SEED - 1}")
-        if not 64 <= self.size <= 4096:
-            raise InputError(f"--size is {self.size}; give 64 to 4096 pixels")
+        check_side(self.size)
         if self.smplx_path is not None or self.body_model == "smplx":
             smplx_file(self.smplx_path)
         if self.body_model not in (None, "smplx" if self.smplx_path else "mannequin"):

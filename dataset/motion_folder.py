@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import InputError
+from utils.errors import InputError, reason_of
 from utils.motion272 import FEATURES, LAYOUT, check_features
 
 VECTORS = Path("motion_data/vector_272")
@@ -83,8 +83,8 @@ class MotionFolder:
         return load_features(self.motion_file(clip_id))
 
     def frames(self, clip_id: str) -> int:
-        """How many frames a clip has, by the header of its file."""
-        return len(load_array(self.motion_file(clip_id), "r"))
+        """How many frames a clip has; see ``count_frames``."""
+        return count_frames(self.motion_file(clip_id))
 
     def caption_file(self, clip_id: str) -> Path:
         return self.path / "texts" / f"{clip_id}.txt"
@@ -145,7 +145,9 @@ def load_array(path: Path, mmap_mode: str | None = None) -> np.ndarray:
     try:
         return np.load(path, mmap_mode, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} cannot be read as a NumPy array ({error}); prepare the data again") from error
+        raise InputError(
+            f"{path} cannot be read as a NumPy array ({reason_of(error)}); prepare the data again"
+        ) from error
 
 
 def count_frames(path: Path) -> int:

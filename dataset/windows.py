@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 from torch.utils.data import Dataset
 
-from dataset.motion_folder import MotionFolder, count_frames, load_array
+from dataset.motion_folder import MotionFolder, load_array
 from utils.motion272 import check_features
 
 
@@ -26,7 +26,7 @@ class WindowDataset(Dataset):
         self.folder, self.window = folder, window
         ids = folder.ids(split)
         self.ids = pa.array(ids)
-        windows = [max(1, count_frames(folder.motion_file(clip_id)) // window) for clip_id in ids]
+        windows = [max(1, folder.frames(clip_id) // window) for clip_id in ids]
         self.ends = np.cumsum(windows)  # windows up to and with each clip
 
     def __len__(self) -> int:

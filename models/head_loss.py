@@ -20,9 +20,7 @@ class HeadLoss(torch.autograd.Function):
     def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float) -> Tensor:
         rows, outputs = max(1, min(ROWS, len(hidden))), len(weight)
         cast = weight.to(hidden.dtype)
-        hidden_grad, weight_grad = torch.empty_like(hidden), torch.empty_like(weight)
-        if not len(hidden):
-            weight_grad.zero_()
+        hidden_grad, weight_grad = torch.empty_like(hidden), torch.zeros_like(weight)
         buffers = hidden.new_empty(2, rows, outputs)
         product = torch.empty_like(cast)
         loss = torch.zeros((), device=hidden.device)
@@ -46,7 +44,7 @@ class HeadLoss(torch.autograd.Function):
             shares[at_target] = -others.to(shares.dtype)  # now the gradient by the logits
             torch.mm(shares, cast, out=hidden_grad[first : first + rows])
             torch.mm(shares.T, part, out=product)
-            weight_grad.copy_(product) if first == 0 else weight_grad.add_(product)
+            weight_grad.add_(product)
         ctx.save_for_backward(hidden_grad, weight_grad)
         return loss
 

@@ -311,7 +311,7 @@ class LLaMAHF(PretrainedModel):
     """
 
     fixed_step = False
-    _no_split_modules = ["Block"]  # what is sharded, recomputed and compiled piece by piece
+    _no_split_modules = ("Block",)
 
     def __init__(self, config: LLaMAConfig) -> None:
         super().__init__()

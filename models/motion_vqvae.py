@@ -245,8 +245,8 @@ def frame_mask(x: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor | 
 class HumanVQVAE(PretrainedModel):
     """The tokenizer with the mean and std of its features: loads alone and works on motion of any length."""
 
-    _no_split_modules = ["ResidualBlock"]  # what is sharded, recomputed and compiled piece by piece
-    forward_methods = ("encode", "decode")  # used beside ``forward``, also where the weights are sharded
+    _no_split_modules = ("ResidualBlock",)
+    forward_methods = ("encode", "decode")
 
     def __init__(self, config: VQVAEConfig):
         super().__init__()

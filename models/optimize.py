@@ -6,7 +6,6 @@ rows (``benchmarks/generate.py`` measures it). All of it is for inference only: 
 """
 
 import logging
-import shutil
 import warnings
 
 import torch
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.llama import MLP, KVCache, LLaMAHF
+from utils.device import can_compile
 from utils.errors import InputError
 
 QUANTIZE = ("none", "int8", "int4")
@@ -41,7 +41,7 @@ def optimize(model: LLaMAHF, dtype: torch.dtype, quantize: str = "none", compile
         block.mlp = JoinedMLP(block.mlp)
     if quantize != "none":
         _quantize(model, device.type, quantize)
-    if compiled and device.type == "cpu" and not (shutil.which("c++") or shutil.which("g++")):
+    if compiled and not can_compile(device):
         warnings.warn("no C++ compiler is found, so the step is not compiled; install g++", stacklevel=2)
         compiled = False
     if device.type == "cpu":

@@ -30,7 +30,15 @@ INDEX = f"{WEIGHTS}.index.json"
 
 
 class PretrainedModel(nn.Module, PyTorchModelHubMixin):
-    """Base of the models: ``__init__(config: <dataclass>)``, saved as a folder, loaded from one or the hub."""
+    """Base of the models: ``__init__(config: <dataclass>)``, saved as a folder, loaded from one or the hub.
+
+    Attributes:
+        _no_split_modules: Names of the classes that a training shards, recomputes and compiles piece by piece.
+        forward_methods: Names of methods that are called beside ``forward``, also where the weights are sharded.
+    """
+
+    _no_split_modules: tuple[str, ...] = ()
+    forward_methods: tuple[str, ...] = ()
 
     def save_pretrained(self, save_directory: str | Path, **kwargs) -> str | None:
         """Write ``config.json`` and ``model.safetensors`` under temporary names, then rename them into the folder.
@@ -165,24 +173,27 @@ def put_weights(
         raise ValueError(f"{next(iter(places.values()))[0]} is missing")
 
 
+def once(model: nn.Module, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights of a model by name, tied ones under the first of their names alone."""
+    names = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
+    return {name: weight for name, weight in weights.items() if name in names}
+
+
 def save_model(
     model: PretrainedModel, folder: Path, precision: str, weights: dict[str, torch.Tensor] | None = None
 ) -> None:
     """Save with parameters in "float32" or "float16" (loading gives float32 again); buffers stay as they are.
 
     Args:
-        weights: by name, tied ones once; None takes the model's own.
+        weights: by name; None takes the model's own.
 
     Raises:
         InputError: the precision is unknown, or the folder cannot be written.
     """
     if precision not in ("float32", "float16"):
         raise InputError(f"save_precision {precision} is unknown; use float32 or float16")
-    parameters = {name for name, _ in model.named_parameters()}
-    if weights is None:
-        kept = parameters | {name for name, _ in model.named_buffers()}
-        weights = {name: weight for name, weight in model.state_dict().items() if name in kept}
-    smaller = parameters if precision == "float16" else ()
+    weights = once(model, model.state_dict() if weights is None else weights)
+    smaller = {name for name, _ in model.named_parameters()} if precision == "float16" else ()
     weights = {name: weight.half() if name in smaller else weight for name, weight in weights.items()}
     try:
         with written_whole(folder / WEIGHTS) as file:

@@ -1,5 +1,6 @@
 """Where and in which precision things run, and how fast the device multiplies."""
 
+import shutil
 import time
 
 import torch
@@ -48,6 +49,11 @@ def choose_device(
         precision, reason = "float32", "on a CPU, motions are then the same in any batch"
     name = torch.cuda.get_device_name(device) if on_cuda else f"{torch.get_num_threads()} CPU threads"
     return torch.device(device), PRECISIONS[precision], f"running on {device} ({name}) in {precision}: {reason}"
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether ``torch.compile`` has what it needs: a C++ compiler on a CPU."""
+    return device.type != "cpu" or bool(shutil.which("c++") or shutil.which("g++"))
 
 
 def gemm_rate(device: torch.device, dtype: torch.dtype) -> float:

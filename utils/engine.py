@@ -13,7 +13,6 @@ from accelerate.utils import (
     ProjectConfiguration,
 )
 from safetensors.torch import load_file, save_file
-from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -22,6 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.fsdp import MixedPrecisionPolicy, register_fsdp_forward_method
 
+from utils.checkpoint import PretrainedModel, once
 from utils.optimizer import Average
 from utils.run_state import load_tensors, save_tensors
 
@@ -73,13 +73,13 @@ class Engine:
         is_sharded: Whether a process alone has not all weights, so that all must use the model together.
     """
 
-    def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, ema: float):
+    def __init__(self, accelerator: Accelerator, model: PretrainedModel, optimizer: torch.optim.Optimizer, ema: float):
         self.accelerator, self.model = accelerator, model
         self.wrapped, self.optimizer = accelerator.prepare(model, optimizer)
         self.average = Average(model, ema)
         self.is_sharded = accelerator.distributed_type == DistributedType.FSDP
         if self.is_sharded:
-            for name in getattr(model, "forward_methods", ()):
+            for name in model.forward_methods:
                 register_fsdp_forward_method(model, name)
 
     def write_state(self, folder: Path) -> None:
@@ -120,18 +120,13 @@ class Engine:
         """The model's weights on the CPU of the main process, put together from all; they may share its memory."""
         return {  # one put together from unequal shards lies in a larger storage, which safetensors refuses
             name: weight if weight.untyped_storage().nbytes() == weight.nbytes else weight.clone()
-            for name, weight in self._once(get_model_state_dict(self.model, options=WHOLE)).items()
+            for name, weight in get_model_state_dict(self.model, options=WHOLE).items()
         }
-
-    def _once(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Weights without the second names of tied ones."""
-        names = {name for name, _ in [*self.model.named_parameters(), *self.model.named_buffers()]}
-        return {name: weight for name, weight in weights.items() if name in names}
 
     def _tensors(self) -> tuple[dict[str, torch.Tensor], tuple[dict, dict]]:
         """All tensors that make the state of the run, by name, and PyTorch's two state dicts that they are from."""
         model, optimizer = get_state_dict(self.model, self.optimizer.optimizer, options=FLAT)
-        tensors = {f"model.{name}": value for name, value in self._once(model).items()}
+        tensors = {f"model.{name}": value for name, value in once(self.model, model).items()}
         tensors |= {f"optimizer.{name}": value for name, value in optimizer.items() if torch.is_tensor(value)}
         return tensors | self._averages(), (model, optimizer)
 

@@ -23,7 +23,7 @@ from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 
-from utils.errors import InputError
+from utils.errors import InputError, reason_of
 
 ABOUT = "run.json"
 
@@ -93,8 +93,15 @@ def newest_state(accelerator: Accelerator, folder: Path) -> Path:
 
 
 def about_state(path: Path) -> dict:
-    """What ``save_state`` was told, and the files."""
-    return json.loads((path / ABOUT).read_text())
+    """What ``save_state`` was told, and the files.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or not all of it is there.
+    """
+    about = json.loads((path / ABOUT).read_text())
+    if not isinstance(about, dict) or not {"step", "config", "order", "best", "is_best", "files"} <= about.keys():
+        raise ValueError(f"{ABOUT} is not whole")
+    return about
 
 
 def save_tensors(tensors: dict[str, torch.Tensor], folder: Path) -> None:
@@ -142,12 +149,8 @@ def _check(accelerator: Accelerator, path: Path) -> None:
         OSError, ValueError: they differ.
     """
     try:
-        about = about_state(path)
-        expected = dict(about["files"])
-        missing = {"step", "config", "order", "best", "is_best"} - about.keys()
-        if missing:
-            raise KeyError(missing)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        expected = about_state(path)["files"]
+    except (OSError, ValueError) as error:
         raise ValueError(f"{ABOUT} cannot be read") from error
     missing = [name for name in expected if not (path / name).is_file()]
     if missing:
@@ -173,4 +176,4 @@ def _of_all(accelerator: Accelerator, act: Callable[[], None]) -> list[str]:
 def _reason(error: BaseException) -> str:
     if isinstance(error, CheckpointException):  # holds the error of each process, with its traceback
         error = next(iter(error.failures.values()))[0]
-    return getattr(error, "strerror", None) or (str(error).strip() or repr(error)).splitlines()[0]
+    return reason_of(error)

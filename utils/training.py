@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from shutil import which
 from typing import Literal
 
 import numpy as np
@@ -34,7 +33,7 @@ from tqdm import tqdm
 
 from dataset.batches import EndlessBatches, endless_loader
 from utils.checkpoint import CONFIG, PretrainedModel, copy_model, save_model
-from utils.device import choose_device, gemm_rate
+from utils.device import can_compile, choose_device, gemm_rate
 from utils.engine import Engine, make_accelerator
 from utils.errors import InputError
 from utils.files import written_whole
@@ -111,19 +110,18 @@ class Training:
         accelerator: The processes. device: Of this process. first_step: 0, or where the resumed run goes on.
 
     Raises:
-        InputError: device, precision or tracker cannot be had, or ``out`` holds a run that is not to be resumed.
+        InputError: device, precision, compiler or tracker cannot be had, the processes cannot share a step, or ``out``
+            holds a run that is not to be resumed or nothing to resume.
     """
 
     def __init__(self, options: TrainingOptions, options_yaml: str):
         self.options, self.options_yaml = options, options_yaml
         if not options.resume and (states(options.out / "states") or (options.out / CONFIG).exists()):
             raise InputError(f"{options.out} holds a run already; go on with --resume true, or choose another --out")
-        if options.resume and not states(options.out / "states"):
-            raise InputError(f"there is no state in {options.out / 'states'} to go on from; run without --resume")
         if options.wandb and find_spec("wandb") is None:
             raise InputError("wandb is not installed; pip install wandb, or leave out --wandb")
         device, self.dtype, reason = choose_device(options.device, options.precision)
-        if options.compiled and device.type == "cpu" and not (which("c++") or which("g++")):
+        if options.compiled and not can_compile(device):
             raise InputError(
                 "compiled needs a C++ compiler on a CPU and none is found; install g++, or set it to false"
             )
@@ -132,11 +130,13 @@ class Training:
             device, self.dtype, options.accumulate, options.clip_norm, trackers, options.out
         )
         self.device = self.accelerator.device
-        if getattr(options, "batch_tokens", None) is None:
-            self.batches(options.batch_size)  # refuses before any work what the processes cannot share
         self.say(f"{reason}; {self.accelerator.num_processes} process(es), {self.accelerator.distributed_type.value}")
+        self.batch_tokens = getattr(options, "batch_tokens", None)  # an option of one of the trainings
+        if not self.batch_tokens:
+            self.batches(options.batch_size)  # refuses before any work what the processes cannot share
+        self.state = newest_state(self.accelerator, options.out / "states") if options.resume else None
         torch.manual_seed(options.seed)
-        self.first_step, self.step, self.state, self.best = 0, None, None, float("inf")
+        self.first_step, self.step, self.best = 0, None, float("inf")
         self.ids: list[str] = []  # of the clips that are being worked on
         self.asked_to_stop = False  # this process, by SIGTERM; all agree on ``stopping`` in ``update``
         self.stopping = False
@@ -153,7 +153,7 @@ class Training:
             unit: What the speed is counted in, tokens or frames. flops: Of the model, forward and backward, for one.
 
         Raises:
-            InputError: there is nothing to resume from, it does not fit the model, or ``out`` cannot be written.
+            InputError: the state does not fit the model, or ``out`` cannot be written.
         """
         options = self.options
         self.model, self.unit, self.flops = model.to(self.device), unit, flops
@@ -213,19 +213,18 @@ class Training:
                 self.say(f"stopped after step {step + 1}, as SIGTERM asked; go on with --resume true")
                 raise SystemExit(0)
 
-    def batches(self, count: int, lengths: np.ndarray | None = None, batch_tokens: int | None = None) -> EndlessBatches:
+    def batches(self, count: int, lengths: np.ndarray | None = None) -> EndlessBatches:
         """The order in which the processes of the run go through ``count`` items.
 
         Args:
             lengths: (count,) where items of like length are to come together.
-            batch_tokens: The size of a step in tokens, instead of ``batch_size`` in items.
         """
         return EndlessBatches(
             count,
-            None if batch_tokens else self.options.batch_size,
+            None if self.batch_tokens else self.options.batch_size,
             self.options.seed,
             lengths=lengths,
-            batch_tokens=batch_tokens,
+            batch_tokens=self.batch_tokens,
             process=self.accelerator.process_index,
             processes=self.accelerator.num_processes,
             accumulate=self.options.accumulate,
@@ -374,14 +373,15 @@ class Training:
 
     def _about(self) -> dict:
         """What a state is told besides its step: what must be the same on resuming, and what should."""
-        order = {name: getattr(self.options, name, None) for name in ("batch_size", "batch_tokens", "seed")}
-        return {"config": asdict(self.model.config) | {"averaged": self.options.ema > 0}, "order": order}
+        size = {"batch_size": self.options.batch_size, "batch_tokens": self.batch_tokens}
+        config = asdict(self.model.config) | {"averaged": self.options.ema > 0}
+        return {"config": config, "order": size | {"seed": self.options.seed}}
 
     def _restore(self) -> None:
-        """Go back to the newest undamaged state."""
-        self.state = newest_state(self.accelerator, self.options.out / "states")
-        about, ours = about_state(self.state), self._about()["config"]
+        """Go back to the state that the run was found with."""
+        about, now = about_state(self.state), self._about()
         self.first_step, self.best = about["step"], about["best"]
+        ours = now["config"]
         try:
             other = [name for name in ours if ours[name] != about["config"].get(name)]
             if other:
@@ -391,8 +391,8 @@ class Training:
             raise InputError(
                 f"{self.state} is of another model configuration ({error}); resume with the one in train.yaml"
             ) from error
-        for name, value in self._about()["order"].items():
-            if value != about["order"].get(name):
-                before = about["order"].get(name)
+        for name, value in now["order"].items():
+            before = about["order"].get(name)
+            if value != before:
                 self.say(f"{name} was {before} and is {value}: the data goes on at another place of its order")
         self._write_model(about["is_best"])  # the run may have ended between the state and the model

@@ -32,6 +32,7 @@ from visualize.foot_lock import lock_feet
 from visualize.glb import write_glb
 from visualize.page import clean, write_gallery, write_player
 from visualize.smplx import draw_strip, render_mesh_video, visualize_smplx_85
+from visualize.video import check_side
 
 MOTIONS = (".npz", ".npy", ".bvh")  # read as well as written: such a file may be all that there is of a motion
 SINGLE = (*MOTIONS, ".glb", ".png")  # one motion a file
@@ -72,8 +73,7 @@ class Options:
             raise InputError(f"--view {self.view} is unknown; use mesh or skeleton")
         if self.camera not in CAMERAS:
             raise InputError(f"--camera {self.camera} is unknown; use {' or '.join(CAMERAS)}")
-        if not 64 <= self.size <= 4096:
-            raise InputError(f"--size is {self.size}; give 64 to 4096 pixels")
+        check_side(self.size)
 
 
 def main(arguments: list[str]) -> None:

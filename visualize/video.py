@@ -15,6 +15,7 @@ import numpy as np
 from utils.errors import InputError
 from utils.files import written_whole
 
+SIDES = range(64, 4097)  # pixels that a picture can be wide and high
 TITLE_CHARACTERS = 400  # more is cut off
 TITLE_LINES = 3
 TITLE_COLOR = np.float32((38, 42, 50))
@@ -108,8 +109,14 @@ def check_fps(fps: float) -> None:
 
 def check_size(size: tuple[int, int]) -> None:
     """Raise InputError unless ``size`` is (width, height) in pixels that a picture can have."""
-    if len(size) != 2 or not all(isinstance(side, int | np.integer) and 64 <= side <= 4096 for side in size):
-        raise InputError(f"frame size is {size}; give (width, height) as whole pixels from 64 to 4096")
+    if len(size) != 2 or not all(isinstance(side, int | np.integer) and side in SIDES for side in size):
+        raise InputError(f"frame size is {size}; give (width, height) as whole pixels from {SIDES[0]} to {SIDES[-1]}")
+
+
+def check_side(side: int) -> None:
+    """Raise InputError unless a square picture can have ``side`` pixels, the option --size of the scripts."""
+    if side not in SIDES:
+        raise InputError(f"--size is {side}; give {SIDES[0]} to {SIDES[-1]} pixels")
 
 
 def _write(path: str | Path, frames: Iterable[np.ndarray], fps: float, suffix: str, encode: Callable) -> Path:
