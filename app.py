@@ -30,15 +30,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from models.generate import Sampling, settled
+from formats.clip import Clip
+from models.generate import Sampling, resolve_guidance
 from models.pipeline import DEFAULT_SAMPLING, MotionChunk, TextToMotion
+from motion.resample import FPS
 from utils.config import parse_options
 from utils.device import choose_device
 from utils.errors import InputError, exit_on_input_error
-from utils.motion272 import FPS
 from utils.prompts import MAX_SEED, check_prompt, safe_name
 from visualize.body import Body, body_from_options, floor_height
-from visualize.clip import Clip
 from visualize.export import Options as ExportOptions
 from visualize.export import export, write_npz
 from visualize.page import APP_BODY, pack_body, pack_motion, page
@@ -138,7 +138,7 @@ class Order:
         )
         if seed != int(seed) or variations != int(variations):
             raise InputError("seed and variations must be whole numbers")
-        usual = settled(model.generator, DEFAULT_SAMPLING)
+        usual = resolve_guidance(model.generator, DEFAULT_SAMPLING)
         sampling = replace(
             usual,
             temperature=number("temperature", 0, 2, usual.temperature),
@@ -290,7 +290,7 @@ def make_app(model: TextToMotion, options: Options) -> Starlette:
     """The web application: the page, /generate and /motion/TOKEN/NAME.KIND."""
     body = body_from_options(None, options.smplx_path)
     studio = Studio(model, body, options)
-    usual = settled(model.generator, DEFAULT_SAMPLING)
+    usual = resolve_guidance(model.generator, DEFAULT_SAMPLING)
     data = {
         "body": pack_body(body),
         "limits": {

@@ -25,17 +25,17 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from models.generate import Sampling, settled
+from formats.clip import read_clip
+from models.generate import Sampling, resolve_guidance
 from models.pipeline import DEFAULT_SAMPLING, Motion, TextToMotion
 from models.rewrite import rewrite_prompts
+from motion.resample import FPS
 from utils.config import parse_options
 from utils.device import choose_device
 from utils.errors import InputError, exit_on_input_error
-from utils.files import written_whole
-from utils.motion272 import FPS
+from utils.files import atomic_write
 from utils.prompts import MAX_SEED, PromptItem, check_prompt, expand, read_prompts
 from visualize.body import body_from_options, smplx_file
-from visualize.clip import read_clip
 from visualize.export import motion_arrays
 from visualize.foot_lock import lock_feet
 from visualize.page import write_results_gallery
@@ -220,7 +220,7 @@ def main(options: Options) -> None:
 
 def settings_of(options: Options, model: TextToMotion, dtype: torch.dtype, init: np.ndarray | None) -> str:
     """All that a motion depends on besides prompt, seed and length, as JSON."""
-    settings = {"checkpoint": model.checkpoint_id, **asdict(settled(model.generator, options.sampling))}
+    settings = {"checkpoint": model.checkpoint_id, **asdict(resolve_guidance(model.generator, options.sampling))}
     settings["dtype"] = str(dtype).removeprefix("torch.")
     settings["quantize"] = options.quantize
     settings["rewrite_model"] = options.rewrite_model
@@ -287,7 +287,7 @@ def generate_and_save(
 
 
 def save_motion(path: Path, motion: Motion, item: PromptItem, checkpoint_id: str, settings: str) -> None:
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         np.savez_compressed(
             file,
             **motion_arrays(motion.smplx85),
@@ -345,7 +345,7 @@ def write_results(options: Options, items: list[PromptItem], failures: dict[str,
             "files": [file.name for file in files if file.name not in failures and file.is_file()],
             "failed": {file.name: failures[file.name] for file in files if file.name in failures},
         }
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         file.write_text(json.dumps(list(results.values()), indent=1, ensure_ascii=False), encoding="utf-8")
 
 

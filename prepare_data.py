@@ -19,20 +19,21 @@ import torch
 from jsonargparse.typing import PositiveInt
 from tqdm import tqdm
 
-from dataset.bvh import SkeletonMap, read_bvh
 from dataset.captions import CaptionRules, swap_left_right
 from dataset.motion_folder import MIRRORED, SPLITS, STATISTICS, VECTORS, Statistics, read_lines, split_of
 from dataset.synthetic import synthetic_clips
+from formats.bvh import SkeletonMap, read_bvh
+from motion.features272 import check_features, features_from_motion
+from motion.resample import FPS
+from motion.skeleton import mirror
 from utils.config import run_command
 from utils.errors import InputError, exit_on_input_error
-from utils.motion272 import FPS, check_features, features_from_motion
-from utils.skeleton import mirror
 
 CORES = os.cpu_count() or 1
 
 
 @dataclass
-class Written:
+class ClipReport:
     """What one clip left in the folder: its name, or the reason why it was rejected, and the sums for mean and std."""
 
     clip_id: str
@@ -113,7 +114,7 @@ def convert_bvh(
     mirrored: bool,
     captions_per_clip: int,
     min_frames: int,
-) -> list[Written]:
+) -> list[ClipReport]:
     """One BVH file to one clip, or two with its mirrored copy; a file that cannot be used gives the reason."""
     try:
         rotations, pelvis = skeleton.retarget(read_bvh(file), FPS)
@@ -126,7 +127,7 @@ def convert_bvh(
             clips.append(write_clip(out, file.stem + MIRRORED, *mirror(rotations, pelvis), swapped))
         return clips
     except InputError as error:
-        return [Written(file.stem, rejected=str(error))]
+        return [ClipReport(file.stem, rejected=str(error))]
 
 
 def beside(file: Path) -> list[str]:
@@ -138,14 +139,14 @@ def beside(file: Path) -> list[str]:
     return captions
 
 
-def write_clip(out: Path, clip_id: str, rotations: np.ndarray, pelvis: np.ndarray, captions: list[str]) -> Written:
+def write_clip(out: Path, clip_id: str, rotations: np.ndarray, pelvis: np.ndarray, captions: list[str]) -> ClipReport:
     """Write features and captions of rotations (T, 22, 3, 3) and pelvis (T, 3)."""
     features = features_from_motion(rotations.astype(np.float64), pelvis.astype(np.float64)).astype(np.float32)
     check_features(features, clip_id)
     np.save(out / VECTORS / f"{clip_id}.npy", features)
     (out / "texts" / f"{clip_id}.txt").write_text("\n".join(captions) + "\n", encoding="utf-8")
     exact = features.astype(np.float64)
-    return Written(clip_id, len(features), (exact.sum(axis=0), (exact**2).sum(axis=0)))
+    return ClipReport(clip_id, len(features), (exact.sum(axis=0), (exact**2).sum(axis=0)))
 
 
 def make_folder(out: Path) -> None:
@@ -161,7 +162,7 @@ def make_folder(out: Path) -> None:
         raise InputError(f"cannot write to {out}: {error.strerror}; choose another --out") from error
 
 
-def finish_folder(out: Path, results: list[Written]) -> None:
+def finish_folder(out: Path, results: list[ClipReport]) -> None:
     """Write splits, statistics and report.json (rejected files with their reasons), and print a summary."""
     results = sorted(results, key=lambda written: written.clip_id)
     rejected = {written.clip_id: written.rejected for written in results if written.rejected}

@@ -19,18 +19,19 @@ import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from dataset.motion_folder import MotionFolder
-from dataset.tokens import TokenDataset, collate, tokenize
+from dataset.token_rows import TokenDataset, collate
+from dataset.tokenizing import tokenize
 from models.llama import SIZES, LLaMAConfig, LLaMAHF, drop_text
 from models.motion_vqvae import HumanVQVAE
 from models.pipeline import TextToMotion
 from models.text_encoder import EncoderShape, TextEncoder, encoder_shape, encoder_width, load_text_encoder
 from models.text_features import CaptionFeatures
+from training.costs import MicroBatch, flops
+from training.plan import PlanOptions, count_data, plan
+from training.run import Training, TrainingOptions
 from utils.checkpoint import copy_model, fingerprint
 from utils.config import parse_options
-from utils.costs import Load, flops
 from utils.errors import InputError, exit_on_input_error
-from utils.plan import PlanOptions, count_data, plan
-from utils.training import Training, TrainingOptions
 
 LARGEST_VOCABULARY = 2**20  # each code has a row of the embedding and one of the head
 
@@ -135,7 +136,7 @@ def main(options: Options, options_yaml: str) -> None:
         )
 
     model = LLaMAHF(options.model.config(tokenizer, fingerprint(options.tokenizer), encode.encoder))
-    usual = Load(1, 0, data["train"].lengths.mean())  # what the text costs is not counted
+    usual = MicroBatch(1, 0, data["train"].lengths.mean())  # what the text costs is not counted
     forward = training.prepare(model, "tokens", flops(model.config, usual) / usual.targets)
     if training.accelerator.is_main_process:
         for out in (options.out, options.out / "best"):

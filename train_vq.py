@@ -18,11 +18,11 @@ from jsonargparse.typing import PositiveInt
 from dataset.motion_folder import MotionFolder
 from dataset.windows import WindowDataset
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
+from models.reconstruction import reconstruct, reconstruction_error
 from models.vq_loss import MotionLoss, MotionLossConfig, frame_counts
+from training.run import Training, TrainingOptions
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
-from utils.metrics import reconstruct, reconstruction_error
-from utils.training import Training, TrainingOptions
 
 
 @dataclass(kw_only=True)

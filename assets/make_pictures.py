@@ -17,12 +17,12 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from formats.clip import Clip
 from models.pipeline import Motion, TextToMotion
+from motion.resample import FPS
 from utils.errors import exit_on_input_error
-from utils.files import written_whole
-from utils.motion272 import FPS
+from utils.files import atomic_write
 from utils.prompts import read_prompts
-from visualize.clip import Clip
 from visualize.page import write_gallery
 from visualize.smplx import draw_strip, render_body
 from visualize.video import write_gif
@@ -107,7 +107,7 @@ def take(page, name: str, seconds: float) -> None:
 
 
 def save(picture: Image.Image, name: str) -> None:
-    with written_whole(ASSETS / name) as file:
+    with atomic_write(ASSETS / name) as file:
         picture.quantize(COLORS).save(file, optimize=True)
     print(ASSETS / name)
 

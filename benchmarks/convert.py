@@ -1,6 +1,6 @@
 """What converting a checkpoint of a released size takes: one is made with random weights, converted, and measured.
 
-    python benchmarks/convert.py --work /tmp/convert     (3B in bfloat16: the disk must hold it twice, 2 x 6.8 GB)
+    python -m benchmarks.convert --work /tmp/convert     (3B in bfloat16: the disk must hold it twice, 2 x 6.8 GB)
 
 Prints time and largest memory of the conversion, which runs in a process of its own: what the process allocates, and
 with it the pages of the mapped files that were resident (which the system takes back where memory is short).
@@ -16,13 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from models.motionmillion import DTYPES, MAX_TOKENS, TEXT_LENGTH, tokenizer_names
+from motion.features272 import FEATURES
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
-from utils.motion272 import FEATURES
 
 VQ = VQVAEConfig(levels=[8, 8, 8, 5, 5, 5], code_dim=512, width=512, down_t=1, norm="layer", causal=False)  # released
 

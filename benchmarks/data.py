@@ -1,17 +1,17 @@
 """What millions of clips cost before a model sees them: time and memory of the token data set, and its padding.
 
-    python benchmarks/data.py                                              (2,000,000 synthetic rows)
-    python benchmarks/data.py --data data/bandai --tokenizer runs/vq       (and a real data folder)
+    python -m benchmarks.data                                              (2,000,000 synthetic rows)
+    python -m benchmarks.data --data data/bandai --tokenizer runs/vq       (and a real data folder)
 
 Rows have lengths like those of real motion and one to three captions, and are written by the shard writer of
-dataset/tokens.py. Each part is measured in a process of its own, which is watched from outside. RSS counts the pages of
-libraries and of the mapped rows that it has looked at, which the system may take back; own memory does not. Linux only.
+dataset/token_rows.py. Each part is measured in a process of its own, which is watched from outside. RSS counts
+the pages of libraries and of the mapped rows that it has looked at, which the system may take back; own memory does
+not. Linux only.
 """
 
 import itertools
 import math
 import os
-import sys
 import threading
 import time
 from collections import Counter
@@ -29,10 +29,10 @@ import psutil
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from dataset.batches import EndlessBatches, endless_loader
 from dataset.motion_folder import MotionFolder
-from dataset.tokens import SHARDS, Row, TokenDataset, begin, collate, tokenize, write_shard
+from dataset.token_rows import TokenDataset, TokenRow, collate, prepare_folder, write_shard
+from dataset.tokenizing import SHARDS, tokenize
 from dataset.windows import WindowDataset
 from models.motion_vqvae import HumanVQVAE
 from utils.checkpoint import fingerprint
@@ -133,7 +133,7 @@ def build(path: Path, count: int) -> tuple[float, str]:
     started, rng = time.perf_counter(), np.random.default_rng(0)
     shards = min(SHARDS, count)
     about = {"tokenizer": fingerprint(TOKENIZER), "codebook_size": CODES, "stride": 4, "clips": count, "shards": shards}
-    for number, file in enumerate(begin(path, about)):
+    for number, file in enumerate(prepare_folder(path, about)):
         first, last = number * count // shards, (number + 1) * count // shards
         lengths = np.clip(rng.lognormal(3.5, 0.55, last - first), 4, MAX_TOKENS).astype(int)
         tokens = np.split(rng.integers(0, CODES, lengths.sum()), np.cumsum(lengths)[:-1])
@@ -142,7 +142,7 @@ def build(path: Path, count: int) -> tuple[float, str]:
             [" ".join(WORDS[word] for word in caption) for caption in three[: 1 + index % 3]]
             for index, three in enumerate(words)
         ]
-        rows = [Row(f"clip_{first + i:08d}", *row) for i, row in enumerate(zip(tokens, captions, strict=True))]
+        rows = [TokenRow(f"clip_{first + i:08d}", *row) for i, row in enumerate(zip(tokens, captions, strict=True))]
         write_shard(file, rows, CODES, Counter())
     seconds = time.perf_counter() - started
     files = list(path.iterdir())

@@ -1,22 +1,21 @@
 """What the foot lock does to generated motion: slide of the feet before and after, and how far the body moved for it.
 
-python benchmarks/foot_lock.py --seeds 8
+python -m benchmarks.foot_lock --seeds 8
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from models.pipeline import TextToMotion
+from motion.measures import foot_slide, jerk
+from motion.resample import FPS
+from motion.skeleton import JOINT_INDEX, JOINT_NAMES, forward_kinematics
+from motion.smplx import smplx85_to_motion
 from utils.config import parse_options
 from utils.errors import exit_on_input_error
-from utils.metrics import foot_slide, jerk
-from utils.motion272 import FPS, smplx85_to_motion
 from utils.prompts import read_prompts
-from utils.skeleton import JOINT_INDEX, JOINT_NAMES, forward_kinematics
 from visualize.foot_lock import foot_contacts, lock_feet
 
 LEGS = [JOINT_INDEX[name] for name in JOINT_NAMES if name.endswith(("knee", "ankle", "foot"))]

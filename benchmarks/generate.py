@@ -1,6 +1,6 @@
 """How fast motion tokens are made, beside the public algorithm and Hugging Face, and how near to the machine's limit.
 
-    python benchmarks/generate.py
+    python -m benchmarks.generate
 
 A 44M model with random weights makes 50 tokens a prompt, greedily, for texts of 6 to 40 features. Every row is measured
 in a process of its own, one after the other, all in one run: best of three after a warm-up. Shares of the limit: with
@@ -10,7 +10,6 @@ its fastest matrix product in that precision. Then waiting prompts of very diffe
 
 import multiprocessing
 import resource
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -20,14 +19,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from models.generate import Part, Request, Sampling, run
+from models.generate import Part, Request, Sampling, decode_steps
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from models.optimize import optimize
 from models.pipeline import TextToMotion
+from motion.resample import FPS
 from utils.config import parse_options
 from utils.errors import exit_on_input_error
-from utils.motion272 import FPS
 
 GREEDY = Sampling(temperature=0)
 TEXT_DIM, SHORTEST, LONGEST, FRAMES_PER_TOKEN = 2048, 6, 40, 2
@@ -151,8 +149,12 @@ def hugging_face(options: Options, rows: int, precision: str) -> tuple[float, fl
 def ours(options: Options, rows: int, precision: str, quantize: str, compiled: bool) -> tuple[float, float, float]:
     model = optimize(make_model(options.size, options.tokens), DTYPES[precision], quantize, compiled)
     requests = make_requests(rows, [options.tokens] * rows)
-    seconds = best(lambda: list(run(model, requests, GREEDY, slots=rows)), options.repeats)
-    return seconds, best(lambda: next(run(model, requests, GREEDY, slots=rows)), options.repeats), peak_memory()
+    seconds = best(lambda: list(decode_steps(model, requests, GREEDY, slots=rows)), options.repeats)
+    return (
+        seconds,
+        best(lambda: next(decode_steps(model, requests, GREEDY, slots=rows)), options.repeats),
+        peak_memory(),
+    )
 
 
 # --- many prompts of very different length; each gives wanted tokens a second
@@ -180,7 +182,7 @@ def waiting(options: Options, way: str) -> float:
 
     def make() -> None:
         for first in range(0, len(requests), together):
-            list(run(model, requests[first : first + together], GREEDY, slots=32))
+            list(decode_steps(model, requests[first : first + together], GREEDY, slots=32))
 
     return sum(tokens) / best(make, 1)
 
@@ -188,7 +190,7 @@ def waiting(options: Options, way: str) -> float:
 def long_motions(options: Options) -> float:
     """GB of memory at most while 64 motions of 10 s (150 tokens of 2 frames) are made at a time, in bf16."""
     model = optimize(make_model(options.size, 150), torch.bfloat16)
-    list(run(model, make_requests(64, [150] * 64), GREEDY, slots=64))
+    list(decode_steps(model, make_requests(64, [150] * 64), GREEDY, slots=64))
     return peak_memory()
 
 

@@ -1,27 +1,24 @@
 """How much memory each size of the generator takes: its parameters, its weights, its KV cache.
 
-    python benchmarks/memory.py                                (the table)
-    python benchmarks/memory.py --check 111M,343M,775M         (and what a process really allocates for these)
+    python -m benchmarks.memory                                (the table)
+    python -m benchmarks.memory --check 111M,343M,775M         (and what a process really allocates for these)
 
 For the released vocabulary (64,000 codes), Flan-T5-XL text and sequences of 150 text features and 150 motion tokens.
 int8 and int4 are those of models/optimize.py: linear layers, the head among them, with a scale for each output or a
 scale and a zero for each 128 weights; the rest (token embedding, norms) is in bfloat16.
 """
 
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
 
 import psutil
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from models.optimize import INT4_GROUP, optimize
+from training.costs import parameters
 from utils.config import parse_options
-from utils.costs import parameters
 from utils.errors import InputError, exit_on_input_error
 
 RELEASED = {"codebook_size": 64000, "text_dim": 2048, "text_encoder": "flan-t5-xl"}

@@ -1,32 +1,29 @@
-"""What training each size takes on 1 to 64 GPUs, by utils/costs.py: the tables of docs/scaling.md.
+"""What training each size takes on 1 to 64 GPUs, by training/costs.py: the tables of docs/scaling.md.
 
-    python benchmarks/plan.py                        (the tables)
-    python benchmarks/plan.py --check 44M,111M       (and how far they are from steps measured on this CPU)
+    python -m benchmarks.plan                        (the tables)
+    python -m benchmarks.plan --check 44M,111M       (and how far they are from steps measured on this CPU)
 
 For the released vocabulary (64,000 codes), Flan-T5-XL text, and rows of 150 text features and 150 motion tokens.
 """
 
 import os
 import resource
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 
 import psutil
 import torch
 from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch.utils.checkpoint import checkpoint
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.memory import config_of
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
+from training.costs import ENGINES, MicroBatch, days, flops, memory, parameters, text_share
+from training.plan import GPUS, Utilisation, memory_cell
 from utils.config import parse_options
-from utils.costs import ENGINES, Load, days, flops, memory, parameters, text_share
 from utils.errors import InputError, exit_on_input_error
-from utils.plan import GPUS, Utilisation, memory_cell
 
 
 @dataclass
@@ -95,8 +92,8 @@ def main(options: Options) -> None:
                 )
 
 
-def load_of(config: LLaMAConfig, rows: int) -> Load:
-    return Load(rows, config.text_length, config.max_tokens)
+def load_of(config: LLaMAConfig, rows: int) -> MicroBatch:
+    return MicroBatch(rows, config.text_length, config.max_tokens)
 
 
 def train_briefly(config: LLaMAConfig, rows: int, precision: str, recompute: bool) -> int:

@@ -1,11 +1,10 @@
 """Does the motion do what the sentence says? Each prompt is generated with many seeds and its motions are measured.
 
-    python benchmarks/prompt_following.py --checkpoint checkpoints/demo --seeds 32
+    python -m benchmarks.prompt_following --checkpoint checkpoints/demo --seeds 32
 
 Prints a Markdown table: the share of motions that meet the rule, and the bar that the shipped checkpoint is held to.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,15 +13,15 @@ from typing import Literal
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from models.generate import settled
+from models.generate import resolve_guidance
 from models.pipeline import DEFAULT_SAMPLING, Motion, TextToMotion
+from motion.features272 import LAYOUT
+from motion.measures import speed, total_turn
+from motion.resample import FPS
+from motion.skeleton import JOINT_INDEX
 from utils.config import parse_options
 from utils.device import PRECISIONS
 from utils.errors import exit_on_input_error
-from utils.metrics import speed, total_turn
-from utils.motion272 import FPS, LAYOUT
-from utils.skeleton import JOINT_INDEX
 
 
 @dataclass
@@ -98,7 +97,7 @@ ELDERLY, ENERGETIC = "a person walks like an elderly person", "a person walks en
 def main(options: Options) -> None:
     model = TextToMotion.from_pretrained(options.checkpoint, dtype=PRECISIONS[options.dtype], quantize=options.quantize)
     sampling = replace(DEFAULT_SAMPLING, guidance=options.guidance, temperature=options.temperature)
-    sampling = settled(model.generator, sampling)
+    sampling = resolve_guidance(model.generator, sampling)
 
     def motions_of(prompt: str) -> list[Motion]:
         return model.generate([prompt] * options.seeds, list(range(options.seeds)), sampling)

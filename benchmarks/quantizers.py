@@ -1,6 +1,6 @@
 """FSQ beside the other quantizers: the same tokenizer trained with each on the same data, at sizes as near as can be.
 
-    python benchmarks/quantizers.py --data data/bandai --work runs/quantizers
+    python -m benchmarks.quantizers --data data/bandai --work runs/quantizers
 
 Each is trained by train_vq.py with the same recipe and seed, and measured on the whole clips of the test split.
 What is trained already in the work folder goes on from where it is, so that a second call prints the table at once.
@@ -15,14 +15,13 @@ import numpy as np
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from dataset.motion_folder import MotionFolder
 from models.fsq import codebook_use
 from models.motion_vqvae import HumanVQVAE
+from models.reconstruction import reconstruction_error
+from training.state import states
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
-from utils.metrics import reconstruction_error
-from utils.run_state import states
 
 ROOT = Path(__file__).resolve().parent.parent
 # By size, the levels of each. rfsq has two quantizers and as many dimensions as FSQ.

@@ -1,6 +1,6 @@
 """Frames per second of every renderer and exporter, beside the way that public code draws: a new figure for each frame.
 
-    python benchmarks/render.py
+    python -m benchmarks.render
 
 Six-second motions of the checkpoint; one process draws, and ffmpeg encodes beside it. 960 x 960 pixels is the size at
 which T2M-GPT and its successors draw, 512 x 512 is ours. The last line makes the mesh videos of many motions with all
@@ -12,7 +12,6 @@ import os
 
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")  # before NumPy
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,15 +22,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from formats.bvh_writer import write_bvh
+from formats.clip import Clip
 from models.pipeline import TextToMotion
+from motion.resample import FPS
+from motion.skeleton import LIMBS
 from utils.config import parse_options
 from utils.errors import exit_on_input_error
-from utils.motion272 import FPS
-from utils.skeleton import LIMBS
 from visualize.body import load_body
-from visualize.bvh import write_bvh
-from visualize.clip import Clip
 from visualize.export import write_npz
 from visualize.foot_lock import lock_feet
 from visualize.glb import write_glb

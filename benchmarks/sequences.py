@@ -1,26 +1,24 @@
 """Do several sentences make one continuous motion, each part of which does what its sentence says?
 
-    python benchmarks/sequences.py --checkpoint checkpoints/demo --seeds 16
+    python -m benchmarks.sequences --checkpoint checkpoints/demo --seeds 16
 
 At a seam, the fastest joint's speed from the last frame of one part to the first of the next is held against the 99th
 percentile of the fastest joint's speed inside the parts. The second part of each sequence is measured like a motion of
 its own.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from models.pipeline import TextToMotion
+from motion.measures import speed
+from motion.resample import FPS
+from motion.skeleton import JOINT_INDEX
 from utils.config import parse_options
 from utils.errors import exit_on_input_error
-from utils.metrics import speed
-from utils.motion272 import FPS
-from utils.skeleton import JOINT_INDEX
 
 
 @dataclass

@@ -1,13 +1,12 @@
 """Encoding captions with a T5 of Flan-T5-base's size and random weights, against one at a time as research code does.
 
-    python benchmarks/text_encoder.py
+    python -m benchmarks.text_encoder
 
 One at a time: the tokenizer and T5EncoderModel of transformers as they are. Prints both times, their ratio, and the
 largest difference of the features; then the time of reading them from disk.
 """
 
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,7 +16,6 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from models.text_encoder import load_text_encoder
 from models.text_features import CaptionFeatures
 from utils.config import parse_options

@@ -1,25 +1,24 @@
 """How well a tokenizer reconstructs the whole clips of a split.
 
-    python benchmarks/tokenizer.py --tokenizer checkpoints/demo/tokenizer --data data/bandai
+    python -m benchmarks.tokenizer --tokenizer checkpoints/demo/tokenizer --data data/bandai
 
 Errors are in millimetres. "root-aligned" has the pelvis' ground position and the heading removed in every frame;
 "global" compares joints in the world, where errors of the root's steps and turns add up over the clip.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from dataset.motion_folder import MotionFolder
 from models.motion_vqvae import HumanVQVAE
+from models.reconstruction import reconstruct, reconstruction_error
+from motion.features272 import recover_joints_fk
+from motion.measures import foot_slide, jerk
 from utils.config import parse_options
 from utils.errors import exit_on_input_error
-from utils.metrics import foot_slide, jerk, reconstruct, reconstruction_error
-from utils.motion272 import recover_joints_fk
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """How fast both trainings are, beside the way of public code, and how near to the machine's limit.
 
-    python benchmarks/train.py
+    python -m benchmarks.train
 
 Every row is measured in a process of its own, one after the other, all in one run: whole steps with clipping and AdamW,
 the best of three after a warm-up. Only real tokens and frames count, never padding.
@@ -12,7 +12,6 @@ The tokenizer is the full-width one (width 512, depth 3, 64,000 codes) on window
 codebook statistics through a one-hot matrix.
 """
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,22 +26,21 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import Dataset
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.generate import alone, peak_memory
 from benchmarks.text_encoder import make_captions, make_t5_base, plain_encoder
 from dataset.batches import EndlessBatches, endless_loader
-from dataset.tokens import collate
+from dataset.token_rows import collate
 from models.fsq import FSQ
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from models.text_encoder import load_text_encoder
 from models.text_features import CaptionFeatures
 from models.vq_loss import MotionLoss, MotionLossConfig
+from training.costs import MicroBatch, flops
+from training.optimizer import adamw
 from utils.config import parse_options
-from utils.costs import Load, flops
 from utils.device import PRECISIONS, gemm_rate
 from utils.errors import exit_on_input_error
-from utils.optimizer import adamw
 
 TEXT_DIM, TEXT_LENGTH, MAX_TOKENS = 768, 150, 150
 LEVELS = [8, 8, 8, 5, 5, 5]
@@ -152,7 +150,7 @@ def public_generator(options: Options, t5: Path, with_text: bool) -> Measured:
 def step_size(model: LLaMAHF, mask: torch.Tensor, kept: torch.Tensor) -> tuple[int, float]:
     """Real tokens of a step, ends among them, and its model FLOPs, padding left out."""
     rows = zip(mask.sum(dim=1).tolist(), kept.sum(dim=1).tolist(), strict=True)
-    return int(kept.sum()), sum(flops(model.config, Load(1, text, targets - 1)) for text, targets in rows)
+    return int(kept.sum()), sum(flops(model.config, MicroBatch(1, text, targets - 1)) for text, targets in rows)
 
 
 def our_generator(options: Options, t5: Path, text: str, precision: str) -> Measured:

@@ -7,15 +7,16 @@ closed form of Holden, "Spring-It-On", 2021). All of this is done on the feature
 
 import numpy as np
 
-from utils.motion272 import FPS, LAYOUT, PELVIS_HEIGHT, local_joints, local_rotations
-from utils.rotation import (
+from motion.features272 import LAYOUT, PELVIS_HEIGHT, local_joints, local_rotations
+from motion.resample import FPS
+from motion.rotation import (
     axis_angle_to_matrix,
     matrix_to_axis_angle,
     matrix_to_rotation_6d,
     rotation_6d_to_matrix,
     y_rotation,
 )
-from utils.skeleton import forward_kinematics
+from motion.skeleton import forward_kinematics
 
 HALF_LIFE = 0.16  # seconds in which half of a difference fades
 

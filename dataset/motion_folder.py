@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from motion.features272 import FEATURES, LAYOUT, check_features
 from utils.errors import InputError, reason_of
-from utils.motion272 import FEATURES, LAYOUT, check_features
 
 VECTORS = Path("motion_data/vector_272")
 STATISTICS = Path("mean_std/vector_272")

@@ -12,12 +12,12 @@ from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter1d
 from scipy.special import softmax
 
+from motion.resample import FPS
+from motion.rotation import axis_angle_to_matrix, y_rotation
+from motion.skeleton import JOINT_INDEX, JOINT_NAMES, REST_OFFSETS, forward_kinematics, mirror
 from utils.errors import InputError
-from utils.motion272 import FPS
-from utils.rotation import axis_angle_to_matrix, y_rotation
-from utils.skeleton import JOINT_INDEX, JOINT_NAMES, REST_OFFSETS, forward_kinematics, mirror
 
-Clip = tuple[str, np.ndarray, np.ndarray, list[str]]
+SyntheticClip = tuple[str, np.ndarray, np.ndarray, list[str]]
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ TOES = [JOINT_INDEX["left_foot"], JOINT_INDEX["right_foot"]]
 VARIANTS = [(name, side) for name in ACTIONS for side in (("right", "left") if "{side}" in name else ("",))]
 
 
-def synthetic_clips(count: int, seed: int = 0) -> Iterator[Clip]:
+def synthetic_clips(count: int, seed: int = 0) -> Iterator[SyntheticClip]:
     """Procedural clips with captions, all kinds of motion in turn; clip i depends on ``seed`` and i alone.
 
     Args:

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from dataset.motion_folder import MotionFolder, load_array
-from utils.motion272 import check_features
+from motion.features272 import check_features
 
 
 class WindowDataset(Dataset):

@@ -17,7 +17,7 @@ from torch import nn
 from utils.errors import InputError
 
 
-def checked_levels(levels: Sequence[int]) -> list[int]:
+def validated_levels(levels: Sequence[int]) -> list[int]:
     """Levels as a list of ints.
 
     Raises:
@@ -91,7 +91,7 @@ class FSQ(nn.Module):
         statistics: bool = True,
     ):
         super().__init__()
-        levels = checked_levels(levels)
+        levels = validated_levels(levels)
         if num_codebooks < 1 or (num_codebooks > 1 and keep_num_codebooks_dim is False):
             raise InputError(f"num_codebooks is {num_codebooks}; give at least 1, and keep the axis of several")
         if dim is not None and dim < 1:

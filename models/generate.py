@@ -1,8 +1,8 @@
 """Motion tokens from text features: continuous batching over a KV cache.
 
-``run`` keeps a batch of rows going, one step a token for all of them. A row is read in once (prefill); when it ends it
-leaves the batch and a waiting request takes its place, so that no step is spent on a row that is finished. With nobody
-waiting the batch shrinks. ``generate`` collects whole motions; ``run`` gives the tokens as they are made.
+``decode_steps`` advances a batch of rows by one token per step. A request is prefilled once; finished rows are replaced
+by waiting requests, so that no step is spent on a finished row. Without waiting requests the batch shrinks.
+``generate`` collects whole motions; ``decode_steps`` yields the tokens of each step.
 
 A row's randomness is its own seed's: all its uniform numbers are drawn beforehand, and each token is picked by inverse
 transform sampling over the token ids in their natural order. Its tokens therefore depend on text, seed and settings,
@@ -36,7 +36,7 @@ class Sampling:
     """Only the most likely tokens that together reach this probability can be picked (Holtzman et al., 2020)."""
     guidance: float | None = 1.0
     """Scale of classifier-free guidance: 1 for none, more to follow the text more closely; None is ``GUIDANCE``, or 1
-    where the model was trained without text dropout (see ``settled``)."""
+    where the model was trained without text dropout (see ``resolve_guidance``)."""
     min_tokens: int = 1
     """No end before this many tokens; at least 1, as a motion is never empty."""
     max_tokens: int | None = None
@@ -112,7 +112,7 @@ class Request:
             )
 
 
-class Made(NamedTuple):
+class NewToken(NamedTuple):
     """One token of one request; no token (None) says that the request is finished."""
 
     number: int  # of the request, from 0
@@ -120,7 +120,7 @@ class Made(NamedTuple):
     token: int | None
 
 
-class Row:
+class ActiveRow:
     """A request while its tokens are made."""
 
     def __init__(self, number: int, request: Request, max_tokens: int):
@@ -152,22 +152,22 @@ class Row:
         """Columns that reading it in takes."""
         return len(self.text) + len(self.context)
 
-    def add(self, token: int) -> Made:
+    def add(self, token: int) -> NewToken:
         self.motion.append(token)
         self.made += 1
-        return Made(self.number, self.part, token)
+        return NewToken(self.number, self.part, token)
 
 
 def generate(
     model: LLaMAHF, requests: Iterable[Request], sampling: Sampling, slots: int = 32
 ) -> Iterator[tuple[int, list[int]]]:
-    """Make whole motions; arguments and errors as in ``run``.
+    """Make whole motions; arguments and errors as in ``decode_steps``.
 
     Yields:
         The number of a request and the motion tokens made for it, as each is finished.
     """
     motions: dict[int, list[int]] = {}
-    for made in run(model, requests, sampling, slots):
+    for made in decode_steps(model, requests, sampling, slots):
         for number, _, token in made:
             if token is None:
                 yield number, motions.pop(number)
@@ -176,7 +176,9 @@ def generate(
 
 
 @torch.inference_mode()
-def run(model: LLaMAHF, requests: Iterable[Request], sampling: Sampling, slots: int = 32) -> Iterator[list[Made]]:
+def decode_steps(
+    model: LLaMAHF, requests: Iterable[Request], sampling: Sampling, slots: int = 32
+) -> Iterator[list[NewToken]]:
     """Make the motion tokens of requests, ``slots`` of them at a time; what ends makes room for what waits.
 
     Args:
@@ -193,7 +195,7 @@ def run(model: LLaMAHF, requests: Iterable[Request], sampling: Sampling, slots: 
     """
     if model.training:
         raise RuntimeError("generation needs model.eval(): dropout is still on")
-    sampling = settled(model, sampling)
+    sampling = resolve_guidance(model, sampling)
     copies = 1 if sampling.guidance == 1 else 2
     longest_text, most_tokens = model.config.text_length, model.config.max_tokens
     if isinstance(requests, Sequence) and not model.fixed_step:  # all are known: no more room than they need
@@ -203,15 +205,17 @@ def run(model: LLaMAHF, requests: Iterable[Request], sampling: Sampling, slots: 
         longest_text = max((len(part.text) for request in requests for part in request.parts), default=0)
         most_tokens = min(most_tokens, max((request.tokens for request in requests), default=0))
     cache = model.new_cache(copies * slots, longest_text + most_tokens)
-    waiting = (Row(number, request, model.config.max_tokens) for number, request in enumerate(checked(model, requests)))
-    rows: list[Row] = []
-    going_on: list[Row] = []  # at their next sentence
+    waiting = (
+        ActiveRow(number, request, model.config.max_tokens) for number, request in enumerate(validated(model, requests))
+    )
+    rows: list[ActiveRow] = []
+    going_on: list[ActiveRow] = []  # at their next sentence
     logits = torch.empty(0, device=cache.keys.device)
     while True:
         free = slots - len(rows)
         if not rows or free >= max(1, slots // REFILL):
             going_on += islice(waiting, max(0, free - len(going_on)))
-            new, going_on = sorted(going_on[:free], key=Row.columns), going_on[free:]
+            new, going_on = sorted(going_on[:free], key=ActiveRow.columns), going_on[free:]
             for group in (new[start : start + TOGETHER] for start in range(0, len(new), TOGETHER)):
                 first = prefill(model, group, cache, copies * len(rows), copies)
                 logits = torch.cat((logits, first)) if rows else first
@@ -230,7 +234,7 @@ def run(model: LLaMAHF, requests: Iterable[Request], sampling: Sampling, slots: 
             elif row.begin_next_part():
                 going_on.append(row)
             else:
-                made.append(Made(row.number, row.part, None))
+                made.append(NewToken(row.number, row.part, None))
         yield made
 
         if len(kept) < len(rows):
@@ -246,13 +250,13 @@ REFILL = 8  # newcomers are read in when an eighth of the slots is free: a few t
 TOGETHER = 8  # so many of like length are read in at a time, so that little is padded
 
 
-def checked(model: LLaMAHF, requests: Iterable[Request]) -> Iterator[Request]:
+def validated(model: LLaMAHF, requests: Iterable[Request]) -> Iterator[Request]:
     for request in requests:
         request.check(model)
         yield request
 
 
-def settled(model: LLaMAHF, sampling: Sampling) -> Sampling:
+def resolve_guidance(model: LLaMAHF, sampling: Sampling) -> Sampling:
     """The sampling with the guidance that the model gets.
 
     Raises:
@@ -269,7 +273,7 @@ def settled(model: LLaMAHF, sampling: Sampling) -> Sampling:
     return sampling
 
 
-def prefill(model: LLaMAHF, rows: list[Row], cache: KVCache, first: int, copies: int) -> Tensor:
+def prefill(model: LLaMAHF, rows: list[ActiveRow], cache: KVCache, first: int, copies: int) -> Tensor:
     """Read rows into the cache from row ``first`` on, each followed by its null text if ``copies`` is 2; logits."""
     device = cache.keys.device
     pad = torch.nn.utils.rnn.pad_sequence
@@ -288,7 +292,7 @@ def prefill(model: LLaMAHF, rows: list[Row], cache: KVCache, first: int, copies:
     return logits
 
 
-def pick_tokens(model: LLaMAHF, rows: list[Row], logits: Tensor, sampling: Sampling) -> list[int]:
+def pick_tokens(model: LLaMAHF, rows: list[ActiveRow], logits: Tensor, sampling: Sampling) -> list[int]:
     """One token a row from logits (copies * B, outputs); no end where a row is still too short."""
     end_id = model.config.end_id
     logits = guide(logits[:, : end_id + 1].float(), sampling.guidance)  # (B, V)

@@ -17,9 +17,9 @@ from einops import rearrange
 from torch import nn
 
 from models.quantizers import QUANTIZERS, build_quantizer
+from motion.features272 import FEATURES
 from utils.checkpoint import PretrainedModel
 from utils.errors import InputError
-from utils.motion272 import FEATURES
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 State = dict["Conv", torch.Tensor]  # the last inputs of each causal convolution, while decoding chunk by chunk

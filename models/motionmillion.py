@@ -29,10 +29,10 @@ from safetensors.torch import save_file
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from models.text_encoder import encoder_width
+from motion.features272 import FEATURES
 from utils.checkpoint import CONFIG, INDEX, fingerprint
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error, reason_of
-from utils.motion272 import FEATURES
 
 # FSQ levels of the reference by codebook size. Its own names for them, in the comment, are not the sizes.
 LEVELS = {

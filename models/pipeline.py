@@ -20,25 +20,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.generate import Part, Request, Sampling, generate, run, settled
+from models.generate import Part, Request, Sampling, decode_steps, generate, resolve_guidance
 from models.llama import LLaMAHF
 from models.motion_vqvae import HumanVQVAE, State
+from models.offload import load_offloaded
 from models.optimize import check_support, optimize
-from models.placement import load_placed
 from models.text_encoder import TextEncoder, load_text_encoder
+from motion.features272 import check_features, features_to_smplx85, local_rotations, recover_joints_fk, recover_root
+from motion.resample import FPS
+from motion.skeleton import forward_kinematics
+from motion.smplx import motion_to_smplx85
 from utils.checkpoint import fingerprint
 from utils.errors import InputError
-from utils.motion272 import (
-    FPS,
-    check_features,
-    features_to_smplx85,
-    local_rotations,
-    motion_to_smplx85,
-    recover_joints_fk,
-    recover_root,
-)
 from utils.prompts import check_prompt, parts_of
-from utils.skeleton import forward_kinematics
 
 DEFAULT_SAMPLING = Sampling(temperature=0.9, top_p=0.95, guidance=None)  # None: as the model was trained for
 ENCODED_TOGETHER = 256  # prompts whose text features are held at a time
@@ -56,7 +50,7 @@ class Motion:
 
     @cached_property
     def smplx85(self) -> np.ndarray:
-        """(T, 85) SMPL-X body parameters; see ``utils.motion272.features_to_smplx85``."""
+        """(T, 85) SMPL-X body parameters; see ``motion.features272.features_to_smplx85``."""
         return features_to_smplx85(self.features)
 
     @cached_property
@@ -111,7 +105,7 @@ class TextToMotion:
             checkpoint: the folder. device: where everything is computed.
             dtype, quantize, compiled: of the generator; see ``models.optimize``.
             text_encoder_path: weights of the text encoder, if they are not where models/text_weights.py looks.
-            device_memory: GB of the device for the generator's weights; see ``models.placement``.
+            device_memory: GB of the device for the generator's weights; see ``models.offload``.
 
         Raises:
             InputError: a part is missing or damaged, the parts do not fit together, or the device cannot do this.
@@ -125,7 +119,7 @@ class TextToMotion:
             generator = LLaMAHF.from_pretrained(checkpoint).to(device, dtype)
             generator = optimize(generator, dtype, quantize, compiled)
         elif quantize == "none" and not compiled:
-            generator = load_placed(checkpoint, torch.device(device), device_memory, dtype)
+            generator = load_offloaded(checkpoint, torch.device(device), device_memory, dtype)
         else:
             raise InputError(
                 "device_memory goes neither with quantized weights nor with a compiled step; leave one out"
@@ -236,12 +230,12 @@ class TextToMotion:
         """
         context = self.start(init)
         self.check([prompts], sampling, [seconds], context)
-        state, place = None, Place()
+        state, place = None, RootTracker()
         if context:
             features, state = self._decode_next(context, state)
             yield place.chunk(-1, context, features)
         requests = self._requests([prompts], [seed], sampling, [seconds], context)
-        for step in run(self.generator, requests, sampling, slots=1):
+        for step in decode_steps(self.generator, requests, sampling, slots=1):
             for _, part, token in step:
                 if token is not None:
                     features, state = self._decode_next([token], state)
@@ -262,7 +256,7 @@ class TextToMotion:
 
     def check(self, prompts: list[Prompt], sampling: Sampling, seconds: list[float | None], context: list[int]) -> None:
         """Raise InputError if these motions cannot be made."""
-        settled(self.generator, sampling)
+        resolve_guidance(self.generator, sampling)
         room = self.generator.config.max_tokens - len(context)
         for prompt, length in zip(prompts, seconds, strict=True):
             check_prompt(prompt)
@@ -310,7 +304,7 @@ class TextToMotion:
         return self.tokenizer.denormalize(motion)[0].cpu().numpy(), state
 
 
-class Place:
+class RootTracker:
     """Where a motion stands and which way it faces after the frames so far."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from math import prod
 import torch
 from torch import distributed, nn
 
-from models.fsq import FSQ, check_indices, checked_levels, codebook_use
+from models.fsq import FSQ, check_indices, codebook_use, validated_levels
 from utils.errors import InputError
 
 QUANTIZERS = ("fsq", "vq_ema", "lfq", "rfsq")
@@ -34,7 +34,7 @@ def build_quantizer(name: str, levels: Sequence[int], dim: int, residuals: int) 
     Raises:
         InputError: the levels make no such quantizer.
     """
-    levels = checked_levels(levels)
+    levels = validated_levels(levels)
     if name == "fsq":
         return FSQ(levels, dim=dim)
     if prod(levels) > LARGEST_LISTED:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from models.text_encoder import TextEncoder
 from utils.errors import InputError
-from utils.files import written_whole
+from utils.files import atomic_write
 
 
 class CaptionFeatures:
@@ -64,7 +64,7 @@ class CaptionFeatures:
         features, mask = self.encoder.encode(captions)
         path = folder / f"{hashlib.sha256(json.dumps(captions).encode()).hexdigest()[:16]}.safetensors"
         tensors = {"features": features[mask].half().cpu(), "lengths": mask.sum(dim=1).cpu()}
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             save_file(tensors, file, {"captions": json.dumps(captions)})
         return path
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from motion.features272 import ROOT, local_joints, local_joints_fk, recover_root
 from utils.errors import InputError
-from utils.motion272 import ROOT, local_joints, local_joints_fk, recover_root
 
 POINTWISE = {"l1": F.l1_loss, "l2": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
 

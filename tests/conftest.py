@@ -28,9 +28,13 @@ def golden(name: str) -> Path:
 
 
 def start_script(script: str, *arguments: object, before_start: Callable | None = None) -> subprocess.Popen:
-    """Start a script of the repository on one thread, its output captured; ``before_start`` is run in its process."""
+    """Start a script ("train_vq.py") or module ("benchmarks.train") of the repository on one thread.
+
+    Its output is captured. ``before_start`` runs in the new process.
+    """
+    program = [ROOT / script] if script.endswith(".py") else ["-m", script]
     return subprocess.Popen(
-        [sys.executable, ROOT / script, *map(str, arguments)],
+        [sys.executable, *program, *map(str, arguments)],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -38,6 +42,14 @@ def start_script(script: str, *arguments: object, before_start: Callable | None 
         text=True,
         preexec_fn=before_start,
     )
+
+
+def run_in_this_process(script: str) -> None:
+    """Run a script or module of the repository as the main program of this process."""
+    if script.endswith(".py"):
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    else:
+        runpy.run_module(script, run_name="__main__", alter_sys=True)
 
 
 def run_script(script: str, *arguments: object) -> str:
@@ -91,7 +103,7 @@ def run_here(monkeypatch, capfd):
     def run(script: str, *arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
         capfd.readouterr()
-        runpy.run_path(str(ROOT / script), run_name="__main__")
+        run_in_this_process(script)
         return capfd.readouterr().out
 
     return run
@@ -104,7 +116,7 @@ def refused(monkeypatch, capfd):
     def run(script: str, *arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
-            runpy.run_path(str(ROOT / script), run_name="__main__")
+            run_in_this_process(script)
         printed = capfd.readouterr().err
         errors = re.findall(r"^error: .*", printed, re.MULTILINE)
         assert stop.value.code == 2 and len(errors) == 1 and printed.endswith(f"{errors[0]}\n"), printed

@@ -14,9 +14,9 @@ import uvicorn
 
 import app as web_app
 from app import Options, make_app
+from formats.clip import read_clip
 from models.pipeline import MotionChunk
 from utils.errors import InputError
-from visualize.clip import read_clip
 
 CHUNK, CHUNKS = 6, 5  # frames, and how many of them a sentence gives
 

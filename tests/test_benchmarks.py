@@ -11,13 +11,13 @@ from tests.conftest import ROOT, run_script
 
 
 def test_prompt_following_prints_its_table(t2m_run):
-    printed = run_script("benchmarks/prompt_following.py", "--checkpoint", t2m_run, "--seeds", 1)
+    printed = run_script("benchmarks.prompt_following", "--checkpoint", t2m_run, "--seeds", 1)
     rows = [line for line in printed.splitlines() if line.startswith("| a person")]
     assert len(rows) == 7 and all(" % |" in row for row in rows[:6]) and "m/s" in rows[6]
 
 
 def test_encoding_times_are_printed(run_here):
-    printed = run_here("benchmarks/text_encoder.py", "--captions", 8)
+    printed = run_here("benchmarks.text_encoder", "--captions", 8)
     assert "8 different captions" in printed and "times faster" in printed
     difference = float(re.search(r"difference of the features: (\S+)", printed)[1])
     assert difference < 1e-4
@@ -25,15 +25,15 @@ def test_encoding_times_are_printed(run_here):
 
 def test_memory_table_is_that_of_the_docs(run_here):
     docs = (ROOT / "docs" / "memory.md").read_text()
-    rows = [line for line in run_here("benchmarks/memory.py").splitlines() if " M | " in line]
+    rows = [line for line in run_here("benchmarks.memory").splitlines() if " M | " in line]
     assert len(rows) == 8 and all(row in docs for row in rows)
 
 
 def test_tables_of_training_are_those_of_the_docs(run_here, refused):
     docs = (ROOT / "docs" / "scaling.md").read_text()
-    rows = [line for line in run_here("benchmarks/plan.py").splitlines() if line.startswith("| ")]
+    rows = [line for line in run_here("benchmarks.plan").splitlines() if line.startswith("| ")]
     assert len(rows) == 3 + 4 + 4 + 12 and all(row in docs for row in rows)
-    assert "size 2B is unknown" in refused("benchmarks/plan.py", "--check", "111M,2B")
+    assert "size 2B is unknown" in refused("benchmarks.plan", "--check", "111M,2B")
 
 
 def test_steps_whose_memory_is_measured_train():
@@ -43,26 +43,24 @@ def test_steps_whose_memory_is_measured_train():
 
 
 def test_a_conversion_is_measured(tmp_path, run_here):
-    printed = run_here("benchmarks/convert.py", "--work", tmp_path / "work", "--size", "debug")
+    printed = run_here("benchmarks.convert", "--work", tmp_path / "work", "--size", "debug")
     assert "debug in bf16" in printed and "GB allocated at most" in printed and not (tmp_path / "work").exists()
 
 
 def test_tokenizer_quality_is_printed(tokenizer_run, data_folder):
-    printed = run_script("benchmarks/tokenizer.py", "--tokenizer", tokenizer_run, "--data", data_folder)
+    printed = run_script("benchmarks.tokenizer", "--tokenizer", tokenizer_run, "--data", data_folder)
     for words in ("root-aligned", "global", "codes used", "foot slide"):
         assert words in printed
 
 
 def test_rendering_and_exports_are_timed(t2m_run):
-    printed = run_script(
-        "benchmarks/render.py", "--checkpoint", t2m_run, "--seconds", 0.3, "--repeats", 1, "--batch", 0
-    )
+    printed = run_script("benchmarks.render", "--checkpoint", t2m_run, "--seconds", 0.3, "--repeats", 1, "--batch", 0)
     rows = [line.split("|") for line in printed.splitlines() if line.startswith("| ")][1:]
     assert len(rows) == 13 and all(float(row[2].replace(",", "")) > 0 for row in rows)
 
 
 def test_foot_lock_is_measured(t2m_run):
-    printed = run_script("benchmarks/foot_lock.py", "--checkpoint", t2m_run, "--seeds", 1)
+    printed = run_script("benchmarks.foot_lock", "--checkpoint", t2m_run, "--seeds", 1)
     assert "standing feet" in printed and "| all other joints moved, most, cm | 0.00 | 0.00 |" in printed
 
 
@@ -81,7 +79,7 @@ def test_generation_is_timed(t2m_run):
 
 
 def test_sequences_are_measured(t2m_run):
-    printed = run_script("benchmarks/sequences.py", "--checkpoint", t2m_run, "--seeds", 1)
+    printed = run_script("benchmarks.sequences", "--checkpoint", t2m_run, "--seeds", 1)
     rows = [line.split("|") for line in printed.splitlines() if line.startswith("| a person")]
     assert len(rows) == 4 and all(float(row[6]) >= 0 and " %" in row[4] for row in rows)
 

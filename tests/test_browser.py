@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from formats.clip import Clip, read_clip
 from visualize.body import load_body
-from visualize.clip import Clip, read_clip
 from visualize.page import write_gallery, write_player
 
 playwright = pytest.importorskip("playwright.sync_api")

@@ -11,15 +11,16 @@ import yaml
 from scipy.spatial.transform import Rotation
 
 import prepare_data
-from dataset.bvh import AXES, BvhClip, SkeletonMap, read_bvh
 from dataset.captions import CaptionRules, swap_left_right
 from dataset.motion_folder import MIRRORED, STATISTICS, VECTORS, MotionFolder, Statistics, split_of
 from dataset.synthetic import synthetic_clips
 from dataset.windows import WindowDataset
+from formats.bvh import AXES, BvhClip, SkeletonMap, read_bvh
+from motion.features272 import LAYOUT, features_from_motion, heading_angle, recover_joints_fk, recover_rotations
+from motion.resample import FPS
+from motion.skeleton import JOINT_INDEX, JOINT_NAMES, MIRROR, PARENTS, REST_OFFSETS, forward_kinematics, mirror
 from tests.conftest import ROOT, run_script
 from utils.errors import InputError
-from utils.motion272 import FPS, LAYOUT, features_from_motion, heading_angle, recover_joints_fk, recover_rotations
-from utils.skeleton import JOINT_INDEX, JOINT_NAMES, MIRROR, PARENTS, REST_OFFSETS, forward_kinematics, mirror
 
 pytestmark = pytest.mark.filterwarnings("ignore:Gimbal lock")  # of the writer of test files
 BANDAI = ROOT.parent / "shared" / "data" / "bandai"

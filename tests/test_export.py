@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.bvh import read_bvh
-from dataset.bvh_names import guess_skeleton
+from formats.amass import amass_arrays
+from formats.bvh import read_bvh
+from formats.bvh_names import guess_skeleton
+from formats.bvh_writer import write_bvh
+from formats.clip import Clip, read_clip
+from motion.features272 import ground
+from motion.measures import foot_slide
+from motion.skeleton import JOINT_INDEX, JOINT_NAMES, PARENTS, forward_kinematics
+from motion.smplx import motion_to_smplx85, smplx85_to_motion
 from utils.errors import exit_on_input_error
-from utils.metrics import foot_slide
-from utils.motion272 import ground, motion_to_smplx85, smplx85_to_motion
-from utils.skeleton import JOINT_INDEX, JOINT_NAMES, PARENTS, forward_kinematics
-from visualize.amass import amass_arrays
 from visualize.body import load_body
-from visualize.bvh import write_bvh
-from visualize.clip import Clip, read_clip
 from visualize.export import main, write_npz
 from visualize.foot_lock import foot_contacts, lock_feet
 from visualize.glb import write_glb

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.generate import Part, Request, Sampling, close_gaps, generate, pick, run
+from models.generate import Part, Request, Sampling, close_gaps, decode_steps, generate, pick
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from tests.conftest import golden
 from utils.errors import InputError
@@ -183,7 +183,7 @@ def test_waiting_rows_take_the_places_of_finished_ones(model, slots, guidance):
     rows = requests_of(text, mask, seeds, sampling)
     alone = [make(model, text[row:][:1], mask[row:][:1], seeds[row:][:1], sampling)[0] for row in range(20)]
     assert make(model, text, mask, seeds, sampling, slots=slots) == alone
-    rounds = [sum(made.token is not None for made in step) for step in run(model, rows, sampling, slots)]
+    rounds = [sum(made.token is not None for made in step) for step in decode_steps(model, rows, sampling, slots)]
     assert max(rounds) <= slots
     if slots == 3:
         assert sum(rounds) > 0.8 * slots * len(rounds), "the batch stays full while requests wait"
@@ -191,7 +191,7 @@ def test_waiting_rows_take_the_places_of_finished_ones(model, slots, guidance):
 
 def test_requests_are_read_as_their_turn_comes(model):
     rows, read = requests_of(*random_text(model, [3] * 12), list(range(12)), Sampling(), lengths=[4] * 12), []
-    steps = run(model, (read.append(number) or row for number, row in enumerate(rows)), Sampling(), slots=4)
+    steps = decode_steps(model, (read.append(number) or row for number, row in enumerate(rows)), Sampling(), slots=4)
     next(steps)
     assert read == [0, 1, 2, 3]
     list(steps)
@@ -237,7 +237,7 @@ def test_sequences_and_contexts_equal_the_book(model):
     for slots in (1, 2, 8):
         motions = dict(generate(model, rows, Sampling(), slots))
         assert [motions[number] for number in range(4)] == expected
-    made = [made for step in run(model, rows[:1], Sampling()) for made in step if made.token is not None]
+    made = [made for step in decode_steps(model, rows[:1], Sampling()) for made in step if made.token is not None]
     assert [made.token for made in made] == expected[0]
     assert [made.part for made in made] == sorted(made.part for made in made) and made[-1].part == 2
 
@@ -290,13 +290,13 @@ def test_a_motion_without_end_stops_at_the_limit(model):
 def test_tokens_come_as_they_are_made(model):
     rows = requests_of(*random_text(model, [5, 1, 10]), [1, 2, 3], Sampling())
     motions = dict(generate(model, rows, Sampling()))
-    steps = list(run(model, rows, Sampling()))
+    steps = list(decode_steps(model, rows, Sampling()))
     for number, motion in motions.items():
         made = [token for step in steps for owner, _, token in step if owner == number]
         assert made == [*motion, None]
         where = [index for index, step in enumerate(steps) if any(made.number == number for made in step)]
         assert where[: len(motion)] == list(range(len(motion))), "a token a step"
-    assert next(run(model, rows, Sampling())) == steps[0]
+    assert next(decode_steps(model, rows, Sampling())) == steps[0]
 
 
 def test_bfloat16_generates_reproducibly(model):
@@ -400,7 +400,7 @@ def test_senseless_sampling_is_refused(settings, message):
 )
 def test_unfitting_requests_are_refused(model, request_, message):
     with pytest.raises(InputError, match=message):
-        next(run(model, [request_], Sampling()))
+        next(decode_steps(model, [request_], Sampling()))
 
 
 def test_models_that_cannot_generate_are_refused(model):

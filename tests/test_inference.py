@@ -22,18 +22,20 @@ import torch
 import inference_batch
 import models.pipeline
 import visualize.renderers
+from formats.clip import read_clip
 from models.generate import Sampling
 from models.llama import LLaMAConfig, LLaMAHF
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from models.pipeline import TextToMotion
 from models.text_encoder import load_text_encoder
+from motion.features272 import encode, features_to_smplx85
+from motion.resample import FPS
+from motion.skeleton import JOINTS, REST_OFFSETS, forward_kinematics
+from motion.smplx import smplx85_to_motion
 from tests.conftest import ROOT
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
-from utils.motion272 import FPS, encode, features_to_smplx85, smplx85_to_motion
 from utils.prompts import MAX_PROMPT, expand, read_prompts, safe_name
-from utils.skeleton import JOINTS, REST_OFFSETS, forward_kinematics
-from visualize.clip import read_clip
 from visualize.foot_lock import lock_feet
 
 REPOSITORY = Path(__file__).parents[1]

@@ -5,7 +5,8 @@ import pytest
 
 from dataset.joined import HALF_LIFE, fading, join
 from dataset.synthetic import synthetic_clips
-from utils.motion272 import FPS, LAYOUT, features_from_motion, recover_joints, recover_joints_fk, recover_root
+from motion.features272 import LAYOUT, features_from_motion, recover_joints, recover_joints_fk, recover_root
+from motion.resample import FPS
 
 
 @pytest.fixture(scope="module")

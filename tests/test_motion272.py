@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from motion import features272, measures, resample, rotation, skeleton, smplx
 from tests.conftest import GOLDEN_DIR
-from utils import motion272, rotation, skeleton
 from utils.errors import InputError
 
 CLIPS = sorted(path.name for path in GOLDEN_DIR.glob("motion272_*.npz"))
@@ -27,56 +27,56 @@ def test_skeleton_agrees_with_the_fixture(clip):
 
 
 def test_axes(clip):
-    rotations, positions = motion272.smplx85_to_motion(clip["smpl85_zup"])
-    rotations, positions = motion272.z_up_to_y_up(rotations, positions)
-    expected, expected_positions = motion272.smplx85_to_motion(clip["smpl85_yup"])
+    rotations, positions = smplx.smplx85_to_motion(clip["smpl85_zup"])
+    rotations, positions = skeleton.z_up_to_y_up(rotations, positions)
+    expected, expected_positions = smplx.smplx85_to_motion(clip["smpl85_yup"])
     np.testing.assert_allclose(rotations, expected, atol=1e-3)
     np.testing.assert_allclose(positions, expected_positions, atol=1e-5)
 
 
 def test_mirror(clip):
-    rotations, positions = skeleton.mirror(*motion272.smplx85_to_motion(clip["smpl85_yup"]))
-    expected, expected_positions = motion272.smplx85_to_motion(clip["smpl85_yup_mirrored"])
+    rotations, positions = skeleton.mirror(*smplx.smplx85_to_motion(clip["smpl85_yup"]))
+    expected, expected_positions = smplx.smplx85_to_motion(clip["smpl85_yup_mirrored"])
     np.testing.assert_allclose(rotations, expected, atol=1e-5)
     np.testing.assert_allclose(positions, expected_positions, atol=1e-6)
     again, _ = skeleton.mirror(rotations, positions)
-    np.testing.assert_allclose(again, motion272.smplx85_to_motion(clip["smpl85_yup"])[0], atol=1e-12)
+    np.testing.assert_allclose(again, smplx.smplx85_to_motion(clip["smpl85_yup"])[0], atol=1e-12)
 
 
 def test_face_forward_kinematics_and_ground(clip):
-    rotations, trans = motion272.smplx85_to_motion(clip["smpl85_yup"])
+    rotations, trans = smplx.smplx85_to_motion(clip["smpl85_yup"])
     if clip["face_z_aligned"]:
-        rotations, trans = motion272.face_forward(rotations, trans)
+        rotations, trans = features272.face_forward(rotations, trans)
     np.testing.assert_allclose(rotations, clip["local_rotmats"], atol=1e-3)
     np.testing.assert_allclose(trans, clip["trans"], atol=1e-3)
     offsets = clip["rest_offsets"]
     joints = skeleton.forward_kinematics(clip["local_rotmats"], clip["trans"] + offsets[0], offsets)
     np.testing.assert_allclose(joints, clip["joints"], atol=1e-5)
-    np.testing.assert_allclose(motion272.ground(joints), clip["joints_grounded"], atol=1e-5)
+    np.testing.assert_allclose(features272.ground(joints), clip["joints_grounded"], atol=1e-5)
 
 
 def test_encode(clip):
-    rotations, _ = motion272.smplx85_to_motion(clip["smpl85"])
+    rotations, _ = smplx.smplx85_to_motion(clip["smpl85"])
     np.testing.assert_allclose(rotations, clip["local_rotmats"], atol=1e-5)
-    heading = motion272.heading_angle(rotations[:, 0])
+    heading = features272.heading_angle(rotations[:, 0])
     np.testing.assert_allclose(np.angle(np.exp(1j * (heading - clip["heading"]))), 0, atol=1e-5)
     np.testing.assert_allclose(
-        motion272.encode(clip["local_rotmats"], clip["joints_grounded"]), clip["x272"], atol=1e-5
+        features272.encode(clip["local_rotmats"], clip["joints_grounded"]), clip["x272"], atol=1e-5
     )
 
 
 @pytest.mark.parametrize("prefix", ["", "noisy_"])
 def test_recover(clip, prefix):
     features = clip["x272_noisy" if prefix else "x272"]
-    smplx85 = motion272.features_to_smplx85(features)
-    expected, translation = motion272.smplx85_to_motion(clip[prefix + "rec_smpl85"])
-    rotations, pelvis = motion272.recover_rotations(features)
-    np.testing.assert_allclose(motion272.smplx85_to_motion(smplx85)[0], expected, atol=1e-5)
+    smplx85 = features272.features_to_smplx85(features)
+    expected, translation = smplx.smplx85_to_motion(clip[prefix + "rec_smpl85"])
+    rotations, pelvis = features272.recover_rotations(features)
+    np.testing.assert_allclose(smplx.smplx85_to_motion(smplx85)[0], expected, atol=1e-5)
     np.testing.assert_allclose(rotations, expected, atol=1e-5)
     np.testing.assert_allclose(rotations[:, 0], clip[prefix + "rec_root_rotmats"], atol=1e-5)
     np.testing.assert_allclose(pelvis, translation, atol=1e-5)
-    np.testing.assert_allclose(smplx85[:, motion272.SMPLX85["translation"]], translation, atol=1e-5)
-    np.testing.assert_allclose(motion272.recover_joints(features), clip[prefix + "rec_positions"], atol=1e-5)
+    np.testing.assert_allclose(smplx85[:, smplx.SMPLX85["translation"]], translation, atol=1e-5)
+    np.testing.assert_allclose(features272.recover_joints(features), clip[prefix + "rec_positions"], atol=1e-5)
     assert not smplx85[:, 66:72].any() and not smplx85[:, 75:].any()
 
 
@@ -84,12 +84,12 @@ def test_both_ways_to_joints_agree(clip):
     offsets = clip["rest_offsets"]
     features = clip["x272"]
     np.testing.assert_allclose(
-        motion272.recover_joints_fk(features, offsets), motion272.recover_joints(features), atol=1e-4
+        features272.recover_joints_fk(features, offsets), features272.recover_joints(features), atol=1e-4
     )
 
 
 def test_foot_contacts(clip):
-    np.testing.assert_array_equal(motion272.foot_contacts(clip["joints"]), clip["foot_contacts"].astype(bool))
+    np.testing.assert_array_equal(measures.foot_contacts(clip["joints"]), clip["foot_contacts"].astype(bool))
 
 
 def random_motion(frames: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -104,32 +104,32 @@ def random_motion(frames: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("frames", [1, 2, 3, 7, 64])
 def test_round_trip_with_any_frames_and_heading(frames):
     rotations, pelvis = random_motion(frames, seed=frames)
-    features = motion272.features_from_motion(rotations, pelvis)
+    features = features272.features_from_motion(rotations, pelvis)
     assert features.shape == (frames, 272)
-    facing, start = motion272.face_forward(rotations, pelvis)
-    expected = motion272.ground(skeleton.forward_kinematics(facing, start))
-    np.testing.assert_allclose(motion272.recover_rotations(features)[0], facing, atol=1e-8)
-    np.testing.assert_allclose(motion272.recover_joints(features), expected, atol=1e-8)
-    np.testing.assert_allclose(motion272.recover_joints_fk(features), expected, atol=1e-8)
+    facing, start = features272.face_forward(rotations, pelvis)
+    expected = features272.ground(skeleton.forward_kinematics(facing, start))
+    np.testing.assert_allclose(features272.recover_rotations(features)[0], facing, atol=1e-8)
+    np.testing.assert_allclose(features272.recover_joints(features), expected, atol=1e-8)
+    np.testing.assert_allclose(features272.recover_joints_fk(features), expected, atol=1e-8)
 
 
 def test_numpy_torch_and_batches_agree():
     motions = [random_motion(12, seed) for seed in (1, 2)]
     batch = [torch.tensor(np.stack(part)) for part in zip(*motions, strict=True)]
-    features = motion272.features_from_motion(*batch)
+    features = features272.features_from_motion(*batch)
     for row, (rotations, pelvis) in enumerate(motions):
-        alone = motion272.features_from_motion(rotations, pelvis)
+        alone = features272.features_from_motion(rotations, pelvis)
         assert isinstance(alone, np.ndarray)
         np.testing.assert_allclose(features[row].numpy(), alone, atol=1e-10)
         np.testing.assert_allclose(
-            motion272.features_to_smplx85(features)[row].numpy(), motion272.features_to_smplx85(alone), atol=1e-9
+            features272.features_to_smplx85(features)[row].numpy(), features272.features_to_smplx85(alone), atol=1e-9
         )
 
 
 def test_recovery_is_differentiable():
-    features = torch.tensor(motion272.features_from_motion(*random_motion(4, seed=3)), requires_grad=True)
-    assert torch.autograd.gradcheck(motion272.recover_joints, (features,), fast_mode=True)
-    assert torch.autograd.gradcheck(motion272.recover_joints_fk, (features,), fast_mode=True)
+    features = torch.tensor(features272.features_from_motion(*random_motion(4, seed=3)), requires_grad=True)
+    assert torch.autograd.gradcheck(features272.recover_joints, (features,), fast_mode=True)
+    assert torch.autograd.gradcheck(features272.recover_joints_fk, (features,), fast_mode=True)
 
 
 def test_axis_angle_near_pi_keeps_its_precision():
@@ -142,11 +142,11 @@ def test_axis_angle_near_pi_keeps_its_precision():
 
 def test_resampling_keeps_the_motion():
     rotations, pelvis = random_motion(41, seed=5)
-    fast = rotation.resample_rotations(rotations, 120, 30), rotation.resample_positions(pelvis, 120, 30)
+    fast = resample.resample_rotations(rotations, 120, 30), resample.resample_positions(pelvis, 120, 30)
     assert len(fast[0]) == len(fast[1]) == 11
     np.testing.assert_allclose(fast[0], rotations[::4], atol=1e-9)
     np.testing.assert_allclose(fast[1], pelvis[::4], atol=1e-9)
-    slow = rotation.resample_rotations(rotations, 20, 30)
+    slow = resample.resample_rotations(rotations, 20, 30)
     np.testing.assert_allclose(slow[::3], rotations[::2], atol=1e-9)
     assert len(slow) == 61
 
@@ -163,4 +163,4 @@ def test_resampling_keeps_the_motion():
 )
 def test_bad_features_are_refused(features, words):
     with pytest.raises(InputError, match=words):
-        motion272.check_features(features, "clip.npy")
+        features272.check_features(features, "clip.npy")

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from models import motionmillion, placement
+from models import motionmillion, offload
 from models.generate import Part, Request, Sampling, generate
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from models.motion_vqvae import HumanVQVAE
 from models.motionmillion import Options, generator_config
+from models.offload import load_offloaded
 from models.pipeline import TextToMotion
-from models.placement import load_placed
 from tests.conftest import converted, golden
 from utils.checkpoint import CONFIG, INDEX, fingerprint
 from utils.errors import InputError
@@ -173,7 +173,7 @@ def test_layers_fetched_from_disk_give_the_same_tokens(tmp_path, split, tied, dt
     rest = sum(parameter.numel() for parameter in whole.parameters()) * dtype.itemsize - 4 * layer
     requests = [Request([Part(torch.randn(7, 48), 1, 12)], seed) for seed in range(3)]
     for layers, here in ((1, 0), (3, 2), (4, 4)):
-        placed = load_placed(folder, torch.device("cpu"), (rest + (layers + 0.5) * layer) / 1e9, dtype)
+        placed = load_offloaded(folder, torch.device("cpu"), (rest + (layers + 0.5) * layer) / 1e9, dtype)
         assert f"{here} of 4 layers on cpu" in capsys.readouterr().out
         away = [name for name, parameter in placed.named_parameters() if parameter.is_meta]
         assert {name.split(".")[2] for name in away} == {str(number) for number in range(here, 4)}
@@ -181,7 +181,7 @@ def test_layers_fetched_from_disk_give_the_same_tokens(tmp_path, split, tied, dt
             tokens = [dict(generate(model, requests, sampling)) for model in (whole, placed)]
             assert tokens[0] == tokens[1] and len(tokens[0]) == 3
     with pytest.raises(InputError, match="^the device memory given is .* need .*; give more"):
-        load_placed(folder, torch.device("cpu"), (rest + 0.5 * layer) / 1e9, dtype)
+        load_offloaded(folder, torch.device("cpu"), (rest + 0.5 * layer) / 1e9, dtype)
 
 
 def test_layers_stay_in_host_memory_where_the_device_is_another(tmp_path, monkeypatch):
@@ -189,12 +189,12 @@ def test_layers_stay_in_host_memory_where_the_device_is_another(tmp_path, monkey
     LLaMAHF(generator_of(n_layer=4)).save_pretrained(tmp_path / "model")
     plans = []
     record = lambda model, places, **settings: plans.append((places, settings))  # noqa: E731
-    monkeypatch.setattr(placement, "dispatch_model", record)
-    monkeypatch.setattr(placement, "put_weights", lambda *arguments, **settings: None)
+    monkeypatch.setattr(offload, "dispatch_model", record)
+    monkeypatch.setattr(offload, "put_weights", lambda *arguments, **settings: None)
     gigabytes = 0.0004  # head, embedding and two layers
     for free, where in ((10**9, "cpu"), (0, "disk")):
-        monkeypatch.setattr(placement, "get_max_memory", lambda free=free: {"cpu": free})
-        load_placed(tmp_path / "model", torch.device("cuda"), gigabytes, torch.float32)
+        monkeypatch.setattr(offload, "get_max_memory", lambda free=free: {"cpu": free})
+        load_offloaded(tmp_path / "model", torch.device("cuda"), gigabytes, torch.float32)
         places, settings = plans.pop()
         assert set(map(str, places.values())) == {"cuda", where} and places["transformer.h.3"] == where
         assert (settings["offload_index"] is None) == (where == "cpu")

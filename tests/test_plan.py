@@ -15,10 +15,9 @@ from dataset.motion_folder import MotionFolder
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from models.text_encoder import WIDTHS, EncoderShape, MiniLMEncoder, encoder_shape
 from tests.conftest import ROOT
-from utils.config import parse_options
-from utils.costs import (
+from training.costs import (
     ENGINES,
-    Load,
+    MicroBatch,
     activation_bytes,
     flops,
     memory,
@@ -27,8 +26,9 @@ from utils.costs import (
     scamo_for_tokens,
     text_share,
 )
+from training.plan import count_data
+from utils.config import parse_options
 from utils.errors import InputError
-from utils.plan import count_data
 
 
 def small_config(size: str, **changes) -> LLaMAConfig:
@@ -36,7 +36,7 @@ def small_config(size: str, **changes) -> LLaMAConfig:
     return LLaMAConfig(**fixed | SIZES[size] | changes)
 
 
-def loss_of(config: LLaMAConfig, load: Load, model: LLaMAHF) -> torch.Tensor:
+def loss_of(config: LLaMAConfig, load: MicroBatch, model: LLaMAHF) -> torch.Tensor:
     text = torch.randn(load.rows, load.text, config.text_dim)
     mask = torch.ones(text.shape[:2], dtype=torch.bool)
     return model.loss(text, mask, torch.randint(config.codebook_size, (load.rows, load.tokens)))
@@ -63,7 +63,7 @@ def test_parameters_are_those_of_the_model(size, tied):
 @pytest.mark.parametrize("size", ["debug", "demo"])
 @pytest.mark.parametrize("text", [1, 20])
 def test_flops_are_those_that_torch_counts(size, text):
-    config, load = small_config(size), Load(3, text, 40)
+    config, load = small_config(size), MicroBatch(3, text, 40)
     model = LLaMAHF(config)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         loss_of(config, load, model).backward()
@@ -74,7 +74,7 @@ def test_flops_are_those_that_torch_counts(size, text):
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("precision, dtype", [("float32", torch.float32), ("bf16", torch.bfloat16)])
 def test_activations_are_those_that_autograd_keeps(precision, dtype, dropout):
-    config, load = small_config("demo", dropout=dropout), Load(3, 20, 40)
+    config, load = small_config("demo", dropout=dropout), MicroBatch(3, 20, 40)
     model, kept = LLaMAHF(config), {}
     weights = {parameter.shape for parameter in model.parameters()} | {p.t().shape for p in model.lm_head.parameters()}
     weights |= {shape[::-1] for shape in weights}
@@ -94,7 +94,7 @@ def test_activations_are_those_that_autograd_keeps(precision, dtype, dropout):
 
 def test_memory_falls_where_more_is_shared_and_adds_up_in_the_plain_training():
     config = config_of("3B")
-    load, total = Load(8, 150, 150), parameters(config).total
+    load, total = MicroBatch(8, 150, 150), parameters(config).total
     plain = memory(config, load)
     assert plain.weights + plain.moments + plain.average + plain.gradients == 20 * total  # bytes; 16 without average
     assert memory(config, load, "ZeRO-2", 8).average == 4 * total
@@ -103,7 +103,7 @@ def test_memory_falls_where_more_is_shared_and_adds_up_in_the_plain_training():
         peaks = [memory(config, load, engine, gpus).peak for gpus in (2, 8, 64)]
         assert peaks == sorted(peaks, reverse=True)
         assert memory(config, load, engine, 8, recompute=True).peak < memory(config, load, engine, 8).peak
-        assert memory(config, Load(16, 150, 150), engine, 8).peak > memory(config, load, engine, 8).peak
+        assert memory(config, MicroBatch(16, 150, 150), engine, 8).peak > memory(config, load, engine, 8).peak
         assert memory(config, load, engine, 8, accumulate=2).peak >= memory(config, load, engine, 8).peak
     ddp, zero, fsdp = (memory(config, load, engine, 64).peak for engine in ENGINES)
     assert ddp > zero > fsdp
@@ -191,9 +191,9 @@ def test_the_plan_follows_the_options(run_here, arguments):
         (("--data", "no/such/folder"), "no/such/folder holds no motion_data/vector_272"),
         (("--tokenizer", "no/tokenizer"), "there is no tokenizer folder no/tokenizer"),
         (("--model.size", "huge"), "size huge is unknown"),
-        (("--plan_utilisation", 0), "plan_utilisation"),
-        (("--plan_utilisation", 1.01), "plan_utilisation"),
-        (("--plan_tflops", 0), "plan_tflops"),
+        (("--plan_utilisation", 0), "--plan-utilisation is 0"),
+        (("--plan_utilisation", 1.01), "--plan-utilisation is 1.01"),
+        (("--plan_tflops", 0), "--plan-tflops is 0; give a number above 0"),
         (("--text_encoder", "elmo"), "unknown text encoder 'elmo'"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",

@@ -21,10 +21,10 @@ from models.quantizers import build_quantizer
 from tests.conftest import ROOT, start_script
 from tests.test_resume import step_of, tensors_of, wait_for_state
 from tests.test_training import T2M, VQ, scalars
+from training.state import states
 from utils.checkpoint import CONFIG, WEIGHTS
 from utils.config import parse_options
 from utils.errors import InputError
-from utils.run_state import states
 
 LEVELS = {"fsq": [8, 5, 5, 5], "vq_ema": [8, 5, 5, 5], "lfq": [2] * 8, "rfsq": [5, 3, 2]}
 CODES = {"fsq": 1000, "vq_ema": 1000, "lfq": 256, "rfsq": 900}

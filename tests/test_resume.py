@@ -15,9 +15,9 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import ROOT, run_script, start_script
+from training.state import load_tensors, newest_state, remove_other_states, save_state, save_tensors, states
 from utils.checkpoint import WEIGHTS
 from utils.errors import InputError
-from utils.run_state import load_tensors, newest_state, remove_other_states, save_state, save_tensors, states
 
 VQ = ("--config", ROOT / "configs" / "vq" / "debug.yaml", "--precision", "float32", "--draw", 0)
 T2M = ("--config", ROOT / "configs" / "t2m" / "debug.yaml", "--precision", "float32", "--draw", 0)

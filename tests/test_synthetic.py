@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from dataset.synthetic import ACTIONS, VARIANTS, synthetic_clips
+from motion.resample import FPS
+from motion.skeleton import JOINT_INDEX, REST_OFFSETS, forward_kinematics
 from utils.errors import InputError
-from utils.motion272 import FPS
-from utils.skeleton import JOINT_INDEX, REST_OFFSETS, forward_kinematics
 
 REPEATS = 4
 SIDES = ("left", "right")

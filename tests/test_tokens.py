@@ -20,10 +20,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import dataset.tokens
+import dataset.token_rows
+import dataset.tokenizing
 from dataset.batches import EndlessBatches, endless_loader
 from dataset.motion_folder import MotionFolder
-from dataset.tokens import ABOUT, TokenDataset, collate, encode_all, read_about, shard_files, tokenize
+from dataset.token_rows import ABOUT, TokenDataset, collate, read_about, shard_files
+from dataset.tokenizing import encode_all, tokenize
 from dataset.windows import WindowDataset
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from tests.conftest import ROOT
@@ -46,7 +48,7 @@ def tokenizers(tmp_path):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(dataset.tokens, "CLIPS", 2)
+    monkeypatch.setattr(dataset.tokenizing, "CLIPS", 2)
 
 
 def write_captions(folder, clip_id, *lines):
@@ -79,7 +81,7 @@ def test_rows_are_the_tokens_of_every_start_frame(small_folder, tokenizers):
 
 def test_motions_of_all_lengths_are_encoded_as_alone(tokenizers, monkeypatch):
     model = tokenizers[0][1]
-    monkeypatch.setattr(dataset.tokens, "FRAMES", 300)
+    monkeypatch.setattr(dataset.tokenizing, "FRAMES", 300)
     rng = np.random.default_rng(0)
     motions = [rng.normal(size=(length, 272)).astype(np.float32) for length in (40, 4, 500, 7, 120, 121, 39)]
     for motion, tokens in zip(motions, encode_all(model, motions), strict=True):
@@ -134,19 +136,19 @@ KILLED_IN_THE_THIRD_SHARD = """
 import os, signal, sys
 from contextlib import contextmanager
 from pathlib import Path
-from dataset import tokens
+from dataset import token_rows, tokenizing
 from dataset.motion_folder import MotionFolder
 from models.motion_vqvae import HumanVQVAE
 
 @contextmanager
-def killed(path, written_whole=tokens.written_whole):
-    with written_whole(path) as temporary:
+def killed(path, atomic_write=token_rows.atomic_write):
+    with atomic_write(path) as temporary:
         yield temporary
         if path.name.endswith("2.arrow"):
             os.kill(os.getpid(), signal.SIGKILL)  # written, and not yet under its name
 
-tokens.CLIPS, tokens.written_whole = 2, killed
-tokens.tokenize(MotionFolder(sys.argv[1]), Path(sys.argv[2]), HumanVQVAE.from_pretrained(sys.argv[2]), "train")
+tokenizing.CLIPS, token_rows.atomic_write = 2, killed
+tokenizing.tokenize(MotionFolder(sys.argv[1]), Path(sys.argv[2]), HumanVQVAE.from_pretrained(sys.argv[2]), "train")
 """
 
 
@@ -211,8 +213,8 @@ def test_captions_are_of_all_rows(small_folder, tokenizers):
     "codes, name", [(240, "uint8"), (256, "uint8"), (1000, "uint16"), (65536, "uint16"), (65537, "uint32")]
 )
 def test_tokens_take_the_smallest_type_that_holds_the_codebook(tmp_path, codes, name):
-    row = dataset.tokens.Row("a", np.array([0, codes - 1]), ["b"])
-    dataset.tokens.write_shard(tmp_path / "shard.arrow", [row], codes, {})
+    row = dataset.token_rows.TokenRow("a", np.array([0, codes - 1]), ["b"])
+    dataset.token_rows.write_shard(tmp_path / "shard.arrow", [row], codes, {})
     read = datasets.Dataset.from_file(str(tmp_path / "shard.arrow"))
     assert read.features["tokens"].feature.dtype == name and read[0]["tokens"] == [0, codes - 1]
 

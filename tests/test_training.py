@@ -17,20 +17,20 @@ from torch.utils.data import DataLoader
 
 import train_t2m
 import train_vq
-import utils.training
+import training.run
 from dataset.motion_folder import MotionFolder
 from dataset.windows import WindowDataset
 from models.llama import LLaMAHF
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from models.vq_loss import MotionLoss
 from tests.conftest import ROOT
+from training.optimizer import Average, adamw, rate
+from training.state import states
 from utils import checkpoint
 from utils.checkpoint import CONFIG, WEIGHTS, fingerprint, save_model
 from utils.config import parse_options
 from utils.device import choose_device
 from utils.errors import InputError
-from utils.optimizer import Average, adamw, rate
-from utils.run_state import states
 
 VQ = ("--config", ROOT / "configs" / "vq" / "debug.yaml", "--precision", "float32")
 RUN_FILES = {"train.yaml", "states", "best", "motions", "tensorboard"}
@@ -145,15 +145,15 @@ def test_unfit_features_end_both_trainings_with_the_name_of_the_file(
         (("--data", "no/such/folder"), "no/such/folder holds no motion_data/vector_272"),
         (("--window", 30), "window 30 is no multiple of the 4 frames a token"),
         (("--window", 0), "window"),
-        (("--validate-every", 0), "validate_every"),
+        (("--validate-every", 0), "--validate-every is 0"),
         (("--steps", "many"), "steps"),
         (("--colour", "red"), "--colour"),
         (("--config", "none.yaml"), "none.yaml"),
         (("--model.activation", "tanh"), "activation tanh is unknown"),
         (("--model.levels", "[8, 1]"), "levels"),
         (("--loss.kind", "l3"), "l3"),
-        (("--precision", "fp8"), "Got value: fp8"),
-        (("--save_precision", "int8"), "save_precision"),
+        (("--precision", "fp8"), "--precision fp8 is unknown"),
+        (("--save_precision", "int8"), "--save-precision int8 is unknown"),
         (("--device", "toaster"), "device toaster cannot be used"),
         (("--resume", "true"), "there is no state in"),
         (("--schedule", "linear"), "schedule"),
@@ -243,7 +243,7 @@ def test_a_validation_caption_that_is_no_prompt_costs_no_training(run_here, dama
 @pytest.mark.parametrize(
     "module, missing, option, words",
     [
-        (utils.training, "find_spec", "--wandb", "wandb is not installed; pip install wandb"),
+        (training.run, "find_spec", "--wandb", "wandb is not installed; pip install wandb"),
         (shutil, "which", "--compiled", "needs a C++ compiler on a CPU and none is found; install g++"),
     ],
 )

@@ -8,24 +8,18 @@ import pytest
 import torch
 from mannequin import Mannequin
 
+from formats.clip import Clip
+from motion.skeleton import JOINT_INDEX, PARENTS, REST_OFFSETS
+from motion.smplx import check_smplx85, smplx85_to_322, smplx322_to_85
 from utils.errors import InputError
-from utils.skeleton import JOINT_INDEX, PARENTS, REST_OFFSETS
-from visualize.body import BALLS, check_smplx85, floor_height, load_body
+from visualize.body import BALLS, floor_height, load_body
 from visualize.camera import place_camera
-from visualize.clip import Clip
 from visualize.export import main as export
 from visualize.export import write_npz
 from visualize.mesh import EMPTY, Painter, _rasterise, render_mesh
 from visualize.skeleton import plot_3d_motion, render_skeleton
 from visualize.skin import simplified, skin_of
-from visualize.smplx import (
-    process_smplx_data,
-    render_body,
-    render_mesh_video,
-    smplx85_to_322,
-    smplx322_to_85,
-    visualize_smplx_85,
-)
+from visualize.smplx import process_smplx_data, render_body, render_mesh_video, visualize_smplx_85
 from visualize.video import Title, font_for, wrap_title, write_gif, write_mp4
 
 SIZE = (160, 128)

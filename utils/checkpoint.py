@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from utils.errors import InputError
-from utils.files import written_whole
+from utils.files import atomic_write
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 INDEX = f"{WEIGHTS}.index.json"
@@ -173,7 +173,7 @@ def put_weights(
         raise ValueError(f"{next(iter(places.values()))[0]} is missing")
 
 
-def once(model: nn.Module, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def without_tied_duplicates(model: nn.Module, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights of a model by name, tied ones under the first of their names alone."""
     names = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
     return {name: weight for name, weight in weights.items() if name in names}
@@ -192,22 +192,22 @@ def save_model(
     """
     if precision not in ("float32", "float16"):
         raise InputError(f"save_precision {precision} is unknown; use float32 or float16")
-    weights = once(model, model.state_dict() if weights is None else weights)
+    weights = without_tied_duplicates(model, model.state_dict() if weights is None else weights)
     smaller = {name for name, _ in model.named_parameters()} if precision == "float16" else ()
     weights = {name: weight.half() if name in smaller else weight for name, weight in weights.items()}
     try:
-        with written_whole(folder / WEIGHTS) as file:
+        with atomic_write(folder / WEIGHTS) as file:
             save_file({name: weight.contiguous() for name, weight in weights.items()}, file, {"format": "pt"})
     except SafetensorError as error:
         raise InputError(f"cannot save to {folder}: {error}; choose a writable folder with space") from error
-    with written_whole(folder / CONFIG) as file:
+    with atomic_write(folder / CONFIG) as file:
         file.write_text(json.dumps(asdict(model.config), indent=2, sort_keys=True))
 
 
 def copy_model(source: Path, target: Path) -> None:
     """Copy a model folder's two files."""
     for name in (CONFIG, WEIGHTS):
-        with written_whole(target / name) as file:
+        with atomic_write(target / name) as file:
             shutil.copyfile(source / name, file)
 
 

@@ -10,7 +10,7 @@ from utils.errors import InputError
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary name in the folder of ``path`` (made if need be, suffix kept), renamed to ``path`` at the end.
 
     If anything goes wrong, what was at ``path`` before stays.

@@ -15,13 +15,12 @@ import numpy as np
 import scipy.sparse
 from einops import rearrange
 
+from motion.skeleton import JOINTS
+from motion.smplx import SMPLX85, SMPLX85_WIDTH, check_smplx85
 from utils.errors import InputError, reason_of
-from utils.motion272 import SMPLX85, SMPLX85_WIDTH
-from utils.skeleton import JOINTS, PARENTS, REST_OFFSETS, forward_kinematics
 from visualize.camera import standing_height
 
 BODIES = ("mannequin", "smplx")
-LARGEST = 1e5  # radians or metres; more is no motion
 CHUNK = 64  # frames posed at a time: bounds memory for clips of any length
 
 WOOD, BALLS = (0.93, 0.70, 0.46), (0.60, 0.37, 0.20)  # colours of the mannequin: limbs and ball joints, RGB in 0..1
@@ -81,44 +80,6 @@ def smplx_file(model_path: str | Path | None) -> Path:
     if not path.is_file():
         raise InputError(f"SMPL-X model file {path} does not exist; give SMPLX_NEUTRAL.npz or its folder")
     return path
-
-
-def rest_joints(betas: np.ndarray) -> np.ndarray:
-    """(22, 3) joints of a shape in the rest pose, in SMPL-X's own frame, metres; mannequin-x has SMPL-X's skeleton."""
-    if not np.any(betas):
-        return forward_kinematics(np.tile(np.eye(3), (JOINTS, 1, 1)), REST_OFFSETS[0].astype(np.float64))
-    from mannequin import Mannequin
-
-    mannequin = Mannequin("wooden", shape=np.asarray(betas, dtype=np.float64))
-    return np.asarray(mannequin.joint_transforms(mannequin.rest_pose()))[:JOINTS, :3, 3].astype(np.float64)
-
-
-def rest_offsets(betas: np.ndarray) -> np.ndarray:
-    """(22, 3) offsets of the joints of a shape from their parents in metres; the pelvis' row is zero."""
-    places = rest_joints(betas)
-    offsets = places - places[list(PARENTS)]
-    offsets[0] = 0
-    return offsets
-
-
-def check_smplx85(data) -> np.ndarray:
-    """Check (T, 85) or (1, T, 85) poses, NumPy or torch, and return them as a (T, 85) float64 array.
-
-    Raises:
-        InputError: another shape, no frame, or values that are not finite.
-    """
-    data = np.asarray(data.detach().cpu() if hasattr(data, "detach") else data)
-    if data.ndim == 3 and len(data) == 1:
-        data = data[0]
-    if data.ndim != 2 or data.shape[1] != SMPLX85_WIDTH:
-        raise InputError(f"smplx_85 motion has shape {data.shape}; give (frames, {SMPLX85_WIDTH})")
-    if len(data) == 0:
-        raise InputError("smplx_85 motion has no frames; give at least one")
-    if data.dtype.kind not in "fiu" or not np.isfinite(data).all():
-        raise InputError("smplx_85 motion holds NaN, infinite or non-numeric values; repair or remove these frames")
-    if np.abs(data).max() > LARGEST:
-        raise InputError(f"smplx_85 motion holds values as large as {np.abs(data).max():.0e}; give radians and metres")
-    return data.astype(np.float64)
 
 
 def iterate_vertices(body: Body, smplx85: np.ndarray) -> Iterator[np.ndarray]:

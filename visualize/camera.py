@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from motion.resample import FPS
+from motion.skeleton import JOINT_INDEX, JOINTS
 from utils.errors import InputError
-from utils.motion272 import FPS
-from utils.skeleton import JOINT_INDEX, JOINTS
 
 AZIMUTH, ELEVATION = np.radians(32.0), np.radians(11.0)  # from the first frame's facing direction; above the horizontal
 TANGENT = np.tan(np.radians(15.0))  # of half the vertical field of view
@@ -105,6 +105,6 @@ def standing_height(lowest: np.ndarray) -> float:
     return float(np.quantile(lowest, 0.2))
 
 
-def held(motion: np.ndarray, frames: int) -> np.ndarray:
+def hold_last_frame(motion: np.ndarray, frames: int) -> np.ndarray:
     """(T, ...) with its last frame repeated to ``frames``: who is done first waits for the others."""
     return motion[np.minimum(np.arange(frames), len(motion) - 1)]

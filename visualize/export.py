@@ -18,16 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
+from formats.amass import amass_arrays
+from formats.bvh_writer import write_bvh
+from formats.clip import Clip, read_clip
+from motion.resample import FPS
+from motion.skeleton import forward_kinematics
+from motion.smplx import smplx85_to_motion
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
-from utils.files import written_whole
-from utils.motion272 import FPS, smplx85_to_motion
-from utils.skeleton import forward_kinematics
-from visualize.amass import amass_arrays
+from utils.files import atomic_write
 from visualize.body import Body, body_from_options
-from visualize.bvh import write_bvh
 from visualize.camera import CAMERAS
-from visualize.clip import Clip, read_clip
 from visualize.foot_lock import lock_feet
 from visualize.glb import write_glb
 from visualize.page import clean, write_gallery, write_player
@@ -128,7 +129,7 @@ def export(clips: Sequence[Clip], target: Path, options: Options, body: Body) ->
     if suffix == ".npz":
         write_npz(target, first)
     elif suffix == ".npy":
-        with written_whole(target) as file:
+        with atomic_write(target) as file:
             np.save(file, first.features())
     elif suffix == ".bvh":
         write_bvh(target, first.smplx85)
@@ -146,7 +147,7 @@ def export(clips: Sequence[Clip], target: Path, options: Options, body: Body) ->
 
 def write_npz(path: Path, clip: Clip) -> None:
     """Write ``motion_arrays`` and the title, under the key prompt as inference_batch.py has it."""
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         np.savez_compressed(file, **motion_arrays(clip.smplx85), prompt=clean(clip.title))
 
 

@@ -10,10 +10,11 @@ import numpy as np
 from scipy.ndimage import binary_closing, binary_opening, gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
-from utils.motion272 import FPS, SMPLX85, smplx85_to_motion
-from utils.rotation import matrix_to_axis_angle
-from utils.skeleton import JOINT_INDEX, PARENTS
-from visualize.body import check_smplx85, rest_offsets
+from motion.body_shape import rest_offsets
+from motion.resample import FPS
+from motion.rotation import matrix_to_axis_angle
+from motion.skeleton import JOINT_INDEX, PARENTS
+from motion.smplx import SMPLX85, check_smplx85, smplx85_to_motion
 
 HEIGHT = 0.06  # metres above the lowest that a foot joint gets, below which it may stand
 SPEED = 0.4  # metres per second below which it may stand

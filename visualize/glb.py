@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.files import written_whole
-from utils.motion272 import FPS, SMPLX85
-from utils.skeleton import JOINT_NAMES, JOINTS, PARENTS
-from visualize.body import Body, check_smplx85, floor_height, load_body
+from motion.resample import FPS
+from motion.skeleton import JOINT_NAMES, JOINTS, PARENTS
+from motion.smplx import SMPLX85, check_smplx85
+from utils.files import atomic_write
+from visualize.body import Body, floor_height, load_body
 from visualize.skin import Skin, quaternions, skin_of, vertex_normals
 
 FLOAT, UINT, UBYTE = 5126, 5125, 5121  # glTF's codes of component types
@@ -48,7 +49,7 @@ def write_glb(path: str | Path, smplx85: np.ndarray, title: str = "", body: Body
     text = json.dumps(document, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
     size = 12 + 8 + len(text) + 8 + len(parts.data)
-    with written_whole(Path(path)) as file, open(file, "wb") as out:
+    with atomic_write(Path(path)) as file, open(file, "wb") as out:
         out.write(struct.pack("<4sII", b"glTF", 2, size))
         out.write(struct.pack("<I4s", len(text), b"JSON") + text)
         out.write(struct.pack("<I4s", len(parts.data), b"BIN\0") + parts.data)

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from formats.clip import Clip, read_clip
+from motion.resample import FPS
+from motion.skeleton import PARENTS
+from motion.smplx import SMPLX85, check_smplx85
 from utils.errors import InputError
-from utils.files import written_whole
-from utils.motion272 import FPS, SMPLX85
+from utils.files import atomic_write
 from utils.prompts import MAX_PROMPT
-from utils.skeleton import PARENTS
-from visualize.body import Body, check_smplx85, floor_height, load_body
-from visualize.clip import Clip, read_clip
+from visualize.body import Body, floor_height, load_body
 from visualize.skin import quaternions, simplified, skin_of
 
 WEB = Path(__file__).parent / "web"
@@ -103,7 +104,7 @@ def _write(
         "motions": motions,
     }
     text = page(title, scripts, content, data)
-    with written_whole(Path(path)) as file:
+    with atomic_write(Path(path)) as file:
         file.write_text(text, encoding="utf-8")
     return Path(path)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.motion272 import FPS
+from formats.clip import read_clip
+from motion.resample import FPS
 from visualize.body import Body, body_from_options
-from visualize.clip import read_clip
 from visualize.export import Options, export
 
 

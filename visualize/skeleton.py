@@ -13,11 +13,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.path import Path
 from matplotlib.transforms import Affine2D
 
+from motion.resample import FPS, check_fps
+from motion.skeleton import JOINT_INDEX, JOINTS, LIMBS
 from utils.errors import InputError
-from utils.motion272 import FPS
-from utils.skeleton import JOINT_INDEX, JOINTS, LIMBS
-from visualize.camera import Camera, held, place_camera, side_by_side, standing_height
-from visualize.video import Title, check_fps, check_size, write_video
+from visualize.camera import Camera, hold_last_frame, place_camera, side_by_side, standing_height
+from visualize.video import Title, check_size, write_video
 
 LIMB_COLORS = {
     "spine": "#3f4756",
@@ -85,7 +85,7 @@ def render_skeleton(
     lowest = [standing_height(each[..., 1].min(axis=1)) if floor is None else floor for each in people]
     steps = side_by_side([each[0] for each in people]) - np.multiply.outer(lowest, (0, 1, 0))
     longest = max(map(len, people))
-    placed = np.stack([held(each, longest) + step for each, step in zip(people, steps, strict=True)], axis=1)
+    placed = np.stack([hold_last_frame(each, longest) + step for each, step in zip(people, steps, strict=True)], axis=1)
     return _draw(placed, Title(title, *size), fps, place_camera(placed, *size, fps=fps, camera=camera))
 
 

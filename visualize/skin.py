@@ -10,8 +10,8 @@ import numpy as np
 import scipy.sparse.csgraph
 from scipy.spatial import cKDTree
 
-from utils.motion272 import SMPLX85, SMPLX85_WIDTH
-from utils.skeleton import JOINTS
+from motion.skeleton import JOINTS
+from motion.smplx import SMPLX85, SMPLX85_WIDTH
 from visualize.body import Body
 
 INFLUENCES = 4

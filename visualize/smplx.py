@@ -5,45 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
+from motion.resample import FPS, check_fps
+from motion.skeleton import forward_kinematics
+from motion.smplx import SMPLX85, check_smplx85, smplx85_to_322, smplx85_to_motion, smplx322_to_85
 from utils.errors import InputError
-from utils.motion272 import FPS, SMPLX85, smplx85_to_motion
-from utils.skeleton import forward_kinematics
-from visualize.body import Body, check_smplx85, floor_height, iterate_vertices, load_body
-from visualize.camera import SPACING, held, place_camera, side_by_side
+from visualize.body import Body, floor_height, iterate_vertices, load_body
+from visualize.camera import SPACING, hold_last_frame, place_camera, side_by_side
 from visualize.skeleton import render_skeleton
-from visualize.video import check_fps, check_size, write_png, write_video
+from visualize.video import check_size, write_png, write_video
 
-# The layout of Motion-X (Lin et al., NeurIPS 2023); all beyond the 22 body joints is zero in text-to-motion.
-SMPLX322 = {
-    "body_pose": slice(0, 66),
-    "hand_pose": slice(66, 156),
-    "jaw_pose": slice(156, 159),
-    "expression": slice(159, 209),
-    "face_shape": slice(209, 309),
-    "translation": slice(309, 312),
-    "betas": slice(312, 322),
-}
-SMPLX322_WIDTH = 322
 MAX_POSES = 16  # people in one picture
-
-
-def smplx85_to_322(data: np.ndarray) -> np.ndarray:
-    """(T, 85) or (1, T, 85), NumPy or torch, to (T, 322): root and body pose, translation, betas; the rest is zero."""
-    data = check_smplx85(data)
-    full = np.zeros((len(data), SMPLX322_WIDTH))
-    full[:, SMPLX322["body_pose"]] = data[:, SMPLX85["axis_angle"]]
-    full[:, SMPLX322["translation"]] = data[:, SMPLX85["translation"]]
-    full[:, SMPLX322["betas"]] = data[:, SMPLX85["betas"]]
-    return full
-
-
-def smplx322_to_85(data: np.ndarray) -> np.ndarray:
-    """(T, 322) to (T, 85): hands, face and expression are dropped."""
-    data = np.asarray(data)
-    if data.ndim != 2 or data.shape[1] != SMPLX322_WIDTH:
-        raise InputError(f"smplx_322 motion has shape {data.shape}; give (frames, {SMPLX322_WIDTH})")
-    parts = [data[:, SMPLX322[name]] for name in ("body_pose", "translation", "betas")]
-    return check_smplx85(np.concatenate((parts[0], np.zeros((len(data), 6)), *parts[1:]), axis=1))
 
 
 def process_smplx_data(data: np.ndarray) -> np.ndarray:
@@ -132,7 +103,7 @@ def render_body(
     steps -= np.multiply.outer(lowest, (0, 1, 0))  # (P, 3)
     longest = max(map(len, people))
     for person, step in enumerate(steps):
-        people[person] = held(people[person], longest)
+        people[person] = hold_last_frame(people[person], longest)
         people[person][:, SMPLX85["translation"]] += step
     joints = np.stack([body.joints(each) for each in people], axis=1)  # (T, P, 22, 3)
     vertices = map(np.concatenate, zip(*(iterate_vertices(body, each) for each in people), strict=True))

@@ -4,7 +4,6 @@ Frames are uint8 (H, W, 3) arrays and are encoded as they come, so that a clip o
 frame. A file appears under its name only when it is whole.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import chain
@@ -12,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from motion.resample import check_fps
 from utils.errors import InputError
-from utils.files import written_whole
+from utils.files import atomic_write
 
 SIDES = range(64, 4097)  # pixels that a picture can be wide and high
 TITLE_CHARACTERS = 400  # more is cut off
@@ -96,15 +96,9 @@ def write_png(path: str | Path, frame: np.ndarray) -> Path:
     """
     from PIL import Image
 
-    with written_whole(Path(path)) as file:
+    with atomic_write(Path(path)) as file:
         Image.fromarray(frame).save(file, format="png", optimize=True)
     return Path(path)
-
-
-def check_fps(fps: float) -> None:
-    """Raise InputError unless ``fps`` is a positive, finite number."""
-    if not isinstance(fps, int | float | np.number) or not math.isfinite(fps) or fps <= 0:
-        raise InputError(f"fps is {fps!r}; give a positive number of frames per second, 30 for example")
 
 
 def check_size(size: tuple[int, int]) -> None:
@@ -128,7 +122,7 @@ def _write(path: str | Path, frames: Iterable[np.ndarray], fps: float, suffix: s
     first = next(frames, None)
     if first is None:
         raise InputError(f"there are no frames to write to {path}; give at least one")
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         encode(temporary, chain([first], frames), first.shape[1], first.shape[0])
     return path
 

@@ -5,10 +5,11 @@ Tools that read AMASS (the SMPL-X add-on of Blender, body viewers, converters) t
 
 import numpy as np
 
+from motion.body_shape import rest_joints
+from motion.resample import FPS
+from motion.rotation import axis_angle_to_matrix, matrix_to_axis_angle
+from motion.smplx import SMPLX85, SMPLX85_WIDTH, check_smplx85, smplx85_to_motion
 from utils.errors import InputError
-from utils.motion272 import FPS, SMPLX85, SMPLX85_WIDTH, smplx85_to_motion
-from utils.rotation import axis_angle_to_matrix, matrix_to_axis_angle
-from visualize.body import check_smplx85, rest_joints
 
 Y_TO_Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
 POSES = 165  # 55 joints of SMPL-X: body (22), jaw, eyes, hands

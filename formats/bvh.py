@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from motion.resample import resample_positions, resample_rotations
+from motion.rotation import slerp
+from motion.skeleton import JOINT_INDEX, JOINT_NAMES, JOINTS, PARENTS, REST_OFFSETS
 from utils.errors import InputError
-from utils.rotation import resample_positions, resample_rotations, slerp
-from utils.skeleton import JOINT_INDEX, JOINT_NAMES, JOINTS, PARENTS, REST_OFFSETS
 
 AXES = {"L": (1, 0, 0), "R": (-1, 0, 0), "U": (0, 1, 0), "D": (0, -1, 0), "F": (0, 0, 1), "B": (0, 0, -1)}
 CHANNELS = {axis + kind for axis in "XYZ" for kind in ("position", "rotation")}
@@ -165,7 +166,7 @@ class SkeletonMap:
         wrong = sorted(set(JOINT_NAMES) ^ set(self.joints))
         if wrong:
             raise InputError(
-                f"the skeleton map must name exactly the 22 joints of utils/skeleton.py; check {', '.join(wrong)}"
+                f"the skeleton map must name exactly the 22 joints of motion/skeleton.py; check {', '.join(wrong)}"
             )
         self._sources = {name: [entry] if isinstance(entry, str) else entry for name, entry in self.joints.items()}
         for name, entry in self._sources.items():

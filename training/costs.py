@@ -76,7 +76,7 @@ def outputs(config: LLaMAConfig) -> int:
 
 
 @dataclass
-class Load:
+class MicroBatch:
     """What goes through the model at once on one GPU: rows of equally many text features and motion tokens."""
 
     rows: int
@@ -94,7 +94,7 @@ class Load:
         return self.rows * (self.tokens + 1)
 
 
-def flops(config: LLaMAConfig, load: Load) -> float:
+def flops(config: LLaMAConfig, load: MicroBatch) -> float:
     """FLOPs of the model for one forward and backward pass over ``load``.
 
     Attention counts every pair of columns: the mask is dense, nothing of it is skipped.
@@ -107,9 +107,9 @@ def flops(config: LLaMAConfig, load: Load) -> float:
     return 3 * (blocks + head) + 2 * projection
 
 
-def text_share(config: LLaMAConfig, load: Load) -> float:
+def text_share(config: LLaMAConfig, load: MicroBatch) -> float:
     """The share of the FLOPs that would not be there without the text."""
-    return 1 - flops(config, Load(load.rows, 0, load.tokens)) / flops(config, load)
+    return 1 - flops(config, MicroBatch(load.rows, 0, load.tokens)) / flops(config, load)
 
 
 @dataclass
@@ -142,7 +142,7 @@ class Memory:
 
 def memory(
     config: LLaMAConfig,
-    load: Load,
+    load: MicroBatch,
     engine: str = "DDP",
     gpus: int = 1,
     *,
@@ -202,7 +202,7 @@ def memory(
     )
 
 
-def activation_bytes(config: LLaMAConfig, load: Load, recompute: bool, precision: str) -> float:
+def activation_bytes(config: LLaMAConfig, load: MicroBatch, recompute: bool, precision: str) -> float:
     """What autograd keeps of a forward pass but for the output layer's gradient, as PyTorch does it on a CPU.
 
     A GPU keeps a little less: its RMSNorm is one kernel, and its dropout keeps a byte.

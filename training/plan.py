@@ -8,9 +8,10 @@ from tqdm import tqdm
 
 from dataset.motion_folder import MotionFolder
 from models.llama import LLaMAConfig
-from utils.costs import (
+from motion.resample import FPS
+from training.costs import (
     ENGINES,
-    Load,
+    MicroBatch,
     Parameters,
     days,
     flops,
@@ -21,7 +22,6 @@ from utils.costs import (
     text_share,
 )
 from utils.errors import InputError
-from utils.motion272 import FPS
 
 GPUS = (1, 2, 4, 8, 16, 32, 64)
 TOKENS_A_PARAMETER = 20  # Hoffmann et al., "Training Compute-Optimal Large Language Models" (2022): text, not motion
@@ -89,7 +89,7 @@ def plan(
     count = parameters(config)
     text, usual = config.text_length, data.tokens / data.rows
     shown = text if options.plan_text is None else min(options.plan_text, text)
-    row = Load(1, shown, usual)
+    row = MicroBatch(1, shown, usual)
     seen = batch_size * steps
     tokens, total = seen * row.targets, seen * flops(config, row)
     hours = data.frames / FPS / 3600
@@ -113,7 +113,7 @@ def plan(
         if left_over:
             lines.append(f"| {gpus} | {batch_size} rows do not split evenly |")
             continue
-        load = Load(rows, text, config.max_tokens)
+        load = MicroBatch(rows, text, config.max_tokens)
         settings = {"average": average, "accumulate": accumulate, "precision": precision}
         cells = [memory_cell(config, load, engine, gpus, **settings) for engine in ENGINES]
         time = days(total, gpus, options.plan_tflops, options.plan_utilisation)
@@ -144,7 +144,7 @@ def size_hints(count: Parameters, tokens: float) -> list[str]:
     ]
 
 
-def memory_cell(config: LLaMAConfig, load: Load, engine: str, gpus: int, **settings) -> str:
+def memory_cell(config: LLaMAConfig, load: MicroBatch, engine: str, gpus: int, **settings) -> str:
     """The peak in GB, activations kept and computed again."""
     if engine != "DDP" and gpus == 1:
         return "-"

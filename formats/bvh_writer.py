@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from utils.files import written_whole
-from utils.motion272 import FPS, SMPLX85
-from utils.skeleton import JOINT_NAMES, JOINTS, PARENTS
-from visualize.body import check_smplx85, rest_offsets
+from motion.body_shape import rest_offsets
+from motion.resample import FPS
+from motion.skeleton import JOINT_NAMES, JOINTS, PARENTS
+from motion.smplx import SMPLX85, check_smplx85
+from utils.files import atomic_write
 
 CENTIMETRES = 100.0
 TIPS = {  # metres beyond the joints that end a limb: crown of the head, fingertips, toes
@@ -59,7 +60,7 @@ def write_bvh(path: str | Path, smplx85: np.ndarray) -> Path:
     position = smplx85[:, SMPLX85["translation"]] * CENTIMETRES
     values = np.concatenate((position, angles.reshape(len(angles), -1)), axis=1)  # (T, 69)
     lines += ["MOTION", f"Frames: {len(values)}", f"Frame Time: {1 / FPS:.8f}", *map(_numbers, values)]
-    with written_whole(Path(path)) as file:
+    with atomic_write(Path(path)) as file:
         file.write_text("\n".join(lines) + "\n", encoding="ascii")
     return Path(path)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.bvh import BvhClip, SkeletonMap
+from formats.bvh import BvhClip, SkeletonMap
+from motion.skeleton import JOINT_NAMES
 from utils.errors import InputError
-from utils.skeleton import JOINT_NAMES
 
 KNOWN_SKELETONS = Path(__file__).resolve().parents[1] / "configs" / "data"  # *_skeleton.yaml
 # name of the joint without its side, best first

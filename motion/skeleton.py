@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from utils.rotation import Array, numpy_or_torch
+from motion.rotation import Array, numpy_or_torch
 
 # name, parent, rest offset from the parent in metres. The pelvis' offset is its place in the body model's own frame:
 # the mean neutral SMPL-X body (zero shape), as the mannequin-x package publishes it.
@@ -93,3 +93,11 @@ def mirror(rotations: Array, positions: Array) -> tuple[Array, Array]:
     """
     sign = torch.tensor([-1.0, 1.0, 1.0], dtype=rotations.dtype, device=rotations.device)
     return rotations[..., list(MIRROR), :, :] * sign[:, None] * sign, positions * sign
+
+
+@numpy_or_torch
+def z_up_to_y_up(rotations: Array, positions: Array) -> tuple[Array, Array]:
+    """Turn a z-up capture, local rotations (..., 22, 3, 3) and positions (..., 3), to y up: (x, y, z) -> (x, z, -y)."""
+    turn = rotations.new_tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+    root = turn @ rotations[..., 0, :, :]
+    return torch.cat((root.unsqueeze(-3), rotations[..., 1:, :, :]), dim=-3), (turn @ positions[..., None])[..., 0]

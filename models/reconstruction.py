@@ -1,4 +1,4 @@
-"""Measures of reconstructed and generated motion. Joints (T, 22, 3) in metres, 30 frames per second."""
+"""Reconstruction by the tokenizer: encode and decode whole clips, and measure the error."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from models.motion_vqvae import HumanVQVAE
-from utils.motion272 import FPS, heading_angle, local_joints, local_joints_fk, recover_joints_fk, recover_rotations
-from utils.skeleton import JOINT_INDEX
+from motion.features272 import local_joints, local_joints_fk, recover_joints_fk
+from motion.measures import total_turn
 
 
 @dataclass
@@ -45,31 +45,5 @@ def reconstruction_error(tokenizer: HumanVQVAE, features: np.ndarray) -> Reconst
     )
 
 
-def total_turn(features: torch.Tensor) -> float:
-    """Degrees by which the heading turns from the first to the last frame of (T, 272); left is positive."""
-    rotations, _ = recover_rotations(features.double())
-    heading = np.unwrap(heading_angle(rotations[:, 0]).numpy())
-    return float(np.rad2deg(heading[-1] - heading[0]))
-
-
 def _millimetres(ours: torch.Tensor, real: torch.Tensor) -> float:
     return float(1000 * (ours - real).norm(dim=-1).mean())
-
-
-def speed(joints: np.ndarray) -> float:
-    """Mean ground speed of the pelvis in metres per second."""
-    steps = np.diff(joints[:, 0][:, [0, 2]], axis=0)
-    return float(np.linalg.norm(steps, axis=-1).mean() * FPS)
-
-
-def foot_slide(joints: np.ndarray, height: float = 0.05) -> float:
-    """Mean ground speed, in metres per second, of the foot joints while they are below ``height`` metres."""
-    feet = joints[:, [JOINT_INDEX["left_foot"], JOINT_INDEX["right_foot"]]]
-    steps = np.linalg.norm(np.diff(feet[..., [0, 2]], axis=0), axis=-1) * FPS
-    low = np.maximum(feet[1:, :, 1], feet[:-1, :, 1]) < height
-    return float(steps[low].mean()) if low.any() else 0.0
-
-
-def jerk(joints: np.ndarray) -> float:
-    """Mean size of the third derivative of joint positions, in metres per second cubed."""
-    return float(np.linalg.norm(np.diff(joints, n=3, axis=0), axis=-1).mean() * FPS**3) if len(joints) > 3 else 0.0

@@ -10,25 +10,21 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.bvh import SkeletonMap, read_bvh
-from dataset.bvh_names import guess_skeleton
-from utils.errors import InputError, reason_of
-from utils.motion272 import (
-    FEATURES,
-    FPS,
+from formats.amass import amass_to_smplx85
+from formats.bvh import SkeletonMap, read_bvh
+from formats.bvh_names import guess_skeleton
+from motion.features272 import FEATURES, check_features, features_from_motion, features_to_smplx85
+from motion.resample import FPS, check_fps, resample_positions, resample_rotations
+from motion.smplx import (
     SMPLX85,
     SMPLX85_WIDTH,
-    check_features,
-    features_from_motion,
-    features_to_smplx85,
+    SMPLX322_WIDTH,
+    check_smplx85,
     motion_to_smplx85,
     smplx85_to_motion,
+    smplx322_to_85,
 )
-from utils.rotation import resample_positions, resample_rotations
-from visualize.amass import amass_to_smplx85
-from visualize.body import check_smplx85
-from visualize.smplx import SMPLX322_WIDTH, smplx322_to_85
-from visualize.video import check_fps
+from utils.errors import InputError, reason_of
 
 MAX_FRAMES = 100_000  # almost an hour; a file that promises more is damaged or not a motion
 

@@ -21,9 +21,9 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.fsdp import MixedPrecisionPolicy, register_fsdp_forward_method
 
-from utils.checkpoint import PretrainedModel, once
-from utils.optimizer import Average
-from utils.run_state import load_tensors, save_tensors
+from training.optimizer import Average
+from training.state import load_tensors, save_tensors
+from utils.checkpoint import PretrainedModel, without_tied_duplicates
 
 FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -126,7 +126,7 @@ class Engine:
     def _tensors(self) -> tuple[dict[str, torch.Tensor], tuple[dict, dict]]:
         """All tensors that make the state of the run, by name, and PyTorch's two state dicts that they are from."""
         model, optimizer = get_state_dict(self.model, self.optimizer.optimizer, options=FLAT)
-        tensors = {f"model.{name}": value for name, value in once(self.model, model).items()}
+        tensors = {f"model.{name}": value for name, value in without_tied_duplicates(self.model, model).items()}
         tensors |= {f"optimizer.{name}": value for name, value in optimizer.items() if torch.is_tensor(value)}
         return tensors | self._averages(), (model, optimizer)
 

@@ -17,19 +17,17 @@ MotionMillion-Codes, ICCV 2025). All functions take NumPy arrays or torch tensor
 import numpy as np
 import torch
 
-from utils.errors import InputError
-from utils.rotation import (
+from motion.rotation import (
     Array,
-    axis_angle_to_matrix,
-    matrix_to_axis_angle,
     matrix_to_rotation_6d,
     numpy_or_torch,
     rotation_6d_to_matrix,
     y_rotation,
 )
-from utils.skeleton import JOINT_INDEX, JOINTS, REST_OFFSETS, forward_kinematics
+from motion.skeleton import JOINTS, REST_OFFSETS, forward_kinematics
+from motion.smplx import motion_to_smplx85
+from utils.errors import InputError
 
-FPS = 30
 FEATURES = 272
 LAYOUT = {
     "root_velocity": slice(0, 2),
@@ -40,8 +38,6 @@ LAYOUT = {
 }
 ROOT = slice(0, 8)  # root_velocity and heading_change: what is integrated over time
 PELVIS_HEIGHT = LAYOUT["joint_positions"].start + 1
-SMPLX85 = {"axis_angle": slice(0, 66), "translation": slice(72, 75), "betas": slice(75, 85)}
-SMPLX85_WIDTH = 85
 
 
 def check_features(features: Array, source: str) -> None:
@@ -213,46 +209,7 @@ def features_to_smplx85(features: Array) -> Array:
 
 
 @numpy_or_torch
-def motion_to_smplx85(rotations: Array, pelvis: Array, betas: Array | None = None) -> Array:
-    """Local rotations (..., T, 22, 3, 3), pelvis (..., T, 3) and betas (10), or zeros, to (..., T, 85).
-
-    The inverse of ``smplx85_to_motion``.
-    """
-    smplx85 = rotations.new_zeros(*pelvis.shape[:-1], SMPLX85_WIDTH)
-    smplx85[..., SMPLX85["axis_angle"]] = matrix_to_axis_angle(rotations).flatten(-2)
-    smplx85[..., SMPLX85["translation"]] = pelvis
-    if betas is not None:
-        smplx85[..., SMPLX85["betas"]] = betas
-    return smplx85
-
-
-@numpy_or_torch
-def smplx85_to_motion(smplx85: Array) -> tuple[Array, Array]:
-    """(..., T, 85) to local rotations (..., T, 22, 3, 3) and translation (..., T, 3)."""
-    axis_angle = smplx85[..., SMPLX85["axis_angle"]]
-    rotations = axis_angle_to_matrix(axis_angle.reshape(*axis_angle.shape[:-1], JOINTS, 3))
-    return rotations, smplx85[..., SMPLX85["translation"]]
-
-
-@numpy_or_torch
 def features_from_motion(rotations: Array, pelvis: Array, offsets: Array = REST_OFFSETS) -> Array:
     """Local rotations (..., T, 22, 3, 3) and pelvis (..., T, 3) to features: face +z, kinematics, ground, encode."""
     rotations, pelvis = face_forward(rotations, pelvis)
     return encode(rotations, ground(forward_kinematics(rotations, pelvis, offsets)))
-
-
-@numpy_or_torch
-def z_up_to_y_up(rotations: Array, positions: Array) -> tuple[Array, Array]:
-    """Turn a z-up capture, local rotations (..., 22, 3, 3) and positions (..., 3), to y up: (x, y, z) -> (x, z, -y)."""
-    turn = rotations.new_tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
-    root = turn @ rotations[..., 0, :, :]
-    return torch.cat((root.unsqueeze(-3), rotations[..., 1:, :, :]), dim=-3), (turn @ positions[..., None])[..., 0]
-
-
-def foot_contacts(joints: np.ndarray) -> np.ndarray:
-    """(T, 22, 3) joints to (T - 1, 2) booleans, left and right foot still: under 1.5 mm a frame, median of 6."""
-    from scipy.ndimage import median_filter
-
-    feet = joints[:, (JOINT_INDEX["left_foot"], JOINT_INDEX["right_foot"])]
-    still = np.linalg.norm(np.diff(feet, axis=0), axis=-1) < 0.0015
-    return median_filter(still, size=(6, 1), mode="nearest")

@@ -20,23 +20,23 @@ from utils.errors import InputError
 GB = 10**9
 
 
-def load_placed(folder: Path, device: torch.device, memory: float, dtype: torch.dtype) -> LLaMAHF:
+def load_offloaded(folder: Path, device: torch.device, memory: float, dtype: torch.dtype) -> LLaMAHF:
     """The generator of a checkpoint folder in ``dtype``, with at most ``memory`` GB of its weights on ``device``.
 
     Prints what lies where.
 
     Raises:
-        InputError: see ``LLaMAHF.from_pretrained`` and ``place``.
+        InputError: see ``LLaMAHF.from_pretrained`` and ``dispatch_layers``.
     """
     said = []
     model = LLaMAHF.from_pretrained(
-        folder, put=lambda model, folder: said.append(place(model, folder, device, memory, dtype))
+        folder, put=lambda model, folder: said.append(dispatch_layers(model, folder, device, memory, dtype))
     )
     print(*said)  # not inside, where the library's announcements are kept back
     return model
 
 
-def place(model: LLaMAHF, folder: Path, device: torch.device, memory: float, dtype: torch.dtype) -> str:
+def dispatch_layers(model: LLaMAHF, folder: Path, device: torch.device, memory: float, dtype: torch.dtype) -> str:
     """Load the weights in ``folder`` into a model without values, each to where it belongs; a sentence says where.
 
     Raises:

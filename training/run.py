@@ -32,14 +32,14 @@ from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
 from dataset.batches import EndlessBatches, endless_loader
+from motion.features272 import recover_joints_fk
+from training.engine import Engine, make_accelerator
+from training.optimizer import adamw, rate
+from training.state import about_state, newest_state, remove_other_states, save_state, states
 from utils.checkpoint import CONFIG, PretrainedModel, copy_model, save_model
 from utils.device import can_compile, choose_device, gemm_rate
-from utils.engine import Engine, make_accelerator
 from utils.errors import InputError
-from utils.files import written_whole
-from utils.motion272 import recover_joints_fk
-from utils.optimizer import adamw, rate
-from utils.run_state import about_state, newest_state, remove_other_states, save_state, states
+from utils.files import atomic_write
 
 LOG_EVERY = 20  # steps
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**31)])
@@ -172,7 +172,7 @@ class Training:
         model.train()
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "asked_to_stop", True))
         if self.accelerator.is_main_process:
-            with written_whole(options.out / "train.yaml") as file:
+            with atomic_write(options.out / "train.yaml") as file:
                 file.write_text(self.options_yaml)
         self.accelerator.init_trackers(options.out.name)
         self.peak = gemm_rate(self.device, self.dtype) * self.accelerator.num_processes

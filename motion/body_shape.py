@@ -1,0 +1,23 @@
+"""Rest joints of a body shape: the skeleton that SMPL-X betas give."""
+
+import numpy as np
+
+from motion.skeleton import JOINTS, PARENTS, REST_OFFSETS, forward_kinematics
+
+
+def rest_joints(betas: np.ndarray) -> np.ndarray:
+    """(22, 3) joints of a shape in the rest pose, in SMPL-X's own frame, metres; mannequin-x has SMPL-X's skeleton."""
+    if not np.any(betas):
+        return forward_kinematics(np.tile(np.eye(3), (JOINTS, 1, 1)), REST_OFFSETS[0].astype(np.float64))
+    from mannequin import Mannequin
+
+    mannequin = Mannequin("wooden", shape=np.asarray(betas, dtype=np.float64))
+    return np.asarray(mannequin.joint_transforms(mannequin.rest_pose()))[:JOINTS, :3, 3].astype(np.float64)
+
+
+def rest_offsets(betas: np.ndarray) -> np.ndarray:
+    """(22, 3) offsets of the joints of a shape from their parents in metres; the pelvis' row is zero."""
+    places = rest_joints(betas)
+    offsets = places - places[list(PARENTS)]
+    offsets[0] = 0
+    return offsets
