@@ -177,10 +177,6 @@ def main() -> int:
     print(report(cases, options.seed, options.keep))
     if options.only is not None:
         print(cases[0])
-    if os.environ.get("FUZZ_TIMES"):
-        for target in sorted({case.target for case in cases}):
-            times = [case.seconds for case in cases if case.target == target]
-            print(f"{sum(times) / len(times):.3f} {target}")
     slowest = max(cases, key=lambda case: case.seconds)
     largest = max(cases, key=lambda case: case.megabytes)
     print(f"{time.monotonic() - started:.0f} s; slowest: {slowest.target} {slowest.number}, {slowest.seconds} s; "

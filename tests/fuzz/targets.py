@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
+from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401 (imported once, before the cases)
 
 import app
 import inference_batch
