@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
+from tqdm import tqdm
+
 from fuzz.mutate import mutate_folder
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +64,7 @@ def fuzz(seed: int, numbers: list[int], keep: Path, workers: int = 2, only: str 
                 def read(number: int) -> Case:
                     return read_case(seed, number, chosen[number % len(chosen)], kinds, root, keep, free)
 
-                return list(pool.map(read, numbers))
+                return list(tqdm(pool.map(read, numbers), total=len(numbers), unit="input", disable=None))
 
 
 def read_case(

@@ -6,6 +6,7 @@ A kind is a folder ``<root>/<kind>`` of seeds; a seed is a folder of files. Host
 import io
 import json
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -69,6 +70,9 @@ def make_seeds(root: Path) -> None:
                 file.write_bytes(content.encode() if isinstance(content, str) else content)
     shutil.copytree(root / STATIC / "model" / "tokenizer", root / "tokenizer" / "00")
     shutil.copytree(root / STATIC / "model", root / "model" / "00")
+    large = {"depth": 10**7, "width": 10**6, "down_t": 60, "levels": [1000] * 4, "code_dim": 10**6}
+    large_configs(root / "tokenizer", large)
+    large_configs(root / "model", {"n_layer": 10**7, "n_embd": 2 * 10**6, "codebook_size": 10**9, "max_tokens": 10**10})
     shutil.copytree(root / STATIC / "data", root / "data" / "00")
     token_folder(root / "tokens" / "00", root / STATIC)
     state_folder(root / "states" / "00")
@@ -97,7 +101,9 @@ def bvh_seeds(clips: list[np.ndarray]) -> list[dict]:
     path.unlink()
     positions = text.replace("CHANNELS 3 ", "CHANNELS 6 Xposition Yposition Zposition ")
     return [{"clip.bvh": text}, {"clip.bvh": text.replace("left_", "Left").replace("right_", "Right")},
-            {"clip.bvh": positions}]  # fmt: skip
+            {"clip.bvh": positions}, {"clip.bvh": text.replace("CHANNELS 3", "CHANNELS 300000000", 1)},
+            {"clip.bvh": re.sub("CHANNELS .*", "CHANNELS 0", text).replace("Frames: 6", "Frames: 1000000000")},
+            {"clip.bvh": re.sub("Frame Time: .*", "Frame Time: 1e9", text)}]  # fmt: skip
 
 
 def npy_seeds(clips: list[np.ndarray]) -> list[dict]:
@@ -195,6 +201,14 @@ def model_folder(folder: Path) -> None:
         tokenizer.codebook_size, text_encoder="minilm", tokenizer=fingerprint(folder / "tokenizer"), **shape
     )
     LLaMAHF(config).save_pretrained(folder)
+
+
+def large_configs(folder: Path, values: dict[str, object]) -> None:
+    """Copies of the first seed whose config asks for much more than the weights hold."""
+    for number, (name, value) in enumerate(values.items(), 1):
+        shutil.copytree(folder / "00", copy := folder / f"{number:02d}")
+        config = json.loads((copy / "config.json").read_text()) | {name: value}
+        (copy / "config.json").write_text(json.dumps(config))
 
 
 def data_folder(folder: Path, clips: list[np.ndarray]) -> None:

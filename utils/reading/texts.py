@@ -165,7 +165,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     }
 
 
-def read_yaml(path: str | Path, most: int = 16 * MB) -> Any:
+def read_yaml(path: str | Path, most: int = 8 * MB) -> Any:
     """Read a YAML file that others wrote: no tags, no dates, limited nesting and aliases.
 
     Args:
