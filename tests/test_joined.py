@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dataset.joined import HALF_LIFE, fading, join
+from dataset.joined import HALF_LIFE, decaying, join
 from dataset.synthetic import synthetic_clips
 from motion.features272 import LAYOUT, features_from_motion, recover_joints, recover_joints_fk, recover_root
 from motion.resample import FPS
@@ -44,8 +44,8 @@ def test_a_clip_joined_to_its_own_continuation_stays_what_it_is(clips):
 
 
 def test_a_difference_starts_where_and_as_fast_as_it_was_and_halves():
-    values = fading(np.array([1.0, -2.0]), np.array([0.0, 0.0]), 60)
+    values = decaying(np.array([1.0, -2.0]), np.array([0.0, 0.0]), 60)
     assert values.shape == (60, 2) and abs(values[-1]).max() < 1e-3
     assert (np.diff(abs(values), axis=0) < 0).all()
-    slow = fading(np.float64(0.0), np.float64(0.1), 60)
+    slow = decaying(np.float64(0.0), np.float64(0.1), 60)
     assert 0.05 < slow[0] < 0.1 and slow.max() < 0.5
