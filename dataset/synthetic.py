@@ -329,7 +329,7 @@ def _matrices(angles: np.ndarray) -> np.ndarray:
 
 
 def _pelvis_path(rotations: np.ndarray, flight: np.ndarray) -> np.ndarray:
-    """World position of the pelvis (T, 3): the lower foot is ``flight`` (T,) above the floor, a standing foot is fixed."""
+    """Pelvis in the world (T, 3): the lower foot is ``flight`` (T,) above the floor, standing feet are fixed."""
     feet = forward_kinematics(rotations, np.zeros((len(rotations), 3)))[:, ANKLES + TOES]  # (T, 4, 3)
     above_sole = np.repeat([-REST_OFFSETS[TOES, 1].mean(), 0.0], 2)
     height = feet[..., 1] - above_sole  # (T, 4)
