@@ -85,7 +85,7 @@ def test_sequences_are_measured(t2m_run):
 
 
 def test_data_of_many_rows_is_measured(tmp_path, data_folder, tokenizer_run, capsys, monkeypatch):
-    monkeypatch.setattr(benchmarks.data, "SHARDS", 4)
+    monkeypatch.setattr(benchmarks.data, "MAX_SHARDS", 4)
     assert "4 shards" in benchmarks.data.build(tmp_path, 600)[1]
     assert benchmarks.data.opening(tmp_path)[1] == "600 lengths read"
     first, tenth = (benchmarks.data.shuffling(tmp_path, 2048, epoch) for epoch in (0, 9))
