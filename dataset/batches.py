@@ -25,7 +25,7 @@ GRACE = 600  # seconds a worker survives SIGTERM: longer than a step, a validati
 
 @dataclass(frozen=True)
 class StepDivision:
-    """Division of a step among processes and their micro-batches; ``process`` is the one that asks.
+    """Division of a step among processes and their micro-batches; ``process`` is the number of this process.
 
     Part ``a * processes + process`` of a step is micro-batch ``a`` of a process.
     """
