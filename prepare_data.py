@@ -223,7 +223,8 @@ def finish_folder(out: Path, reports: list[ClipReport]) -> None:
     for split, clips in splits.items():
         (out / "split" / f"{split}.txt").write_text("".join(f"{report.clip_id}\n" for report in clips))
     for report in splits["train"]:
-        statistics.add(report.frames, *report.sums)
+        if report.sums is not None:
+            statistics.add(report.frames, *report.sums)
     for name, values in zip(("mean", "std"), statistics.mean_std(), strict=True):
         np.save(out / STATISTICS / f"{name}.npy", values)
     summary = {

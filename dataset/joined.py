@@ -66,7 +66,7 @@ def join(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.concatenate((first, joined.astype(first.dtype)))
 
 
-def decaying(difference: np.ndarray, velocity: np.ndarray, frames: int) -> np.ndarray:
+def decaying(difference: np.ndarray, velocity: np.ndarray | float, frames: int) -> np.ndarray:
     """Return a decaying difference at frames 1, 2, ..., (frames, ...).
 
     Args:

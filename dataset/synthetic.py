@@ -4,7 +4,7 @@ An action is a table of joint angles at equally spaced phases of one cycle. A cl
 tempo, amplitude and number of cycles. The path of the body follows from the feet that stand on the floor.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -34,7 +34,7 @@ class Action:
 
     phrases: tuple[str, ...]
     """Captions without their subject; ``{pace}`` becomes " slowly", " quickly" or nothing."""
-    tracks: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    tracks: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Angles in degrees at equally spaced phases of the cycle, by ``joint.axis``; a single value is constant.
 
     A joint without a side means both sides: the right one is mirrored and, in a gait, half a cycle later. Forward bends
@@ -309,7 +309,7 @@ def _timing(action: Action, period: float, rng: np.random.Generator) -> tuple[np
     return np.clip((time - rise) / period, 0, cycles), strength, np.zeros_like(time)
 
 
-def _angles(tracks: dict[str, tuple[float, ...]], phase: np.ndarray, half_cycle: float = 0.0) -> np.ndarray:
+def _angles(tracks: Mapping[str, tuple[float, ...]], phase: np.ndarray, half_cycle: float = 0.0) -> np.ndarray:
     """Angles of all joints in radians, (T, 22, 3) in the order of ``AXES``, of tracks in degrees at ``phase`` (T,)."""
     angles = np.zeros((len(phase), len(JOINT_NAMES), 3))
     for key, values in tracks.items():

@@ -180,7 +180,8 @@ class TokenDataset(Dataset):
         if missing:
             raise InputError(f"{missing} of the {len(files)} files of {path} are missing; tokenize the split again")
         shards, left_out = zip(*map(_open, files), strict=True)
-        self.rows, self.left_out = datasets.concatenate_datasets(shards), sum(left_out, Counter())
+        self.rows: datasets.Dataset = datasets.concatenate_datasets(shards)
+        self.left_out: Counter = sum(left_out, Counter())
         self.max_tokens, self.token_drop = max_tokens, token_drop
         if not len(self.rows):
             raise InputError(
@@ -229,7 +230,7 @@ class TokenDataset(Dataset):
 def collate(items: list[TokenItem], pad_id: int) -> TokenBatch:
     """Collate items into a batch; tokens are padded with ``pad_id`` on the right."""
     ids, captions, tokens, is_whole, context = zip(*items, strict=True)
-    padded = torch.nn.utils.rnn.pad_sequence(tokens, True, pad_id)  # (B, N)
+    padded = torch.nn.utils.rnn.pad_sequence(list(tokens), True, pad_id)  # (B, N)
     return TokenBatch(list(ids), list(captions), padded, torch.tensor(is_whole), torch.tensor(context))
 
 

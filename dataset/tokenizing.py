@@ -76,15 +76,16 @@ def tokenize(
     """
     ids, stride = folder.ids(split), tokenizer.config.stride
     size = max(MIN_CLIPS, math.ceil(len(ids) / MAX_SHARDS))
+    name = fingerprint(tokenizer_folder)
     about = {
-        "tokenizer": fingerprint(tokenizer_folder),
+        "tokenizer": name,
         "codebook_size": tokenizer.codebook_size,
         "stride": stride,
         "joined": joined,
         "clips": _digest(folder, ids),
         "shards": math.ceil(len(ids) / size),
     }
-    path = folder.path / "tokens" / about["tokenizer"] / split
+    path = folder.path / "tokens" / name / split
     shards = [
         (file, ids[number * size : (number + 1) * size]) for number, file in enumerate(prepare_folder(path, about))
     ]
