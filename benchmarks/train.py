@@ -28,7 +28,7 @@ from torch.utils.data import Dataset
 
 from benchmarks.generate import alone, peak_memory
 from benchmarks.text_encoder import make_captions, make_t5_base, plain_encoder
-from dataset.batches import EndlessBatches, endless_loader
+from dataset.batches import TokenBudgetBatches, endless_loader
 from dataset.token_rows import collate
 from models.fsq import FSQ
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
@@ -158,7 +158,7 @@ def our_generator(options: Options, t5: Path, text: str, precision: str) -> Meas
     model, rows = make_generator(options), Rows()
     optimizer = adamw(model, 1e-4, 0.01)
     dtype = PRECISIONS[precision]
-    batches = EndlessBatches(len(rows), None, 0, lengths=rows.lengths, batch_tokens=options.batch_tokens)
+    batches = TokenBudgetBatches(rows.lengths, options.batch_tokens, seed=0)
     loader = endless_loader(rows, batches, 0, CPU, partial(collate, pad_id=model.config.pad_id))
     if text == "none":
 
@@ -228,7 +228,7 @@ def statistics_alone(options: Options, statistics: Callable) -> Measured:
 def loading_alone(options: Options) -> float:
     """Rows a second from the loader of a generator training, without any training."""
     rows = Rows()
-    batches = EndlessBatches(len(rows), None, 0, lengths=rows.lengths, batch_tokens=options.batch_tokens)
+    batches = TokenBudgetBatches(rows.lengths, options.batch_tokens, seed=0)
     loader = endless_loader(rows, batches, 0, CPU, partial(collate, pad_id=64_001))
     next(loader)
     started = time.perf_counter()

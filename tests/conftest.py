@@ -128,7 +128,7 @@ def refused(monkeypatch, capfd):
 @pytest.fixture
 def small_folder(tmp_path):
     """A folder of seven training clips of our own making, to be damaged."""
-    prepare_data.synthetic(tmp_path / "data", count=7)
+    prepare_data.synthetic(prepare_data.SyntheticOptions(tmp_path / "data", count=7))
     return MotionFolder(tmp_path / "data")
 
 

@@ -85,11 +85,11 @@ def test_sequences_are_measured(t2m_run):
 
 
 def test_data_of_many_rows_is_measured(tmp_path, data_folder, tokenizer_run, capsys, monkeypatch):
-    monkeypatch.setattr(benchmarks.data, "SHARDS", 4)
+    monkeypatch.setattr(benchmarks.data, "MAX_SHARDS", 4)
     assert "4 shards" in benchmarks.data.build(tmp_path, 600)[1]
     assert benchmarks.data.opening(tmp_path)[1] == "600 lengths read"
     first, tenth = (benchmarks.data.shuffling(tmp_path, 2048, epoch) for epoch in (0, 9))
-    assert first[1] == tenth[1] and "batches an epoch" in first[1]
+    assert first[1] == tenth[1] and "batches per epoch" in first[1]
     seconds, words = benchmarks.data.iterating(tmp_path, 2048, 200, 0)
     assert seconds > 0 and "tokens/s" in words
     options = benchmarks.data.Options(data=data_folder, tokenizer=tokenizer_run, joined=0)

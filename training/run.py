@@ -31,7 +31,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
-from dataset.batches import EndlessBatches, endless_loader
+from dataset.batches import EndlessBatches, FixedSizeBatches, StepDivision, TokenBudgetBatches, endless_loader
 from motion.features272 import recover_joints_fk
 from training.engine import Engine, make_accelerator
 from training.optimizer import adamw, rate
@@ -219,16 +219,10 @@ class Training:
         Args:
             lengths: (count,) where items of like length are to come together.
         """
-        return EndlessBatches(
-            count,
-            None if self.batch_tokens else self.options.batch_size,
-            self.options.seed,
-            lengths=lengths,
-            batch_tokens=self.batch_tokens,
-            process=self.accelerator.process_index,
-            processes=self.accelerator.num_processes,
-            accumulate=self.options.accumulate,
-        )
+        division = StepDivision(self.accelerator.process_index, self.accelerator.num_processes, self.options.accumulate)
+        if self.batch_tokens and lengths is not None:
+            return TokenBudgetBatches(lengths, self.batch_tokens, self.options.seed, division=division)
+        return FixedSizeBatches(count, self.options.batch_size, self.options.seed, lengths=lengths, division=division)
 
     def loader(
         self, dataset: Dataset, order: EndlessBatches, collate: Callable[[list], tuple] = default_collate

@@ -13,13 +13,13 @@ import inspect
 import re
 import sys
 from argparse import Action, ArgumentError
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, auto_cli, set_parsing_settings
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 from jsonargparse.typing import PositiveInt, restricted_number_type
 
 from utils.errors import InputError
@@ -78,22 +78,6 @@ def parse_command(commands: dict[str, type], description: str, arguments: list[s
         f"{inspect.cleandoc(description)}\n\ncommands (COMMAND --help lists the options of one):\n" + "\n".join(lines)
     )
     raise SystemExit(0)
-
-
-def run_command(commands: list[Callable], description: str) -> None:
-    """Run one of several functions as ``script.py name --option value``, its parameters being the options.
-
-    Raises:
-        InputError: an option is unknown or unfit, or a required one is missing.
-    """
-    settings = {"description": description, "formatter_class": HelpFormatter, "exit_on_error": False}
-    arguments = [
-        re.sub(r"^--[\w.-]+", lambda name: "--" + name[0][2:].replace("-", "_"), word) for word in sys.argv[1:]
-    ]
-    try:
-        auto_cli(commands, args=arguments, as_positional=False, **settings)
-    except ArgumentError as error:
-        raise InputError(f"{' '.join(str(error).split())}; --help shows what is understood") from error
 
 
 def bounded(name: str, base: type, *bounds: tuple[str, float]) -> Any:
