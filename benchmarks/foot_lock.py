@@ -9,18 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from models.pipeline import TextToMotion
-from motion.measures import foot_slide, jerk
+from motion.foot_lock import lock_feet
+from motion.measures import FEET, foot_slide, jerk, standing_feet
 from motion.resample import FPS
 from motion.skeleton import JOINT_INDEX, JOINT_NAMES, forward_kinematics
 from motion.smplx import smplx85_to_motion
 from utils.config import parse_options
 from utils.errors import exit_on_input_error
 from utils.prompts import read_prompts
-from visualize.foot_lock import foot_contacts, lock_feet
 
 LEGS = [JOINT_INDEX[name] for name in JOINT_NAMES if name.endswith(("knee", "ankle", "foot"))]
 OTHERS = [joint for joint in range(len(JOINT_NAMES)) if joint not in LEGS]
-FEET = [JOINT_INDEX["left_foot"], JOINT_INDEX["right_foot"]]
 
 
 @dataclass
@@ -48,7 +47,7 @@ def main(options: Options) -> None:
             forward_kinematics(*smplx85_to_motion(smplx85.astype(np.float64)))
             for smplx85 in (motion.smplx85, lock_feet(motion.smplx85))
         )  # (T, 22, 3), grounded
-        contacts, moved = foot_contacts(before), np.linalg.norm(after - before, axis=-1)
+        contacts, moved = standing_feet(before), np.linalg.norm(after - before, axis=-1)
         rows.append(
             {
                 "speed of standing feet, cm/s": [slide_in(contacts, before), slide_in(contacts, after)],

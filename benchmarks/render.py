@@ -25,13 +25,13 @@ import torch
 from formats.bvh_writer import write_bvh
 from formats.clip import Clip
 from models.pipeline import TextToMotion
+from motion.foot_lock import lock_feet
 from motion.resample import FPS
 from motion.skeleton import LIMBS
 from utils.config import parse_options
 from utils.errors import exit_on_input_error
 from visualize.body import load_body
 from visualize.export import write_npz
-from visualize.foot_lock import lock_feet
 from visualize.glb import write_glb
 from visualize.page import write_gallery, write_player
 from visualize.renderers import Renderers

@@ -17,13 +17,13 @@ from formats.bvh_names import guess_skeleton
 from formats.bvh_writer import write_bvh
 from formats.clip import Clip, read_clip
 from motion.features272 import ground
-from motion.measures import foot_slide
+from motion.foot_lock import lock_feet
+from motion.measures import foot_slide, standing_feet
 from motion.skeleton import JOINT_INDEX, JOINT_NAMES, PARENTS, forward_kinematics
 from motion.smplx import motion_to_smplx85, smplx85_to_motion
 from utils.errors import exit_on_input_error
 from visualize.body import load_body
 from visualize.export import main, write_npz
-from visualize.foot_lock import foot_contacts, lock_feet
 from visualize.glb import write_glb
 from visualize.skin import quaternions, skin_of
 
@@ -276,7 +276,7 @@ def test_pictures_of_several_people(motion, export, tmp_path):
         write_npz(tmp_path / f"{name}.npz", Clip(motion[: 30 if name == "b" else 45], name))
     pair = tmp_path / "a.npz", tmp_path / "b.npz"
     assert export(*pair, tmp_path / "both.mp4", "--size", 128, "--camera", "fixed") == (0, "")
-    assert export(*pair, tmp_path / "both.gif", "--size", 128, "--view", "skeleton", "--foot-lock", "true") == (0, "")
+    assert export(*pair, tmp_path / "both.gif", "--size", 128, "--view", "skeleton", "--foot-lock") == (0, "")
     for file in ("both.mp4", "both.gif"):
         assert imageio_ffmpeg.count_frames_and_secs(str(tmp_path / file))[0] == 45
         assert next(imageio_ffmpeg.read_frames(str(tmp_path / file)))["size"] == (192, 128)
@@ -306,7 +306,7 @@ def test_foot_lock_stops_standing_feet_and_leaves_the_rest():
     data[:, 74] = 0.1 * times
     locked = lock_feet(data)
     before, after = (ground(joints_of(each)) for each in (data, locked))
-    assert foot_contacts(joints_of(data)).mean() > 0.9
+    assert standing_feet(joints_of(data)).mean() > 0.9
     assert foot_slide(before) > 0.1 and foot_slide(after) < 1e-6
     legs = [joint for joint, name in enumerate(JOINT_NAMES) if name.endswith(("hip", "knee", "ankle"))]
     others = np.delete(np.arange(66).reshape(22, 3), legs, axis=0).ravel()
@@ -425,15 +425,15 @@ def test_motion_files_are_not_replaced_unasked(motion, export, tmp_path):
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     for arguments, word in (
         ((first, first), "is one of those"),
-        ((first, first, "--overwrite", "true"), "is one of those"),
+        ((first, first, "--overwrite"), "is one of those"),
         ((first, tmp_path / "." / "a.npz"), "is one of those"),
-        ((first, second), "--overwrite true"),
-        ((second, other), "--overwrite true"),
+        ((first, second), "--overwrite"),
+        ((second, other), "--overwrite"),
     ):
         status, error = export(*arguments)
         assert status == 2 and word in error and error.count("\n") == 1, (arguments, error)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-    assert export(first, second, "--overwrite", "true") == (0, "") and read_clip(second).title == "a"
+    assert export(first, second, "--overwrite") == (0, "") and read_clip(second).title == "a"
     for _ in range(2):
         assert export(first, tmp_path / "clip.glb") == (0, "")
 
@@ -443,5 +443,5 @@ def test_any_title_makes_valid_files(motion, export, tmp_path):
     for title in titles:
         write_npz(tmp_path / "clip.npz", Clip(motion[:2], title))
         for kind in (".npz", ".glb", ".bvh"):
-            assert export(tmp_path / "clip.npz", tmp_path / f"out{kind}", "--overwrite", "true") == (0, "")
+            assert export(tmp_path / "clip.npz", tmp_path / f"out{kind}", "--overwrite") == (0, "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.npz", "out.bvh", "out.glb", "out.npz"]

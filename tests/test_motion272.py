@@ -88,8 +88,8 @@ def test_both_ways_to_joints_agree(clip):
     )
 
 
-def test_foot_contacts(clip):
-    np.testing.assert_array_equal(measures.foot_contacts(clip["joints"]), clip["foot_contacts"].astype(bool))
+def test_still_feet_are_the_published_foot_contacts(clip):
+    np.testing.assert_array_equal(measures.still_feet(clip["joints"]), clip["foot_contacts"].astype(bool))
 
 
 def random_motion(frames: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

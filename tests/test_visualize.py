@@ -8,9 +8,9 @@ import pytest
 import torch
 from mannequin import Mannequin
 
-from formats.clip import Clip
+from motion.clip import Clip, smplx85_of
 from motion.skeleton import JOINT_INDEX, PARENTS, REST_OFFSETS
-from motion.smplx import check_smplx85, smplx85_to_322, smplx322_to_85
+from motion.smplx import smplx85_to_322, smplx322_to_85
 from utils.errors import InputError
 from visualize.body import BALLS, floor_height, load_body
 from visualize.camera import place_camera
@@ -445,4 +445,4 @@ def test_unusable_motion_is_refused(tmp_path, draw, walking):
     with pytest.raises(InputError, match="joints"):
         plot_3d_motion([walking, None, None])
     assert not list(tmp_path.iterdir())
-    assert check_smplx85(walking.astype(np.float32)).dtype == np.float64
+    assert smplx85_of(walking.astype(np.float32)).dtype == np.float64
