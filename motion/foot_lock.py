@@ -1,9 +1,9 @@
 """Foot lock: keep standing feet from sliding.
 
-While a foot stands (``measures.standing_feet``), its joint at the ball of the foot is held over its mean position on the
-floor; the correction fades in before and fades out after. The leg follows by two-bone inverse kinematics: hip and knee
-rotate so that the ankle reaches its target, the knee stays in its plane, and the foot keeps its orientation. All other
-joints, including the pelvis, keep their exact positions.
+While a foot stands (``measures.standing_feet``), its joint at the ball of the foot is held over its mean position on
+the floor; the correction fades in before and fades out after. The leg follows by two-bone inverse kinematics: hip and
+knee rotate so that the ankle reaches its target, the knee stays in its plane, and the foot keeps its orientation. All
+other joints, including the pelvis, keep their exact positions.
 """
 
 import numpy as np

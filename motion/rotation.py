@@ -46,7 +46,7 @@ def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
 
 @numpy_or_torch
 def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
-    """Convert rotation matrices ``(..., 3, 3)`` to axis-angle ``(..., 3)`` of magnitude in [0, pi], precise up to pi."""
+    """Convert matrices ``(..., 3, 3)`` to axis-angle ``(..., 3)`` of magnitude in [0, pi], precise up to pi."""
     import roma
 
     flat = roma.rotmat_to_rotvec(matrix.reshape(-1, 3, 3))

@@ -16,7 +16,8 @@ from visualize.body import BALLS, floor_height, load_body
 from visualize.camera import place_camera
 from visualize.export import main as export
 from visualize.export import write_npz
-from visualize.mesh import EMPTY, Painter, _rasterise, render_mesh
+from visualize.mesh import Painter, render_mesh
+from visualize.mesh_kernels import EMPTY, rasterise
 from visualize.skeleton import plot_3d_motion, render_skeleton
 from visualize.skin import simplified, skin_of
 from visualize.smplx import process_smplx_data, render_body, render_mesh_video, visualize_smplx_85
@@ -233,7 +234,7 @@ def test_rasteriser_equals_brute_force():
     points = generator.uniform(0, 24, (36, 3)).astype(np.float32) + np.float32((0, 0, 1))
     faces = np.arange(36, dtype=np.int32).reshape(12, 3)
     depth, index = np.empty((20, 24), np.float32), np.empty((20, 24), np.int32)
-    _rasterise(points, faces, False, EMPTY, depth, index)
+    rasterise(points, faces, False, EMPTY, depth, index)
     for y in range(20):
         for x in range(24):
             hits = {}

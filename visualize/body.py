@@ -1,8 +1,8 @@
 """Body models, which map ``smplx_85`` poses to joints and mesh vertices.
 
-Two bodies share one interface: the wooden mannequin of the package ``mannequin-x`` (Apache-2.0), and SMPL-X, which needs
-a licensed model file. Metres, y up. The translation of ``smplx_85`` is the position of the pelvis joint, so bodies of
-every shape follow the same path, and callers never add or subtract the rest position of the pelvis.
+Two bodies share one interface: the wooden mannequin of the package ``mannequin-x`` (Apache-2.0), and SMPL-X, which
+needs a licensed model file. Metres, y up. The translation of ``smplx_85`` is the position of the pelvis joint, so
+bodies of every shape follow the same path, and callers never add or subtract the rest position of the pelvis.
 
 Poses are expected to be validated (``motion.clip.smplx85_of``).
 """
@@ -118,7 +118,7 @@ class MannequinBody:
     """The wooden mannequin: 24,256 vertices, driven by SMPL-X rotations and shape.
 
     ``Mannequin.vertices`` gathers four transforms per vertex and frame. Here the same linear blend skinning is one
-    sparse matrix product: vertex = sum_j w_j (R_j (x - b_j) + t_j) is linear in the (R_j, t_j) of all joints and frames.
+    sparse matrix product: vertex = sum_j w_j (R_j (x - b_j) + t_j), linear in the (R_j, t_j) of all joints and frames.
     It relies on private fields of mannequin-x 0.3.0.
     """
 
@@ -232,7 +232,7 @@ class SMPLXBody:
     def _pose(self, smplx85: np.ndarray):
         """Return vertices (T, V, 3) and joints (T, 55, 3) in the model's own frame, as tensors."""
         frames, torch = len(smplx85), self._torch
-        betas = np.tile(_betas(smplx85), (frames, 1))
+        betas = np.tile(_constant_betas(smplx85), (frames, 1))
         face = np.zeros((frames, 9))  # jaw and two eyes
         hands = np.tile(self._hands, (frames, 1))
         pose = np.concatenate((smplx85[:, SMPLX85["axis_angle"]], face, hands), axis=1)  # (T, 55*3)

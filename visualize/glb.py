@@ -93,7 +93,7 @@ def _joint_nodes(skin: Skin) -> list[dict]:
 
 
 def _root_nodes(lift: float) -> list[dict]:
-    """Return the parent node of the pelvis, and the mesh node, at the scene's root because skinning ignores its transform."""
+    """Return the parent node of the pelvis and the mesh node; skinning ignores the transform of the latter."""
     return [
         {"name": "skeleton", "children": [0], "translation": [0.0, lift, 0.0]},
         {"name": "body", "mesh": 0, "skin": 0},
@@ -135,7 +135,7 @@ def _materials(skin: Skin) -> list[dict]:
 
 
 def _bind(parts: Parts, skin: Skin) -> int:
-    """Add the inverse bind matrices, which move the rest position of each joint to the origin, in column-major order."""
+    """Add the inverse bind matrices (column-major), which move the rest position of each joint to the origin."""
     matrices = np.tile(np.eye(4, dtype=np.float32), (JOINTS, 1, 1))
     matrices[:, 3, :3] = -skin.joints
     return parts.add(matrices.reshape(JOINTS, 16), FLOAT)

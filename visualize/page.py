@@ -1,8 +1,8 @@
 """HTML pages: a player for one motion or a few side by side, and a gallery of many. They need no network.
 
-A page is one file with three.js, the scripts of visualize/web, the mesh of the body, and a few kilobytes per motion. Its
-content security policy (CSP) allows these scripts only and no loading. The data are embedded as base64 of compressed
-JSON and inserted as text, so prompts are never interpreted as HTML.
+A page is one file with three.js, the scripts of visualize/web, the mesh of the body, and a few kilobytes per motion.
+Its content security policy (CSP) allows these scripts only and blocks all requests. The data are embedded as base64 of
+compressed JSON and inserted as text, so prompts are never interpreted as HTML.
 """
 
 import base64
@@ -53,9 +53,7 @@ APP_BODY = f"""<main class="app"><form autocomplete="off">
 def write_player(path: str | Path, clips: Sequence[Clip], body: Body | None = None) -> Path:
     """Write a page that plays one motion, or up to eight side by side; errors as in ``write_gallery``."""
     if not 1 <= len(clips) <= MAX_SIDE_BY_SIDE:
-        raise InputError(
-            f"{len(clips)} motions are to be played side by side; give 1 to {MAX_SIDE_BY_SIDE}, or a gallery"
-        )
+        raise InputError(f"{len(clips)} motions are given for a player; give 1 to {MAX_SIDE_BY_SIDE}, or a gallery")
     title = clean(" | ".join(dict.fromkeys(clip.title for clip in clips)))
     return _write(path, ("player.js", "single.js"), PLAYER_BODY, title, clips, body)
 
@@ -78,7 +76,7 @@ def write_gallery(path: str | Path, clips: Sequence[Clip], body: Body | None = N
 
 
 def write_results_gallery(folder: Path, body: Body | None = None) -> Path:
-    """Write ``gallery.html`` with all motions listed in the results.json of ``folder``; errors as in ``write_gallery``."""
+    """Write ``gallery.html`` with all motions listed in ``results.json``; errors as in ``write_gallery``."""
     entries = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     entries = [entry for entry in entries if (folder / f"{entry['name']}.npz").is_file()]  # some may have been removed
     clips = [Clip(read_clip(folder / f"{entry['name']}.npz").smplx85, entry["prompt"]) for entry in entries]
@@ -144,9 +142,7 @@ def pack_body(body: Body, betas: np.ndarray | None = None) -> dict:
     skin = simplified(skin_of(body, betas))
     palette, colors = np.unique(skin.colors, axis=0, return_inverse=True)
     if len(palette) > 256:
-        raise InputError(
-            f"the body has {len(palette)} colours, but a page holds at most 256; use a body with fewer colours"
-        )
+        raise InputError(f"the body has {len(palette)} colours; use a body with at most 256")
     return {
         "vertices": _base64(skin.vertices.astype("<f4")),
         "faces": _base64(skin.faces.astype("<u4")),

@@ -1,6 +1,6 @@
 """Skeleton renderer: coloured limbs and their shadow, floor grid and trajectory, drawn by matplotlib's Agg renderer.
 
-Points are projected here, so a frame is a few dozen 2-D paths without figure, axes or artists. There is no shared state:
+Points are projected here, so a frame is a few dozen 2-D paths without figure, axes or artists. No state is shared:
 several threads and processes can draw at the same time.
 """
 

@@ -217,9 +217,7 @@ def font_for(text: str) -> str:
     def missing(path: str) -> int:
         try:
             font = FT2Font(path)
-            return (
-                len(wanted - font.get_charmap().keys()) if font.scalable else len(wanted)
-            )  # bitmap fonts have one size
+            return len(wanted - font.get_charmap().keys()) if font.scalable else len(wanted)  # bitmap font
         except (OSError, RuntimeError):  # damaged
             return len(wanted)
 
