@@ -190,7 +190,7 @@ def test_app_from_sentence_to_file_for_two_at_once(app, browser, page, tmp_path)
     for visitor, sentences in ((page, "a person walks forward"), (other, "someone takes a bow\na person waves")):
         visitor.goto(app)
         visitor.locator("textarea").fill(sentences)
-        visitor.get_by_label("Seconds for each").fill("2")
+        visitor.get_by_label("Seconds per sentence").fill("2")
     other.get_by_label("Variations").fill("2")
     for visitor in (page, other):
         visitor.get_by_text("Generate", exact=True).click()

@@ -35,7 +35,7 @@ GALLERY_BODY = """<header><h1></h1><input type="search" placeholder="Search" ari
 <main class="grid"></main>
 <dialog><button type="button" class="close" aria-label="close">✕</button><div class="stage"></div></dialog>"""
 APP_BODY = f"""<main class="app"><form autocomplete="off">
-<label>Sentence; more lines make one continuous motion
+<label>Sentences, one per line; several lines make one continuous motion
 <textarea name="prompts" rows="4" dir="auto" required maxlength="{MAX_PROMPT}">a person walks forward</textarea></label>
 <div class="fields">
 <label>Seed<span><input name="seed" type="number" min="0" max="1000000000" value="0" required>
@@ -43,7 +43,7 @@ APP_BODY = f"""<main class="app"><form autocomplete="off">
 <label>Variations<input name="variations" type="number" min="1" value="1" required></label>
 <label>Temperature<input name="temperature" type="number" min="0" max="2" step="0.05" required></label>
 <label>Guidance<input name="guidance" type="number" min="0" max="10" step="0.1" required></label>
-<label class="wide">Seconds for each sentence<input name="seconds" type="number" min="0.1" step="0.1"></label>
+<label class="wide">Seconds per sentence<input name="seconds" type="number" min="0.1" step="0.1"></label>
 </div>
 <p><button type="submit" name="go">Generate</button> <button type="button" name="stop" disabled>Stop</button></p>
 <p role="status"></p><div class="downloads"></div>
