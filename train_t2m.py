@@ -14,7 +14,7 @@ model (the generator, and the tokenizer in tokenizer/), and so is the best one s
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -31,7 +31,7 @@ from training.costs import MicroBatch, count_flops
 from training.engine import Engine
 from training.loop import Loop
 from training.meter import Meter
-from training.options import TrainingOptions
+from training.options import Size, TrainingOptions
 from training.plan import GPUS, PlannedRun, PlanOptions, count_data, describe_plan
 from training.run import Comparison, Run
 from utils.checkpoint import copy_model, fingerprint
@@ -41,10 +41,8 @@ from utils.errors import InputError, exit_on_input_error
 LARGEST_VOCABULARY = 2**20  # each code has a row of the embedding and one of the head
 
 if TYPE_CHECKING:
-    Size = str
     DropoutRate = float
 else:
-    Size = Literal[tuple(SIZES)]
     DropoutRate = bounded("DropoutRate", float, (">=", 0), ("<", 1))
 
 

@@ -167,10 +167,11 @@ def estimate_memory(
         precision: Arithmetic of the blocks, "bf16" or "float32".
     """
     count, size = count_parameters(config), BYTES[precision]
-    total = FLOAT * count.total  # bytes of one float32 value per parameter
+    total = float(FLOAT * count.total)  # bytes of one float32 value per parameter
     matrix, bf16 = head_width(config) * config.n_embd, precision == "bf16"
     head = 2 * size * min(ROWS, batch.targets) * head_width(config) + (size * (1 + bf16) + FLOAT) * matrix
-    weights, moments, average, copies = total, 2 * total, total * ema, size * (count.linear - count.head) * bf16
+    weights, moments, average = total, 2 * total, total * ema
+    copies = size * (count.linear - count.head) * bf16
     if engine == "DDP":
         gradients = total
         held = total * (accumulate > 1 or gpus > 1)  # the buckets that gradients are exchanged in persist

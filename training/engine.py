@@ -157,11 +157,12 @@ class Engine:
         }
 
     def _state_dicts(self) -> StateDicts:
-        model, optimizer = get_state_dict(self.model, self.optimizer.optimizer, options=FLATTENED)
+        model, optimizer_state = get_state_dict(self.model, self.optimizer.optimizer, options=FLATTENED)
         weights = without_tied_duplicates(self.model, cast(dict[str, torch.Tensor], model))
+        optimizer = cast(dict[str, Any], optimizer_state)
         tensors = {f"model.{name}": value for name, value in weights.items()}
-        tensors |= {f"optimizer.{name}": value for name, value in optimizer.items() if isinstance(value, torch.Tensor)}
-        return StateDicts(tensors | self._averages(), model, cast(dict[str, Any], optimizer))
+        tensors |= {f"optimizer.{name}": value for name, value in optimizer.items() if torch.is_tensor(value)}
+        return StateDicts(tensors | self._averages(), model, optimizer)
 
     def _averages(self) -> dict[str, torch.Tensor]:
         return {f"average.{name}": value for name, value in self.ema.values.items()}

@@ -75,10 +75,7 @@ class Loop:
         with self.meter.waiting_for_data():
             batches = [next(self.loader) for _ in range(self.options.accumulate)]
         self.clips = [clip for batch in batches for clip in batch[0]]
-        return [tuple(self._to_device(part) for part in batch[1:]) for batch in batches]
-
-    def _to_device(self, part: object) -> object:
-        return part.to(self.run.device, non_blocking=True) if isinstance(part, torch.Tensor) else part
+        return [tuple(_to_device(part, self.run.device) for part in batch[1:]) for batch in batches]
 
     def total(self, counts: Iterable[torch.Tensor]) -> torch.Tensor:
         """Sum counts over micro-batches and processes; the losses of the step are divided by this sum."""
@@ -147,3 +144,7 @@ class Loop:
             self.meter.log_scores(step, scores)
         self.run.save(self.engine, step, next(iter(scores.values()), float("inf")))
         self.meter.restart()
+
+
+def _to_device(part: object, device: torch.device) -> object:
+    return part.to(device, non_blocking=True) if isinstance(part, torch.Tensor) else part

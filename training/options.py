@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Literal
 
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from models.llama import SIZES
 from utils.config import bounded
 
 if TYPE_CHECKING:
     Seed = int
+    Size = str
 else:
     Seed = bounded("Seed", int, (">=", 0), ("<", 2**31))
+    Size = Literal[tuple(SIZES)]  # of the generator
 
 
 @dataclass(kw_only=True)

@@ -1,8 +1,8 @@
 """A training run: its processes and devices, its run folder, and its states for resuming.
 
 The engine is Hugging Face Accelerate: a single process, or several with DDP, FSDP2 or DeepSpeed ZeRO-2, selected by a
-file of configs/accelerate. A step is the same under every engine: ``batch_size`` counts the items of the whole step, and
-every loss is divided by the number of tokens or frames in the whole step.
+file of configs/accelerate. A step is the same under every engine: ``batch_size`` counts the items of the whole step,
+and every loss is divided by the number of tokens or frames in the whole step.
 """
 
 from collections.abc import Callable, Generator, Iterator
