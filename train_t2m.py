@@ -65,7 +65,7 @@ class GeneratorShape:
         """Return the configuration of a generator for a tokenizer and a text encoder."""
         if tokenizer.codebook_size > LARGEST_VOCABULARY:
             raise InputError(
-                f"the tokenizer has {tokenizer.codebook_size} codes, and a generator at most {LARGEST_VOCABULARY}; "
+                f"the tokenizer has {tokenizer.codebook_size} codes and a generator can have {LARGEST_VOCABULARY}; "
                 "train a tokenizer with fewer levels or residuals"
             )
         return LLaMAConfig(
