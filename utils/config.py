@@ -213,6 +213,8 @@ def _input_errors(parser: ArgumentParser) -> Iterator[None]:
         yield
     except ArgumentError as error:
         raise InputError(_reword(parser, " ".join(str(error).split()))) from error
+    except ImportError as error:  # jsonargparse lets this one through
+        raise InputError("--config names a class, and no class is loaded from options; remove class_path") from error
 
 
 def _reword(parser: ArgumentParser, text: str) -> str:
