@@ -187,7 +187,9 @@ def token_rows(training: Training, folder: MotionFolder, tokenizer: HumanVQVAE, 
 
 def planned(options: Options) -> str:
     """What the training would take; neither tokenizer nor text encoder is loaded for it."""
-    tokenizer = HumanVQVAE.from_pretrained(options.tokenizer, put=lambda model, folder: None)  # its shape alone
+    tokenizer = HumanVQVAE.from_pretrained(
+        options.tokenizer, load_weights=lambda model, folder: None
+    )  # its shape alone
     config, stride = options.model.config(tokenizer, "", encoder_shape(options.text_encoder)), tokenizer.config.stride
     data = count_data(MotionFolder(options.data), stride, config.max_tokens, options.joined)
     batch_size = options.batch_size

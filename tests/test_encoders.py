@@ -222,12 +222,12 @@ def test_features_on_disk_are_those_of_the_encoder(encoder, tmp_path):
     assert torch.equal(cached_mask, mask)
     torch.testing.assert_close(features, expected, atol=2e-3, rtol=2e-3)
     again = CaptionFeatures(encoder, tmp_path)
-    assert set(again.places) == set(CAPTIONS[:3]) and torch.equal(again(CAPTIONS[:3])[0], cached(CAPTIONS[:3])[0])
+    assert set(again.cached) == set(CAPTIONS[:3]) and torch.equal(again(CAPTIONS[:3])[0], cached(CAPTIONS[:3])[0])
 
 
 def test_interrupted_encoding_goes_on_and_ends_in_the_same_files(encoder, tmp_path, monkeypatch):
     captions = [f"{caption}, {number} times" for number in range(5) for caption in CAPTIONS]
-    monkeypatch.setattr(CaptionFeatures, "FILE", 4)
+    monkeypatch.setattr(CaptionFeatures, "CAPTIONS_PER_FILE", 4)
     CaptionFeatures(encoder, tmp_path / "whole", captions)
     encode, calls = encoder.encode, []
 

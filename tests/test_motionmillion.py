@@ -190,7 +190,7 @@ def test_layers_stay_in_host_memory_where_the_device_is_another(tmp_path, monkey
     plans = []
     record = lambda model, places, **settings: plans.append((places, settings))  # noqa: E731
     monkeypatch.setattr(offload, "dispatch_model", record)
-    monkeypatch.setattr(offload, "put_weights", lambda *arguments, **settings: None)
+    monkeypatch.setattr(offload, "assign_weights", lambda *arguments, **settings: None)
     gigabytes = 0.0004  # head, embedding and two layers
     for free, where in ((10**9, "cpu"), (0, "disk")):
         monkeypatch.setattr(offload, "get_max_memory", lambda free=free: {"cpu": free})

