@@ -69,16 +69,15 @@ def main(options: Options, options_yaml: str) -> None:
             frames = training.total(frame_counts(covered(model, lengths)) for _, lengths in batches)  # (3,)
             for features, lengths in training.micro_batches(batches):  # (B, T, 272), (B,)
                 motion = model.normalize(features)
-                result = forward(motion, lengths)
+                reconstruction, auxiliary, perplexity, active, _ = forward(motion, lengths)
                 valid = covered(model, lengths)
-                loss, terms = loss_function(result.reconstruction, motion, model.mean, model.std, valid, frames)
-                training.backward(loss + result.loss * valid.sum() / frames[0])
+                loss, terms = loss_function(reconstruction, motion, model.mean, model.std, valid, frames)
+                training.backward(loss + auxiliary * valid.sum() / frames[0])
             scalars = training.update(step, frames[0])
 
             if training.is_logged(step):
-                scalars |= {f"loss/{name}": term for name, term in terms.items()} | {"loss/quantizer": result.loss}
-                usage = {"codebook/perplexity": result.perplexity, "codebook/active": result.active_fraction}
-                training.log(step, scalars | usage)
+                scalars |= {f"loss/{name}": term for name, term in terms.items()} | {"loss/quantizer": auxiliary}
+                training.log(step, scalars | {"codebook/perplexity": perplexity, "codebook/active": active})
             if training.is_due(step):
                 with training.average.in_use():
                     scores = validate(training, model, validation, step)
