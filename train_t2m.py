@@ -189,7 +189,7 @@ def token_rows(run: Run, options: Options, folder: MotionFolder, tokenizer: Huma
 
 def make_plan(options: Options) -> str:
     """Describe the cost of the training, without loading the weights of the tokenizer or the text encoder."""
-    tokenizer = HumanVQVAE.from_pretrained(options.tokenizer, put=lambda model, folder: None)  # its shape only
+    tokenizer = HumanVQVAE.from_pretrained(options.tokenizer, load_weights=lambda model, folder: None)  # its shape only
     config = options.model.config(tokenizer, "", encoder_shape(options.text_encoder))
     data = count_data(MotionFolder(options.data), tokenizer.config.stride, config.max_tokens, options.joined)
     batch_size = options.batch_size
