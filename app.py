@@ -37,7 +37,7 @@ from motion.resample import FPS
 from utils.config import parse_options
 from utils.device import choose_device
 from utils.errors import InputError, exit_on_input_error
-from utils.prompts import MAX_SEED, check_prompt, safe_name
+from utils.prompts import MAX_SEED, Prompt, safe_name
 from visualize.body import Body, body_from_options, floor_height
 from visualize.export import Options as ExportOptions
 from visualize.export import export, write_npz
@@ -124,7 +124,7 @@ class Order:
         prompts = data.get("prompts")
         if not isinstance(prompts, list) or not 1 <= len(prompts) <= options.sentences:
             raise InputError(f"give 1 to {options.sentences} sentences, one a line")
-        check_prompt(prompts)
+        Prompt.parse(prompts)
 
         def number(name: str, low: float, high: float, default: float) -> float:
             value = data.get(name, default)

@@ -34,7 +34,7 @@ from utils.config import parse_options
 from utils.device import choose_device
 from utils.errors import InputError, exit_on_input_error
 from utils.files import atomic_write
-from utils.prompts import MAX_SEED, PromptItem, check_prompt, expand, read_prompts
+from utils.prompts import MAX_SEED, Prompt, PromptItem, expand, read_prompts
 from visualize.body import body_from_options, smplx_file
 from visualize.export import motion_arrays
 from visualize.foot_lock import lock_feet
@@ -234,7 +234,7 @@ def read_items(options: Options) -> list[PromptItem]:
     if options.prompts is not None:
         items = read_prompts(options.prompts, options.seed, options.samples)
     else:
-        check_prompt(options.prompt)
+        Prompt.parse(options.prompt)
         items = expand([{"prompt": options.prompt}], options.seed, options.samples)
     return [replace(item, seconds=item.seconds or options.seconds) for item in items]
 
