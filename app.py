@@ -34,13 +34,13 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from formats.clip import Clip
-from models.generate import Sampling, resolve_guidance
 from models.pipeline import DEFAULT_SAMPLING, MotionChunk, TextToMotion
+from models.sampling import Sampling, resolve_guidance
 from motion.resample import FPS
 from utils.config import bounded, parse_options
 from utils.device import choose_device
 from utils.errors import InputError, exit_on_input_error
-from utils.prompts import MAX_SEED, check_prompt, safe_name
+from utils.prompts import MAX_SEED, Prompt, safe_name
 from visualize.body import Body, body_from_options, floor_height
 from visualize.export import Options as ExportOptions
 from visualize.export import export, write_npz
@@ -100,7 +100,7 @@ class Options:
 class GenerationRequest:
     """A validated request for one or more variations of a motion."""
 
-    prompts: list[str]
+    prompt: Prompt
     seed: int
     variations: int
     sampling: Sampling
@@ -123,7 +123,7 @@ class GenerationRequest:
         prompts = data.get("prompts")
         if not isinstance(prompts, list) or not 1 <= len(prompts) <= options.sentences:
             raise InputError(f"give 1 to {options.sentences} sentences, one per line")
-        check_prompt(prompts)
+        prompt = Prompt.parse(prompts)
 
         def number(name: str, low: float, high: float, default: float) -> float:
             value = data.get(name, default)
@@ -147,7 +147,7 @@ class GenerationRequest:
         seconds = None
         if data.get("seconds") is not None:
             seconds = number("seconds", 0.1, longest, 0)
-        return cls(prompts, int(seed), int(variations), sampling, seconds)
+        return cls(prompt, int(seed), int(variations), sampling, seconds)
 
 
 def longest_seconds(options: Options, model: TextToMotion) -> float:
@@ -198,7 +198,7 @@ class MotionService:
                 yield _line(waiting=ahead)
                 await self.queue_changed.wait()
             for seed in range(request.seed, request.seed + request.variations):
-                arguments = (request.prompts, seed, request.sampling, request.seconds)
+                arguments = (request.prompt, seed, request.sampling, request.seconds)
                 motions.append(await _run_in(self.generation_thread, self.model.stream, *arguments))
             chunks: list[list[np.ndarray]] = [[] for _ in motions]
             unfinished = dict(enumerate(motions))
@@ -210,7 +210,7 @@ class MotionService:
                     else:
                         chunks[number].append(chunk.smplx85)
                         yield self._pack(number, chunk, first=len(chunks[number]) == 1)
-            title, token = " ".join(request.prompts), secrets.token_urlsafe(16)
+            title, token = " ".join(request.prompt.sentences), secrets.token_urlsafe(16)
             results = {
                 f"{safe_name(title)}_seed{request.seed + number}": Clip(np.concatenate(parts), title)
                 for number, parts in enumerate(chunks)

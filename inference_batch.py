@@ -24,13 +24,13 @@ from accelerate.utils import gather_object
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from formats.clip import read_clip
-from models.generate import Sampling, resolve_guidance
 from models.pipeline import DEFAULT_SAMPLING, TextToMotion
 from models.rewrite import rewrite_prompts
+from models.sampling import Sampling, resolve_guidance
 from utils.config import bounded, parse_options
 from utils.device import choose_device
 from utils.errors import InputError, exit_on_input_error
-from utils.prompts import MAX_SEED, PromptItem, check_prompt, expand, read_prompts
+from utils.prompts import MAX_SEED, Prompt, PromptItem, expand, read_prompts
 from visualize.body import body_from_options, smplx_file
 from visualize.foot_lock import lock_feet
 from visualize.output_folder import FORMATS, VIDEOS, VIEWS, OutputFolder, check_writable
@@ -198,7 +198,7 @@ def read_items(options: Options) -> list[PromptItem]:
     if options.prompts is not None:
         items = read_prompts(options.prompts, options.seed, options.samples)
     else:
-        check_prompt(options.prompt)
+        Prompt.parse(options.prompt)
         items = expand([{"prompt": options.prompt}], options.seed, options.samples)
     return [replace(item, seconds=item.seconds or options.seconds) for item in items]
 

@@ -36,10 +36,10 @@ class FakeModel:
     def tokens_of(self, seconds: float) -> int:
         return round(seconds * 30 / 4)
 
-    def stream(self, prompts, seed=0, sampling=None, seconds=None):
-        if prompts[0] == "impossible":
+    def stream(self, prompt, seed=0, sampling=None, seconds=None):
+        if prompt.sentences[0] == "impossible":
             raise InputError("this cannot be generated")
-        return self._frames(prompts, seed)
+        return self._frames(prompt.sentences, seed)
 
     def _frames(self, prompts, seed):
         try:

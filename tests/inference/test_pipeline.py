@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.generate import Sampling
+from models.sampling import Sampling
 from motion.features272 import features_to_smplx85
 from motion.resample import FPS
 from motion.skeleton import forward_kinematics

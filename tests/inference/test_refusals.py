@@ -105,7 +105,7 @@ BAD_CHECKPOINTS = {
     ),
     "other codebook": (
         lambda folder: tiny_tokenizer([8, 5, 5]).save_pretrained(folder / "tokenizer"),
-        "tiny cannot be used: the generator writes 125 codes and the tokenizer has 200; put",
+        "tiny cannot be used: the generator has 125 codes and the tokenizer has 200; put",
     ),
     "unknown encoder": (
         lambda folder: change_config(folder, text_encoder="oracle"),
