@@ -33,9 +33,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from formats.clip import Clip
 from models.pipeline import DEFAULT_SAMPLING, MotionChunk, TextToMotion
 from models.sampling import Sampling, resolve_guidance
+from motion.clip import Clip
 from motion.resample import FPS
 from utils.config import bounded, parse_options
 from utils.device import choose_device

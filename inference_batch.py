@@ -27,21 +27,20 @@ from formats.clip import read_clip
 from models.pipeline import DEFAULT_SAMPLING, TextToMotion
 from models.rewrite import rewrite_prompts
 from models.sampling import Sampling, resolve_guidance
+from motion.foot_lock import lock_feet
 from utils.config import bounded, parse_options
 from utils.device import choose_device
 from utils.errors import InputError, exit_on_input_error
 from utils.prompts import MAX_SEED, Prompt, PromptItem, expand, read_prompts
 from visualize.body import body_from_options, smplx_file
-from visualize.foot_lock import lock_feet
 from visualize.output_folder import FORMATS, VIDEOS, VIEWS, OutputFolder, check_writable
 from visualize.renderers import Renderers
-from visualize.video import SIDES
+from visualize.video import PictureSide
 
 if TYPE_CHECKING:
-    Seed, Side, Probability = int, int, float
+    Seed, Probability = int, float
 else:
     Seed = bounded("Seed", int, (">=", 0), ("<=", MAX_SEED - 1))
-    Side = bounded("Side", int, (">=", SIDES[0]), ("<=", SIDES[-1]))
     Probability = bounded("Probability", float, (">", 0), ("<=", 1))
 
 
@@ -87,7 +86,7 @@ class Options:
     """Quantization of the generator's weights; int8 and int4 (CUDA only) need bf16, which --dtype auto then selects."""
     compiled: bool = False
     """Compile the decode step with torch.compile; the first motions take longer."""
-    size: Side = 512
+    size: PictureSide = 512
     """Width and height of videos in pixels."""
     foot_lock: bool = False
     """Keep standing feet from sliding, in all results except features and tokens."""

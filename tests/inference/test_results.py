@@ -7,6 +7,7 @@ import pytest
 
 from formats.clip import read_clip
 from motion.features272 import features_to_smplx85
+from motion.foot_lock import lock_feet
 from motion.resample import FPS
 from motion.skeleton import JOINTS, REST_OFFSETS, forward_kinematics
 from motion.smplx import smplx85_to_motion
@@ -21,7 +22,6 @@ from tests.inference.helpers import (
     npz_files,
     results_in,
 )
-from visualize.foot_lock import lock_feet
 
 
 def test_npz_files_and_results_list_every_motion(run, prompt_file, tmp_path, model):
