@@ -113,7 +113,9 @@ def reference(options: Options) -> tuple[float, float, float]:
     def one(request: Request, tokens: int) -> None:
         text, made = request.parts[0].text[None], []
         for _ in range(tokens):
-            hidden = model.hidden(text, torch.ones(text.shape[:2], dtype=torch.bool), torch.tensor([made]).long())
+            hidden = model.hidden_states(
+                text, torch.ones(text.shape[:2], dtype=torch.bool), torch.tensor([made]).long()
+            )
             made.append(int(model.lm_head(hidden)[0, -1, : model.config.end_id].argmax()))
 
     seconds = best(lambda: [one(request, options.tokens) for request in requests], 1) / len(requests)
@@ -171,12 +173,12 @@ def waiting(options: Options, way: str) -> float:
     tokens = torch.randint(8, 76, (256,), generator=generator).tolist()
     requests = make_requests(len(tokens), tokens)
     if way == "longest first":
-        requests.sort(key=lambda request: -request.tokens)
+        requests.sort(key=lambda request: -request.max_tokens)
     if way == "fixed":  # every batch goes on, all its rows with it, until its longest motion is done
         for first in range(0, len(requests), 32):
             longest = max(tokens[first : first + 32])
             for request in requests[first : first + 32]:
-                request.parts[0].least = request.parts[0].most = longest
+                request.parts[0].min_tokens = request.parts[0].max_tokens = longest
 
     together = 32 if way == "fixed" else len(requests)
 

@@ -149,7 +149,7 @@ def public_generator(options: Options, t5: Path, with_text: bool) -> Measured:
             states = encode(caption)
             text[row, : len(states)], mask[row, : len(states)], tokens[row, : len(own)] = states, True, own
         targets = model.next_tokens(tokens)
-        logits = model.lm_head(model.hidden(text, mask, tokens))[:, TEXT_LENGTH - 1 :]
+        logits = model.lm_head(model.hidden_states(text, mask, tokens))[:, TEXT_LENGTH - 1 :]
         kept = targets != model.config.pad_id
         finish_step(model, optimizer, F.cross_entropy(logits.flatten(0, 1), targets.where(kept, -100).flatten()))
         return step_size(model, mask, kept)
