@@ -26,10 +26,6 @@ LENGTHS = {"text_length": 150, "max_tokens": 150}
 BYTES = {"float32": 4.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5 + 4 / INT4_GROUP}  # per weight of a linear layer
 # of the other weights and of the cache; int4 needs CUDA
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "int8": torch.bfloat16}
-    "float32": torch.float32,
-    "bf16": torch.bfloat16,
-    "int8": torch.bfloat16,
-}  # of the other weights; int4 needs CUDA
 
 
 @dataclass
