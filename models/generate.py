@@ -249,7 +249,7 @@ class ContinuousBatch:
             tokens = tokens.repeat_interleave(2, dim=0)
         logits = self.model.prefill(text, mask, tokens, self.cache, self.rows_per_slot * len(self.rows))
         if not logits.sum(dtype=torch.float32).isfinite():
-            raise InputError("the logits are not finite; the weights of the model are damaged or its training diverged")
+            raise InputError("the logits are not finite; the model's weights are damaged or its training diverged")
         self.logits = torch.cat((self.logits, logits)) if self.rows else logits
         self.rows += rows
 

@@ -15,7 +15,7 @@ from accelerate import dispatch_model
 from accelerate.utils import get_max_memory
 
 from models.llama import LLaMAHF
-from utils.checkpoint import put_weights, read_weights, stored_weights
+from utils.checkpoint import assign_weights, read_weights, stored_weights
 from utils.errors import InputError
 
 GB = 10**9
@@ -40,7 +40,8 @@ def load_offloaded(folder: Path, device: torch.device, memory: float, dtype: tor
     """
     placements = []
     model = LLaMAHF.from_pretrained(
-        folder, load_weights=lambda model, folder: placements.append(dispatch_layers(model, folder, device, memory, dtype))
+        folder,
+        load_weights=lambda model, folder: placements.append(dispatch_layers(model, folder, device, memory, dtype)),
     )
     for placement in placements:  # not printed while loading, where the library's output is suppressed
         print(
@@ -62,7 +63,7 @@ def dispatch_layers(model: LLaMAHF, folder: Path, device: torch.device, memory: 
     on_disk = {name: stored[name] for name in stored if device_of[module_of[name]] == "disk"}
     without_values = ((name, tensor) for name, (_, tensor) in on_disk.items())
     weights = chain(read_weights(folder, stored.keys() - on_disk.keys()), without_values)
-    put_weights(
+    assign_weights(
         model,
         ((name, tensor.to(dtype)) for name, tensor in weights),
         lambda name: "meta" if name in on_disk else device_of[module_of[name]],
