@@ -1,10 +1,11 @@
-"""A web app: type a sentence and see a body move while the rest of its motion is still being generated.
+"""Web app: enter a sentence and watch the motion while it is being generated.
 
     python app.py
     python app.py --checkpoint runs/t2m --port 8080
 
-Then open http://127.0.0.1:8000 in a browser. One sentence a line: several make one continuous motion. The browser
-plays; the server generates, in turns of a fraction of a second for each visitor, and exports what was generated.
+Open http://127.0.0.1:8000 in a browser and enter one sentence per line; several lines make one continuous motion.
+The browser draws the motion. The server generates it, for several visitors in turns of one chunk of frames each, and
+exports finished motions as files.
 """
 
 import asyncio
@@ -14,15 +15,17 @@ import socket
 import sys
 import tempfile
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import DEVNULL
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import uvicorn
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -30,101 +33,97 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from formats.clip import Clip
-from models.generate import Sampling, resolve_guidance
 from models.pipeline import DEFAULT_SAMPLING, MotionChunk, TextToMotion
+from models.sampling import Sampling, resolve_guidance
+from motion.clip import Clip
 from motion.resample import FPS
-from utils.config import parse_options
+from utils.config import bounded, parse_options
 from utils.device import choose_device
 from utils.errors import InputError, exit_on_input_error
-from utils.prompts import MAX_SEED, check_prompt, safe_name
+from utils.prompts import MAX_SEED, Prompt, safe_name
 from visualize.body import Body, body_from_options, floor_height
 from visualize.export import Options as ExportOptions
 from visualize.export import export, write_npz
 from visualize.page import APP_BODY, pack_body, pack_motion, page
 
 ROOT = Path(__file__).resolve().parent
-KINDS = {  # what a motion can be downloaded as, and its media type
+MEDIA_TYPES = {  # of the formats that a motion can be downloaded in
     "bvh": "text/plain",
     "glb": "model/gltf-binary",
     "npz": "application/octet-stream",
     "mp4": "video/mp4",
 }
 MAX_REQUEST = 20_000  # bytes
-KEPT_RESULTS = 64  # motions that can still be downloaded; the oldest go first
-VIDEO_SIZE = 512
+KEPT_RESULTS = 64  # motions that can be downloaded; the oldest are dropped
+VIDEO_SIZE = 512  # pixels
+
+if TYPE_CHECKING:
+    Port = int
+else:
+    Port = bounded("Port", int, (">=", 0), ("<=", 65535))
 
 
 @dataclass
 class Options:
-    """Options of the web app.
-
-    Attributes:
-        checkpoint: Folder of a text-to-motion model.
-        host: Address to listen on; 0.0.0.0 lets other machines in.
-        port: Port to listen on; 0 for any that is free.
-        device: auto, cpu, cuda, cuda:1, ...
-        running: Visitors for whom motion is generated at the same time, in turns.
-        waiting: Visitors who may queue for that; more are asked to come back later.
-        per_address: Places that one network address may take among both.
-        variations: Largest number of variations side by side.
-        sentences: Largest number of sentences in a sequence.
-        seconds: Longest motion of a sentence; the checkpoint may end it earlier.
-        smplx_path: Folder or file of SMPL-X, to show its body instead of the mannequin.
-    """
+    """Options of the web app."""
 
     checkpoint: Path = Path("checkpoints/demo")
+    """Folder of a text-to-motion model, as train_t2m.py writes it."""
     host: str = "127.0.0.1"
-    port: int = 8000
+    """Network address to listen on; 0.0.0.0 accepts connections from other machines."""
+    port: Port = 8000
+    """Port to listen on; 0 selects a free port."""
     device: str = "auto"
-    running: int = 4
-    waiting: int = 16
-    per_address: int = 4
-    variations: int = 4
-    sentences: int = 6
-    seconds: float = 10.0
+    """Device of the model: auto, cpu, cuda, cuda:1, ..."""
+    running: PositiveInt = 4
+    """Number of visitors that motion is generated for at the same time, in turns."""
+    waiting: NonNegativeInt = 16
+    """Number of visitors that can wait in the queue; further visitors are asked to try again later."""
+    per_address: PositiveInt = 4
+    """Number of visitors from one network address that can be served or wait at the same time."""
+    variations: PositiveInt = 4
+    """Largest number of variations (motions side by side, with successive seeds) per request."""
+    sentences: PositiveInt = 6
+    """Largest number of sentences per request."""
+    seconds: PositiveFloat = 10.0
+    """Longest motion per sentence in seconds; the checkpoint may have a lower limit."""
     smplx_path: Path | None = None
-
-    def __post_init__(self):
-        for name in ("running", "per_address", "variations", "sentences"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name} is {getattr(self, name)}; give at least 1")
-        if self.waiting < 0:
-            raise InputError(f"--waiting is {self.waiting}; give 0 or more")
-        if not self.seconds > 0:
-            raise InputError(f"--seconds is {self.seconds}; give more than 0")
-        if not 0 <= self.port <= 65535:
-            raise InputError(f"--port is {self.port}; give 0 to 65535")
+    """SMPL-X model file, or the folder that contains SMPLX_NEUTRAL.npz, to show SMPL-X instead of the mannequin."""
 
     @property
-    def places(self) -> int:
-        """Visitors who are served or queue at the same time; also the downloads that are made at the same time."""
+    def capacity(self) -> int:
+        """Largest number of visitors served or waiting at the same time; also that of downloads in preparation."""
         return self.running + self.waiting
 
 
 @dataclass
-class Order:
-    """What a visitor asks for."""
+class GenerationRequest:
+    """A validated request for one or more variations of a motion."""
 
-    prompts: list[str]
+    prompt: Prompt
     seed: int
     variations: int
     sampling: Sampling
-    seconds: float | None  # of each sentence
+    seconds: float | None  # per sentence; None lets the generator decide
 
     @classmethod
-    def read(cls, data: object, options: Options, model: TextToMotion) -> "Order":
-        """Check what came from a browser.
+    def parse(cls, data: object, options: Options, model: TextToMotion, defaults: Sampling) -> "GenerationRequest":
+        """Validate the JSON data of a browser's request.
+
+        Args:
+            data: the parsed JSON.
+            options, model: limits of lengths and numbers.
+            defaults: sampling settings for values that the request leaves out, with guidance resolved.
 
         Raises:
-            InputError: a value is missing, of another type, or beyond the limits.
+            InputError: a value is missing, of the wrong type, or beyond the limits.
         """
         if not isinstance(data, dict):
             raise InputError("the request is not a JSON object")
         prompts = data.get("prompts")
         if not isinstance(prompts, list) or not 1 <= len(prompts) <= options.sentences:
-            raise InputError(f"give 1 to {options.sentences} sentences, one a line")
-        check_prompt(prompts)
+            raise InputError(f"give 1 to {options.sentences} sentences, one per line")
+        prompt = Prompt.parse(prompts)
 
         def number(name: str, low: float, high: float, default: float) -> float:
             value = data.get(name, default)
@@ -138,99 +137,97 @@ class Order:
         )
         if seed != int(seed) or variations != int(variations):
             raise InputError("seed and variations must be whole numbers")
-        usual = resolve_guidance(model.generator, DEFAULT_SAMPLING)
+        longest = longest_seconds(options, model)
         sampling = replace(
-            usual,
-            temperature=number("temperature", 0, 2, usual.temperature),
-            guidance=1.0 if usual.guidance == 1 else number("guidance", 0, 10, usual.guidance),
-            max_tokens=model.tokens_of(longest_seconds(options, model)),
+            defaults,
+            temperature=number("temperature", 0, 2, defaults.temperature),
+            guidance=1.0 if defaults.guidance == 1 else number("guidance", 0, 10, defaults.guidance),
+            max_tokens=model.tokens_of(longest),
         )
         seconds = None
         if data.get("seconds") is not None:
-            seconds = number("seconds", 0.1, longest_seconds(options, model), 0)
-        return cls(prompts, int(seed), int(variations), sampling, seconds)
+            seconds = number("seconds", 0.1, longest, 0)
+        return cls(prompt, int(seed), int(variations), sampling, seconds)
 
 
 def longest_seconds(options: Options, model: TextToMotion) -> float:
-    """Of one sentence's motion."""
+    """Longest motion of one sentence in seconds."""
     return min(options.seconds, model.max_frames / FPS)
 
 
 @dataclass(eq=False)
 class Visitor:
-    """Somebody in the line."""
+    """A visitor in the queue, compared by identity."""
 
     address: str
 
 
-class Studio:
-    """Generates for one visitor after the other, and keeps what was made for downloading.
+class MotionService:
+    """Generates motions for several visitors in turns, and keeps finished ones for download.
 
-    All of the model's work is done by one thread. Each visitor has at most one piece of work in its queue, so that they
-    take turns, a chunk of frames each.
+    One thread runs the model. Each visitor has at most one chunk of frames in its queue, so that all visitors advance
+    at the same rate.
     """
 
     def __init__(self, model: TextToMotion, body: Body, options: Options):
         self.model, self.body, self.options = model, body, options
-        self.generating = ThreadPoolExecutor(1)
-        self.exporting = ThreadPoolExecutor(1)
-        self.filming = asyncio.Semaphore(1)  # videos take long: one at a time, each in a process that can be ended
-        self.line: list[Visitor] = []  # in the order they came; the first few are generated for
-        self.moved = asyncio.Event()  # set, and replaced, when somebody leaves the line
+        self.generation_thread = ThreadPoolExecutor(1)
+        self.export_thread = ThreadPoolExecutor(1)
+        self.video_lock = asyncio.Semaphore(1)  # videos take long: one at a time, in a process that can be killed
+        self.queue: list[Visitor] = []  # in order of arrival; the first ``options.running`` are served
+        self.queue_changed = asyncio.Event()  # set and replaced when a visitor leaves the queue
         self.results: OrderedDict[str, dict[str, Clip]] = OrderedDict()  # token -> name -> motion
-        self.downloads = 0
+        self.downloads = 0  # in preparation
 
     def close(self) -> None:
-        for pool in (self.generating, self.exporting):
-            pool.shutdown(wait=False, cancel_futures=True)
+        for thread in (self.generation_thread, self.export_thread):
+            thread.shutdown(wait=False, cancel_futures=True)
 
-    async def stream(self, order: Order, address: str) -> AsyncIterator[bytes]:
-        """Lines of JSON: {"waiting": n}, then chunks of frames, then {"done": token}; or {"error": sentence}."""
-        if len(self.line) >= self.options.places:
-            yield _line(error="too many people are here at the moment; try again in a minute")
+    async def stream(self, request: GenerationRequest, address: str) -> AsyncIterator[bytes]:
+        """Yield lines of JSON: {"waiting": n}, chunks of frames, and {"done": token}; or {"error": sentence}."""
+        if len(self.queue) >= self.options.capacity:
+            yield _line(error="too many visitors are being served; try again in a minute")
             return
-        if sum(visitor.address == address for visitor in self.line) >= self.options.per_address:
-            yield _line(error="your network address has motions in the making already; wait until one is done")
+        if sum(visitor.address == address for visitor in self.queue) >= self.options.per_address:
+            yield _line(error="motions for your network address are already being generated; wait until one is done")
             return
         visitor, motions = Visitor(address), []
-        self.line.append(visitor)
+        self.queue.append(visitor)
         try:
-            while (ahead := self.line.index(visitor) + 1 - self.options.running) > 0:
+            while (ahead := self.queue.index(visitor) + 1 - self.options.running) > 0:
                 yield _line(waiting=ahead)
-                await self.moved.wait()
-            for seed in range(order.seed, order.seed + order.variations):
-                stream = self.model.stream
-                motions.append(
-                    await self._in(self.generating, stream, order.prompts, seed, order.sampling, order.seconds)
-                )
-            made = [[] for _ in motions]
-            going = dict(enumerate(motions))
-            while going:
-                for number, motion in list(going.items()):
-                    chunk = await self._in(self.generating, next, motion, None)
+                await self.queue_changed.wait()
+            for seed in range(request.seed, request.seed + request.variations):
+                arguments = (request.prompt, seed, request.sampling, request.seconds)
+                motions.append(await _run_in(self.generation_thread, self.model.stream, *arguments))
+            chunks: list[list[np.ndarray]] = [[] for _ in motions]
+            unfinished = dict(enumerate(motions))
+            while unfinished:
+                for number, motion in list(unfinished.items()):
+                    chunk = await _run_in(self.generation_thread, next, motion, None)
                     if chunk is None:
-                        del going[number]
+                        del unfinished[number]
                     else:
-                        made[number].append(chunk.smplx85)
-                        yield self._chunk(number, chunk, first=len(made[number]) == 1)
-            title, token = " ".join(order.prompts), secrets.token_urlsafe(16)
+                        chunks[number].append(chunk.smplx85)
+                        yield self._pack(number, chunk, first=len(chunks[number]) == 1)
+            title, token = " ".join(request.prompt.sentences), secrets.token_urlsafe(16)
             results = {
-                f"{safe_name(title)}_seed{order.seed + number}": Clip(np.concatenate(pieces), title)
-                for number, pieces in enumerate(made)
+                f"{safe_name(title)}_seed{request.seed + number}": Clip(np.concatenate(parts), title)
+                for number, parts in enumerate(chunks)
             }
             self._keep(token, results)
             yield _line(done=token, names=list(results))
         except InputError as error:
             yield _line(error=str(error))
-        finally:  # also when the visitor has left
+        finally:  # also if the visitor has left
             for motion in motions:
-                self.generating.submit(motion.close)
-            self.line.remove(visitor)
-            self.moved.set()
-            self.moved = asyncio.Event()
+                self.generation_thread.submit(motion.close)
+            self.queue.remove(visitor)
+            self.queue_changed.set()
+            self.queue_changed = asyncio.Event()
 
-    def _chunk(self, number: int, chunk: MotionChunk, first: bool) -> bytes:
-        """The frames for the browser; the first ones tell where the floor is."""
+    def _pack(self, number: int, chunk: MotionChunk, first: bool) -> bytes:
+        """The frames of a chunk for the browser; the first chunk includes the height of the floor."""
         smplx85 = chunk.smplx85.astype(np.float64)
         packed = pack_motion(smplx85, floor_height(self.body, smplx85)) if first else pack_motion(smplx85)
         return _line(variation=number, **packed)
@@ -241,13 +238,13 @@ class Studio:
             self.results.popitem(last=False)
 
     async def download(self, clip: Clip, kind: str) -> bytes:
-        """A motion as the bytes of a file.
+        """Export a motion and return the bytes of the file.
 
         Raises:
-            InputError: too many downloads are being made at the moment.
+            InputError: too many downloads are in preparation, or the video cannot be drawn.
         """
-        if self.downloads >= self.options.places:
-            raise InputError("too many files are being made at the moment; try again in a minute")
+        if self.downloads >= self.options.capacity:
+            raise InputError("too many downloads are in preparation; try again in a minute")
         self.downloads += 1
         try:
             with tempfile.TemporaryDirectory() as folder:
@@ -256,79 +253,82 @@ class Studio:
                 if kind == "npz":
                     return source.read_bytes()
                 if kind == "mp4":
-                    await self._film(source, target)
+                    await self._draw_video(source, target)
                 else:
-                    await self._in(self.exporting, export, [clip], target, ExportOptions(), self.body)
+                    await _run_in(self.export_thread, export, [clip], target, ExportOptions(), self.body)
                 return target.read_bytes()
         finally:
             self.downloads -= 1
 
-    async def _film(self, source: Path, target: Path) -> None:
-        """Draw a video in a process of its own, which ends when the visitor leaves."""
+    async def _draw_video(self, source: Path, target: Path) -> None:
+        """Draw a video in a separate process, which is killed if the visitor leaves."""
         command = [sys.executable, "-m", "visualize.export", source, target, "--size", str(VIDEO_SIZE)]
         if self.options.smplx_path:
             command += ["--smplx-path", self.options.smplx_path.resolve()]
-        async with self.filming:
+        async with self.video_lock:
             process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=DEVNULL, stderr=DEVNULL)
             try:
                 if await process.wait():
-                    raise InputError("the video could not be made; try another format")
+                    raise InputError("the video could not be drawn; try another format")
             finally:
                 if process.returncode is None:
                     process.kill()
 
-    @staticmethod
-    async def _in(pool: Executor, work, *arguments):
-        return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
+
+async def _run_in(thread: Executor, function: Callable, *arguments: object) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(thread, function, *arguments)
 
 
 def _line(**content) -> bytes:
     return json.dumps(content).encode() + b"\n"
 
 
-def make_app(model: TextToMotion, options: Options) -> Starlette:
-    """The web application: the page, /generate and /motion/TOKEN/NAME.KIND."""
-    body = body_from_options(None, options.smplx_path)
-    studio = Studio(model, body, options)
-    usual = resolve_guidance(model.generator, DEFAULT_SAMPLING)
-    data = {
-        "body": pack_body(body),
-        "limits": {
-            "sentences": options.sentences,
-            "variations": options.variations,
-            "seconds": round(longest_seconds(options, model), 1),
-        },
-        "defaults": {"temperature": usual.temperature, "guidance": usual.guidance},
-        "kinds": list(KINDS),
-    }
-    html = page("Text to motion", ("player.js", "app.js"), APP_BODY, data, connect="'self'")
+class Endpoints:
+    """The three addresses of the app: the page at /, POST /generate, and GET /motion/TOKEN/NAME.KIND."""
 
-    async def show(request: Request) -> Response:
-        return HTMLResponse(html)
+    def __init__(self, model: TextToMotion, options: Options):
+        body = body_from_options(None, options.smplx_path)
+        self.model, self.options = model, options
+        self.service = MotionService(model, body, options)
+        self.defaults = resolve_guidance(model.generator, DEFAULT_SAMPLING)
+        data = {
+            "body": pack_body(body),
+            "limits": {
+                "sentences": options.sentences,
+                "variations": options.variations,
+                "seconds": round(longest_seconds(options, model), 1),
+            },
+            "defaults": {"temperature": self.defaults.temperature, "guidance": self.defaults.guidance},
+            "kinds": list(MEDIA_TYPES),
+        }
+        self.html = page("Text to motion", ("player.js", "app.js"), APP_BODY, data, connect="'self'")
 
-    async def generate(request: Request) -> Response:
-        if request.headers.get("content-type") != "application/json":  # other sites cannot send this unasked
-            return JSONResponse({"error": "send JSON"}, 415)
+    async def show(self, request: Request) -> Response:
+        return HTMLResponse(self.html)
+
+    async def generate(self, request: Request) -> Response:
+        if request.headers.get("content-type") != "application/json":  # which a page of another site cannot send
+            return JSONResponse({"error": "the request is not of type application/json"}, 415)
         content = b""
-        async for piece in request.stream():
-            content += piece
+        async for part in request.stream():
+            content += part
             if len(content) > MAX_REQUEST:
                 return JSONResponse({"error": f"the request is longer than {MAX_REQUEST} bytes"}, 413)
         try:
-            order = Order.read(json.loads(content), options, model)
+            motion = GenerationRequest.parse(json.loads(content), self.options, self.model, self.defaults)
         except InputError as error:
             return JSONResponse({"error": str(error)}, 400)
         except (ValueError, RecursionError):
             return JSONResponse({"error": "the request is not JSON"}, 400)
         address = request.client.host if request.client else ""
-        return StreamingResponse(studio.stream(order, address), media_type="application/x-ndjson")
+        return StreamingResponse(self.service.stream(motion, address), media_type="application/x-ndjson")
 
-    async def download(request: Request) -> Response:
-        clip = studio.results.get(request.path_params["token"], {}).get(request.path_params["name"])
-        kind = request.path_params["kind"]
-        if clip is None or kind not in KINDS:
-            return JSONResponse({"error": "this motion is not kept any more; generate it again"}, 404)
-        work = asyncio.ensure_future(studio.download(clip, kind))
+    async def download(self, request: Request) -> Response:
+        token, name, kind = (request.path_params[key] for key in ("token", "name", "kind"))
+        clip = self.service.results.get(token, {}).get(name)
+        if clip is None or kind not in MEDIA_TYPES:
+            return JSONResponse({"error": "this motion is no longer available; generate it again"}, 404)
+        work = asyncio.ensure_future(self.service.download(clip, kind))
         try:
             while not (await asyncio.wait([work], timeout=0.5))[0]:
                 if await request.is_disconnected():
@@ -338,27 +338,32 @@ def make_app(model: TextToMotion, options: Options) -> Starlette:
             return Response(status_code=499)
         except InputError as error:
             return JSONResponse({"error": str(error)}, 503)
-        name = f"{request.path_params['name']}.{kind}"  # made by safe_name
-        headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff"}
-        return Response(content, media_type=KINDS[kind], headers=headers)
+        # The name comes from safe_name, so it needs no quoting.
+        headers = {"Content-Disposition": f'attachment; filename="{name}.{kind}"', "X-Content-Type-Options": "nosniff"}
+        return Response(content, media_type=MEDIA_TYPES[kind], headers=headers)
+
+
+def make_app(model: TextToMotion, options: Options) -> Starlette:
+    """Build the web application."""
+    endpoints = Endpoints(model, options)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
-        studio.close()
+        endpoints.service.close()
 
     local = options.host in ("127.0.0.1", "localhost", "::1")
     hosts = ["127.0.0.1", "localhost", "[::1]"] if local else ["*"]
     app = Starlette(
         routes=[
-            Route("/", show),
-            Route("/generate", generate, methods=["POST"]),
-            Route("/motion/{token}/{name}.{kind}", download),
+            Route("/", endpoints.show),
+            Route("/generate", endpoints.generate, methods=["POST"]),
+            Route("/motion/{token}/{name}.{kind}", endpoints.download),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],  # no other site's name may lead here
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],  # against DNS rebinding
         lifespan=lifespan,
     )
-    app.state.studio = studio
+    app.state.service = endpoints.service
     return app
 
 
@@ -368,13 +373,13 @@ def main(options: Options) -> None:
         listener = socket.create_server((options.host, options.port), family=family)
     except OSError as error:
         raise InputError(
-            f"cannot listen on {options.host}, port {options.port} ({error.strerror or error}); give another --port"
+            f"cannot listen on {options.host}, port {options.port} ({error.strerror or error}); choose another --port"
         ) from error
     device, _, reason = choose_device(options.device, "float32")
     print(reason)
     app = make_app(TextToMotion.from_pretrained(options.checkpoint, device), options)
     host = f"[{options.host}]" if ":" in options.host else options.host
-    print(f"open http://{host}:{listener.getsockname()[1]} in a browser; Ctrl-C ends", flush=True)
+    print(f"open http://{host}:{listener.getsockname()[1]} in a browser; press Ctrl-C to stop", flush=True)
     uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)).run(sockets=[listener])
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from accelerate.state import AcceleratorState, GradientState
 
 import prepare_data
@@ -78,14 +79,25 @@ def converted(out: Path, fixture: str, generator: Path | None = None, **options:
 
 @pytest.fixture(scope="session")
 def golden_generator(tmp_path_factory) -> LLaMAHF:
-    """The reference's generator fixture, converted and loaded; its text features come from no encoder of ours."""
-    out = tmp_path_factory.mktemp("golden") / "generator"
-    n_head = json.loads(golden("llama_ckpt.json").read_text())["n_head"]
+    """The reference's generator, converted and loaded, whatever its size, text width and number of codes are.
+
+    Its text features come from none of our encoders. It is converted with a tokenizer that has one level per code.
+    """
+    folder = tmp_path_factory.mktemp("golden")
+    sizes = json.loads(golden("llama_ckpt.json").read_text())
+    weights = torch.load(golden("tokenizer_down2_ckpt.pth"), weights_only=True)["net"]
+    width = len(weights["vqvae.quantizer.project_out.weight"])
+    weights |= {
+        "vqvae.quantizer.project_in.weight": torch.zeros(1, width),
+        "vqvae.quantizer.project_in.bias": torch.zeros(1),
+        "vqvae.quantizer.project_out.weight": torch.zeros(width, 1),
+    }
+    torch.save({"net": weights}, folder / "tokenizer.pth")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(text_encoder.WIDTHS, "fixture", 48)
-        converted(out, "tokenizer_down2", golden("llama_ckpt.pth"), levels=[4, 4, 4, 4], n_head=n_head,
-                  text_encoder="fixture")  # fmt: skip
-    return LLaMAHF.from_pretrained(out)
+        patch.setitem(text_encoder.WIDTHS, "fixture", sizes["clip_dim"])
+        converted(folder / "generator", "tokenizer_down2", golden("llama_ckpt.pth"), tokenizer=folder / "tokenizer.pth",
+                  levels=[sizes["nb_code"]], n_head=sizes["n_head"], text_encoder="fixture")  # fmt: skip
+    return LLaMAHF.from_pretrained(folder / "generator")
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +140,7 @@ def refused(monkeypatch, capfd):
 @pytest.fixture
 def small_folder(tmp_path):
     """A folder of seven training clips of our own making, to be damaged."""
-    prepare_data.synthetic(tmp_path / "data", count=7)
+    prepare_data.synthetic(prepare_data.SyntheticOptions(tmp_path / "data", count=7))
     return MotionFolder(tmp_path / "data")
 
 

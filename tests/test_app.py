@@ -1,4 +1,4 @@
-"""app.py over HTTP, with a model that makes frames when the test lets it: limits, turns, leaving, downloads."""
+"""app.py over HTTP with a model whose pace the test controls: limits, turns, visitors that leave, downloads."""
 
 import asyncio
 import json
@@ -18,12 +18,12 @@ from formats.clip import read_clip
 from models.pipeline import MotionChunk
 from utils.errors import InputError
 
-CHUNK, CHUNKS = 6, 5  # frames, and how many of them a sentence gives
+CHUNK, CHUNKS = 6, 5  # frames per chunk, chunks per sentence
 
 
 @dataclass
 class FakeModel:
-    """Stands in for TextToMotion: each chunk waits until ``go`` is set."""
+    """Replacement for TextToMotion: each chunk waits until ``go`` is set."""
 
     max_frames: int = 600
     generator: SimpleNamespace = field(
@@ -36,10 +36,10 @@ class FakeModel:
     def tokens_of(self, seconds: float) -> int:
         return round(seconds * 30 / 4)
 
-    def stream(self, prompts, seed=0, sampling=None, seconds=None):
-        if prompts[0] == "impossible":
-            raise InputError("this cannot be made")
-        return self._frames(prompts, seed)
+    def stream(self, prompt, seed=0, sampling=None, seconds=None):
+        if prompt.sentences[0] == "impossible":
+            raise InputError("this cannot be generated")
+        return self._frames(prompt.sentences, seed)
 
     def _frames(self, prompts, seed):
         try:
@@ -62,7 +62,7 @@ def model():
 
 @pytest.fixture
 def server(model):
-    """Starts the app on a free port; gives a function that takes options and returns (client, studio)."""
+    """A function that starts the app with options on a free port and returns (client, service)."""
     running = []
 
     def start(**options):
@@ -73,7 +73,7 @@ def server(model):
         thread.start()
         client = httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60)
         running.append((server, thread, client))
-        return client, app.state.studio
+        return client, app.state.service
 
     yield start
     model.go.set()
@@ -87,19 +87,19 @@ def server(model):
 def until(condition, seconds: float = 10) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
+        assert time.monotonic() < end, "the condition was not met in time"
         time.sleep(0.01)
 
 
-def order(client, prompts, **values) -> list[dict]:
-    """All lines of the answer to an order."""
+def generate(client, prompts, **values) -> list[dict]:
+    """All lines of the response to a request."""
     response = client.post("/generate", json={"prompts": prompts} | values)
     assert response.status_code == 200, response.text
     return [json.loads(line) for line in response.text.splitlines()]
 
 
-def test_frames_come_as_they_are_made_and_the_result_can_be_downloaded(server, model, tmp_path):
-    client, studio = server()
+def test_frames_are_streamed_and_results_can_be_downloaded(server, model, tmp_path):
+    client, service = server()
     lines = []
     with client.stream(
         "POST", "/generate", json={"prompts": ["walk <b>", "wave"], "variations": 2, "seed": 5}
@@ -116,14 +116,14 @@ def test_frames_come_as_they_are_made_and_the_result_can_be_downloaded(server, m
     assert done["names"] == [
         f"{name}_seed{seed}" for name, seed in zip([done["names"][0][:-6]] * 2, (5, 6), strict=True)
     ]
-    until(lambda: not studio.line and len(model.closed) == 2)
+    until(lambda: not service.queue and len(model.closed) == 2)
     for kind in ("npz", "bvh", "glb", "mp4"):
         answer = client.get(f"/motion/{done['done']}/{done['names'][1]}.{kind}")
         assert answer.status_code == 200 and "attachment" in answer.headers["content-disposition"]
         assert "<" not in answer.headers["content-disposition"]
         (tmp_path / f"clip.{kind}").write_bytes(answer.content)
     assert len(read_clip(tmp_path / "clip.npz").smplx85) == len(read_clip(tmp_path / "clip.bvh").smplx85) == 60
-    assert read_clip(tmp_path / "clip.npz").smplx85[0, 3] == pytest.approx(0.6)  # of seed 6
+    assert read_clip(tmp_path / "clip.npz").smplx85[0, 3] == pytest.approx(0.6)  # from seed 6
     assert (tmp_path / "clip.glb").read_bytes()[:4] == b"glTF" and (tmp_path / "clip.mp4").stat().st_size > 1000
     name = done["names"][0]
     for path in (
@@ -135,8 +135,8 @@ def test_frames_come_as_they_are_made_and_the_result_can_be_downloaded(server, m
         assert client.get(f"/motion/{path}").status_code == 404
 
 
-def test_orders_beyond_the_limits_are_refused(server, model):
-    client, studio = server(sentences=2, variations=3, seconds=5)
+def test_requests_beyond_the_limits_are_refused(server, model):
+    client, service = server(sentences=2, variations=3, seconds=5)
     model.go.set()
     bad = [
         ([], {}, "sentences"),
@@ -171,100 +171,105 @@ def test_orders_beyond_the_limits_are_refused(server, model):
         (b'{"prompts": ["walk"]}', json_type | {"host": "elsewhere.example"}, 400),
     ):
         assert client.post("/generate", content=content, headers=headers).status_code == status
-    assert order(client, ["impossible"])[-1] == {"error": "this cannot be made"}
-    assert model.made == [] and not studio.line
+    assert generate(client, ["impossible"])[-1] == {"error": "this cannot be generated"}
+    assert model.made == [] and not service.queue
 
 
-def test_visitors_take_turns_and_the_rest_wait(server, model):
-    client, studio = server(running=2, waiting=1, per_address=9)
+def test_visitors_are_served_in_turns_and_others_wait(server, model):
+    client, service = server(running=2, waiting=1, per_address=9)
     answers = {}
 
     def visit(name):
         with httpx.Client(base_url=client.base_url, timeout=20) as own:
-            answers[name] = order(own, [name])
+            answers[name] = generate(own, [name])
 
     threads = []
     for name in ("first", "second", "third"):
         threads.append(threading.Thread(target=visit, args=(name,)))
         threads[-1].start()
-        until(lambda: len(studio.line) == len(threads))
-    assert "too many people" in order(client, ["fourth"])[-1]["error"]
+        until(lambda: len(service.queue) == len(threads))
+    assert "too many visitors" in generate(client, ["fourth"])[-1]["error"]
     model.go.set()
     for thread in threads:
         thread.join(20)
     assert model.made[2 * CHUNKS :] == ["third"] * CHUNKS
     together = "".join(name[0] for name in model.made[: 2 * CHUNKS])
-    assert "fff" not in together and "sss" not in together  # nobody runs through while another waits
+    assert "fff" not in together and "sss" not in together  # no visitor is served to the end before another starts
     assert answers["third"][0] == {"waiting": 1}
     assert all("done" in answer[-1] for answer in answers.values())
 
 
-def test_without_a_queue_one_visitor_gets_motion_and_files(server, model):
-    client, studio = server(running=1, waiting=0)
+def test_without_a_queue_one_visitor_is_served_at_a_time(server, model):
+    client, service = server(running=1, waiting=0)
     with client.stream("POST", "/generate", json={"prompts": ["walk"]}):
-        until(lambda: studio.line)
+        until(lambda: service.queue)
         with httpx.Client(base_url=client.base_url) as other:
-            assert "too many people" in order(other, ["run"])[-1]["error"]
+            assert "too many visitors" in generate(other, ["run"])[-1]["error"]
         model.go.set()
-    until(lambda: not studio.line)
-    done = order(client, ["walk"])[-1]
+    until(lambda: not service.queue)
+    done = generate(client, ["walk"])[-1]
     path = f"/motion/{done['done']}/{done['names'][0]}.npz"
     assert client.get(path).status_code == 200
-    studio.downloads = 1
+    service.downloads = 1
     assert client.get(path).status_code == 503
 
 
-def test_one_address_cannot_take_all_places(server, model):
-    client, studio = server(per_address=1)
+def test_one_address_cannot_occupy_all_places(server, model):
+    client, service = server(per_address=1)
     with client.stream("POST", "/generate", json={"prompts": ["walk"]}):
-        until(lambda: studio.line)
+        until(lambda: service.queue)
         with httpx.Client(base_url=client.base_url) as other:
-            assert "address" in order(other, ["run"])[-1]["error"]
+            assert "address" in generate(other, ["run"])[-1]["error"]
 
 
-def test_who_leaves_frees_what_was_running(server, model):
-    client, studio = server(running=1)
+def test_visitor_that_leaves_stops_its_generation(server, model):
+    client, service = server(running=1)
     with httpx.Client(base_url=client.base_url, timeout=20) as first, httpx.Client(base_url=client.base_url) as second:
         with first.stream("POST", "/generate", json={"prompts": ["walk"] * 6}) as answer:
-            until(lambda: studio.line)
+            until(lambda: service.queue)
             with second.stream("POST", "/generate", json={"prompts": ["run"]}) as waiting:
                 assert json.loads(next(waiting.iter_lines())) == {"waiting": 1}
-            until(lambda: len(studio.line) == 1)  # the one in the queue has left
+            until(lambda: len(service.queue) == 1)  # the waiting visitor has left
             model.go.set()
             next(answer.iter_lines())
             model.go.clear()
         model.go.set()
-        until(lambda: not studio.line and model.closed == ["walk"])
+        until(lambda: not service.queue and model.closed == ["walk"])
     assert len(model.made) < 6 * CHUNKS and "run" not in model.made
-    assert "done" in order(client, ["next"])[-1]  # and the studio goes on
+    assert "done" in generate(client, ["next"])[-1]  # the service continues
 
 
-def test_old_results_make_room(server, model, monkeypatch):
+def test_oldest_results_are_dropped(server, model, monkeypatch):
     monkeypatch.setattr(web_app, "KEPT_RESULTS", 2)
-    client, studio = server()
+    client, service = server()
     model.go.set()
-    lines = [order(client, ["walk"])[-1] for _ in range(3)]
+    lines = [generate(client, ["walk"])[-1] for _ in range(3)]
     tokens = [line["done"] for line in lines]
-    assert list(studio.results) == tokens[1:]
+    assert list(service.results) == tokens[1:]
     assert client.get(f"/motion/{tokens[0]}/{lines[0]['names'][0]}.bvh").status_code == 404
     assert client.get(f"/motion/{tokens[1]}/{lines[1]['names'][0]}.bvh").status_code == 200
 
 
-def test_the_page_tells_the_limits_and_runs_only_its_own_scripts(server):
+def test_page_runs_only_its_own_scripts(server):
     client, _ = server()
     page = client.get("/").text
     assert "Content-Security-Policy" in page and "unsafe" not in page.split("</title>")[0]
     assert page.count("<script>") == 4
 
 
-def test_guidance_can_be_set_where_the_model_was_trained_for_it(model):
+def guidance_of(data, options, model) -> float:
+    defaults = web_app.resolve_guidance(model.generator, web_app.DEFAULT_SAMPLING)
+    return web_app.GenerationRequest.parse(data, options, model, defaults).sampling.guidance
+
+
+def test_guidance_is_used_only_if_the_model_was_trained_for_it(model):
     data, options = {"prompts": ["walk"], "guidance": 3}, Options()
-    assert web_app.Order.read(data, options, model).sampling.guidance == 3
+    assert guidance_of(data, options, model) == 3
     model.generator.config.text_dropout = 0.0
-    assert web_app.Order.read(data, options, model).sampling.guidance == 1
+    assert guidance_of(data, options, model) == 1
 
 
-def test_unusable_options_are_refused(refused):
+def test_invalid_options_are_refused(refused):
     with web_app.socket.create_server(("127.0.0.1", 0)) as taken:
         assert "cannot listen" in refused("app.py", "--port", taken.getsockname()[1])
     assert "--port" in refused("app.py", "--port", 70000)
