@@ -44,7 +44,6 @@ def load_offloaded(folder: Path, device: torch.device, memory: float, dtype: tor
         placements.append(dispatch_layers(model, folder, device, memory, dtype))
 
     model = LLaMAHF.from_pretrained(folder, load_weights=load_weights)
-    )
     for placement in placements:  # not printed while loading, where the library's output is suppressed
         print(
             f"{placement.on_device} of {model.config.n_layer} layers on {device}, the others in "
