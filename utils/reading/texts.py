@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from utils.errors import InputError
-from utils.reading.files import MB, read_bytes, refusing, shown
+from utils.errors import InputError, shown
+from utils.reading.files import MB, read_bytes, refusing
 
 MAX_DEPTH = 32  # lists and mappings within one another
 MAX_INTEGER = 2**64  # above every seed, size and count
