@@ -80,8 +80,8 @@ class MotionFolder:
         missing = next((name for name in ids if not os.path.isfile(f"{vectors}/{name}.npy")), None)
         if missing is not None:
             raise InputError(
-                f"{shown(file, 150)} lists {shown(missing)}, but {shown(self.motion_file(missing), 150)} does not exist; "
-                "prepare the data again"
+                f"{shown(file, 150)} lists {shown(missing)}, but {shown(self.motion_file(missing), 150)} does not "
+                "exist; prepare the data again"
             )
         if required and not ids:
             raise InputError(f"{file} is empty; prepare more clips")

@@ -54,7 +54,7 @@ def test_error_names_the_faulty_file_of_a_folder(small_folder):
         small_folder.ids("other")
     with pytest.raises(InputError, match=r"none\.txt is missing"):
         small_folder.captions("none")
-    (path / "texts" / f"{clip_id}.txt").write_bytes(b"\xff\xfe")
+    (path / "texts" / f"{clip_id}.txt").write_bytes(b"gr\xfc\xdfer")
     with pytest.raises(InputError, match=f"{clip_id}.txt: .*; save it as UTF-8"):
         small_folder.captions(clip_id)
     (path / "split" / "val.txt").write_text("gone\n")
@@ -72,7 +72,10 @@ FAULTS = {
     "half-written": (lambda file: file.write_bytes(file.read_bytes()[:5000]), "bytes and has 4872"),
     "empty": (lambda file: file.write_bytes(b""), "cannot be read as a NumPy array"),
     "pickled": (lambda file: np.save(file, np.array([{}], dtype=object)), "object where numbers or text belong"),
-    "width": (lambda file: np.save(file, np.zeros((40, 263), np.float32)), r"263\) where \(frames, 272\) is needed"),
+    "width": (
+        lambda file: np.save(file, np.zeros((40, 263), np.float32)),
+        r"263\) of float32 where \(frames, 272\) of numbers is needed",
+    ),
     "no frames": (lambda file: np.save(file, np.zeros((0, 272), np.float32)), "holds no frames"),
     "NaN": (lambda file: np.save(file, np.full((40, 272), np.nan, np.float32)), "NaN or infinite"),
 }

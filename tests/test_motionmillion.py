@@ -254,13 +254,13 @@ def refusals(tmp_path, generator_file):
     other = [5] * len(LEVELS)
     longer = weights | {"transformer.h.0.attn.bias": torch.zeros(3)}
     return {
-        "missing": ({"generator": tmp_path / "none.pth"}, "none.pth cannot be read"),
-        "truncated": ({"generator": tmp_path / "half.pth"}, "failed finding central directory);"),
+        "missing": ({"generator": tmp_path / "none.pth"}, "none.pth: the file is missing"),
+        "truncated": ({"generator": tmp_path / "half.pth"}, "half.pth: it cannot be read as torch weights"),
         "text": ({"generator": tmp_path / "text.pth"}, "text.pth"),
-        "code": ({"generator": file("evil.pth", {"trans": Evil()})}, "evil.pth holds more than tensors"),
-        "code in a bare pickle": ({"generator": tmp_path / "plain.pth"}, "plain.pth holds more than tensors"),
-        "tokenizer as generator": ({"generator": golden("tokenizer_ckpt.pth")}, "no weights under 'trans' (but net)"),
-        "generator as tokenizer": ({"tokenizer": generator_file}, "no weights under 'net' (but trans)"),
+        "code": ({"generator": file("evil.pth", {"trans": Evil()})}, "evil.pth: it cannot be read as torch weights (it is of another format or holds Python"),
+        "code in a bare pickle": ({"generator": tmp_path / "plain.pth"}, "plain.pth: it cannot be read as torch weights"),
+        "tokenizer as generator": ({"generator": golden("tokenizer_ckpt.pth")}, "no named tensors under 'trans' (but net)"),
+        "generator as tokenizer": ({"tokenizer": generator_file}, "no named tensors under 'net' (but trans)"),
         "other architecture": ({"generator": file("other.pth", {"trans": {"weight": torch.ones(2, 2)}})}, "other.pth"),
         "a layer more": ({"generator": file("longer.pth", {"trans": longer})}, "transformer.h.0.attn.bias"),
         "a tensor less": (
@@ -292,7 +292,7 @@ def refusals(tmp_path, generator_file):
         "activation": ({"activation": "tanh"}, "activation tanh is unknown"),
         "no mean": ({"mean": tmp_path / "no.npy"}, "no.npy: the file is missing; check the path"),
         "mean in words": ({"mean": tmp_path / "text.pth"}, "text.pth: it cannot be read as a NumPy array"),
-        "mean of other features": ({"mean": array("263.npy", np.zeros(263))}, "263.npy: it is no array of 272 finite numbers"),
+        "mean of other features": ({"mean": array("263.npy", np.zeros(263))}, "263.npy: it is no array of 272"),
         "std of zero": ({"std": array("zero.npy", np.zeros(272))}, "not positive"),
         "statistics that are objects": ({"std": array("object.npy", np.array([{}] * 272))}, "object.npy"),
         "out is there": ({"out": tmp_path}, "exists already"),

@@ -4,8 +4,8 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from utils.errors import InputError, reason_of, shown
 
@@ -46,7 +46,7 @@ def refusing(path: Path, kind: str, advice: str = ADVICE) -> Iterator[None]:
 
 
 @contextmanager
-def open_regular(path: Path, kind: str, most: int | None = None, advice: str = ADVICE) -> Iterator[BinaryIO]:
+def open_regular(path: Path, kind: str, most: int | None = None, advice: str = ADVICE) -> Iterator[BufferedReader]:
     """Open a regular file for reading; within, exceptions become InputError as in ``refusing``.
 
     Args:
@@ -69,6 +69,20 @@ def open_regular(path: Path, kind: str, most: int | None = None, advice: str = A
             if most is not None and size > most:
                 raise refusal(path, f"it has {size} bytes, more than the {most} of {kind} that are read", "split it")
             yield file
+
+
+def is_inside(name: str) -> bool:
+    """Whether a relative path of a file names a place below the folder that it is relative to."""
+    return name not in ("", ".") and not name.startswith("/") and ".." not in Path(name).parts and "\0" not in name
+
+
+def check_regular(folder: Path, kind: str) -> None:
+    """Raise InputError if a folder that a library reads holds a pipe, socket or device, which it might wait for."""
+    with refusing(folder, kind):
+        for path in folder.rglob("*"):
+            mode = os.stat(path).st_mode if path.exists() else 0
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise refusal(path, "it is not a regular file but a pipe, device or broken link", "remove it")
 
 
 def read_bytes(path: Path, kind: str, most: int) -> bytes:

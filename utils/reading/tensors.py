@@ -58,31 +58,36 @@ def read_safetensors_header(path: str | Path) -> SafetensorsHeader:
         InputError: The file is missing, damaged or cut short.
     """
     with open_regular(Path(path), "safetensors weights", advice=ADVICE) as file:
-        size = file.seek(0, 2)
-        file.seek(0)
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, MAX_HEADER):
-            raise InputError(f"its header should have {length} bytes, and the file has {size}")
-        try:
-            header = parse_json(file.read(length))
-        except InputError as error:
-            raise InputError(f"its header is {error}") from error
-        if not isinstance(header, dict):
-            raise InputError("its header is not a table of tensors")
-        metadata = header.pop("__metadata__", {})
-        if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
-            raise InputError("its metadata are not texts")
-        tensors, end = {}, 0
-        for name, entry in sorted(header.items(), key=lambda item: _offsets(*item)):
-            tensors[name] = StoredTensor(_dtype(name, entry), _shape(name, entry))
-            start, stop = _offsets(name, entry)
-            needed = math.prod(tensors[name].shape) * tensors[name].dtype.itemsize
-            if start != end or stop - start != needed:
-                raise InputError(f"its tensor {shown(name, 60)} needs {needed} bytes and has {start} to {stop}")
-            end = stop
-        if end != size - 8 - length:
-            raise InputError(f"its tensors need {end} bytes, and it holds {size - 8 - length}")
-        return SafetensorsHeader(tensors, metadata)
+        return safetensors_header(file)
+
+
+def safetensors_header(file: BinaryIO) -> SafetensorsHeader:
+    """Read the header of an open safetensors file; see ``read_safetensors_header``."""
+    size = file.seek(0, 2)
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > min(size - 8, MAX_HEADER):
+        raise InputError(f"its header should have {length} bytes, and the file has {size}")
+    try:
+        header = parse_json(file.read(length))
+    except InputError as error:
+        raise InputError(f"its header is {error}") from error
+    if not isinstance(header, dict):
+        raise InputError("its header is not a table of tensors")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise InputError("its metadata are not texts")
+    tensors, end = {}, 0
+    for name, entry in sorted(header.items(), key=lambda item: _offsets(*item)):
+        tensors[name] = StoredTensor(_dtype(name, entry), _shape(name, entry))
+        start, stop = _offsets(name, entry)
+        needed = math.prod(tensors[name].shape) * tensors[name].dtype.itemsize
+        if start != end or stop - start != needed:
+            raise InputError(f"its tensor {shown(name, 60)} needs {needed} bytes and has {start} to {stop}")
+        end = stop
+    if end != size - 8 - length:
+        raise InputError(f"its tensors need {end} bytes, and it holds {size - 8 - length}")
+    return SafetensorsHeader(tensors, metadata)
 
 
 def _offsets(name: str, entry: Any) -> tuple[int, int]:
@@ -171,7 +176,8 @@ def read_state_dict(path: str | Path, key: str | None = None) -> dict[str, torch
     ):
         return dict(tensors)
     under = "" if key is None else f" under {key!r}"
-    raise refusal(Path(path), f"it holds no named tensors{under}", "give the file as it was released")
+    others = f" (but {shown(', '.join(map(str, content)), 60)})" if isinstance(content, dict) else ""
+    raise refusal(Path(path), f"it holds no named tensors{under}{others}", "give the file as it was released")
 
 
 def _check_stored(file: BinaryIO) -> None:
@@ -204,7 +210,7 @@ def read_config(path: str | Path, kind: type[Config], bounds: Mapping[str, int])
 
     Args:
         path: File to read.
-        kind: Dataclass to fill; its field types are ``int``, ``float``, ``bool``, ``str``, ``Literal`` and ``list[int]``.
+        kind: Dataclass to fill; its field types are ``int``, ``float``, ``bool``, ``str``, ``Literal``, ``list[int]``.
         bounds: Largest value of each integer (of each entry of a list); integers without a bound may have 64 bits.
 
     Returns:
