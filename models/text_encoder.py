@@ -277,7 +277,8 @@ def _split_name(name: str) -> tuple[str, str]:
         raise InputError(f"unknown text encoder {shown(repr(name), 60)}; choose one of: {', '.join(WIDTHS)}")
     if base != name and (base not in T5_WIDTHS or pooling not in POOLINGS):
         raise InputError(
-            f"unknown text encoder {shown(repr(name), 60)}; only the flan-t5 encoders can be pooled, by one of :{', :'.join(POOLINGS)}"
+            f"unknown text encoder {shown(repr(name), 60)}; only the flan-t5 encoders can be pooled, by one of "
+            f":{', :'.join(POOLINGS)}"
         )
     return base, pooling
 

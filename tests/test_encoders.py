@@ -200,7 +200,7 @@ def test_invalid_clip_weights_are_refused(clip_file, tmp_path):
     (tmp_path / "half.safetensors").write_bytes(clip_file.read_bytes()[:5000])
     assert "half.safetensors: its header should have" in error(tmp_path / "half.safetensors")
     torch.save({"state_dict": {"weight": torch.ones(2)}}, tmp_path / "other.pt")
-    assert "no CLIP text encoder" in error(tmp_path / "other.pt")
+    assert "CLIP text encoder in open_clip's layout" in error(tmp_path / "other.pt")
     torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "program.pt")
     assert "is a TorchScript program, which is not run" in error(tmp_path / "program.pt")
     torch.save(

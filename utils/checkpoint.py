@@ -91,7 +91,7 @@ class PretrainedModel(nn.Module, PyTorchModelHubMixin):
         sharded = os.path.exists(folder / INDEX)
         with refusing(folder, f"a {cls.__name__}", ADVICE):
             stored = stored_weights(folder)
-            bounds = cls.config_bounds | dict.fromkeys(cls.config_repeats, len(stored))
+            bounds = {**cls.config_bounds, **dict.fromkeys(cls.config_repeats, len(stored))}
             config = read_config(folder / CONFIG, typing.get_type_hints(cls.__init__)["config"], bounds)
             with torch.device("meta"):
                 model = cls(config)

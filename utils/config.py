@@ -114,7 +114,8 @@ def bounded(name: str, base: type, *bounds: tuple[str, float]) -> Any:
         return _BOUNDED[base, bounds]
     words = " and ".join(f"{sign}{bound}".replace(">=", "≥").replace("<=", "≤") for sign, bound in bounds)
     docstring = f"{base.__name__} restricted to be {words}"
-    _BOUNDED[base, bounds] = restricted_number_type(name, base, list(bounds), docstring=docstring)
+    unique = f"{name}{len(_BOUNDED)}"  # jsonargparse registers each name once
+    _BOUNDED[base, bounds] = restricted_number_type(unique, base, list(bounds), docstring=docstring)
     return _BOUNDED[base, bounds]
 
 
@@ -174,7 +175,7 @@ def _check_table(values: Any, kind: type, name: str) -> None:
     if "class_path" in values:
         raise InputError(f"{name} names a class, and no class is loaded from options; remove class_path")
     for key, inner in get_type_hints(kind).items():
-        if is_dataclass(inner) and key in values:
+        if isinstance(inner, type) and is_dataclass(inner) and key in values:
             _check_table(values[key], inner, spelled(key))
 
 
