@@ -5,14 +5,14 @@ Everything becomes ``smplx_85`` at 30 frames per second, y up, so that whatever 
 
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from formats.amass import amass_to_smplx85
-from formats.bvh import SkeletonMap, read_bvh
-from formats.bvh_names import guess_skeleton
+from formats.bvh_import import ImportOptions, import_bvh
+from formats.skeleton_map import SkeletonMap
 from motion.features272 import FEATURES, check_features, features_from_motion, features_to_smplx85
 from motion.resample import FPS, check_fps, resample_positions, resample_rotations
 from motion.smplx import (
@@ -35,13 +35,14 @@ class Clip:
 
     smplx85: np.ndarray  # (T, 85)
     title: str  # any text
+    notes: list[str] = field(default_factory=list)  # decisions of the reader that the user should know
 
     def features(self) -> np.ndarray:
         """(T, 272) features, not normalised; the clip is turned to face +z and put on the ground."""
         return features_from_motion(*smplx85_to_motion(self.smplx85)).astype(np.float32)
 
 
-def read_clip(path: str | Path, skeleton: Path | None = None) -> Clip:
+def read_clip(path: str | Path, skeleton: Path | None = None, options: ImportOptions | None = None) -> Clip:
     """Read a motion file.
 
     Args:
@@ -52,14 +53,15 @@ def read_clip(path: str | Path, skeleton: Path | None = None) -> Clip:
         InputError: the file is missing, is no motion, or holds values that cannot be used.
     """
     path = Path(path)
-    readers = {".npz": _read_npz, ".npy": _read_npy, ".bvh": lambda path: _read_bvh(path, skeleton)}
+    options = options or ImportOptions()
+    readers = {".npz": _read_npz, ".npy": _read_npy, ".bvh": lambda path: _read_bvh(path, skeleton, options)}
     if path.suffix.lower() not in readers:
         raise InputError(f"{path} is no motion file; give {', '.join(readers)}")
     if not path.is_file():
         raise InputError(f"there is no file {path}; check the path")
     try:
         clip = readers[path.suffix.lower()](path)
-        return Clip(check_smplx85(clip.smplx85), clip.title)
+        return replace(clip, smplx85=check_smplx85(clip.smplx85))
     except InputError as error:
         raise error if str(path) in str(error) else InputError(f"{path}: {error}") from error
 
@@ -111,13 +113,9 @@ def _read_npy(path: Path) -> Clip:
     )
 
 
-def _read_bvh(path: Path, skeleton: Path | None) -> Clip:
-    file = read_bvh(path)
-    file, names = (file, SkeletonMap.from_yaml(skeleton)) if skeleton else guess_skeleton(file)
-    if len(file.rotations) / file.fps * FPS > MAX_FRAMES:
-        raise InputError(f"{len(file.rotations)} frames at {file.fps:g} per second are too long; check the frame time")
-    rotations, pelvis = names.retarget(file, FPS)
-    return Clip(motion_to_smplx85(rotations.astype(np.float64), pelvis), path.stem)
+def _read_bvh(path: Path, skeleton: Path | None, options: ImportOptions) -> Clip:
+    result = import_bvh(path, FPS, SkeletonMap.from_yaml(skeleton) if skeleton else None, options)
+    return Clip(motion_to_smplx85(result.rotations.astype(np.float64), result.pelvis), path.stem, result.notes)
 
 
 def _at_our_fps(smplx85: np.ndarray, fps: np.ndarray | float) -> np.ndarray:
