@@ -29,28 +29,14 @@ LIMBS = tuple(f"{side}_{joint}" for side in SIDES for joint in ("hip", "knee", "
 FEET = tuple(f"{side}_{joint}" for side in SIDES for joint in ("ankle", "foot"))
 X, Y, Z = np.eye(3)
 # Angles in degrees
-SAME_POSE = 25.0  # limbs within this of ours are in our rest pose; the difference is one of proportions
+SAME_POSE = 30.0  # limbs within this of ours are in our rest pose; the difference is one of proportions
 SAME_END = 35.0  # likewise for hands, feet and toes
 UPRIGHT = 25.0  # a zero pose this close to the file's axes is meant to be along them
-TURNED_BACK = 60.0  # a trunk joint this far from the trunk is turned back by its children
+TURNED_BACK = 75.0  # a trunk joint this far from the trunk is turned back by its children
+BENT = 4.0  # knees and elbows that bend less on average do not tell their axis
 NEAR_FRAME = 40.0  # a frame found from the motion is set to one along the axes within this
-OTHER = 10.0  # an unusual frame must be nearer by this
+OTHER = 20.0  # an unusual frame must be nearer by this
 SAME_LENGTH = 0.015  # relative spread of bone lengths below which a skeleton is ours
-
-
-class Rest(NamedTuple):
-    """How a file's joints relate to ours."""
-
-    constants: dict[tuple[str, int], np.ndarray]  # (our joint, source joint) -> C (3, 3)
-    body: np.ndarray | None  # (3, 3) columns: left, up and forward of the zero pose in the file's axes, if it stands
-
-    @property
-    def up(self) -> str | None:
-        """The file's axis along which the zero pose stands: y, -z, ..."""
-        if self.body is None:
-            return None
-        axis = int(np.abs(self.body[:, 1]).argmax())
-        return ("-" if self.body[axis, 1] < 0 else "") + "xyz"[axis]
 
 
 class _Source(NamedTuple):
@@ -62,6 +48,7 @@ class _Source(NamedTuple):
     bones: dict[str, np.ndarray]  # our joint -> (3) its place in the local axes of our parent's source
     tips: dict[str, np.ndarray]  # hand, head, foot -> (3) its direction in local axes, where the file has it
     same: bool  # it is our skeleton, scaled
+    up: np.ndarray  # (3) in the file's axes
 
 
 def find_rest(
@@ -69,31 +56,44 @@ def find_rest(
     joints: dict[str, list[int]],
     turns: np.ndarray,
     places: np.ndarray,
+    up: np.ndarray,
     rest: dict[int, np.ndarray] | None,
     notes: list[str],
-) -> Rest:
-    """Find the constant rotations C.
+) -> dict[tuple[str, int], np.ndarray]:
+    """Find the constant rotation C (3, 3) of each of our joints and each source joint that it follows.
 
     Args:
         source, joints, rest, notes: As in ``motion.retarget.retarget``.
         turns: World rotations (T, J, 3, 3) of the source.
         places: World positions (T, J, 3) of the source.
+        up: Direction (3) that is up in the file.
     """
     frames = sample_frames(len(turns))
     turns, places = turns[frames], places[frames]
     bones = _local_bones(joints, turns, places)
-    data = _Source(joints, turns, places, bones, _tips(source, joints), _is_ours(bones, joints))
-    zero = source.zero_pose()
-    body = _body({name: zero[entry[0]] for name, entry in joints.items() if entry})
+    data = _Source(joints, turns, places, bones, _tips(source, joints), _is_ours(bones, joints), up)
     if rest and _fits(rest, data):
-        return Rest(_constants(data, rest, np.eye(3), known=True), body)
+        return _constants(data, rest, known=True)
     if rest:
-        notes.append("the rest axes of the skeleton map do not fit the bones of the file; its zero pose is used")
-    if body is not None:
-        turned = {index: body.T for entry in joints.values() for index in entry}
-        turned |= _turned_back(data, turned)
-        return Rest(_constants(data, turned, body, known=True), body)
-    return Rest(_constants(data, {}, np.eye(3), known=False), None)
+        notes.append("the rest axes of the skeleton map do not fit the bones of the file and are not used")
+    body = zero_pose_body(source, joints)
+    if body is None:
+        return _constants(data, {}, known=False)
+    turned = {index: body.T for entry in joints.values() for index in entry}
+    back = _turned_back(data, turned)
+    if back:
+        names = ", ".join(source.names[index] for index in back)
+        notes.append(f"{names} is turned against the trunk and back by its children; hips and shoulders tell its axes")
+    return _constants(data, turned | back, known=True)
+
+
+def zero_pose_body(source: SourceMotion, joints: dict[str, list[int]]) -> np.ndarray | None:
+    """Columns left, up and forward (3, 3) of the file's zero pose, or None if nobody stands in it.
+
+    They are set to the file's axes if they are near.
+    """
+    zero = source.zero_pose()
+    return _body({name: zero[entry[0]] for name, entry in joints.items() if entry})
 
 
 def _local_bones(joints: dict, turns: np.ndarray, places: np.ndarray) -> dict[str, np.ndarray]:
@@ -113,6 +113,7 @@ def _tips(source: SourceMotion, joints: dict[str, list[int]]) -> dict[str, np.nd
     for name in (*TIPS, "left_ankle", "right_ankle"):
         for index in joints[name]:
             below = [source.positions[:, child].mean(axis=0) for child in source.children(index)]
+            below = below if name != "head" or len(below) == 1 else []  # eyes and jaw are not the top of a head
             tip = source.tips.get(index, np.mean(below, axis=0) if below else np.zeros(3))
             if np.linalg.norm(tip) > 1e-6:
                 tips[name] = unit(tip)
@@ -190,7 +191,7 @@ def _trunk_frame(data: _Source, index: int) -> np.ndarray:
     return _mean_turn(data.turns[:, index].transpose(0, 2, 1) @ body).T
 
 
-def _constants(data: _Source, frames: dict[int, np.ndarray], body: np.ndarray, known: bool) -> dict:
+def _constants(data: _Source, frames: dict[int, np.ndarray], known: bool) -> dict:
     """C of every joint and source joint; frames that are not known are found from the motion."""
     frames, constants = dict(frames), {}
     pose = {}  # our joint -> rotation of the reference pose that its children start from
@@ -227,13 +228,29 @@ def _reference_turn(name: str, frame: np.ndarray, data: _Source, pose: dict, kno
     if name in LIMBS:
         begin = _turn_to(before, ours, theirs, name, data, frame, SAME_POSE if known else 60.0)
         return shortest_turn(begin @ ours, theirs) @ begin, begin
-    if name in FEET and not known:
-        turn = _about(X, _slope(theirs) - _slope(ours))
+    if name in FEET:
+        by = _slope(before.T @ theirs) - (_slope(ours) if known else _flat_slope(name, data))
+        turn = before if known and abs(by) < np.deg2rad(SAME_END) else before @ _about(X, by)
         return turn, turn
-    if name in TIPS or name in FEET:
+    if name in TIPS:
         turn = _turn_to(before, ours, theirs, name, data, frame, SAME_END)
         return turn, turn
     return before, before
+
+
+def _flat_slope(name: str, data: _Source) -> float:
+    """Slope of the source's bone from ankle to toe joint, or of its toes, while the foot stands on the floor."""
+    side = name.partition("_")[0]
+    start, end = f"{side}_ankle", f"{side}_foot"
+    if name == end or not data.joints[end]:
+        return _slope(_bone(name, data)[0])
+    ankle, toe = (data.places[:, data.joints[joint][0]] for joint in (start, end))
+    size = np.linalg.norm(data.bones[f"{side}_knee"]) + np.linalg.norm(data.bones[f"{side}_ankle"])
+    toe_height, ankle_height = toe @ data.up, ankle @ data.up
+    on_floor = toe_height < np.percentile(toe_height, 10) + 0.02 * size
+    on_floor &= ankle_height < np.percentile(ankle_height[on_floor], 25) + 0.02 * size
+    rise = np.median((ankle_height - toe_height)[on_floor]) / np.linalg.norm(data.bones[end])
+    return float(np.arcsin(np.clip(rise, -1, 1)))
 
 
 def _bone(name: str, data: _Source) -> tuple[np.ndarray, np.ndarray | None]:
@@ -254,13 +271,10 @@ def _turn_to(before, ours, theirs, name, data, frame, tolerance) -> np.ndarray:
         return before
     side, _, joint = name.partition("_")
     if joint == "shoulder":
-        fore = frame @ data.bones[f"{side}_elbow"]  # the whole arm tells the pose best, if it is straight
-        whole = REST[f"{side}_elbow"] + REST[f"{side}_wrist"]
-        lengths = [np.linalg.norm(data.bones[f"{side}_{part}"]) for part in ("elbow", "wrist")]
-        forearm_frame = frame  # the same in a zero pose
-        whole_theirs = fore + forearm_frame @ data.bones[f"{side}_wrist"]
-        if _degrees(fore, whole_theirs) < SAME_POSE and min(lengths) > 0:
-            return _turned_about(before @ Z, before, whole, whole_theirs, snap=not data.same)
+        # the whole arm tells the pose best, if it is straight in the zero pose, where all frames are the same
+        whole, whole_theirs = (bones[f"{side}_elbow"] + bones[f"{side}_wrist"] for bones in (REST, data.bones))
+        if _degrees(theirs, frame @ whole_theirs) < SAME_POSE:
+            return _turned_about(before @ Z, before, whole, frame @ whole_theirs, snap=not data.same)
         return _turned_about(before @ Z, before, ours, theirs)
     if joint in ("hip", "knee", "ankle", "foot"):
         return _turned_about(before @ X, before, ours, theirs)
@@ -270,10 +284,9 @@ def _turn_to(before, ours, theirs, name, data, frame, tolerance) -> np.ndarray:
 def _turned_about(axis, before, ours, theirs, snap: bool = False) -> np.ndarray:
     """``before``, turned about ``axis`` towards ``theirs``; by the shortest way if that is along the axis."""
     start = before @ unit(ours)
-    flat_start, flat_end = (part - (part @ axis) * axis for part in (start, unit(theirs)))
-    if min(np.linalg.norm(flat_start), np.linalg.norm(flat_end)) < 0.5:
+    if max(abs(start @ axis), abs(unit(theirs) @ axis)) > 0.85:
         return shortest_turn(start, unit(theirs)) @ before
-    by = np.degrees(np.arctan2(np.cross(flat_start, flat_end) @ axis, flat_start @ flat_end))
+    by = np.degrees(_angle_about(axis, start, theirs))
     right_angle = round(by / 90) * 90
     if snap and right_angle and abs(by - right_angle) < 10:
         by = right_angle
@@ -295,6 +308,10 @@ def _estimated_frame(name: str, index: int, data: _Source, constants: dict) -> n
         return _set_to_axes(_mean_turn(turns), np.eye(3))
     base = shortest_turn(ours, theirs)
     found = base @ _about(ours, -_mean_twist(turns @ base, ours))  # C without twist on average
+    bend = _bend(name, index, data)
+    if bend is not None:  # or with the knee bending backward, the elbow forward
+        forward = base @ (Z if name.endswith("shoulder") else -Z)
+        found = _about(theirs, _angle_about(theirs, forward, bend)) @ base
     frames = [turned for turned in AXIS_TURNS if _degrees(turned @ theirs, ours) < 50]  # along the axes of the T-pose
     usual = [turned.T @ shortest_turn(ours, turned @ theirs) for turned in frames]
     flat = ours * (0, 1, 1) if name in FEET else ours  # or turned there by the shortest way, from T-pose or parent
@@ -302,10 +319,38 @@ def _estimated_frame(name: str, index: int, data: _Source, constants: dict) -> n
     others = [shortest_turn(flat, along), constants[parent, above]]
     others = [shortest_turn(turned @ ours, theirs) @ turned for turned in others]
     offs = [angle(constant, found) for constant in usual] + [angle(constant, found) + OTHER for constant in others]
+    frames += [constant.T for constant in others]
+    if name.endswith("ankle") and (sole := _sole(name, data)) is not None:
+        offs, frames = [angle(sole, found)], [sole.T]
     best = int(np.argmin(offs))
-    if offs[best] >= NEAR_FRAME:
-        return found.T
-    return [*frames, *(constant.T for constant in others)][best]
+    return frames[best] if offs[best] < NEAR_FRAME else found.T
+
+
+def _bend(name: str, index: int, data: _Source) -> np.ndarray | None:
+    """Direction (3), in a hip's or shoulder's local axes, towards which the next bone bends, if it does."""
+    side, _, joint = name.partition("_")
+    if joint not in ("hip", "shoulder"):
+        return None
+    middle, end = ("knee", "ankle") if joint == "hip" else ("elbow", "wrist")
+    first, last = (data.joints[f"{side}_{part}"][0] for part in (middle, end))
+    lower = unit(data.places[:, last] - data.places[:, first])
+    lower = (lower[:, None] @ data.turns[:, index])[:, 0].mean(axis=0)
+    bone = unit(data.bones[f"{side}_{middle}"])
+    bend = lower - (lower @ bone) * bone
+    return bend if np.linalg.norm(bend) > np.sin(np.deg2rad(BENT)) else None
+
+
+def _sole(name: str, data: _Source) -> np.ndarray | None:
+    """C of an ankle whose toe joint and toes form our angle, if the toes are straight on average."""
+    foot = name.replace("ankle", "foot")
+    if foot not in data.tips or foot not in data.bones:
+        return None
+    ankle, toe = data.joints[name][0], data.joints[foot][0]
+    bend = _mean_turn(data.turns[:, ankle].transpose(0, 2, 1) @ data.turns[:, toe])
+    ours, theirs = [unit(REST[foot]), np.array(TIPS[foot])], [unit(data.bones[foot]), data.tips[foot]]
+    if angle(bend, np.eye(3)) > 20 or abs(_degrees(*ours) - _degrees(*theirs)) > 3:
+        return None
+    return _fit(np.array(ours), np.array(theirs))
 
 
 def _set_to_axes(frame: np.ndarray, base: np.ndarray) -> np.ndarray:
@@ -374,6 +419,12 @@ def shortest_turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 def _about(axis: np.ndarray, radians: float) -> np.ndarray:
     skew = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
     return np.eye(3) + np.sin(radians) * skew + (1 - np.cos(radians)) * skew @ skew
+
+
+def _angle_about(axis: np.ndarray, start: np.ndarray, end: np.ndarray) -> float:
+    """Angle in radians about ``axis`` from ``start`` to ``end``."""
+    start, end = (vector - (vector @ axis) * axis for vector in (start, end))
+    return float(np.arctan2(np.cross(start, end) @ axis, start @ end))
 
 
 def _slope(direction: np.ndarray) -> float:

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from motion.resample import resample_positions, resample_rotations
-from motion.rest_pose import find_rest, unit
+from motion.rest_pose import find_rest, unit, zero_pose_body
 from motion.rotation import slerp
 from motion.skeleton import JOINT_INDEX, JOINT_NAMES, JOINTS, PARENTS, REST_OFFSETS
 from motion.source_motion import SourceMotion
-from motion.world_axes import AXES, drop_leading_pose, place_root, up_axis, world_turn
+from motion.world_axes import AXES, axis_name, drop_leading_pose, place_root, up_axis, world_turn
 from utils.errors import InputError
 
 SIDES = ("left", "right")
@@ -72,13 +72,14 @@ def retarget(
     notes: list[str] = []
     source = drop_leading_pose(source, joints, notes)
     turns, places = source.world()
-    rest_pose = find_rest(source, joints, turns, places, rest, notes)
-    up = axes.up or up_axis(places, joints, rest_pose.up, notes)
+    body = zero_pose_body(source, joints)
+    up = axes.up or up_axis(places, joints, None if body is None else axis_name(body[:, 1]), notes)
+    constants = find_rest(source, joints, turns, places, AXES[up], rest, notes)
     unit_size = UNITS[axes.units] if axes.units else None
     places = places + place_root(source, turns, places, joints, AXES[up], unit_size, notes)[:, None]
-    world_axes = world_turn(up, rest_pose)
+    world_axes = world_turn(up, None if rest else body)
     turns, places = world_axes @ turns, places @ world_axes.T
-    world = _world_rotations(joints, turns, places, rest_pose.constants)
+    world = _world_rotations(joints, turns, places, constants)
     pelvis = _pelvis(world[:, 0], places, joints)
     local = world.copy()
     for joint in range(1, JOINTS):

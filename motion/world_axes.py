@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from motion.rest_pose import PARENT, Rest, unit
+from motion.rest_pose import PARENT, unit
 from motion.source_motion import SourceMotion, sample_frames
 
 AXES = {sign + axis: (-1 if sign else 1) * np.eye(3)[number]
@@ -21,10 +21,16 @@ JUMP = 20.0  # degrees: mean turn of the limbs from a leading pose to the motion
 STILL = 0.1  # degrees
 
 
-def world_turn(up: str, rest: Rest) -> np.ndarray:
-    """Rotation (3, 3) of the file's axes to ours; a zero pose that stands along the same axes then faces +z."""
-    along_axes = rest.body is not None and np.abs(rest.body).max(axis=0).min() > 0.999
-    return rest.body.T if along_axes and rest.up == up else TURNS[up]
+def axis_name(direction: np.ndarray) -> str:
+    """The axis nearest to a direction (3): y, -z, ..."""
+    return max(AXES, key=lambda name: float(AXES[name] @ direction))
+
+
+def world_turn(up: str, body: np.ndarray | None) -> np.ndarray:
+    """Rotation (3, 3) of the file's axes to ours; a zero pose ``body`` that stands along the same axes faces +z then."""
+    if body is not None and np.abs(body).max(axis=0).min() > 0.999 and axis_name(body[:, 1]) == up:
+        return body.T
+    return TURNS[up]
 
 
 def up_axis(places: np.ndarray, joints: dict[str, list[int]], expected: str | None, notes: list[str]) -> str:
@@ -96,17 +102,17 @@ def place_root(
     shift = np.zeros_like(moves)
     if unit_size is not None:
         return moves * (unit_size / _bone_unit(size) - 1)
-    if abs(level) < 0.3:
+    if -0.3 < level < 3:
         return shift
     offset = np.broadcast_to(above @ source.offsets[root], moves.shape)
-    if np.linalg.norm(offset) > 0.1 * size and on_floor(offset):
+    if level < 0 and np.linalg.norm(offset) > 0.1 * size and on_floor(offset):
         notes.append("root positions are relative to the root's OFFSET")
         return offset
     for factor in UNIT_FACTORS:
-        if np.abs(moves @ up).max() > 1e-3 * size / factor and on_floor(moves * (factor - 1)):
+        if (factor > 1) == (level < 0) and np.ptp(moves @ up) > 0 and on_floor(moves * (factor - 1)):
             notes.append(f"root positions are taken times {factor:g}, the unit of the bones; --units overrides it")
             return moves * (factor - 1)
-    if level < -0.3:
+    if level < 0:
         notes.append("the feet are far below the level 0 and are lifted to it")
         return shift - level * size * up
     return shift
