@@ -10,11 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from formats.amass import amass_to_smplx85
+from formats.amass import amass_to_smplx85, read_arrays
 from formats.bvh_import import ImportOptions, import_bvh
 from formats.skeleton_map import SkeletonMap
+from motion.body_shape import leg_length, rest_joints
 from motion.features272 import FEATURES, check_features, features_from_motion, features_to_smplx85
+from motion.plausibility import check_plausible
 from motion.resample import FPS, check_fps, resample_positions, resample_rotations
+from motion.retarget import UNITS
+from motion.skeleton import forward_kinematics
 from motion.smplx import (
     SMPLX85,
     SMPLX85_WIDTH,
@@ -39,7 +43,9 @@ class Clip:
 
     def features(self) -> np.ndarray:
         """(T, 272) features, not normalised; the clip is turned to face +z and put on the ground."""
-        return features_from_motion(*smplx85_to_motion(self.smplx85)).astype(np.float32)
+        rotations, pelvis = smplx85_to_motion(self.smplx85)
+        legs = leg_length(self.smplx85[0, SMPLX85["betas"]]) / leg_length(np.zeros(10))  # features have mean legs
+        return features_from_motion(rotations, pelvis / legs).astype(np.float32)
 
 
 def read_clip(path: str | Path, skeleton: Path | None = None, options: ImportOptions | None = None) -> Clip:
@@ -54,7 +60,11 @@ def read_clip(path: str | Path, skeleton: Path | None = None, options: ImportOpt
     """
     path = Path(path)
     options = options or ImportOptions()
-    readers = {".npz": _read_npz, ".npy": _read_npy, ".bvh": lambda path: _read_bvh(path, skeleton, options)}
+    readers = {
+        ".npz": lambda path: _read_npz(path, options),
+        ".npy": lambda path: _read_npy(path, options),
+        ".bvh": lambda path: _read_bvh(path, skeleton, options),
+    }
     if path.suffix.lower() not in readers:
         raise InputError(f"{path} is no motion file; give {', '.join(readers)}")
     if not path.is_file():
@@ -66,22 +76,37 @@ def read_clip(path: str | Path, skeleton: Path | None = None, options: ImportOpt
         raise error if str(path) in str(error) else InputError(f"{path}: {error}") from error
 
 
-def _read_npz(path: Path) -> Clip:
+def _read_npz(path: Path, options: ImportOptions) -> Clip:
     arrays = _loaded(path)
     if isinstance(arrays, np.ndarray):
         raise InputError(f"{path} is a single array, not an archive of arrays; name it .npy")
     title = str(arrays["prompt"]) if "prompt" in arrays else path.stem
     if "smplx_85" in arrays:
-        return Clip(_at_our_fps(check_smplx85(arrays["smplx_85"]), arrays.get("fps", FPS)), title)
-    if "poses" in arrays and "trans" in arrays:
-        rate = arrays.get("mocap_framerate", arrays.get("mocap_frame_rate"))
+        rate = options.fps or arrays.get("fps", FPS)
+        return Clip(_at_our_fps(check_smplx85(arrays["smplx_85"]), rate), title)
+    if read_arrays(arrays) is not None:
+        rates = [arrays[key] for key in ("mocap_framerate", "mocap_frame_rate", "fps") if key in arrays]
+        rate = options.fps or next(iter(rates), None)
         if rate is None:
-            raise InputError("it has no mocap_framerate; add the frames per second of the capture")
-        return Clip(_at_our_fps(check_smplx85(amass_to_smplx85(arrays)), rate), title)
-    raise InputError("it holds neither smplx_85 (ours) nor poses and trans (AMASS); give a motion")
+            raise InputError("it has no mocap_framerate; give the frames per second of the capture with --fps")
+        notes: list[str] = []
+        metres = UNITS[options.units or "m"]
+        smplx85 = _at_our_fps(check_smplx85(amass_to_smplx85(arrays, options.up, metres, notes)), rate)
+        return _plausible(Clip(smplx85, title, notes), options)
+    raise InputError(
+        "it holds neither smplx_85 (ours) nor poses (or root_orient and pose_body) and trans (AMASS); give a motion"
+    )
 
 
-_NPZ_KEYS = ("smplx_85", "fps", "prompt", "poses", "trans", "betas", "mocap_framerate", "mocap_frame_rate")
+def _plausible(clip: Clip, options: ImportOptions) -> Clip:
+    """Check motion that others made."""
+    if not options.force:
+        check_plausible(*smplx85_to_motion(clip.smplx85))
+    return clip
+
+
+_NPZ_KEYS = ("smplx_85", "fps", "prompt", "poses", "root_orient", "pose_body", "global_orient", "body_pose", "trans",
+             "transl", "betas", "surface_model_type", "mocap_framerate", "mocap_frame_rate")  # fmt: skip
 
 
 def _loaded(path: Path) -> np.ndarray | dict[str, np.ndarray]:
@@ -96,7 +121,7 @@ def _loaded(path: Path) -> np.ndarray | dict[str, np.ndarray]:
         raise InputError(f"{path} is no readable NumPy file ({reason_of(error)}); write or copy it again") from error
 
 
-def _read_npy(path: Path) -> Clip:
+def _read_npy(path: Path, options: ImportOptions) -> Clip:
     data = _loaded(path)
     if not isinstance(data, np.ndarray) or data.ndim != 2 or data.dtype.kind not in "fiu":
         raise InputError(f"{path} holds no (frames, width) array of numbers; give features, smplx_85 or smplx_322")
@@ -104,13 +129,27 @@ def _read_npy(path: Path) -> Clip:
         check_features(data, str(path))
         return Clip(features_to_smplx85(data.astype(np.float64)), path.stem)
     if data.shape[1] == SMPLX322_WIDTH:
-        return Clip(smplx322_to_85(data), path.stem)
+        smplx85 = _pelvis_of_322(smplx322_to_85(data))
+        return _plausible(Clip(_at_our_fps(smplx85, options.fps or FPS), path.stem), options)
     if data.shape[1] == SMPLX85_WIDTH:
         return Clip(data, path.stem)
     raise InputError(
         f"{path} has {data.shape[1]} values a frame; motion has {FEATURES} (features), {SMPLX85_WIDTH} or "
         f"{SMPLX322_WIDTH} (SMPL-X parameters)"
     )
+
+
+def _pelvis_of_322(smplx85: np.ndarray) -> np.ndarray:
+    """The same with the pelvis for SMPL-X's ``transl``, which Motion-X stores: the model's origin, not its pelvis.
+
+    Arrays of ours hold the pelvis itself; whichever puts the feet nearer to the floor is taken.
+    """
+    rest_pelvis = rest_joints(smplx85[0, SMPLX85["betas"]])[0]
+    floor = np.percentile(forward_kinematics(*smplx85_to_motion(smplx85))[..., 1].min(axis=1), 5)
+    smplx85 = smplx85.copy()
+    if abs(floor + rest_pelvis[1]) < abs(floor):
+        smplx85[:, SMPLX85["translation"]] += rest_pelvis
+    return smplx85
 
 
 def _read_bvh(path: Path, skeleton: Path | None, options: ImportOptions) -> Clip:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from motion.rest_pose import PARENT, unit
+from motion.skeleton import JOINT_NAMES
 from motion.source_motion import SourceMotion, sample_frames
 
 AXES = {sign + axis: (-1 if sign else 1) * np.eye(3)[number]
@@ -54,6 +55,11 @@ def up_axis(places: np.ndarray, joints: dict[str, list[int]], expected: str | No
                 notes.append(f"the person stands along {name}, which is taken as up; --up {expected} overrides it")
                 return name
     return expected
+
+
+def up_of_body(places: np.ndarray, expected: str, notes: list[str]) -> str:
+    """``up_axis`` for positions (T, 22, 3) of our own joints."""
+    return up_axis(places, {name: [joint] for joint, name in enumerate(JOINT_NAMES)}, expected, notes)
 
 
 def stands(head: np.ndarray, pelvis: np.ndarray, feet: np.ndarray, size: float, axis: np.ndarray) -> float:
