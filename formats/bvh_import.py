@@ -49,7 +49,7 @@ def import_bvh(
     try:
         result = retarget_clip(clip, fps, skeleton, Axes(options.up, options.units))
         if not options.force:
-            check_plausible(result.rotations, result.pelvis)
+            check_plausible(result.rotations, result.pelvis, result.bones)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return result._replace(notes=[*clip.notes, *result.notes])

@@ -24,9 +24,10 @@ SIDES = ("left", "right")
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "in": 0.0254, "ft": 0.3048}  # metres
 BONE_CHILD = {  # joints whose bone must point as the source's in every frame, with the joint at its other end
     f"{side}_{joint}": f"{side}_{child}"
-    for side in SIDES
     for joint, child in (("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist"))
+    for side in SIDES
 }
+LEGS = tuple(BONE_CHILD.values())[:4]
 OFF_BONE = np.deg2rad(0.05)  # a bone that strays further from its mean direction is followed frame by frame
 
 
@@ -35,6 +36,7 @@ class Retargeted(NamedTuple):
 
     rotations: np.ndarray  # (T, 22, 3, 3) local, float32
     pelvis: np.ndarray  # (T, 3) metres, float32
+    bones: np.ndarray  # (T', 8) lengths of the source's limbs in its own frames and unit
     notes: list[str]  # decisions that the user should know
 
 
@@ -85,7 +87,8 @@ def retarget(
     for joint in range(1, JOINTS):
         local[:, joint] = world[:, PARENTS[joint]].transpose(0, 2, 1) @ world[:, joint]
     rotations = resample_rotations(local, source.fps, fps).astype(np.float32)
-    return Retargeted(rotations, resample_positions(pelvis, source.fps, fps).astype(np.float32), notes)
+    path = resample_positions(pelvis, source.fps, fps).astype(np.float32)
+    return Retargeted(rotations, path, _limb_lengths(places, joints), notes)
 
 
 def _needed(source: SourceMotion, joints: dict[str, list[int]], rest: dict[int, np.ndarray] | None):
@@ -165,10 +168,11 @@ def _pelvis(root: np.ndarray, places: np.ndarray, joints: dict[str, list[int]]) 
 
 def leg_scale(places: np.ndarray, joints: dict[str, list[int]]) -> float:
     """Our leg length by that of the file."""
-    ours = file = 0.0
-    for side in SIDES:
-        for joint, child in (("hip", "knee"), ("knee", "ankle")):
-            ends = places[:, joints[f"{side}_{child}"][0]] - places[:, joints[f"{side}_{joint}"][0]]
-            file += np.linalg.norm(ends, axis=-1).mean()
-            ours += np.linalg.norm(REST_OFFSETS[JOINT_INDEX[f"{side}_{child}"]])
-    return ours / file
+    ours = sum(np.linalg.norm(REST_OFFSETS[JOINT_INDEX[name]]) for name in LEGS)
+    return float(ours / _limb_lengths(places, joints)[:, : len(LEGS)].mean(axis=0).sum())
+
+
+def _limb_lengths(places: np.ndarray, joints: dict[str, list[int]]) -> np.ndarray:
+    """Lengths (T, 8) of the bones of legs and arms."""
+    starts, ends = ([joints[name][0] for name in names] for names in (BONE_CHILD, BONE_CHILD.values()))
+    return np.linalg.norm(places[:, ends] - places[:, starts], axis=-1)
