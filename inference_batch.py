@@ -11,6 +11,7 @@ as they are made, and running again skips what is there.
 import hashlib
 import json
 import os
+import re
 import tempfile
 import time
 import zipfile
@@ -25,6 +26,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
+from formats.bvh_import import ImportOptions, LengthUnit, UpAxis
 from formats.clip import read_clip
 from models.generate import Sampling, resolve_guidance
 from models.pipeline import DEFAULT_SAMPLING, Motion, TextToMotion
@@ -67,6 +69,10 @@ class Options:
         guidance: Classifier-free guidance scale, 1 for none; without it 2, or 1 if the model was trained for none.
         init_motion: Motion file to go on from (.npz of ours or AMASS, .bvh, .npy); every motion begins with it.
         init_skeleton: YAML file that maps the joints of a .bvh to ours, where their names do not tell.
+        init_up: Axis that points up in that file: x, y, z, -x, -y or -z; by default it is decided from the motion.
+        init_units: Length unit of the positions in that file: m, cm, mm, in or ft; by default the bones tell.
+        init_fps: Frames per second of that file; by default those that it names.
+        init_force: Take initial motion that no person makes, such as knees that bend forward.
         batch_size: Motions that are made at the same time; what is finished makes room for what waits.
         dtype: Precision of the generator: auto (float32 on a CPU, else bf16 or float16), float32, bf16 or float16.
         quantize: Its weights: none, int8 or its smaller sibling int4 (CUDA only); both go with bf16, which auto gives.
@@ -98,6 +104,10 @@ class Options:
     guidance: float | None = DEFAULT_SAMPLING.guidance
     init_motion: Path | None = None
     init_skeleton: Path | None = None
+    init_up: UpAxis | None = None
+    init_units: LengthUnit | None = None
+    init_fps: float | None = None
+    init_force: bool = False
     batch_size: int = 32
     dtype: Literal["auto", "float32", "bf16", "float16"] = "auto"
     quantize: Literal["none", "int8", "int4"] = "none"
@@ -159,7 +169,7 @@ class Options:
 
 def main(options: Options) -> None:
     items = read_items(options)
-    init = read_clip(options.init_motion, options.init_skeleton).features() if options.init_motion else None
+    init = init_features(options) if options.init_motion else None
     check_writable(options.out_dir)
     if options.smplx_path is not None and options.shows_body:
         body_from_options(options.body_model, options.smplx_path)  # what is wrong with it is told before generation
@@ -216,6 +226,18 @@ def main(options: Options) -> None:
     if failures:
         file, why = next(iter(failures.items()))
         raise InputError(f"{len(failures)} files could not be made, {file} first: {why}; mend that and run again")
+
+
+def init_features(options: Options) -> np.ndarray:
+    """(T, 272) features of the initial motion; errors name the options of this script."""
+    reading = ImportOptions(options.init_up, options.init_units, options.init_fps, options.init_force)
+    try:
+        clip = read_clip(options.init_motion, options.init_skeleton, reading)
+    except InputError as error:
+        raise InputError(re.sub(r"--(skeleton|up|units|fps|force)\b", r"--init-\1", str(error))) from error
+    for note in clip.notes:
+        print(f"note: {options.init_motion}: {note}")
+    return clip.features()
 
 
 def settings_of(options: Options, model: TextToMotion, dtype: torch.dtype, init: np.ndarray | None) -> str:

@@ -15,19 +15,26 @@ from utils.errors import InputError
 
 KNOWN_SKELETONS = Path(__file__).resolve().parents[1] / "configs" / "data"  # *_skeleton.yaml
 
+UpAxis = Literal["x", "y", "z", "-x", "-y", "-z"]
+LengthUnit = Literal["m", "cm", "mm", "in", "ft"]
+
 
 @dataclass(frozen=True)
 class ImportOptions:
     """How a foreign motion file is read, where the file does not tell or tells wrong."""
 
-    up: Literal["x", "y", "z", "-x", "-y", "-z"] | None = None
+    up: UpAxis | None = None
     """Axis that points up in the file; by default it is decided from the motion."""
-    units: Literal["m", "cm", "mm", "in", "ft"] | None = None
+    units: LengthUnit | None = None
     """Length unit of the positions in the file; by default the bones tell."""
     fps: float | None = None
     """Frames per second of the file; by default those that it names."""
     force: bool = False
-    """Take motion that no person can make: knees that bend backward, a head below the feet, ..."""
+    """Take motion that no person makes: knees that bend forward, a head below the feet, ..."""
+
+    def __post_init__(self):
+        if self.fps is not None:
+            check_fps(self.fps)
 
 
 def import_bvh(
@@ -44,7 +51,6 @@ def import_bvh(
     options = options or ImportOptions()
     clip = read_bvh(path)
     if options.fps is not None:
-        check_fps(options.fps)
         clip = replace(clip, fps=options.fps)
     try:
         result = retarget_clip(clip, fps, skeleton, Axes(options.up, options.units))

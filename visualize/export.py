@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from formats.amass import amass_arrays
+from formats.bvh_import import ImportOptions, LengthUnit, UpAxis
 from formats.bvh_writer import write_bvh
 from formats.clip import Clip, read_clip
 from motion.resample import FPS
@@ -53,6 +54,10 @@ class Options:
         title: Text in pictures and pages; without it, the prompt or the file's name.
         foot_lock: Keep feet that stand on the floor from sliding.
         skeleton: YAML file that maps a BVH file's joints to ours, where their names do not tell.
+        up: Axis that points up in the files to read: x, y, z, -x, -y or -z; by default it is decided from the motion.
+        units: Length unit of the positions in the files to read: m, cm, mm, in or ft; by default the bones tell.
+        fps: Frames per second of the files to read; by default those that they name.
+        force: Take motion that no person makes, such as knees that bend forward.
         body_model: mannequin, or smplx with its file in --smplx-path; without it, whichever --smplx-path tells.
         smplx_path: Folder or file of SMPL-X.
         overwrite: Replace a motion file (.npz, .npy, .bvh) that is there already; pictures and pages always are.
@@ -65,6 +70,10 @@ class Options:
     title: str | None = None
     foot_lock: bool = False
     skeleton: Path | None = None
+    up: UpAxis | None = None
+    units: LengthUnit | None = None
+    fps: float | None = None
+    force: bool = False
     body_model: str | None = None
     smplx_path: Path | None = None
     overwrite: bool = False
@@ -85,8 +94,11 @@ def main(arguments: list[str]) -> None:
     *sources, target = files
     check_target(target, len(sources))
     check_kept(target, sources, options.overwrite)
-    clips = [read_clip(source, options.skeleton) for source in sources]
-    for clip in clips:
+    reading = ImportOptions(options.up, options.units, options.fps, options.force)
+    clips = [read_clip(source, options.skeleton, reading) for source in sources]
+    for source, clip in zip(sources, clips, strict=True):
+        for note in clip.notes:
+            print(f"note: {source}: {note}", file=sys.stderr)
         clip.smplx85 = lock_feet(clip.smplx85) if options.foot_lock else clip.smplx85
         clip.title = options.title if options.title is not None else clip.title
     export(clips, target, options, body_from_options(options.body_model, options.smplx_path))
