@@ -26,11 +26,12 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from formats.bvh_import import ImportOptions, LengthUnit, UpAxis
 from formats.clip import read_clip
+from formats.import_options import ImportOptions, LengthUnit, UpAxis
 from models.generate import Sampling, resolve_guidance
 from models.pipeline import DEFAULT_SAMPLING, Motion, TextToMotion
 from models.rewrite import rewrite_prompts
+from motion.foot_lock import lock_feet
 from motion.resample import FPS
 from utils.config import parse_options
 from utils.device import choose_device
@@ -39,7 +40,6 @@ from utils.files import atomic_write
 from utils.prompts import MAX_SEED, PromptItem, check_prompt, expand, read_prompts
 from visualize.body import body_from_options, smplx_file
 from visualize.export import motion_arrays
-from visualize.foot_lock import lock_feet
 from visualize.page import write_results_gallery
 from visualize.renderers import Renderers
 from visualize.video import check_side

@@ -1,146 +1,209 @@
-"""Turn motion files into the canonical folder that both trainings read (see dataset/motion_folder.py).
+"""Convert motion files into a data folder for train_vq.py and train_t2m.py (layout: dataset/motion_folder.py).
 
     python prepare_data.py bvh --source mocap/ --out data/mine --skeleton skeleton.yaml --captions captions.yaml
     python prepare_data.py synthetic --out data/synthetic --count 200
 
-Features are at 30 frames per second. The split goes by the hash of the clip's name, so it is the same everywhere.
+Features are at 30 frames per second. A clip is assigned to train, val or test by the hash of its name, so the split is
+the same on every machine.
 """
 
 import json
 import os
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
 from dataset.captions import CaptionRules, swap_left_right
 from dataset.motion_folder import MIRRORED, SPLITS, STATISTICS, VECTORS, Statistics, read_lines, split_of
 from dataset.synthetic import synthetic_clips
-from formats.bvh import SkeletonMap, read_bvh
+from formats.bvh_import import import_bvh
+from formats.import_options import ImportOptions, LengthUnit, UpAxis
+from formats.skeleton_map import SkeletonMap
 from motion.features272 import check_features, features_from_motion
 from motion.resample import FPS
 from motion.skeleton import mirror
-from utils.config import run_command
+from utils.config import parse_command
 from utils.errors import InputError, exit_on_input_error
 
 CORES = os.cpu_count() or 1
 
 
 @dataclass
+class BvhOptions:
+    """Convert a folder of BVH files."""
+
+    source: Path
+    """Folder with .bvh files, searched with its subfolders."""
+    out: Path
+    """Data folder to write."""
+    skeleton: Path | None = None
+    """YAML file that maps the joints of the files to the 22 SMPL-X joints; by default their names are recognised."""
+    up: UpAxis | None = None
+    """Axis that points up in the files: x, y, z, -x, -y or -z; by default it is decided from the motion of each."""
+    units: LengthUnit | None = None
+    """Length unit of the positions in the files: m, cm, mm, in or ft; by default it is that of the bones."""
+    fps: float | None = None
+    """Frames per second of the files; by default the rate that each file states."""
+    force: bool = False
+    """Accept implausible motion, such as knees that bend forward."""
+    captions: Path | None = None
+    """YAML file with captions; by default, a text file beside each BVH file (walk.txt for walk.bvh)."""
+    mirrored: bool = True
+    """Add a left-right mirrored copy of every training clip, with left and right exchanged in its captions."""
+    captions_per_clip: PositiveInt = 8
+    """Maximum number of captions per clip from the captions file."""
+    min_frames: PositiveInt = 16
+    """Minimum length of a clip in frames at 30 fps; shorter clips are rejected."""
+    workers: PositiveInt = CORES
+    """Number of processes; by default, one per CPU core."""
+
+    @property
+    def reading(self) -> ImportOptions:
+        """How the files are read."""
+        return ImportOptions(self.up, self.units, self.fps, self.force)
+
+
+@dataclass
+class SyntheticOptions:
+    """Write procedural motion (walk, run, turn, jump, squat, wave, ...) for tests and for a first try without data."""
+
+    out: Path
+    """Data folder to write."""
+    count: PositiveInt = 200
+    """Number of clips."""
+    seed: NonNegativeInt = 0
+    """Seed of the clips; the same seed gives the same clips."""
+
+
+@dataclass
 class ClipReport:
-    """What one clip left in the folder: its name, or the reason why it was rejected, and the sums for mean and std."""
+    """Result of one clip: the sums of its features, or the reason for its rejection."""
 
     clip_id: str
     frames: int = 0
     sums: tuple[np.ndarray, np.ndarray] | None = None
+    """Sum and sum of squares of the features over all frames, (272,) each; None if rejected."""
     rejected: str = ""
+    """Reason for the rejection, with the file."""
+    notes: list[str] = field(default_factory=list)
+    """Decisions of the reader that the user should know."""
 
 
-def bvh(
-    source: Path,
-    out: Path,
-    skeleton: Path = Path("configs/data/bandai_skeleton.yaml"),
-    captions: Path | None = None,
-    mirrored: bool = True,
-    captions_per_clip: PositiveInt = 8,
-    min_frames: PositiveInt = 16,
-    workers: PositiveInt = CORES,
-) -> None:
-    """Convert a folder of BVH files.
+def bvh(options: BvhOptions) -> None:
+    """Convert a folder of BVH files into a data folder.
+
+    Raises:
+        InputError: there are no usable files, two share a name, a YAML file is invalid, or the data folder cannot be
+            written.
+    """
+    files = find_bvh(options.source, options.mirrored)
+    convert = partial(
+        convert_bvh,
+        options=options,
+        skeleton=SkeletonMap.from_yaml(options.skeleton) if options.skeleton else None,
+        rules=CaptionRules.from_yaml(options.captions) if options.captions else None,
+    )
+    make_folder(options.out)
+    with ProcessPoolExecutor(options.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        jobs = [pool.submit(convert, file) for file in files]
+        reports = [report for job in tqdm(as_completed(jobs), total=len(jobs), unit="file") for report in job.result()]
+    finish_folder(options.out, reports)
+
+
+def synthetic(options: SyntheticOptions) -> None:
+    """Write procedural clips into a data folder.
+
+    Raises:
+        InputError: the data folder cannot be written, or there is no training clip among the clips.
+    """
+    make_folder(options.out)
+    clips = tqdm(synthetic_clips(options.count, options.seed), total=options.count, unit="clip")
+    finish_folder(options.out, [write_clip(options.out, *clip) for clip in clips])
+
+
+def find_bvh(source: Path, mirrored: bool) -> list[Path]:
+    """Return the BVH files of a folder and its subfolders.
 
     Args:
-        source: Folder that is searched for .bvh files, with its subfolders.
-        out: Data folder to write.
-        skeleton: YAML file that maps the files' joints to ours.
-        captions: YAML file with captions; without it, a text file beside each BVH file (walk.txt for walk.bvh).
-        mirrored: Also write a left-right mirrored copy of every training clip, left and right swapped in its captions.
-        captions_per_clip: At most so many captions a clip from the captions file.
-        min_frames: Clips shorter than this (at 30 fps) are rejected.
-        workers: Processes.
+        mirrored: Whether mirrored copies will be written, whose names must be free.
+
+    Raises:
+        InputError: there are no files, two share a name, or one has the name of a mirrored copy.
     """
     files = sorted(source.rglob("*.bvh"))
     if not files:
         raise InputError(f"{source} holds no .bvh file; check --source")
     taken = [file for file in files if mirrored and file.stem.endswith(MIRRORED)]
     if taken:
-        raise InputError(f"{taken[0]} ends in {MIRRORED}, the name of a mirrored copy; rename it, or --mirrored false")
+        raise InputError(
+            f"{taken[0]} ends in {MIRRORED}, the name of a mirrored copy; rename it, or give --mirrored false"
+        )
     twins = [name for name, count in Counter(file.stem for file in files).items() if count > 1]
     if twins:
-        raise InputError(f"{source} holds {twins[0]}.bvh more than once; the file name is the clip's id, so rename one")
-    convert = partial(
-        convert_bvh,
-        out=out,
-        skeleton=SkeletonMap.from_yaml(skeleton),
-        rules=CaptionRules.from_yaml(captions) if captions else None,
-        mirrored=mirrored,
-        captions_per_clip=captions_per_clip,
-        min_frames=min_frames,
-    )
-    make_folder(out)
-    with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        jobs = [pool.submit(convert, file) for file in files]
-        results = [
-            written for job in tqdm(as_completed(jobs), total=len(jobs), unit="file") for written in job.result()
-        ]
-    finish_folder(out, results)
-
-
-def synthetic(out: Path, count: PositiveInt = 200, seed: int = 0) -> None:
-    """Write procedural motion (walk, run, turn, jump, squat, wave, ...): for tests and for a first try without data.
-
-    Args:
-        out: Data folder to write.
-        count: Number of clips.
-        seed: The same seed gives the same clips.
-    """
-    make_folder(out)
-    clips = tqdm(synthetic_clips(count, seed), total=count, unit="clip")
-    finish_folder(
-        out, [write_clip(out, name, rotations, pelvis, captions) for name, rotations, pelvis, captions in clips]
-    )
+        raise InputError(
+            f"{source} holds {twins[0]}.bvh more than once; the file name is the id of the clip, so rename one"
+        )
+    return files
 
 
 def convert_bvh(
-    file: Path,
-    out: Path,
-    skeleton: SkeletonMap,
-    rules: CaptionRules | None,
-    mirrored: bool,
-    captions_per_clip: int,
-    min_frames: int,
+    file: Path, options: BvhOptions, skeleton: SkeletonMap | None, rules: CaptionRules | None
 ) -> list[ClipReport]:
-    """One BVH file to one clip, or two with its mirrored copy; a file that cannot be used gives the reason."""
+    """Convert one BVH file into a clip, and a mirrored copy of a training clip.
+
+    Returns:
+        The reports of the clips written, or one report with the reason why the file is rejected.
+    """
     try:
-        rotations, pelvis = skeleton.retarget(read_bvh(file), FPS)
-        if len(rotations) < min_frames:
-            raise InputError(f"{file} has {len(rotations)} frames at {FPS} fps, fewer than --min_frames {min_frames}")
-        captions = rules.captions(file.stem, captions_per_clip) if rules else beside(file)
-        clips = [write_clip(out, file.stem, rotations, pelvis, captions)]
-        if mirrored and split_of(file.stem) == "train":
+        rotations, pelvis, _, notes = import_bvh(file, FPS, skeleton, options.reading)
+        if len(rotations) < options.min_frames:
+            raise InputError(
+                f"{file} has {len(rotations)} frames at {FPS} fps, fewer than --min-frames {options.min_frames}"
+            )
+        captions = rules.captions(file.stem, options.captions_per_clip) if rules else captions_beside(file)
+        clips = [write_clip(options.out, file.stem, rotations, pelvis, captions)]
+        clips[0].notes = [f"{file}: {note}" for note in notes]
+        if options.mirrored and split_of(file.stem) == "train":
             swapped = [swap_left_right(caption) for caption in captions]
-            clips.append(write_clip(out, file.stem + MIRRORED, *mirror(rotations, pelvis), swapped))
+            clips.append(write_clip(options.out, file.stem + MIRRORED, *mirror(rotations, pelvis), swapped))
         return clips
     except InputError as error:
-        return [ClipReport(file.stem, rejected=str(error))]
+        return [ClipReport(file.stem, rejected=str(error) if str(file) in str(error) else f"{file}: {error}")]
 
 
-def beside(file: Path) -> list[str]:
-    """The captions in the text file beside a motion file."""
+def captions_beside(file: Path) -> list[str]:
+    """Return the captions in the text file beside a motion file.
+
+    Raises:
+        InputError: the text file is missing or has no captions.
+    """
     text = file.with_suffix(".txt")
     captions = [line.strip() for line in read_lines(text) if line.strip()] if text.is_file() else []
     if not captions:
-        raise InputError(f"{file} has no caption; write {text.name} beside it, a caption a line, or give --captions")
+        raise InputError(
+            f"{file} has no caption; write {text.name} beside it, one caption per line, or give --captions"
+        )
     return captions
 
 
 def write_clip(out: Path, clip_id: str, rotations: np.ndarray, pelvis: np.ndarray, captions: list[str]) -> ClipReport:
-    """Write features and captions of rotations (T, 22, 3, 3) and pelvis (T, 3)."""
+    """Write the features and captions of a clip.
+
+    Args:
+        out: Data folder.
+        rotations: Local rotations, (T, 22, 3, 3).
+        pelvis: World positions of the pelvis in metres, (T, 3).
+
+    Raises:
+        InputError: the features are not finite.
+    """
     features = features_from_motion(rotations.astype(np.float64), pelvis.astype(np.float64)).astype(np.float32)
     check_features(features, clip_id)
     np.save(out / VECTORS / f"{clip_id}.npy", features)
@@ -150,10 +213,10 @@ def write_clip(out: Path, clip_id: str, rotations: np.ndarray, pelvis: np.ndarra
 
 
 def make_folder(out: Path) -> None:
-    """Create the folders.
+    """Create the subfolders of a data folder.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: they cannot be created.
     """
     try:
         for folder in (VECTORS, Path("texts"), Path("split"), STATISTICS):
@@ -162,33 +225,56 @@ def make_folder(out: Path) -> None:
         raise InputError(f"cannot write to {out}: {error.strerror}; choose another --out") from error
 
 
-def finish_folder(out: Path, results: list[ClipReport]) -> None:
-    """Write splits, statistics and report.json (rejected files with their reasons), and print a summary."""
-    results = sorted(results, key=lambda written: written.clip_id)
-    rejected = {written.clip_id: written.rejected for written in results if written.rejected}
-    for reason in rejected.values():
-        print(f"rejected: {reason}")
-    kept = [written for written in results if not written.rejected]
-    splits = {split: [written for written in kept if split_of(written.clip_id) == split] for split in SPLITS}
+def finish_folder(out: Path, reports: list[ClipReport]) -> None:
+    """Write the splits, the statistics and report.json (with the reason of each rejection), and print a summary.
+
+    Raises:
+        InputError: there is no training clip.
+    """
+    reports = sorted(reports, key=lambda report: report.clip_id)
+    rejected = {report.clip_id: report.rejected for report in reports if report.rejected}
+    print_once("note", [note for report in reports for note in report.notes])
+    print_once("rejected", list(rejected.values()))
+    kept = [report for report in reports if not report.rejected]
+    splits = {split: [report for report in kept if split_of(report.clip_id) == split] for split in SPLITS}
     if not splits["train"]:
-        raise InputError(f"no usable training clip came out of {len(results)} files; the reasons are above")
+        raise InputError(f"no usable training clip came out of {len(reports)} files; the reasons are above")
     statistics = Statistics()
     for split, clips in splits.items():
-        (out / "split" / f"{split}.txt").write_text("".join(f"{written.clip_id}\n" for written in clips))
-        for written in clips if split == "train" else ():
-            statistics.add(written.frames, *written.sums)
+        (out / "split" / f"{split}.txt").write_text("".join(f"{report.clip_id}\n" for report in clips))
+    for report in splits["train"]:
+        if report.sums is not None:
+            statistics.add(report.frames, *report.sums)
     for name, values in zip(("mean", "std"), statistics.mean_std(), strict=True):
         np.save(out / STATISTICS / f"{name}.npy", values)
-    report = {
+    summary = {
         "fps": FPS,
         "clips": {split: len(clips) for split, clips in splits.items()},
-        "frames": {split: sum(written.frames for written in clips) for split, clips in splits.items()},
+        "frames": {split: sum(report.frames for report in clips) for split, clips in splits.items()},
         "rejected": rejected,
     }
-    (out / "report.json").write_text(json.dumps(report, indent=1))
-    print(f"{out}: clips {report['clips']}, frames {report['frames']}, {len(rejected)} files rejected")
+    (out / "report.json").write_text(json.dumps(summary, indent=1))
+    print(f"{out}: clips {summary['clips']}, frames {summary['frames']}, {len(rejected)} files rejected")
+
+
+def print_once(label: str, lines: list[str]) -> None:
+    """Print lines that begin with the name of a file; a text that several files share is printed once, for the first."""
+    files: dict[str, list[str]] = {}  # text after the name of the file -> lines
+    for line in lines:
+        file, suffix, text = line.partition(".bvh")
+        files.setdefault(text if suffix else line, []).append(line)
+    for first, *others in files.values():
+        print(f"{label}: {first}" + (f" (likewise in {len(others)} other files)" if others else ""))
+
+
+def main() -> None:
+    options = parse_command({"bvh": BvhOptions, "synthetic": SyntheticOptions}, __doc__ or "")
+    if isinstance(options, BvhOptions):
+        bvh(options)
+    else:
+        synthetic(options)
 
 
 if __name__ == "__main__":
     with exit_on_input_error():
-        run_command([bvh, synthetic], __doc__)
+        main()

@@ -1,19 +1,20 @@
-"""Train the generator: captions and motion tokens become a LLaMAHF that writes the tokens of a sentence.
+"""Train the generator: a LLaMAHF that writes the motion tokens of a caption.
 
     python train_t2m.py --config configs/t2m/demo.yaml --data data/bandai --tokenizer runs/vq --out runs/t2m
-    ... the same with --resume true goes on from the last save
-    ... the same with --plan prints what the training would take, and ends
-    accelerate launch --config_file configs/accelerate/fsdp2.yaml train_t2m.py ...    on many GPUs
+    ... the same with --resume continues from the newest state
+    ... the same with --plan prints the cost of the training and exits
+    accelerate launch --config_file configs/accelerate/fsdp2.yaml train_t2m.py ...    (several GPUs)
 
-The clips are tokenized first where that has not been done with this tokenizer. The run folder is a whole text-to-motion
-model (the generator, and the tokenizer in tokenizer/), and so is the best one so far (best/):
-`python inference_batch.py --checkpoint runs/t2m` uses it as it is. The folder also holds the options (train.yaml),
-states/ for --resume, motions/ drawn at validations, and TensorBoard logs.
+Clips that have not been tokenized with this tokenizer are tokenized first. The run folder is a complete text-to-motion
+model (the generator, and the tokenizer in tokenizer/), and so is the best one so far (best/): use either with
+`python inference_batch.py --checkpoint runs/t2m`. The run folder also holds the options (train.yaml), states/ for
+--resume, motions/ rendered at validations, and TensorBoard logs.
 """
 
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -26,43 +27,46 @@ from models.motion_vqvae import HumanVQVAE
 from models.pipeline import TextToMotion
 from models.text_encoder import EncoderShape, TextEncoder, encoder_shape, encoder_width, load_text_encoder
 from models.text_features import CaptionFeatures
-from training.costs import MicroBatch, flops
-from training.plan import PlanOptions, count_data, plan
-from training.run import Training, TrainingOptions
+from training.costs import MicroBatch, count_flops
+from training.engine import Engine
+from training.loop import Loop
+from training.meter import Meter
+from training.options import Size, TrainingOptions
+from training.plan import GPUS, PlannedRun, PlanOptions, count_data, describe_plan
+from training.run import Comparison, Run
 from utils.checkpoint import copy_model, fingerprint
-from utils.config import parse_options
+from utils.config import bounded, parse_options
 from utils.errors import InputError, exit_on_input_error
 
 LARGEST_VOCABULARY = 2**20  # each code has a row of the embedding and one of the head
 
+if TYPE_CHECKING:
+    DropoutRate = float
+else:
+    DropoutRate = bounded("DropoutRate", float, (">=", 0), ("<", 1))
+
 
 @dataclass
 class GeneratorShape:
-    """What of LLaMAConfig is a choice; the rest follows from the tokenizer and the text encoder.
+    """Options of LLaMAConfig that are free to choose; the tokenizer and the text encoder determine the others."""
 
-    Attributes:
-        size: Name in the size table of models/llama.py: debug, demo, 44M, ... 7B.
-        max_tokens: Longest motion in tokens.
-        dropout: Of embeddings and block outputs.
-        text_dropout: Share of captions replaced by the null text, for classifier-free guidance.
-        tie_weights: Use the token embedding as output matrix.
-    """
-
-    size: str = "demo"
-    max_tokens: int = 160
-    dropout: float = 0.1
-    text_dropout: float = 0.1
+    size: Size = "demo"
+    """Size of the model, from the size table of models/llama.py."""
+    max_tokens: PositiveInt = 160
+    """Maximum length of a motion in tokens."""
+    dropout: DropoutRate = 0.1
+    """Dropout rate of the embeddings and the block outputs."""
+    text_dropout: DropoutRate = 0.1
+    """Fraction of captions replaced by the null text, for classifier-free guidance."""
     tie_weights: bool = False
-
-    def __post_init__(self):
-        if self.size not in SIZES:
-            raise InputError(f"size {self.size} is unknown; use one of {', '.join(SIZES)}")
+    """Use the token embedding as the output matrix (weight tying)."""
 
     def config(self, tokenizer: HumanVQVAE, tokenizer_id: str, encoder: TextEncoder | EncoderShape) -> LLaMAConfig:
+        """Return the configuration of a generator for a tokenizer and a text encoder."""
         if tokenizer.codebook_size > LARGEST_VOCABULARY:
             raise InputError(
                 f"the tokenizer has {tokenizer.codebook_size} codes and a generator can have {LARGEST_VOCABULARY}; "
-                "train one with fewer levels or residuals"
+                "train a tokenizer with fewer levels or residuals"
             )
         return LLaMAConfig(
             codebook_size=tokenizer.codebook_size,
@@ -80,36 +84,33 @@ class GeneratorShape:
 
 @dataclass(kw_only=True)
 class Options(PlanOptions, TrainingOptions):
-    """Options of the generator training.
-
-    Attributes:
-        tokenizer: Run folder of train_vq.py.
-        model: Shape of the generator.
-        text_encoder: Frozen text encoder: minilm, clip, flan-t5-small, -base, -large, -xl or -xxl; pooled to one vector
-            as flan-t5-xl:mean, :sum or :cls.
-        text_encoder_path: Its weights, if neither in checkpoints/<name> nor in the Hugging Face cache.
-        cache_text_features: Keep the features of all captions on disk, in text_features of the data folder.
-        z_loss: Weight of the z-loss (see ``LLaMAHF.forward``).
-        joined: Rows a clip in which it follows a part of another clip: for sequences of sentences and for going on
-            from a given motion.
-        cut_longer: Cut motions longer than model.max_tokens at random places, instead of refusing them.
-        token_drop: Share of motions that lose their first or their last token, as T2M-GPT has it with 1/3.
-        batch_tokens: Most motion tokens a step, padding counted; sets the size of a step instead of batch_size.
-    """
+    """Options of the generator training."""
 
     tokenizer: Path
+    """Run folder of train_vq.py that holds the tokenizer."""
     model: GeneratorShape = field(default_factory=GeneratorShape)
+    """Shape of the generator."""
     text_encoder: str = "minilm"
+    """Frozen text encoder: minilm, clip, flan-t5-small, -base, -large, -xl or -xxl; a suffix :mean, :sum or :cls
+    (flan-t5-xl:mean) pools the features to a single vector."""
     text_encoder_path: Path | None = None
+    """Folder of the text encoder's weights, if they are neither in checkpoints/<name> nor in the Hugging Face cache."""
     cache_text_features: bool = False
+    """Store the text features of all captions on disk, in text_features/ of the data folder."""
     z_loss: NonNegativeFloat = 0.0
+    """Weight of the z-loss, which keeps the logits small (see LLaMAHF.forward)."""
     joined: NonNegativeInt = 0
+    """Joined rows per clip, in which it follows a part of another clip; trains sequences of sentences and the
+    continuation of a given motion."""
     cut_longer: bool = False
+    """Cut motions longer than --model.max-tokens at random places instead of raising an error."""
     token_drop: ClosedUnitInterval = 0.0
+    """Fraction of motions that lose their first or last token in training; T2M-GPT uses 1/3."""
     batch_tokens: PositiveInt | None = None
+    """Maximum motion tokens per step, padding included; sizes the steps instead of --batch-size."""
 
     def __post_init__(self):
-        encoder_width(self.text_encoder)  # refuses unknown names before any work is done
+        encoder_width(self.text_encoder)  # rejects unknown names before any work is done
         if not self.tokenizer.is_dir():
             raise InputError(f"there is no tokenizer folder {self.tokenizer}; give a run folder of train_vq.py")
         if self.out.resolve() == self.tokenizer.resolve():
@@ -118,55 +119,56 @@ class Options(PlanOptions, TrainingOptions):
 
 def main(options: Options, options_yaml: str) -> None:
     if options.plan:
-        print(planned(options))
+        print(make_plan(options))
         return
-    training = Training(options, options_yaml)
-    tokenizer = HumanVQVAE.from_pretrained(options.tokenizer).to(training.device)
+    run = Run(options, options_yaml, options.batch_tokens)
+    tokenizer = HumanVQVAE.from_pretrained(options.tokenizer).to(run.device)
     folder = MotionFolder(options.data)
     splits = [split for split in ("train", "val") if folder.ids(split, required=split == "train")]
-    data = {split: token_rows(training, folder, tokenizer, split) for split in splits}
-    order = training.batches(len(data["train"]), data["train"].lengths)
+    data = {split: token_rows(run, options, folder, tokenizer, split) for split in splits}
+    batch_order = run.batches(len(data["train"]), data["train"].lengths)
     if "val" not in data:
-        training.say("no validation clips: only the training loss will be reported")
-    with training.accelerator.main_process_first():
+        run.report("no validation clips: only the training loss is reported")
+    with run.accelerator.main_process_first():
         encode = CaptionFeatures(
-            load_text_encoder(options.text_encoder, training.device, options.text_encoder_path),
+            load_text_encoder(options.text_encoder, run.device, options.text_encoder_path),
             options.data / "text_features" if options.cache_text_features else None,
             [caption for rows in data.values() for caption in rows.captions()] if options.cache_text_features else (),
         )
 
     model = LLaMAHF(options.model.config(tokenizer, fingerprint(options.tokenizer), encode.encoder))
-    usual = MicroBatch(1, 0, data["train"].lengths.mean())  # what the text costs is not counted
-    forward = training.prepare(model, "tokens", flops(model.config, usual) / usual.targets)
-    if training.accelerator.is_main_process:
+    engine = run.prepare(model)
+    if run.accelerator.is_main_process:
         for out in (options.out, options.out / "best"):
             copy_model(options.tokenizer, out / "tokenizer")
-    fill_up = partial(collate, pad_id=model.config.pad_id)
-    loader = training.loader(data["train"], order, fill_up)
-    with training:
-        for step in training.steps():
+    mean_row = MicroBatch(1, 0, data["train"].lengths.mean())  # FLOPs due to the text are not counted
+    meter = Meter(run, "tokens", count_flops(model.config, mean_row) / mean_row.targets)
+    loader = run.loader(data["train"], batch_order, partial(collate, pad_id=model.config.pad_id))
+    with Loop(run, engine, meter, loader) as loop:
+        for step in loop.steps():
             batches = [  # captions: list of B; tokens (B, N), targets (B, N + 1)
-                (captions, *inputs_and_targets(model, *tokens)) for captions, *tokens in training.take(loader)
+                (captions, *inputs_and_targets(model, *tokens)) for captions, *tokens in loop.next_batches()
             ]
-            count = training.total((targets != model.config.pad_id).sum() for _, _, targets in batches)
-            for captions, tokens, targets in training.micro_batches(batches):
+            count = loop.total((targets != model.config.pad_id).sum() for _, _, targets in batches)
+            for captions, tokens, targets in loop.micro_batches(batches):
                 text, mask = drop_text(*encode(captions), model.config.text_dropout)  # (B, L, D), (B, L)
-                training.backward(forward(text, mask, tokens, targets, count, options.z_loss))
-            scalars = training.update(step, count)
+                loss = engine.wrapped(text, mask, tokens, targets, count, options.z_loss)
+                loop.backward(loss)
+            scalars = loop.update(step, count)
 
-            if training.is_logged(step):
-                training.log(step, scalars)
-            if training.is_due(step):
-                with training.average.in_use():
-                    scores = validate(training, model, data.get("val"), encode)
-                    draw(training, step, model, data.get("val"), encode, tokenizer, folder)
-                training.save(step, scores)
-    training.say(f"text-to-motion model saved to {options.out}")
+            if meter.is_log_step(step):
+                meter.log(step, scalars)
+            if run.is_validation_step(step):
+                with engine.ema.applied():
+                    scores = validate(run, model, data.get("val"), encode)
+                    if "val" in data:
+                        draw(run, step, engine, TextToMotion(model, tokenizer, encode.encoder, ""), data["val"], folder)
+                loop.save(step, scores)
+    run.report(f"text-to-motion model saved to {options.out}")
 
 
-def token_rows(training: Training, folder: MotionFolder, tokenizer: HumanVQVAE, split: str) -> TokenDataset:
-    """The rows of a split, tokenized by all processes together where that has not been done."""
-    options, accelerator = training.options, training.accelerator
+def token_rows(run: Run, options: Options, folder: MotionFolder, tokenizer: HumanVQVAE, split: str) -> TokenDataset:
+    """Return the rows of a split; all processes together tokenize it if that has not been done."""
     is_training = split == "train"
     path = tokenize(
         folder,
@@ -174,99 +176,93 @@ def token_rows(training: Training, folder: MotionFolder, tokenizer: HumanVQVAE, 
         tokenizer,
         split,
         options.joined if is_training else 0,
-        accelerator.process_index,
-        accelerator.num_processes,
+        run.accelerator.process_index,
+        run.accelerator.num_processes,
     )
-    accelerator.wait_for_everyone()
+    run.accelerator.wait_for_everyone()
     drop = options.token_drop if is_training else 0.0
     rows = TokenDataset(path, options.tokenizer, options.model.max_tokens, options.cut_longer, drop)
     for name, count in rows.left_out.items():
-        training.say(f"{split}: {count} {name} left out: no caption, shorter than a token, or a part outside its clip")
+        run.report(f"{split}: {count} {name} left out: no caption, shorter than a token, or a part outside its clip")
     return rows
 
 
-def planned(options: Options) -> str:
-    """What the training would take; neither tokenizer nor text encoder is loaded for it."""
-    tokenizer = HumanVQVAE.from_pretrained(options.tokenizer, put=lambda model, folder: None)  # its shape alone
-    config, stride = options.model.config(tokenizer, "", encoder_shape(options.text_encoder)), tokenizer.config.stride
-    data = count_data(MotionFolder(options.data), stride, config.max_tokens, options.joined)
+def make_plan(options: Options) -> str:
+    """Describe the cost of the training, without loading the weights of the tokenizer or the text encoder."""
+    tokenizer = HumanVQVAE.from_pretrained(options.tokenizer, load_weights=lambda model, folder: None)  # its shape only
+    config = options.model.config(tokenizer, "", encoder_shape(options.text_encoder))
+    data = count_data(MotionFolder(options.data), tokenizer.config.stride, config.max_tokens, options.joined)
     batch_size = options.batch_size
-    if options.batch_tokens:  # as many rows of the usual length, in a number that many GPUs can share
-        rows, shares = int(options.batch_tokens * data.rows / data.tokens), 64 * options.accumulate
+    if options.batch_tokens:  # rows of mean length, in a number that all numbers of GPUs divide
+        rows, shares = int(options.batch_tokens * data.rows / data.tokens), max(GPUS) * options.accumulate
         batch_size = max(1, rows // shares * shares if rows >= shares else rows)
-    return plan(
-        options,
-        config,
-        data,
-        stride,
+    run = PlannedRun(
         batch_size=batch_size,
         steps=options.steps,
         accumulate=options.accumulate,
-        average=options.ema > 0,
+        ema=options.ema > 0,
         precision="float32" if options.precision == "float32" else "bf16",
     )
+    return describe_plan(options, config, data, run)
 
 
 def inputs_and_targets(
     model: LLaMAHF, tokens: torch.Tensor, whole: torch.Tensor, context: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens (B, N) and what each position is to predict (B, N + 1): no context, and no end where a clip was cut."""
+    """Return the input tokens and the target of each position; targets that are not trained are padding.
+
+    Args:
+        tokens: (B, N) motion tokens, padded.
+        whole: (B,) whether the row ends where its clip ends; otherwise its end is not a target.
+        context: (B,) leading tokens that come from another clip and are not targets.
+
+    Returns:
+        Tokens (B, N) and targets (B, N + 1).
+    """
     targets = model.next_tokens(tokens)
     cut_end = (targets == model.config.end_id) & ~whole[:, None]
-    given = torch.arange(targets.shape[1], device=targets.device) < context[:, None]
-    return tokens, targets.masked_fill(cut_end | given, model.config.pad_id)
+    is_context = torch.arange(targets.shape[1], device=targets.device) < context[:, None]
+    return tokens, targets.masked_fill(cut_end | is_context, model.config.pad_id)
 
 
 @torch.no_grad()
-def validate(
-    training: Training, model: LLaMAHF, rows: TokenDataset | None, encode: CaptionFeatures
-) -> dict[str, float]:
-    """Mean cross entropy and accuracy over the tokens of a split."""
+def validate(run: Run, model: LLaMAHF, rows: TokenDataset | None, encode: CaptionFeatures) -> dict[str, float]:
+    """Return the mean cross entropy and the accuracy over all tokens of the validation rows."""
     if rows is None:
         return {}
-    size, pad_id = training.options.batch_size, model.config.pad_id
-    sums = torch.zeros(3, device=training.device)  # loss, right, count
+    size, pad_id = run.options.batch_size, model.config.pad_id
+    sums = torch.zeros(3, device=run.device)  # loss, correct predictions, predictions
     chunks = [range(first, min(first + size, len(rows))) for first in range(0, len(rows), size)]
-    for chunk, counts in training.share(chunks):
+    for chunk, counts in run.shard(chunks):
         _, captions, *tokens = collate([rows[number] for number in chunk], pad_id)
-        tokens, targets = inputs_and_targets(model, *(part.to(training.device) for part in tokens))
+        tokens, targets = inputs_and_targets(model, *(part.to(run.device) for part in tokens))
         logits = model(*encode(captions), tokens).float()
         kept = targets != pad_id
         loss = torch.nn.functional.cross_entropy(logits[kept], targets[kept], reduction="sum")
         sums += counts * torch.stack((loss, (logits[kept].argmax(-1) == targets[kept]).sum(), kept.sum()))
-    loss, right, count = training.accelerator.reduce(sums, "sum").tolist()
-    return {"loss": loss / count, "accuracy": right / count}
+    loss, correct, count = run.accelerator.reduce(sums, "sum").tolist()
+    return {"loss": loss / count, "accuracy": correct / count}
 
 
-def draw(
-    training: Training,
-    step: int,
-    model: LLaMAHF,
-    rows: TokenDataset | None,
-    encode: CaptionFeatures,
-    tokenizer: HumanVQVAE,
-    folder: MotionFolder,
-) -> None:
-    """Motions of the first validation captions, rendered beside the recorded ones, by the main process."""
-    count = min(training.options.draw, len(rows or ()))
-    if training.engine.is_sharded and count:
-        training.say("validation motions are not drawn with sharded weights; inference_batch.py makes them from --out")
-    if training.engine.is_sharded or not count or not training.accelerator.is_main_process:
+def draw(run: Run, step: int, engine: Engine, pipeline: TextToMotion, rows: TokenDataset, folder: MotionFolder) -> None:
+    """Generate motions for the first validation captions and render them beside the recorded ones."""
+    count = min(run.options.draw, len(rows))
+    if engine.is_sharded and count:
+        run.report("validation motions are not drawn with sharded weights; use inference_batch.py with the saved model")
+    if engine.is_sharded or not count or not run.accelerator.is_main_process:
         return
     chosen = [rows[number] for number in range(count)]  # (id, caption, ...)
     captions = [caption for _, caption, *_ in chosen]
     try:
-        motions = TextToMotion(model, tokenizer, encode.encoder, "").generate(captions, list(range(count)))
-    except InputError as error:  # a caption that is no prompt costs the run nothing
-        training.say(f"validation motions are not drawn: {error}")
+        motions = pipeline.generate(captions, list(range(count)))
+    except InputError as error:  # a caption that is not a valid prompt must not end the training
+        run.report(f"validation motions are not drawn: {error}")
         return
-    training.draw(
-        step,
-        [
-            (name, caption, folder.motion(name), motion.features)
-            for (name, caption, *_), motion in zip(chosen, motions, strict=True)
-        ],
-    )
+    comparisons = [
+        Comparison(name, caption, folder.motion(name), motion.features)
+        for (name, caption, *_), motion in zip(chosen, motions, strict=True)
+    ]
+    run.draw(step, comparisons)
 
 
 if __name__ == "__main__":

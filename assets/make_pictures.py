@@ -1,9 +1,9 @@
-"""Make the pictures of the README from the shipped checkpoint: strips of poses, an animation, web app and gallery.
+"""Create the pictures of the README with the shipped checkpoint: strips of poses, an animation, web app and gallery.
 
     python assets/make_pictures.py
 
-Writes demo.png, demo.gif, app.png and gallery.png into assets. The last two are taken in Chromium, and need what
-requirements-dev.txt lists.
+Writes demo.png, demo.gif, app.png and gallery.png into assets. The last two are screenshots of Chromium and need the
+packages of requirements-dev.txt.
 """
 
 import re
@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from formats.clip import Clip
 from models.pipeline import Motion, TextToMotion
+from motion.clip import Clip
 from motion.resample import FPS
 from utils.errors import exit_on_input_error
 from utils.files import atomic_write
@@ -37,7 +37,7 @@ STRIPS = (
 )
 ANIMATED = ("a person runs forward", "a woman waves with both hands", "a person walks and turns left")
 GIF_SECONDS, GIF_FPS, GIF_SIZE = 2.4, 15, (240, 280)
-COLORS = 128  # of a PNG
+COLORS = 128  # palette size of the PNG files
 BROWSER = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def strips(motions: dict[str, Motion], folder: Path) -> None:
-    """demo.png: a row of poses for each sentence."""
+    """Write demo.png: one row of poses per sentence."""
     rows = []
     for number, prompt in enumerate(STRIPS):
         path = draw_strip(motions[prompt].smplx85, prompt, folder / f"{number}.png", poses=7, height=300)
@@ -62,7 +62,7 @@ def strips(motions: dict[str, Motion], folder: Path) -> None:
 
 
 def animation(motions: dict[str, Motion]) -> None:
-    """demo.gif: three motions in three panels."""
+    """Write demo.gif: three motions in three panels."""
     moments = slice(0, round(GIF_SECONDS * FPS), FPS // GIF_FPS)
     panels = [render_body(motions[prompt].smplx85[moments], prompt, GIF_FPS, GIF_SIZE) for prompt in ANIMATED]
     frames = (np.concatenate(frame, axis=1) for frame in zip(*panels, strict=False))
@@ -70,7 +70,7 @@ def animation(motions: dict[str, Motion]) -> None:
 
 
 def screenshots(motions: dict[str, Motion], folder: Path) -> None:
-    """app.png and gallery.png."""
+    """Write app.png and gallery.png."""
     from playwright.sync_api import expect, sync_playwright
 
     write_gallery(folder / "gallery.html", [Clip(motion.smplx85, prompt) for prompt, motion in motions.items()])
@@ -84,22 +84,22 @@ def screenshots(motions: dict[str, Motion], folder: Path) -> None:
             page.goto(address)
             page.locator("textarea").fill("a person walks forward\na person waves with both hands")
             page.get_by_label("Variations").fill("2")
-            page.get_by_label("Seconds for each").fill("3")
+            page.get_by_label("Seconds per sentence").fill("3")
             page.get_by_text("Generate", exact=True).click()
             expect(page.get_by_role("status")).to_have_text(re.compile("Done"), timeout=60_000)
             page.get_by_label("pause").click()
             page.get_by_label("time").fill("4.5")
-            take(page, "app.png", 4)
+            save_screenshot(page, "app.png", 4)
             page.goto((folder / "gallery.html").as_uri())
-            take(page, "gallery.png", 12)
+            save_screenshot(page, "gallery.png", 12)
             browser.close()
     finally:
         server.terminate()
         server.wait()
 
 
-def take(page, name: str, seconds: float) -> None:
-    """A screenshot, once software WebGL has had the time to draw."""
+def save_screenshot(page, name: str, seconds: float) -> None:
+    """Save a screenshot after some seconds, which software WebGL needs to draw."""
     page.wait_for_timeout(1000 * seconds)
     with tempfile.NamedTemporaryFile(suffix=".png") as file:
         page.screenshot(path=file.name)
@@ -107,6 +107,7 @@ def take(page, name: str, seconds: float) -> None:
 
 
 def save(picture: Image.Image, name: str) -> None:
+    """Save a picture into assets with a palette."""
     with atomic_write(ASSETS / name) as file:
         picture.quantize(COLORS).save(file, optimize=True)
     print(ASSETS / name)

@@ -1,9 +1,9 @@
-"""What converting a checkpoint of a released size takes: one is made with random weights, converted, and measured.
+"""Measure time and memory of converting a checkpoint of a released size, made with random weights.
 
-    python -m benchmarks.convert --work /tmp/convert     (3B in bfloat16: the disk must hold it twice, 2 x 6.8 GB)
+    python -m benchmarks.convert --work /tmp/convert     (3B in bfloat16 needs 2 x 6.8 GB on the disk)
 
-Prints time and largest memory of the conversion, which runs in a process of its own: what the process allocates, and
-with it the pages of the mapped files that were resident (which the system takes back where memory is short).
+The conversion runs in its own process. Prints its time, its largest allocated memory, and its largest resident memory,
+which includes pages of the mapped files (the system reclaims them if memory is short).
 """
 
 import shutil
@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,23 +29,20 @@ VQ = VQVAEConfig(levels=[8, 8, 8, 5, 5, 5], code_dim=512, width=512, down_t=1, n
 
 @dataclass
 class Options:
-    """What to convert.
-
-    Attributes:
-        work: New folder for the files; removed at the end.
-        size: Of the generator: a size of models/llama.py.
-        precision: Of its file.
-    """
+    """Options of the measurement."""
 
     work: Path
+    """New folder for the files; removed at the end."""
     size: str = "3B"
-    precision: str = "bf16"
+    """Size of the generator in the table of models/llama.py."""
+    precision: Literal["float32", "bf16"] = "bf16"
+    """Precision of the generator's file."""
 
     def __post_init__(self):
         if self.work.exists():
-            raise InputError(f"--work {self.work} is there already; give the name of a new folder")
-        if self.size not in SIZES or self.precision not in DTYPES:
-            raise InputError(f"use a --size of {', '.join(SIZES)} and a --precision of {', '.join(DTYPES)}")
+            raise InputError(f"--work {self.work} exists already; give the name of a new folder")
+        if self.size not in SIZES:
+            raise InputError(f"--size {self.size} is unknown; use one of {', '.join(SIZES)}")
 
 
 def main(options: Options) -> None:
@@ -60,21 +58,21 @@ def main(options: Options) -> None:
         size = files["generator.pth"].stat().st_size
         print(
             f"{options.size} in {options.precision}, {size / 1e9:.2f} GB: converted in {seconds:.0f} s; "
-            f"{own / 1e9:.2f} GB allocated at most, {resident / 1e9:.2f} GB resident with mapped files"
+            f"at most {own / 1e9:.2f} GB allocated and {resident / 1e9:.2f} GB resident with mapped files"
         )
     finally:
         shutil.rmtree(options.work)
 
 
 def make_files(options: Options) -> None:
-    """Random weights in the reference's layout."""
+    """Write random weights in the reference's layout."""
     np.save(options.work / "mean.npy", np.zeros(FEATURES))
     np.save(options.work / "std.npy", np.ones(FEATURES))
     names = tokenizer_names(VQ, patcher=False)
     tokenizer = {}
     for name, value in HumanVQVAE(VQ).state_dict().items():
         layer, _, kind = name.rpartition(".")
-        if layer:  # else it is mean or std
+        if layer:  # all but mean and std
             tokenizer[f"{names.get(layer, f'vqvae.{layer}')}.{kind}"] = value
     torch.save({"net": tokenizer}, options.work / "tokenizer.pth")
     config = LLaMAConfig(
@@ -93,7 +91,7 @@ def make_files(options: Options) -> None:
 
 
 def watch(process: subprocess.Popen) -> tuple[int, int]:
-    """Largest bytes that a process allocated, and that it had resident in all, looked at a hundred times a second."""
+    """Wait for a process; return its largest allocated and resident bytes, sampled 100 times per second."""
     own = resident = 0
     while process.poll() is None:
         try:
@@ -107,7 +105,7 @@ def watch(process: subprocess.Popen) -> tuple[int, int]:
         resident = max(resident, 1024 * int(values.get("VmRSS", 0)))
         time.sleep(0.01)
     if process.wait() != 0:
-        raise InputError("the conversion failed; see above")
+        raise InputError("the conversion failed; see its error above")
     return own, resident
 
 

@@ -1,12 +1,11 @@
-"""What millions of clips cost before a model sees them: time and memory of the token data set, and its padding.
+"""Benchmark of the token data set with millions of rows: time, memory and padding.
 
     python -m benchmarks.data                                              (2,000,000 synthetic rows)
-    python -m benchmarks.data --data data/bandai --tokenizer runs/vq       (and a real data folder)
+    python -m benchmarks.data --data data/bandai --tokenizer runs/vq       (also a real data folder)
 
-Rows have lengths like those of real motion and one to three captions, and are written by the shard writer of
-dataset/token_rows.py. Each part is measured in a process of its own, which is watched from outside. RSS counts
-the pages of libraries and of the mapped rows that it has looked at, which the system may take back; own memory does
-not. Linux only.
+The synthetic rows have the lengths of real motion and one to three captions. They are written by the shard writer of
+dataset/token_rows.py. Each part is measured in a process of its own by the parent process. RSS includes the pages of
+libraries and of mapped rows that were accessed, which the system can reclaim; own memory excludes them. Linux only.
 """
 
 import itertools
@@ -29,10 +28,10 @@ import psutil
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from dataset.batches import EndlessBatches, endless_loader
+from dataset.batches import EndlessBatches, FixedSizeBatches, TokenBudgetBatches, endless_loader
 from dataset.motion_folder import MotionFolder
 from dataset.token_rows import TokenDataset, TokenRow, collate, prepare_folder, write_shard
-from dataset.tokenizing import SHARDS, tokenize
+from dataset.tokenizing import MAX_SHARDS, tokenize
 from dataset.windows import WindowDataset
 from models.motion_vqvae import HumanVQVAE
 from utils.checkpoint import fingerprint
@@ -46,29 +45,26 @@ WORDS = ("a person", "someone", "walks", "runs", "turns", "waves", "slowly", "qu
 
 @dataclass
 class Options:
-    """What to measure.
-
-    Attributes:
-        rows: Synthetic rows.
-        part: How many of them are iterated.
-        batch_tokens: Tokens of a batch.
-        work: Where to write; by default a folder in the system's place for temporary files, removed at the end.
-        data: A data folder, to measure its padding and what opening it costs.
-        tokenizer: Its tokenizer.
-        joined: Rows a clip in which it follows a part of another clip.
-    """
+    """Options of the benchmark."""
 
     rows: PositiveInt = 2_000_000
+    """Number of synthetic rows."""
     part: PositiveInt = 200_000
+    """Number of synthetic rows to iterate over."""
     batch_tokens: PositiveInt = 16384
+    """Tokens per batch, padding counted."""
     work: Path | None = None
+    """Folder to write to; by default, a temporary folder that is removed at the end."""
     data: Path | None = None
+    """Data folder whose padding and opening time are measured; needs --tokenizer."""
     tokenizer: Path | None = None
+    """Folder of the tokenizer for --data."""
     joined: NonNegativeInt = 2
+    """Rows per clip of --data in which the clip follows a part of another clip."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if (self.data is None) != (self.tokenizer is None):
-            raise InputError("--data and --tokenizer go together; give both")
+            raise InputError("--data and --tokenizer need each other; give both")
 
 
 def main(options: Options) -> None:
@@ -77,28 +73,30 @@ def main(options: Options) -> None:
     with TemporaryDirectory() as temporary:
         path = (options.work or Path(temporary)) / "train"
         print(f"\n{options.rows:,} rows, batches of {options.batch_tokens:,} tokens\n")
-        print("| | seconds | | most RSS, MB | most own memory, MB |\n|---|---|---|---|---|")
-        print_measured("a process that imports and does nothing", idle)
+        print("| | seconds | | peak RSS, MB | peak own memory, MB |\n|---|---|---|---|---|")
+        print_measured("process that only imports", idle)
         print_measured("building", build, path, options.rows)
         print_measured("opening", opening, path)
-        print_measured("shuffling an epoch, first batch of it", shuffling, path, options.batch_tokens, 0)
-        print_measured("the same for a run resumed in its 10th epoch", shuffling, path, options.batch_tokens, 9)
+        print_measured("shuffling an epoch, first batch", shuffling, path, options.batch_tokens, 0)
+        print_measured("the same, resumed in the 10th epoch", shuffling, path, options.batch_tokens, 9)
         for workers in (0, 2):
-            what = f"iterating {options.part:,} rows, {workers} workers"
-            print_measured(what, iterating, path, options.batch_tokens, options.part, workers)
-        rows = TokenDataset(path, TOKENIZER, MAX_TOKENS)
-        print(f"\npadding of an epoch: {padding(rows.lengths, options.batch_tokens):.1%}")
+            name = f"iterating over {options.part:,} rows, {workers} workers"
+            print_measured(name, iterating, path, options.batch_tokens, options.part, workers)
+        lengths = TokenDataset(path, TOKENIZER, MAX_TOKENS).lengths
+        order = TokenBudgetBatches(lengths, options.batch_tokens, seed=0)
+        print(f"\npadding of an epoch: {padding(lengths, order):.1%}")
 
 
 def print_measured(name: str, function: Callable[..., tuple[float, str]], *arguments: Any) -> None:
-    """A line of the table: ``function`` in a fresh process, its seconds and words about them, and its peaks."""
+    """Run ``function`` in a new process and print a table row: its seconds, its remark and the peaks of memory."""
     with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
         process = psutil.Process(fresh.submit(os.getpid).result())
-        peaks, done = Counter(), threading.Event()
+        peaks: Counter = Counter()
+        done = threading.Event()
         watcher = threading.Thread(target=watch, args=(process, peaks, done))
         watcher.start()
         try:
-            seconds, words = fresh.submit(function, *arguments).result()
+            seconds, remark = fresh.submit(function, *arguments).result()
         finally:
             done.set()
             watcher.join()
@@ -106,17 +104,17 @@ def print_measured(name: str, function: Callable[..., tuple[float, str]], *argum
         " + ".join(f"{peaks[of, kind] / 1e6:,.0f}" for of in ("process", "worker") if peaks[of, kind])
         for kind in ("rss", "own")
     ]
-    print(f"| {name} | {seconds:.2f} | {words} | {' | '.join(memory)} |", flush=True)
+    print(f"| {name} | {seconds:.2f} | {remark} | {' | '.join(memory)} |", flush=True)
 
 
 def watch(process: psutil.Process, peaks: Counter, done: threading.Event) -> None:
-    """The most memory that a process, and any of its workers, is seen with."""
+    """Record the peak memory of a process and the largest of its workers until ``done`` is set."""
     while True:
         for of, watched in (("process", [process]), ("worker", process.children())):
             for one in watched:
                 try:
                     memory = one.memory_info()
-                except psutil.Error:  # it has ended
+                except psutil.Error:  # the process has ended
                     continue
                 peaks[of, "rss"] = max(peaks[of, "rss"], memory.rss)
                 peaks[of, "own"] = max(peaks[of, "own"], memory.rss - memory.shared)
@@ -125,13 +123,14 @@ def watch(process: psutil.Process, peaks: Counter, done: threading.Event) -> Non
 
 
 def idle() -> tuple[float, str]:
+    """Do nothing."""
     return 0.0, ""
 
 
 def build(path: Path, count: int) -> tuple[float, str]:
-    """Write a token folder of ``count`` rows."""
+    """Time the writing of a token folder of ``count`` rows."""
     started, rng = time.perf_counter(), np.random.default_rng(0)
-    shards = min(SHARDS, count)
+    shards = min(MAX_SHARDS, count)
     about = {"tokenizer": fingerprint(TOKENIZER), "codebook_size": CODES, "stride": 4, "clips": count, "shards": shards}
     for number, file in enumerate(prepare_folder(path, about)):
         first, last = number * count // shards, (number + 1) * count // shards
@@ -151,64 +150,66 @@ def build(path: Path, count: int) -> tuple[float, str]:
 
 
 def opening(path: Path) -> tuple[float, str]:
+    """Time the opening of a token folder, with the lengths of its rows."""
     started = time.perf_counter()
     lengths = TokenDataset(path, TOKENIZER, MAX_TOKENS).lengths
     return time.perf_counter() - started, f"{len(lengths):,} lengths read"
 
 
 def shuffling(path: Path, batch_tokens: int, epoch: int) -> tuple[float, str]:
-    """The first batch of an epoch, of which and of those before nothing has been asked yet."""
+    """Time the first batch of an epoch, without the epochs before it."""
     lengths = TokenDataset(path, TOKENIZER, MAX_TOKENS).lengths
     started = time.perf_counter()
-    order = EndlessBatches(len(lengths), None, 0, lengths=lengths, batch_tokens=batch_tokens)
-    order.first_step = epoch * int(order.steps_an_epoch)
+    order = TokenBudgetBatches(lengths, batch_tokens, seed=0)
+    order.first_step = epoch * int(order.steps_per_epoch)
     next(iter(order))
-    return time.perf_counter() - started, f"{order.steps_an_epoch:,.0f} batches an epoch"
+    return time.perf_counter() - started, f"{order.steps_per_epoch:,.0f} batches per epoch"
 
 
 def iterating(path: Path, batch_tokens: int, part: int, workers: int) -> tuple[float, str]:
-    """Load batches in training's order until ``part`` rows have come."""
+    """Time the loading of ``part`` rows in the order of training."""
     rows = TokenDataset(path, TOKENIZER, MAX_TOKENS)
-    order = EndlessBatches(len(rows), None, 0, lengths=rows.lengths, batch_tokens=batch_tokens)
+    order = TokenBudgetBatches(rows.lengths, batch_tokens, seed=0)
     loader = endless_loader(rows, order, workers, torch.device("cpu"), partial(collate, pad_id=PAD))
-    next(loader)  # the workers have started
+    next(loader)  # wait for the workers to start
     seen, real, started = 0, 0, time.perf_counter()
     while seen < part:
-        ids, _, tokens, _, _ = next(loader)
-        seen, real = seen + len(ids), real + int((tokens != PAD).sum())
+        batch = next(loader)
+        seen, real = seen + len(batch.ids), real + int((batch.tokens != PAD).sum())
     seconds = time.perf_counter() - started
     loader.close()
     return seconds, f"{seen / seconds:,.0f} rows/s, {real / seconds:,.0f} tokens/s"
 
 
-def padding(lengths: np.ndarray, batch_tokens: int | None, batch_size: int | None = None) -> float:
-    """The share of padding in the batches of an epoch."""
-    order = EndlessBatches(len(lengths), batch_size, 0, lengths=lengths, batch_tokens=batch_tokens)
+def padding(lengths: np.ndarray, order: EndlessBatches) -> float:
+    """Return the share of padding in the batches of an epoch."""
     real = padded = 0
-    for batch in itertools.islice(order, math.ceil(order.steps_an_epoch)):
+    for batch in itertools.islice(order, math.ceil(order.steps_per_epoch)):
         rows = lengths[np.array(batch) % len(lengths)]
         real, padded = real + int(rows.sum()), padded + len(rows) * int(rows.max())
     return 1 - real / padded
 
 
 def print_folder(options: Options) -> None:
-    """What it takes to check and open a real data folder, and the padding of its rows."""
+    """Time the checks and the opening of a real data folder, and print the padding of its rows."""
     folder, tokenizer = MotionFolder(options.data), HumanVQVAE.from_pretrained(options.tokenizer)
     make = partial(tokenize, folder, options.tokenizer, tokenizer, "train", options.joined)
     path, clips = make(), len(folder.ids("train"))
-    for what, function in (
-        ("finding that the clips have been tokenized", make),
+    for name, function in (
+        ("checking that the clips are tokenized", make),
         ("opening their windows", partial(WindowDataset, folder, "train", 64)),
     ):
         started = time.perf_counter()
         function()
-        print(f"{what}: {(time.perf_counter() - started) / clips * 1e6:.0f} us a clip ({clips:,} clips)")
+        print(f"{name}: {(time.perf_counter() - started) / clips * 1e6:.0f} us per clip ({clips:,} clips)")
     lengths = TokenDataset(path, options.tokenizer, MAX_TOKENS, cut_longer=True).lengths
     print(f"{len(lengths):,} rows of {lengths.min()} to {lengths.max()} tokens, on average {lengths.mean():.0f}")
     for batch_size in (32, 256):
-        print(f"padding of batches of {batch_size} rows of like length: {padding(lengths, None, batch_size):.1%}")
+        order = FixedSizeBatches(len(lengths), batch_size, seed=0, lengths=lengths)
+        print(f"padding of batches of {batch_size} rows of similar length: {padding(lengths, order):.1%}")
     for batch_tokens in (1280, 4096, 16384):
-        print(f"padding of batches of {batch_tokens:,} tokens: {padding(lengths, batch_tokens):.1%}")
+        share = padding(lengths, TokenBudgetBatches(lengths, batch_tokens, seed=0))
+        print(f"padding of batches of {batch_tokens:,} tokens: {share:.1%}")
 
 
 if __name__ == "__main__":

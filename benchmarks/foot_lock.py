@@ -1,4 +1,4 @@
-"""What the foot lock does to generated motion: slide of the feet before and after, and how far the body moved for it.
+"""Measure the effect of the foot lock on generated motion: sliding of the feet and displacement of the body.
 
 python -m benchmarks.foot_lock --seeds 8
 """
@@ -7,35 +7,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jsonargparse.typing import PositiveInt
 
 from models.pipeline import TextToMotion
-from motion.measures import foot_slide, jerk
+from motion.foot_lock import lock_feet
+from motion.measures import FEET, foot_slide, jerk, standing_feet
 from motion.resample import FPS
 from motion.skeleton import JOINT_INDEX, JOINT_NAMES, forward_kinematics
 from motion.smplx import smplx85_to_motion
 from utils.config import parse_options
 from utils.errors import exit_on_input_error
 from utils.prompts import read_prompts
-from visualize.foot_lock import foot_contacts, lock_feet
 
 LEGS = [JOINT_INDEX[name] for name in JOINT_NAMES if name.endswith(("knee", "ankle", "foot"))]
 OTHERS = [joint for joint in range(len(JOINT_NAMES)) if joint not in LEGS]
-FEET = [JOINT_INDEX["left_foot"], JOINT_INDEX["right_foot"]]
 
 
 @dataclass
 class Options:
-    """What to measure.
-
-    Attributes:
-        checkpoint: Folder of a text-to-motion model.
-        prompts: File of prompts.
-        seeds: Motions a prompt.
-    """
+    """Options of the measurement."""
 
     checkpoint: Path = Path("checkpoints/demo")
+    """Folder of a text-to-motion model."""
     prompts: Path = Path("assets/demo_prompts.txt")
-    seeds: int = 8
+    """File of prompts."""
+    seeds: PositiveInt = 8
+    """Motions per prompt."""
 
 
 def main(options: Options) -> None:
@@ -48,14 +45,14 @@ def main(options: Options) -> None:
             forward_kinematics(*smplx85_to_motion(smplx85.astype(np.float64)))
             for smplx85 in (motion.smplx85, lock_feet(motion.smplx85))
         )  # (T, 22, 3), grounded
-        contacts, moved = foot_contacts(before), np.linalg.norm(after - before, axis=-1)
+        contacts, moved = standing_feet(before), np.linalg.norm(after - before, axis=-1)
         rows.append(
             {
-                "speed of standing feet, cm/s": [slide_in(contacts, before), slide_in(contacts, after)],
+                "speed of standing feet, cm/s": [standing_speed(contacts, before), standing_speed(contacts, after)],
                 "speed of feet below 5 cm, cm/s": [100 * foot_slide(each) for each in (before, after)],
                 "jerk, m/s^3": [jerk(before), jerk(after)],
-                "knees, ankles, feet moved, mean cm": [0, 100 * moved[:, LEGS].mean()],
-                "all other joints moved, most, cm": [0, 100 * moved[:, OTHERS].max()],
+                "mean movement of knees, ankles, feet, cm": [0, 100 * moved[:, LEGS].mean()],
+                "largest movement of other joints, cm": [0, 100 * moved[:, OTHERS].max()],
             }
         )
     print(f"| {len(motions)} motions | before | after |\n|---|---|---|")
@@ -64,8 +61,8 @@ def main(options: Options) -> None:
         print(f"| {label} | {before:.2f} | {after:.2f} |")
 
 
-def slide_in(contacts: np.ndarray, joints: np.ndarray) -> float:
-    """Mean ground speed of the feet in centimetres per second between frames in which they stand."""
+def standing_speed(contacts: np.ndarray, joints: np.ndarray) -> float:
+    """Return the mean ground speed of standing feet in centimetres per second."""
     speed = 100 * FPS * np.linalg.norm(np.diff(joints[:, FEET][..., [0, 2]], axis=0), axis=-1)  # (T - 1, 2)
     standing = contacts[1:] & contacts[:-1]
     return float(speed[standing].mean()) if standing.any() else np.nan

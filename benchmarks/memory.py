@@ -17,7 +17,7 @@ import torch
 
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from models.optimize import INT4_GROUP, optimize
-from training.costs import parameters
+from training.costs import count_parameters
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 
@@ -56,7 +56,7 @@ def main(options: Options) -> None:
         config = config_of(size)
         weights = [f"{weight_bytes(config, precision) / 1e9:.2f}" for precision in BYTES]
         caches = [f"{cache_bytes(config, DTYPES[precision]) / 1e9:.3f}" for precision in ("float32", "bf16")]
-        print(f"| {size} | {parameters(config).total / 1e6:,.0f} M | {' | '.join(weights + caches)} |")
+        print(f"| {size} | {count_parameters(config).total / 1e6:,.0f} M | {' | '.join(weights + caches)} |")
     if options.sizes:
         print(
             "\n| size, precision | weights and cache of 4 rows by the table | what the process grew by |\n|---|---|---|"
@@ -76,7 +76,7 @@ def config_of(size: str) -> LLaMAConfig:
 
 
 def weight_bytes(config: LLaMAConfig, precision: str) -> float:
-    count = parameters(config)
+    count = count_parameters(config)
     return count.linear * BYTES[precision] + (count.total - count.linear) * max(BYTES[precision], BYTES["bf16"])
 
 

@@ -1,9 +1,10 @@
-"""What training each size takes on 1 to 64 GPUs, by training/costs.py: the tables of docs/scaling.md.
+"""Cost of training each model size on 1 to 64 GPUs, computed by training/costs.py: the tables of docs/scaling.md.
 
     python -m benchmarks.plan                        (the tables)
-    python -m benchmarks.plan --check 44M,111M       (and how far they are from steps measured on this CPU)
+    python -m benchmarks.plan --check 44M,111M       (compare the memory with training steps measured on this CPU)
 
-For the released vocabulary (64,000 codes), Flan-T5-XL text, and rows of 150 text features and 150 motion tokens.
+For the vocabulary of the released model (64,000 codes), Flan-T5-XL text, and rows of 150 text features and 150 motion
+tokens.
 """
 
 import os
@@ -20,92 +21,111 @@ from torch.utils.checkpoint import checkpoint
 
 from benchmarks.memory import config_of
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
-from training.costs import ENGINES, MicroBatch, days, flops, memory, parameters, text_share
+from training.costs import (
+    ENGINES,
+    MicroBatch,
+    count_flops,
+    count_parameters,
+    estimate_memory,
+    text_share,
+    training_days,
+)
 from training.plan import GPUS, Utilisation, memory_cell
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 
+TOKENS = 10**10  # of the table of days
+
 
 @dataclass
 class Options:
-    """What to print.
-
-    Attributes:
-        sizes: Sizes of models/llama.py, separated by commas.
-        rows: Rows that go through a GPU at once.
-        tflops: Peak of one GPU, in 10^12 FLOPs a second; 989 is an H100 SXM's in dense bf16 by its data sheet.
-        utilisation: Share of the peak that is assumed to be reached.
-        check: Sizes whose memory is measured here.
-    """
+    """Options of the tables."""
 
     sizes: str = "111M,1B,3B,7B"
+    """Model sizes to list, from the size table of models/llama.py, separated by commas."""
     rows: PositiveInt = 8
+    """Rows per GPU and micro-batch."""
     tflops: PositiveFloat = 989.0
+    """Peak speed of one GPU, in 10^12 FLOPs per second; 989 is an H100 SXM in dense bf16 (data sheet)."""
     utilisation: Utilisation = 0.4
+    """Fraction of the peak speed to assume, in FLOPs of the model."""
     check: str = ""
+    """Model sizes to train briefly on this CPU to compare their memory, separated by commas."""
 
     def __post_init__(self):
-        for size in [*named(self.sizes), *named(self.check)]:
+        for size in [*split(self.sizes), *split(self.check)]:
             if size not in SIZES:
                 raise InputError(f"size {size} is unknown; use some of {', '.join(SIZES)}")
 
 
-def named(sizes: str) -> list[str]:
+def main(options: Options) -> None:
+    print_tables(options, {size: config_of(size) for size in split(options.sizes)})
+    if options.check:
+        os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # otherwise glibc keeps freed memory as unusable fragments
+        print("\n| one training step on the CPU | GB estimated | GB measured | difference |\n|---|---|---|---|")
+    for size in split(options.check):
+        print_check(options, size)
+
+
+def print_tables(options: Options, configs: dict[str, LLaMAConfig]) -> None:
+    """Print parameters and FLOPs, days, and memory per GPU."""
+    header = " | ".join(map(str, GPUS))
+    print("| size | parameters | without embedding and head | GFLOPs per token | due to text |\n|---|---|---|---|---|")
+    for size, config in configs.items():
+        batch, count = longest_batch(config, options.rows), count_parameters(config)
+        print(
+            f"| {size} | {count.total / 1e6:,.0f} M | {count.core / 1e6:,.0f} M | "
+            f"{count_flops(config, batch) / batch.targets / 1e9:,.1f} | {text_share(config, batch):.0%} |"
+        )
+    print(f"\n| days for 10^10 tokens, by number of GPUs | {header} |\n|---|{'---|' * len(GPUS)}")
+    for size, config in configs.items():
+        batch = longest_batch(config, options.rows)
+        flops = TOKENS * count_flops(config, batch) / batch.targets
+        row = [f"{training_days(flops, gpus, options.tflops, options.utilisation):,.2f}" for gpus in GPUS]
+        print(f"| {size} | {' | '.join(row)} |")
+    print(f"\n| GB per GPU, by number of GPUs | {header} |\n|---|{'---|' * len(GPUS)}")
+    for size, config in configs.items():
+        for engine in ENGINES:
+            row = [memory_cell(config, longest_batch(config, options.rows), engine, gpus) for gpus in GPUS]
+            print(f"| {size}, {engine} | {' | '.join(row)} |")
+
+
+def print_check(options: Options, size: str) -> None:
+    """Print the estimated and the measured memory of training steps of a size."""
+    config = config_of(size)
+    batch = longest_batch(config, options.rows)
+    for precision in ("float32", "bf16"):
+        for recompute in (False, True):
+            estimated = estimate_memory(config, batch, recompute=recompute, precision=precision).peak
+            with ProcessPoolExecutor(1, get_context("spawn")) as new_process:  # its peak memory starts low
+                measured = new_process.submit(train_briefly, config, options.rows, precision, recompute).result()
+            print(
+                f"| {size}, {precision}, activations {'recomputed' if recompute else 'kept'} | "
+                f"{estimated / 1e9:.2f} | {measured / 1e9:.2f} | {estimated / measured - 1:+.0%} |"
+            )
+
+
+def split(sizes: str) -> list[str]:
+    """Split a list of sizes that are separated by commas."""
     return [size for size in sizes.split(",") if size]
 
 
-def main(options: Options) -> None:
-    sizes = {size: config_of(size) for size in named(options.sizes)}
-    header = " | ".join(map(str, GPUS))
-    print("| size | parameters | without embedding and head | GFLOPs a token | of it for text |\n|---|---|---|---|---|")
-    for size, config in sizes.items():
-        load, count = load_of(config, options.rows), parameters(config)
-        print(
-            f"| {size} | {count.total / 1e6:,.0f} M | {count.core / 1e6:,.0f} M | "
-            f"{flops(config, load) / load.targets / 1e9:,.1f} | {text_share(config, load):.0%} |"
-        )
-    print(f"\n| days for 10^10 tokens on this many GPUs | {header} |\n|---|{'---|' * len(GPUS)}")
-    for size, config in sizes.items():
-        load = load_of(config, options.rows)
-        spent = 1e10 * flops(config, load) / load.targets
-        row = [f"{days(spent, gpus, options.tflops, options.utilisation):,.2f}" for gpus in GPUS]
-        print(f"| {size} | {' | '.join(row)} |")
-    print(f"\n| GB a GPU, on this many GPUs | {header} |\n|---|{'---|' * len(GPUS)}")
-    for size, config in sizes.items():
-        for engine in ENGINES:
-            row = [memory_cell(config, load_of(config, options.rows), engine, gpus) for gpus in GPUS]
-            print(f"| {size}, {engine} | {' | '.join(row)} |")
-    if options.check:
-        os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # or glibc keeps freed memory, in holes that nothing fits in
-        print("\n| one training step on the CPU | GB by the plan | GB measured | plan to measured |\n|---|---|---|---|")
-    for size in named(options.check):
-        config = config_of(size)
-        for precision in ("float32", "bf16"):
-            for recompute in (False, True):
-                load = load_of(config, options.rows)
-                computed = memory(config, load, recompute=recompute, precision=precision).peak
-                with ProcessPoolExecutor(1, get_context("spawn")) as fresh:  # a process that has had no peak yet
-                    measured = fresh.submit(train_briefly, config, options.rows, precision, recompute).result()
-                print(
-                    f"| {size}, {precision}, activations {'computed again' if recompute else 'kept'} | "
-                    f"{computed / 1e9:.2f} | {measured / 1e9:.2f} | {computed / measured - 1:+.0%} |"
-                )
-
-
-def load_of(config: LLaMAConfig, rows: int) -> MicroBatch:
+def longest_batch(config: LLaMAConfig, rows: int) -> MicroBatch:
+    """Return a micro-batch of the longest rows."""
     return MicroBatch(rows, config.text_length, config.max_tokens)
 
 
 def train_briefly(config: LLaMAConfig, rows: int, precision: str, recompute: bool) -> int:
-    """By how many bytes this process grows at most in two training steps, with an average of the weights."""
+    """Return by how many bytes this process grows at most in two training steps with an EMA of the weights."""
     small = LLaMAConfig(8, 8, "", 8, 8, **SIZES["debug"])
-    step_twice(small, 1, precision, recompute)  # imports and the kernels' own memory
+    step_twice(small, 1, precision, recompute)  # allocates the memory of imports and kernels
     before = psutil.Process().memory_info().rss
     step_twice(config, rows, precision, recompute)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
 
 
 def step_twice(config: LLaMAConfig, rows: int, precision: str, recompute: bool) -> None:
+    """Train a model on random data for two steps."""
     model = LLaMAHF(config)
     for block in model.transformer.h if recompute else ():
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)

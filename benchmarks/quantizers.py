@@ -1,9 +1,9 @@
-"""FSQ beside the other quantizers: the same tokenizer trained with each on the same data, at sizes as near as can be.
+"""Compare FSQ with the other quantizers: one tokenizer trained with each on the same data, at similar codebook sizes.
 
     python -m benchmarks.quantizers --data data/bandai --work runs/quantizers
 
-Each is trained by train_vq.py with the same recipe and seed, and measured on the whole clips of the test split.
-What is trained already in the work folder goes on from where it is, so that a second call prints the table at once.
+Each is trained by train_vq.py with the same recipe and seed, and measured on whole clips of the test split.
+Trainings in the work folder are resumed; finished ones are only measured again.
 """
 
 import subprocess
@@ -16,7 +16,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dataset.motion_folder import MotionFolder
-from models.fsq import codebook_use
+from models.fsq import codebook_usage
 from models.motion_vqvae import HumanVQVAE
 from models.reconstruction import reconstruction_error
 from training.state import states
@@ -24,7 +24,7 @@ from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 
 ROOT = Path(__file__).resolve().parent.parent
-# By size, the levels of each. rfsq has two quantizers and as many dimensions as FSQ.
+# Levels of each quantizer by nominal codebook size. rfsq has two residual quantizers and as many dimensions as FSQ.
 LEVELS = {
     "1,000": {"fsq": [8, 5, 5, 5], "vq_ema": [8, 5, 5, 5], "lfq": 10 * [2], "rfsq": [4, 2, 2, 2]},
     "9,600": {"fsq": [8, 8, 6, 5, 5], "vq_ema": [8, 8, 6, 5, 5], "lfq": 13 * [2], "rfsq": [4, 3, 2, 2, 2]},
@@ -33,23 +33,20 @@ LEVELS = {
 
 @dataclass
 class Options:
-    """What to train and measure.
-
-    Attributes:
-        data: Data folder.
-        work: Folder for the runs.
-        recipe: Config of train_vq.py; its quantizer, levels and residuals are those of the table.
-    """
+    """Options of the comparison."""
 
     data: Path
+    """Data folder."""
     work: Path
+    """Folder for the runs."""
     recipe: Path = ROOT / "configs" / "vq" / "quantizers.yaml"
+    """Config of train_vq.py; quantizer, levels and residuals are overridden."""
 
 
 def main(options: Options) -> None:
     folder = MotionFolder(options.data)
     clips = [folder.motion(clip_id) for clip_id in folder.ids("test")]
-    print("| quantizer | levels | codes | used in test clips | perplexity | root-aligned | global | time of a step |")
+    print("| quantizer | levels | codes | used in test clips | perplexity | root-aligned | global | time per step |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for size, quantizers in LEVELS.items():
         fsq_speed = None
@@ -62,10 +59,10 @@ def main(options: Options) -> None:
 
 
 def train(options: Options, run: Path, quantizer: str, levels: list[int]) -> None:
-    """Run train_vq.py, or go on with what it left.
+    """Run train_vq.py, resuming an earlier run.
 
     Raises:
-        InputError: it fails; its own error is on the screen then.
+        InputError: if it fails; its own error has been printed.
     """
     settings = {
         "config": options.recipe,
@@ -82,18 +79,18 @@ def train(options: Options, run: Path, quantizer: str, levels: list[int]) -> Non
 
 
 def training_speed(run: Path) -> float:
-    """Median of the logged frames a second."""
+    """Return the median of the logged frames per second."""
     board = EventAccumulator(str(run / "tensorboard" / run.name)).Reload()
     tag = next(tag for tag in board.Tags()["scalars"] if tag.endswith("frames_per_second"))
     return float(np.median([event.value for event in board.Scalars(tag)]))
 
 
 def row(quantizer: str, levels: list[int], run: Path, clips: list[np.ndarray], time_ratio: float) -> str:
-    """A row of the table: a trained tokenizer on whole clips (T, 272)."""
+    """Return a row of the table: the errors of a trained tokenizer on whole clips (T, 272)."""
     model = HumanVQVAE.from_pretrained(run)
     results = [reconstruction_error(model, clip) for clip in clips]
     tokens = torch.from_numpy(np.concatenate([result.tokens for result in results]))
-    perplexity, active = (float(value) for value in codebook_use(tokens, model.codebook_size))
+    perplexity, active = (float(value) for value in codebook_usage(tokens, model.codebook_size))
     local, in_world = (np.mean([getattr(result, name) for result in results]) for name in ("local_mm", "global_mm"))
     return (
         f"| {quantizer} | {levels}{' twice' if quantizer == 'rfsq' else ''} | {model.codebook_size:,} "

@@ -1,10 +1,10 @@
-"""Frames per second of every renderer and exporter, beside the way that public code draws: a new figure for each frame.
+"""Measure the speed of every renderer and exporter against the method of public code, a new figure per frame.
 
     python -m benchmarks.render
 
-Six-second motions of the checkpoint; one process draws, and ffmpeg encodes beside it. 960 x 960 pixels is the size at
-which T2M-GPT and its successors draw, 512 x 512 is ours. The last line makes the mesh videos of many motions with all
-cores, as inference_batch.py does.
+Renders six-second motions of the checkpoint in one process, while ffmpeg encodes in another. T2M-GPT and its successors
+draw 960 x 960 pixels; our default is 512 x 512. The last line renders the mesh videos of many motions on all cores, as
+inference_batch.py does.
 """
 
 import io
@@ -21,17 +21,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 from formats.bvh_writer import write_bvh
-from formats.clip import Clip
-from models.pipeline import TextToMotion
+from models.pipeline import Motion, TextToMotion
+from motion.clip import Clip
+from motion.foot_lock import lock_feet
 from motion.resample import FPS
 from motion.skeleton import LIMBS
 from utils.config import parse_options
 from utils.errors import exit_on_input_error
 from visualize.body import load_body
 from visualize.export import write_npz
-from visualize.foot_lock import lock_feet
 from visualize.glb import write_glb
 from visualize.page import write_gallery, write_player
 from visualize.renderers import Renderers
@@ -44,59 +45,54 @@ SIZE = (512, 512)
 
 @dataclass
 class Options:
-    """What to measure.
-
-    Attributes:
-        checkpoint: Folder of a text-to-motion model.
-        seconds: Length of the motions.
-        repeats: The fastest of so many runs counts.
-        batch: Motions in the last line; 0 leaves it out.
-    """
+    """Options of the measurement."""
 
     checkpoint: Path = Path("checkpoints/demo")
-    seconds: float = 6.0
-    repeats: int = 3
-    batch: int = 32
+    """Folder of a text-to-motion model."""
+    seconds: PositiveFloat = 6.0
+    """Length of the motions in seconds."""
+    repeats: PositiveInt = 3
+    """Number of runs, of which the fastest counts."""
+    batch: NonNegativeInt = 32
+    """Number of motions in the last line; 0 omits it."""
 
 
 def main(options: Options) -> None:
     torch.set_num_threads(1)
     model, count = TextToMotion.from_pretrained(options.checkpoint), max(1, options.batch)
     motions = model.generate([PROMPT] * count, list(range(count)), seconds=[options.seconds] * count)
-    motion, body = motions[0], load_body()
-    clip, frames = Clip(motion.smplx85, PROMPT), len(motion.smplx85)
+    frames, first = len(motions[0].smplx85), None
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        works: dict[str, Callable[[], object]] = {
-            "a new figure for each frame, 960 (.mp4)": lambda: write_mp4(
-                folder / "a.mp4", figures(motion.joints, 960), FPS
-            ),
-            "a new figure for each frame, 512 (.mp4)": lambda: write_mp4(
-                folder / "a.mp4", figures(motion.joints, 512), FPS
-            ),
-            "skeleton, 960 (.mp4)": lambda: visualize_smplx_85(clip.smplx85, PROMPT, folder / "b.mp4", size=(960, 960)),
-            "skeleton (.mp4)": lambda: visualize_smplx_85(clip.smplx85, PROMPT, folder / "b.mp4"),
-            "skeleton (.gif)": lambda: visualize_smplx_85(clip.smplx85, PROMPT, folder / "b.gif"),
-            "mesh (.mp4)": lambda: render_mesh_video(clip.smplx85, PROMPT, folder / "c.mp4", body=body),
-            "mesh, two people (.mp4)": lambda: render_mesh_video([clip.smplx85] * 2, "", folder / "d.mp4", body=body),
-            ".npz": lambda: write_npz(folder / "e.npz", clip),
-            ".bvh": lambda: write_bvh(folder / "e.bvh", clip.smplx85),
-            ".glb": lambda: write_glb(folder / "e.glb", clip.smplx85, PROMPT, body),
-            ".html, player": lambda: write_player(folder / "e.html", [clip], body),
-            ".html, gallery of 100": lambda: write_gallery(folder / "f.html", [clip] * 100, body),
-            "foot lock": lambda: lock_feet(clip.smplx85),
-        }
-        print(f"| {frames} frames | frames/s | times the first |\n|---|---|---|")
-        first = None
-        for label, work in works.items():
+        print(f"| {frames} frames | frames/s | relative to the first row |\n|---|---|---|")
+        for label, work in cases(motions[0], Path(name)).items():
             if "figure" not in label:
-                work()  # imports and compiles
+                work()  # import and compile
             speed = frames * (100 if "100" in label else 1) / min(seconds_of(work) for _ in range(options.repeats))
             first = first or speed
             print(f"| {label} | {speed:,.0f} | {speed / first:.1f} |", flush=True)
         if options.batch:
-            took = batch_seconds(folder, [each.smplx85 for each in motions])
+            took = batch_seconds(Path(name), [motion.smplx85 for motion in motions])
             print(f"\n{count} motions of {frames} frames to mesh .mp4 with {os.cpu_count()} processes: {took:.0f} s")
+
+
+def cases(motion: Motion, folder: Path) -> dict[str, Callable[[], object]]:
+    """Return the functions to measure by their label in the table; "100" in a label means 100 motions."""
+    clip, joints, body = Clip(motion.smplx85, PROMPT), motion.joints, load_body()
+    return {
+        "new figure per frame, 960 (.mp4)": lambda: write_mp4(folder / "a.mp4", figures(joints, 960), FPS),
+        "new figure per frame, 512 (.mp4)": lambda: write_mp4(folder / "a.mp4", figures(joints, 512), FPS),
+        "skeleton, 960 (.mp4)": lambda: visualize_smplx_85(clip, PROMPT, folder / "b.mp4", size=(960, 960)),
+        "skeleton (.mp4)": lambda: visualize_smplx_85(clip, PROMPT, folder / "b.mp4"),
+        "skeleton (.gif)": lambda: visualize_smplx_85(clip, PROMPT, folder / "b.gif"),
+        "mesh (.mp4)": lambda: render_mesh_video(clip, PROMPT, folder / "c.mp4", body=body),
+        "mesh, two people (.mp4)": lambda: render_mesh_video([clip, clip], "", folder / "d.mp4", body=body),
+        ".npz": lambda: write_npz(folder / "e.npz", clip),
+        ".bvh": lambda: write_bvh(folder / "e.bvh", clip),
+        ".glb": lambda: write_glb(folder / "e.glb", clip, PROMPT, body),
+        ".html, player": lambda: write_player(folder / "e.html", [clip], body),
+        ".html, gallery of 100": lambda: write_gallery(folder / "f.html", [clip] * 100, body),
+        "foot lock": lambda: lock_feet(clip),
+    }
 
 
 def seconds_of(work: Callable[[], object]) -> float:
@@ -106,7 +102,7 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 
 def figures(joints: np.ndarray, pixels: int) -> Iterator[np.ndarray]:
-    """The usual way, written plainly: figure, 3-D axes, floor, path and limbs anew for each frame of (T, 22, 3)."""
+    """Draw (T, 22, 3) joints as public code does: a new figure with 3-D axes, floor, path and limbs per frame."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -133,7 +129,7 @@ def figures(joints: np.ndarray, pixels: int) -> Iterator[np.ndarray]:
 
 
 def batch_seconds(folder: Path, motions: list[np.ndarray]) -> float:
-    """From the start of the processes to the last video."""
+    """Return the seconds from the start of the processes to the last video."""
     for number, smplx85 in enumerate(motions):
         write_npz(folder / f"{number}.npz", Clip(smplx85, PROMPT))
     start = time.perf_counter()

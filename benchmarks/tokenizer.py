@@ -1,9 +1,9 @@
-"""How well a tokenizer reconstructs the whole clips of a split.
+"""Measure the reconstruction error of a tokenizer on the whole clips of a split.
 
     python -m benchmarks.tokenizer --tokenizer checkpoints/demo/tokenizer --data data/bandai
 
-Errors are in millimetres. "root-aligned" has the pelvis' ground position and the heading removed in every frame;
-"global" compares joints in the world, where errors of the root's steps and turns add up over the clip.
+Errors are in millimetres. Root-aligned errors are without the pelvis' ground position and the heading of every frame.
+Global errors compare joints in the world, where the errors of the root's steps and turns add up over the clip.
 """
 
 from dataclasses import dataclass
@@ -23,17 +23,14 @@ from utils.errors import exit_on_input_error
 
 @dataclass
 class Options:
-    """What to measure.
-
-    Attributes:
-        tokenizer: Folder of a tokenizer.
-        data: Data folder.
-        split: Split of the data.
-    """
+    """Options of the measurement."""
 
     data: Path
+    """Data folder."""
     tokenizer: Path = Path("checkpoints/demo/tokenizer")
+    """Folder of the tokenizer."""
     split: str = "test"
+    """Split of the data to measure on."""
 
 
 def main(options: Options) -> None:

@@ -1,15 +1,16 @@
-"""How fast both trainings are, beside the way of public code, and how near to the machine's limit.
+"""Speed of both trainings, compared with the training loop of the public repositories and with the machine's limit.
 
     python -m benchmarks.train
 
-Every row is measured in a process of its own, one after the other, all in one run: whole steps with clipping and AdamW,
-the best of three after a warm-up. Only real tokens and frames count, never padding.
+Each row is measured in its own process, one after the other: whole steps with gradient clipping and AdamW, the fastest
+of three after a warm-up. Only real tokens and frames count, not padding.
 
-The generator is the 44M model over 64,000 codes, on motions of about the lengths of real ones and captions of a T5 of
-Flan-T5-base's size with random weights. Public code: float32, every row padded to the full block of 150 text features
-and 150 tokens, logits at every position, rows in random order, and each caption encoded alone where a row is fetched.
-The tokenizer is the full-width one (width 512, depth 3, 64,000 codes) on windows of 64 frames. Public code: float32,
-codebook statistics through a one-hot matrix.
+The generator is the 44M model over 64,000 codes, on motions with realistic lengths and captions, with a randomly
+initialised text encoder of the size of Flan-T5-base. "Public loop" is our reimplementation of the training loop of the
+public repositories: float32, every row padded to the full block of 150 text features and 150 tokens, logits at every
+position, rows in random order, and captions encoded one at a time as their rows are loaded. The tokenizer is the
+full-width one (width 512, depth 3, 64,000 codes) on windows of 64 frames; its public loop is in float32 and computes
+the codebook statistics through a one-hot matrix.
 """
 
 import tempfile
@@ -23,12 +24,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jsonargparse.typing import PositiveInt
 from torch import nn
 from torch.utils.data import Dataset
 
 from benchmarks.generate import alone, peak_memory
 from benchmarks.text_encoder import make_captions, make_t5_base, plain_encoder
-from dataset.batches import EndlessBatches, endless_loader
+from dataset.batches import TokenBudgetBatches, endless_loader
 from dataset.token_rows import collate
 from models.fsq import FSQ
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
@@ -36,8 +38,9 @@ from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from models.text_encoder import load_text_encoder
 from models.text_features import CaptionFeatures
 from models.vq_loss import MotionLoss, MotionLossConfig
-from training.costs import MicroBatch, flops
+from training.costs import MicroBatch, count_flops
 from training.optimizer import adamw
+from training.options import Size
 from utils.config import parse_options
 from utils.device import PRECISIONS, gemm_rate
 from utils.errors import exit_on_input_error
@@ -45,30 +48,27 @@ from utils.errors import exit_on_input_error
 TEXT_DIM, TEXT_LENGTH, MAX_TOKENS = 768, 150, 150
 LEVELS = [8, 8, 8, 5, 5, 5]
 CPU = torch.device("cpu")
-TEXT = torch.randn(18, TEXT_DIM)  # features of a caption of the usual length, where they are given
+TEXT = torch.randn(18, TEXT_DIM)  # features of a caption of average length, if features are given
 
 
 @dataclass
 class Options:
-    """What to measure.
+    """Options of the measurement."""
 
-    Attributes:
-        size: Generator size in the table of models/llama.py.
-        batch_tokens: Motion tokens, padding counted, of one of our steps.
-        public_rows: Rows of a step of public code.
-        windows: Windows of a step of the tokenizer.
-        repeats: Steps of each measurement; the best counts.
-    """
-
-    size: str = "44M"
-    batch_tokens: int = 4096
-    public_rows: int = 16
-    windows: int = 256
-    repeats: int = 3
+    size: Size = "44M"
+    """Size of the generator, from the size table of models/llama.py."""
+    batch_tokens: PositiveInt = 4096
+    """Motion tokens per step of our loop, padding included."""
+    public_rows: PositiveInt = 16
+    """Rows per step of the public loop."""
+    windows: PositiveInt = 256
+    """Windows per step of the tokenizer."""
+    repeats: PositiveInt = 3
+    """Steps per measurement, of which the fastest counts."""
 
 
 class Rows(Dataset):
-    """Rows of tokens with lengths like those of motions of 1 to 10 s at two frames a token, and captions."""
+    """Rows of random tokens, as long as motions of 1 to 10 s at two frames per token, with captions."""
 
     def __init__(self, count: int = 4096):
         chooser = np.random.default_rng(0)
@@ -86,15 +86,23 @@ class Rows(Dataset):
 
 @dataclass
 class Measured:
-    """One row of the tables: real tokens or frames a second, share of the fastest matrix product, GB at most."""
+    """One row of the tables."""
 
     speed: float
+    """Real tokens or frames per second."""
     share: float
+    """FLOPs of the model per second, as a fraction of the fastest matrix product's."""
     memory: float
+    """Peak memory in GB."""
 
 
 def measure(step: Callable[[], tuple[int, float]], rate: float, repeats: int) -> Measured:
-    """Call steps that give (real units, FLOPs of the model) and take the fastest after a warm-up."""
+    """Measure the fastest of several steps after a warm-up.
+
+    Args:
+        step: Takes one step and returns its real tokens or frames, and its FLOPs.
+        rate: FLOPs per second of the fastest matrix product.
+    """
     step()
     best = Measured(0, 0, 0)
     for _ in range(repeats):
@@ -111,12 +119,14 @@ def measure(step: Callable[[], tuple[int, float]], rate: float, repeats: int) ->
 
 
 def make_generator(options: Options) -> LLaMAHF:
+    """Create a generator with random weights."""
     torch.manual_seed(0)
     shape = {"codebook_size": 64_000, "text_dim": TEXT_DIM, "text_encoder": "random", "text_length": TEXT_LENGTH}
     return LLaMAHF(LLaMAConfig(**shape, max_tokens=MAX_TOKENS, **SIZES[options.size])).train()
 
 
 def finish_step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    """Backward pass, gradient clipping and optimizer step."""
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
@@ -124,7 +134,7 @@ def finish_step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: torch.
 
 
 def public_generator(options: Options, t5: Path, with_text: bool) -> Measured:
-    """float32, the full block, logits everywhere; captions encoded one at a time as their rows are fetched."""
+    """Measure the public loop: float32, full blocks, all logits; captions encoded one at a time when loaded."""
     model, rows = make_generator(options), Rows()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, foreach=False, fused=False)
     encode = plain_encoder(t5) if with_text else lambda caption: TEXT
@@ -148,17 +158,21 @@ def public_generator(options: Options, t5: Path, with_text: bool) -> Measured:
 
 
 def step_size(model: LLaMAHF, mask: torch.Tensor, kept: torch.Tensor) -> tuple[int, float]:
-    """Real tokens of a step, ends among them, and its model FLOPs, padding left out."""
+    """Return the real tokens of a step, including ends, and its FLOPs without padding."""
     rows = zip(mask.sum(dim=1).tolist(), kept.sum(dim=1).tolist(), strict=True)
-    return int(kept.sum()), sum(flops(model.config, MicroBatch(1, text, targets - 1)) for text, targets in rows)
+    return int(kept.sum()), sum(count_flops(model.config, MicroBatch(1, text, targets - 1)) for text, targets in rows)
 
 
 def our_generator(options: Options, t5: Path, text: str, precision: str) -> Measured:
-    """As train_t2m.py does it; text is "encoded", "cached" on disk, or "none" (known already)."""
+    """Measure the loop of train_t2m.py.
+
+    Args:
+        text: "encoded" in the step, "cached" on disk, or "none" for given features.
+    """
     model, rows = make_generator(options), Rows()
     optimizer = adamw(model, 1e-4, 0.01)
     dtype = PRECISIONS[precision]
-    batches = EndlessBatches(len(rows), None, 0, lengths=rows.lengths, batch_tokens=options.batch_tokens)
+    batches = TokenBudgetBatches(rows.lengths, options.batch_tokens, seed=0)
     loader = endless_loader(rows, batches, 0, CPU, partial(collate, pad_id=model.config.pad_id))
     if text == "none":
 
@@ -186,6 +200,7 @@ def our_generator(options: Options, t5: Path, text: str, precision: str) -> Meas
 
 
 def tokenizer_step(options: Options, precision: str, statistics: Callable) -> Measured:
+    """Measure a step of train_vq.py with a given implementation of the codebook statistics."""
     torch.manual_seed(0)
     config = VQVAEConfig(levels=LEVELS, code_dim=512, width=512, depth=3)
     model, loss_function = HumanVQVAE(config), MotionLoss(MotionLossConfig(joints=0, velocity=0, path=0))
@@ -204,7 +219,7 @@ def tokenizer_step(options: Options, precision: str, statistics: Callable) -> Me
 
 
 def dense_statistics(quantizer: FSQ, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Perplexity and active fraction as public code counts: through a one-hot matrix of codebook times tokens."""
+    """Return perplexity and active fraction as in public code: through a one-hot matrix (codes, tokens)."""
     one_hot = torch.zeros(quantizer.codebook_size, indices.numel()).scatter_(0, indices.reshape(1, -1), 1)
     counts = one_hot.sum(dim=1)
     share = counts / counts.sum()
@@ -212,6 +227,7 @@ def dense_statistics(quantizer: FSQ, indices: torch.Tensor) -> tuple[torch.Tenso
 
 
 def statistics_alone(options: Options, statistics: Callable) -> Measured:
+    """Measure the codebook statistics of a step."""
     quantizer = FSQ(LEVELS)
     indices = torch.randint(0, 64_000, (options.windows, 16))
 
@@ -222,13 +238,13 @@ def statistics_alone(options: Options, statistics: Callable) -> Measured:
     return measure(step, 1.0, options.repeats)
 
 
-# --- data alone
+# --- data loading
 
 
 def loading_alone(options: Options) -> float:
-    """Rows a second from the loader of a generator training, without any training."""
+    """Return the rows per second of the data loader of the generator training, without training."""
     rows = Rows()
-    batches = EndlessBatches(len(rows), None, 0, lengths=rows.lengths, batch_tokens=options.batch_tokens)
+    batches = TokenBudgetBatches(rows.lengths, options.batch_tokens, seed=0)
     loader = endless_loader(rows, batches, 0, CPU, partial(collate, pad_id=64_001))
     next(loader)
     started = time.perf_counter()
@@ -237,15 +253,15 @@ def loading_alone(options: Options) -> float:
 
 
 def table(title: str, unit: str, cases: list[tuple[str, Callable, tuple]]) -> None:
-    """Measure and print cases; each is compared with the first."""
-    print(f"\n{title}\n\n| | {unit}/s | times | of the fastest product | memory, GB |\n|---|---|---|---|---|")
+    """Measure and print cases; speeds are compared with the first one."""
+    print(f"\n{title}\n\n| | {unit}/s | speedup | share of the fastest product | memory, GB |\n|---|---|---|---|---|")
     first = None
     for name, function, arguments in cases:
         result = alone(function, *arguments)
         first = first or result.speed
         share = f"{100 * result.share:.0f} %" if result.share else ""
-        times = f"{result.speed / first:.1f}"
-        print(f"| {name} | {result.speed:,.0f} | {times} | {share} | {result.memory:.1f} |", flush=True)
+        speedup = f"{result.speed / first:.1f}"
+        print(f"| {name} | {result.speed:,.0f} | {speedup} | {share} | {result.memory:.1f} |", flush=True)
 
 
 def main(options: Options) -> None:
@@ -259,7 +275,7 @@ def main(options: Options) -> None:
             f"Generator {options.size}, text encoder included",
             "tokens",
             [
-                ("public code", public_generator, (options, t5, True)),
+                ("public loop", public_generator, (options, t5, True)),
                 ("ours, float32", our_generator, (options, t5, "encoded", "float32")),
                 ("ours, bf16", our_generator, (options, t5, "encoded", "bf16")),
                 ("ours, bf16, features on disk", our_generator, (options, t5, "cached", "bf16")),
@@ -269,7 +285,7 @@ def main(options: Options) -> None:
             f"Generator {options.size}, text features given",
             "tokens",
             [
-                ("public code", public_generator, (options, t5, False)),
+                ("public loop", public_generator, (options, t5, False)),
                 ("ours, float32", our_generator, (options, t5, "none", "float32")),
                 ("ours, bf16", our_generator, (options, t5, "none", "bf16")),
             ],
@@ -278,20 +294,20 @@ def main(options: Options) -> None:
         "Tokenizer of width 512 and depth 3",
         "frames",
         [
-            ("public code", tokenizer_step, (options, "float32", dense_statistics)),
+            ("public loop", tokenizer_step, (options, "float32", dense_statistics)),
             ("ours, float32", tokenizer_step, (options, "float32", FSQ.compute_perplexity)),
             ("ours, bf16", tokenizer_step, (options, "bf16", FSQ.compute_perplexity)),
         ],
     )
     table(
-        "Statistics of 64,000 codes alone",
+        "Codebook statistics of 64,000 codes",
         "tokens",
         [
             ("one-hot matrix", statistics_alone, (options, dense_statistics)),
             ("counting", statistics_alone, (options, FSQ.compute_perplexity)),
         ],
     )
-    print(f"\nloading alone: {alone(loading_alone, options):,.0f} rows/s")
+    print(f"\ndata loading: {alone(loading_alone, options):,.0f} rows/s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Captions for clips that carry labels in their names: phrases and templates from one YAML file."""
+"""Captions for clips whose names contain labels, built from the phrases and templates of a YAML file."""
 
 import random
 import re
@@ -13,7 +13,7 @@ _SIDES = {"left": "right", "right": "left"}
 
 
 def swap_left_right(text: str) -> str:
-    """Exchange the words left and right, upper case kept: the caption of a mirrored clip."""
+    """Exchange the words left and right, keeping their case, for the caption of a mirrored clip."""
 
     def swap(match: re.Match) -> str:
         word = match.group()
@@ -25,26 +25,30 @@ def swap_left_right(text: str) -> str:
 
 @dataclass
 class CaptionRules:
-    """Captions built from labels, or given clip by clip; one YAML file (``configs/data/bandai_captions.yaml``).
+    """Rules that give each clip its captions; read from a YAML file such as ``configs/data/bandai_captions.yaml``.
 
-    clips: clip id -> its captions, used as they are.
-    pattern: regular expression with the groups ``content`` and ``style`` that matches the other clips' ids.
-    contents, styles: label -> phrases. templates: texts with ``{content}`` and ``{style}``.
-    templates_without_style: texts with ``{content}`` alone, for the styles in ``styles_without_mention`` only, so that
-        a caption without a manner means the ordinary manner.
-    content_overrides: clip id -> content label, where a file name is wrong.
+    Raises:
+        InputError: a field holds an invalid value.
     """
 
     clips: dict[str, list[str]] = field(default_factory=dict)
+    """Captions by clip id, used unchanged."""
     pattern: str = ""
+    """Regular expression with the groups ``content`` and ``style``; matches the ids of all other clips."""
     contents: dict[str, list[str]] = field(default_factory=dict)
+    """Phrases by content label."""
     styles: dict[str, list[str]] = field(default_factory=dict)
+    """Phrases by style label."""
     templates: list[str] = field(default_factory=list)
+    """Texts with ``{content}`` and ``{style}``."""
     templates_without_style: list[str] = field(default_factory=list)
+    """Texts with ``{content}`` only, for ``styles_without_mention``."""
     styles_without_mention: list[str] = field(default_factory=list)
+    """Styles that a caption may omit: a caption without a manner then means the ordinary manner."""
     content_overrides: dict[str, str] = field(default_factory=dict)
+    """Content labels by clip id, for clips with a wrong file name."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         tables = {"clips": self.clips, "contents": self.contents, "styles": self.styles}
         lists = {f"{key}.{label}": texts for key, table in tables.items() for label, texts in table.items()}
         if self.pattern:
@@ -61,39 +65,39 @@ class CaptionRules:
                 template.format(content="", style="")
             except (KeyError, IndexError, ValueError) as error:
                 raise InputError(
-                    f"template {template!r} of the captions file may hold {{content}} and {{style}} alone; mend it"
+                    f"template {template!r} of the captions file may contain only {{content}} and {{style}}; correct it"
                 ) from error
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "CaptionRules":
-        """Read the file.
+        """Read the rules from a file.
 
         Raises:
-            InputError: the file cannot be read, or a key is unknown or holds something unfit.
+            InputError: the file cannot be read, a key is unknown, or a value is invalid.
         """
         try:
             return cls(**yaml.safe_load(Path(path).read_text()))
         except (OSError, UnicodeDecodeError, yaml.YAMLError, re.error, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise InputError(
-                f"{path} is not a captions file ({reason}); see the keys in configs/data/bandai_captions.yaml"
+                f"{path} is not a captions file ({reason}); see the keys of configs/data/bandai_captions.yaml"
             ) from error
 
     def captions(self, clip_id: str, count: int) -> list[str]:
-        """Up to ``count`` different captions of a clip, the same at every call.
+        """Return at most ``count`` distinct captions of a clip, the same on every call.
 
-        Clips that share their labels draw from the same few dozen captions, so that a data set's distinct captions stay
-        few enough to encode once.
+        Clips with the same labels draw from the same few dozen captions, so the distinct captions of a data set stay
+        few enough to encode each of them once.
 
         Raises:
-            InputError: the file holds neither captions nor labels for the clip.
+            InputError: the file has neither captions nor labels for the clip.
         """
         if clip_id in self.clips:
             return self.clips[clip_id][:count]
         match = re.fullmatch(self.pattern, clip_id) if self.pattern else None
         if not match:
             raise InputError(
-                f"the captions file says nothing of the clip {clip_id}; add it under `clips` or mend `pattern`"
+                f"the captions file has no entry for the clip {clip_id}; add it under `clips` or correct `pattern`"
             )
         content, style = self.content_overrides.get(clip_id, match["content"]), match["style"]
         if content not in self.contents or style not in self.styles:
@@ -102,9 +106,10 @@ class CaptionRules:
         return random.Random(clip_id).sample(pool, min(count, len(pool)))
 
     def _pool(self, content: str, style: str, size: int) -> list[str]:
+        """At most ``size`` distinct captions of a content and a style."""
         generator = random.Random(f"{content} {style}")
         unstyled = style in self.styles_without_mention
-        pool = {}
+        pool: dict[str, None] = {}
         for _ in range(20 * size):
             bare = unstyled and generator.random() < 0.7
             template = generator.choice(self.templates_without_style if bare else self.templates)

@@ -1,8 +1,9 @@
-"""Two clips joined into one: what teaches the generator to go on from any motion with another sentence.
+"""Joining of two clips into one, which teaches the generator to continue any motion with another sentence.
 
-Recordings show one action each. Where a second one begins, its pose, height, walk and turn start as they were at the
-end of the first one, and the difference fades like a critically damped spring (inertialization: Bollo, GDC 2018, in the
-closed form of Holden, "Spring-It-On", 2021). All of this is done on the features, which hold no place and no heading.
+Recordings show one action each. At the seam, the pose, height, velocity and turn of the second clip start with the
+values that end the first clip, and the difference decays like a critically damped spring (inertialization: Bollo, GDC
+2018, in the closed form of Holden, "Spring-It-On", 2021). This works on the features, which hold neither a place nor a
+heading.
 """
 
 import numpy as np
@@ -18,32 +19,41 @@ from motion.rotation import (
 )
 from motion.skeleton import forward_kinematics
 
-HALF_LIFE = 0.16  # seconds in which half of a difference fades
+HALF_LIFE = 0.16  # seconds in which a difference halves
 
 
 def join(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Features (T1 + T2, 272) of one motion that goes from ``first`` (T1, 272) over to ``second`` (T2, 272).
+    """Join two clips with a smooth transition.
 
-    The first T1 frames are ``first``. Both need at least two frames.
+    Args:
+        first: Features of the first clip, (T1, 272), T1 >= 2.
+        second: Features of the second clip, (T2, 272), T2 >= 2.
+
+    Returns:
+        Features (T1 + T2, 272). The first T1 frames are ``first``, unchanged.
     """
     start, end = first[-2:].astype(np.float64), second.astype(np.float64)
-    end[0, LAYOUT["root_velocity"]] = end[1, LAYOUT["root_velocity"]]  # a clip's first frame has no frame before
+    end[0, LAYOUT["root_velocity"]] = end[1, LAYOUT["root_velocity"]]  # the first frame of a clip has no predecessor
     end[0, LAYOUT["heading_change"]] = end[1, LAYOUT["heading_change"]]
     joined = end.copy()
 
     difference = start[-1, LAYOUT["root_velocity"]] - end[0, LAYOUT["root_velocity"]]
-    joined[:, LAYOUT["root_velocity"]] += fading(difference, np.zeros(2), len(end))
+    joined[:, LAYOUT["root_velocity"]] += decaying(difference, np.zeros(2), len(end))
     turns = [_heading_step(part[:, LAYOUT["heading_change"]]) for part in (start, end)]
-    turn = turns[1] + fading(turns[0][-1] - turns[1][0], 0.0, len(end))
+    turn = turns[1] + decaying(turns[0][-1] - turns[1][0], 0.0, len(end))
     joined[:, LAYOUT["heading_change"]] = matrix_to_rotation_6d(y_rotation(turn))
 
     before, after = local_rotations(start), local_rotations(end)  # (2, 22, 3, 3), (T2, 22, 3, 3)
-    offset = fading(_turn(after[0], before[1]), _turn(before[0], before[1]) - _turn(after[0], after[1]), len(end))
+    offset = decaying(
+        _rotation_between(after[0], before[1]),
+        _rotation_between(before[0], before[1]) - _rotation_between(after[0], after[1]),
+        len(end),
+    )
     rotations = axis_angle_to_matrix(offset) @ after
     joined[:, LAYOUT["joint_rotations"]] = matrix_to_rotation_6d(rotations).reshape(len(end), -1)
 
     heights = [part[:, PELVIS_HEIGHT] for part in (start, end)]
-    lift = fading(
+    lift = decaying(
         heights[0][1] - heights[1][0], (heights[0][1] - heights[0][0]) - (heights[1][1] - heights[1][0]), len(end)
     )
     pelvis = np.zeros((len(end), 3))
@@ -56,18 +66,23 @@ def join(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.concatenate((first, joined.astype(first.dtype)))
 
 
-def fading(difference: np.ndarray, velocity: np.ndarray, frames: int) -> np.ndarray:
-    """A difference (...) that changes by ``velocity`` a frame and fades: its values from frame 1, (frames, ...)."""
-    decay = 2 * np.log(2) / (HALF_LIFE * FPS)  # a frame
+def decaying(difference: np.ndarray, velocity: np.ndarray | float, frames: int) -> np.ndarray:
+    """Return a decaying difference at frames 1, 2, ..., (frames, ...).
+
+    Args:
+        difference: Difference at frame 0, (...).
+        velocity: Change of the difference per frame at frame 0, (...).
+    """
+    decay = 2 * np.log(2) / (HALF_LIFE * FPS)  # per frame
     time = np.arange(1, frames + 1).reshape(-1, *[1] * np.ndim(difference))
     return np.exp(-decay * time) * (difference + (velocity + decay * difference) * time)
 
 
-def _turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Axis-angle (..., 3) of the turn that leads from ``start`` to ``end`` (..., 3, 3), in the parent's axes."""
+def _rotation_between(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Rotation from ``start`` to ``end`` (..., 3, 3) as axis-angle (..., 3), in the axes of the parent."""
     return matrix_to_axis_angle(end @ start.swapaxes(-1, -2))
 
 
 def _heading_step(heading_change: np.ndarray) -> np.ndarray:
-    """Angle (T) of the stored heading changes (T, 6), which are turns about the vertical axis."""
+    """Angles (T,) in radians of stored heading changes (T, 6), which are rotations about the vertical axis."""
     return matrix_to_axis_angle(rotation_6d_to_matrix(heading_change))[:, 1]

@@ -1,11 +1,12 @@
-"""A procedural motion source: enough to train and test on a machine that holds no motion capture.
+"""Procedural motion for tests and for training without motion capture data.
 
-An action is a table of joint angles at equally spaced phases of one cycle. Playing it means interpolating the table,
-with random tempo, amplitude and number of cycles; where the body goes follows from the feet that stand on the floor.
+An action is a table of joint angles at equally spaced phases of one cycle. A clip interpolates this table with random
+tempo, amplitude and number of cycles. The path of the body follows from the feet that stand on the floor.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
@@ -17,34 +18,40 @@ from motion.rotation import axis_angle_to_matrix, y_rotation
 from motion.skeleton import JOINT_INDEX, JOINT_NAMES, REST_OFFSETS, forward_kinematics, mirror
 from utils.errors import InputError
 
-SyntheticClip = tuple[str, np.ndarray, np.ndarray, list[str]]
+
+class SyntheticClip(NamedTuple):
+    """A procedural clip at 30 frames per second."""
+
+    name: str  # unique; starts with the action
+    rotations: np.ndarray  # (T, 22, 3, 3) float32, local; the pelvis' is its world rotation
+    pelvis: np.ndarray  # (T, 3) float32, world position in metres; the floor is at y = 0
+    captions: list[str]
 
 
 @dataclass(frozen=True)
 class Action:
-    """One kind of motion, right-handed where it has a hand; ``{side}`` in name and phrases is filled in.
-
-    Attributes:
-        phrases: what the person does; ``{pace}`` becomes " slowly", " quickly" or nothing.
-        tracks: ``joint.axis`` to degrees at equally spaced phases of the cycle (one value: held). A joint without its
-            side means both, the right one mirrored and, in a gait, half a cycle later. Forward bends of the trunk,
-            backward swings of a limb and knee bends are positive pitch; yaw and roll have the signs of the left side.
-            ``ankle.pitch`` is the slope of the sole against the floor, positive with the toes down.
-        period: seconds a cycle takes.
-        flight: metres between the floor and the lower foot, at equally spaced phases.
-        gait: the cycle runs through from the first frame to the last; else it starts and ends in standing.
-        turn: range of the turn to the right in degrees.
-    """
+    """One kind of motion. An action with a side is described for the right side; ``{side}`` is filled in."""
 
     phrases: tuple[str, ...]
-    tracks: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Captions without their subject; ``{pace}`` becomes " slowly", " quickly" or nothing."""
+    tracks: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Angles in degrees at equally spaced phases of the cycle, by ``joint.axis``; a single value is constant.
+
+    A joint without a side means both sides: the right one is mirrored and, in a gait, half a cycle later. Forward bends
+    of the trunk, backward swings of a limb and knee bends have positive pitch. Yaw and roll have the signs of the left
+    side. ``ankle.pitch`` is the slope of the sole relative to the floor, positive with the toes down.
+    """
     period: float = 1.5
+    """Seconds per cycle."""
     flight: tuple[float, ...] = (0.0,)
+    """Height of the lower foot above the floor in metres, at equally spaced phases."""
     gait: bool = False
+    """Whether the cycle runs from the first to the last frame; otherwise the clip starts and ends in standing."""
     turn: tuple[float, float] = (0.0, 0.0)
+    """Range of the turn to the right in degrees."""
 
 
-# Phase 0 is the strike of the left heel. Legs follow the sagittal curves of gait analysis (Winter 2009), by eye.
+# Phase 0 is the strike of the left heel. The legs approximate the sagittal curves of gait analysis (Winter 2009).
 WALK = {
     "hip.pitch": (-28, -24, -12, 0, 11, 6, -18, -30),
     "knee.pitch": (5, 18, 13, 6, 10, 40, 62, 30),
@@ -236,7 +243,7 @@ ACTIONS = {
 }
 
 AXES = ("pitch", "yaw", "roll")  # about x (left), y (up), z (forward)
-ARMS_DOWN = {"shoulder.roll": (-68,), "elbow.yaw": (-12,)}  # from the T pose of the rest skeleton to standing
+ARMS_DOWN = {"shoulder.roll": (-68,), "elbow.yaw": (-12,)}  # from the T-pose of the rest pose to standing
 SUBJECTS = ("a person", "someone", "a man", "a woman", "the figure", "the person")
 ANKLES = [JOINT_INDEX["left_ankle"], JOINT_INDEX["right_ankle"]]
 TOES = [JOINT_INDEX["left_foot"], JOINT_INDEX["right_foot"]]
@@ -244,15 +251,16 @@ VARIANTS = [(name, side) for name in ACTIONS for side in (("right", "left") if "
 
 
 def synthetic_clips(count: int, seed: int = 0) -> Iterator[SyntheticClip]:
-    """Procedural clips with captions, all kinds of motion in turn; clip i depends on ``seed`` and i alone.
+    """Yield procedural clips with captions, cycling through all actions; clip i depends only on ``seed`` and i.
+
+    A clip lasts 2 to 6 seconds. The person starts at the origin and faces +z approximately.
 
     Args:
-        count: number of clips. seed: any non-negative integer.
+        count: Number of clips, not negative.
+        seed: Seed, not negative.
 
-    Yields:
-        name of the clip (unique, action first), local rotations (T, 22, 3, 3) float32 with the pelvis' in the world,
-        world position of the pelvis joint (T, 3) float32 in metres with the floor at y = 0, and the captions.
-        30 frames per second, 2 to 6 seconds; the person starts at the origin and faces about +z.
+    Raises:
+        InputError: ``count`` or ``seed`` is negative.
     """
     if count < 0 or seed < 0:
         raise InputError(f"count and seed must not be negative (got {count} and {seed})")
@@ -260,17 +268,20 @@ def synthetic_clips(count: int, seed: int = 0) -> Iterator[SyntheticClip]:
         name, side = VARIANTS[index % len(VARIANTS)]
         rng = np.random.default_rng((seed, index))
         rotations, pelvis, captions = _perform(ACTIONS[name], side, rng)
-        yield f"{name.format(side=side)}_{index:05d}", rotations.astype(np.float32), pelvis.astype(np.float32), captions
+        yield SyntheticClip(
+            f"{name.format(side=side)}_{index:05d}", rotations.astype(np.float32), pelvis.astype(np.float32), captions
+        )
 
 
 def _perform(action: Action, side: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Rotations (T, 22, 3, 3), pelvis (T, 3) and captions of one random performance of an action."""
     tempo, amplitude = rng.uniform(0.75, 1.3), rng.uniform(0.85, 1.12)
     phase, strength, heading = _timing(action, action.period / tempo, rng)
     angles = _angles(action.tracks, phase, half_cycle=0.5 * action.gait) * amplitude * strength[:, None, None]
     angles += _angles(ARMS_DOWN, phase)
     for leg in (("left_hip", "left_knee", "left_ankle"), ("right_hip", "right_knee", "right_ankle")):
         hip, knee, ankle = (JOINT_INDEX[joint] for joint in leg)
-        angles[:, ankle, 0] -= angles[:, [0, hip, knee], 0].sum(axis=1)  # the table gives the slope of the sole
+        angles[:, ankle, 0] -= angles[:, [0, hip, knee], 0].sum(axis=1)  # the track is the slope of the sole
     rotations = _matrices(angles)
     rotations[:, 0] = y_rotation(heading) @ rotations[:, 0]
     if side == "left":
@@ -284,13 +295,13 @@ def _perform(action: Action, side: str, rng: np.random.Generator) -> tuple[np.nd
 
 
 def _timing(action: Action, period: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Phase of the cycle, strength of the action (0 standing, 1 in full) and heading in radians, each (T,)."""
+    """Phase of the cycle, strength of the action (0: standing, 1: full) and heading in radians, each (T,)."""
     if action.gait:
         time = np.arange(round(rng.uniform(2, 6) * FPS)) / FPS
         start, end = time[-1] * rng.uniform(0.1, 0.3), time[-1] * rng.uniform(0.7, 0.9)
         turned = np.radians(rng.uniform(*action.turn)) * _smooth_step((time - start) / (end - start))
         return rng.uniform() + time / period, np.ones_like(time), -turned
-    rise = 0.35 * period**0.5  # seconds from standing into the action, and back
+    rise = 0.35 * period**0.5  # seconds of the transition from standing to the action and back
     cycles = rng.integers(1, max(2, (5.8 - 2 * rise) / period))
     duration = max(2.0, 2 * rise + cycles * period)
     time = np.arange(round(duration * FPS)) / FPS
@@ -298,8 +309,8 @@ def _timing(action: Action, period: float, rng: np.random.Generator) -> tuple[np
     return np.clip((time - rise) / period, 0, cycles), strength, np.zeros_like(time)
 
 
-def _angles(tracks: dict[str, tuple[float, ...]], phase: np.ndarray, half_cycle: float = 0.0) -> np.ndarray:
-    """Tracks of degrees to the angles of all joints in radians, (T, 22, 3) in the order of ``AXES``."""
+def _angles(tracks: Mapping[str, tuple[float, ...]], phase: np.ndarray, half_cycle: float = 0.0) -> np.ndarray:
+    """Angles of all joints in radians, (T, 22, 3) in the order of ``AXES``, of tracks in degrees at ``phase`` (T,)."""
     angles = np.zeros((len(phase), len(JOINT_NAMES), 3))
     for key, values in tracks.items():
         joint, axis = key.split(".")
@@ -312,13 +323,13 @@ def _angles(tracks: dict[str, tuple[float, ...]], phase: np.ndarray, half_cycle:
 
 
 def _matrices(angles: np.ndarray) -> np.ndarray:
-    """(T, 22, 3) pitch, yaw, roll to (T, 22, 3, 3): roll first, then pitch, then yaw, about the axes of the parent."""
+    """Rotation matrices (T, 22, 3, 3) of angles (T, 22, 3): roll, then pitch, then yaw, about the parent's axes."""
     pitch, yaw, roll = (axis_angle_to_matrix(angles[..., axis, None] * np.eye(3)[axis]) for axis in range(3))
     return yaw @ pitch @ roll
 
 
 def _pelvis_path(rotations: np.ndarray, flight: np.ndarray) -> np.ndarray:
-    """World position of the pelvis (T, 3): the lower foot is ``flight`` (T,) above the floor, a standing foot stays."""
+    """Pelvis in the world (T, 3): the lower foot is ``flight`` (T,) above the floor, standing feet are fixed."""
     feet = forward_kinematics(rotations, np.zeros((len(rotations), 3)))[:, ANKLES + TOES]  # (T, 4, 3)
     above_sole = np.repeat([-REST_OFFSETS[TOES, 1].mean(), 0.0], 2)
     height = feet[..., 1] - above_sole  # (T, 4)
@@ -333,7 +344,7 @@ def _pelvis_path(rotations: np.ndarray, flight: np.ndarray) -> np.ndarray:
 
 
 def _interpolate(values: tuple[float, ...], phase: np.ndarray) -> np.ndarray:
-    """Values given at equally spaced phases of a cycle, at any phase: piecewise cubic, periodic, without overshoot."""
+    """Interpolate values at equally spaced phases of a cycle: piecewise cubic, periodic, without overshoot."""
     count = len(values)
     knots = np.arange(-count, 2 * count + 1) / count
     return PchipInterpolator(knots, np.resize(values, len(knots)))(phase % 1.0)

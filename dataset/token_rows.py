@@ -1,12 +1,14 @@
-"""Motion tokens and captions, for training the generator: memory-mapped Arrow files, made once a tokenizer.
+"""Token folders: motion tokens and captions for the training of the generator, in memory-mapped Arrow files.
 
 tokens/<fingerprint of the tokenizer>/<split>/ of the data folder holds
-    about.json              the tokenizer and the clips that the tokens were made from, and the number of files
-    <digest>-<number>.arrow the rows of a fixed range of clips, one file a shard; the digest is that of about.json
+    about.json               tokenizer and clips that the tokens were made from, and the number of shards
+    <digest>-<number>.arrow  one shard: the rows of a fixed range of clips; <digest> is the digest of about.json
 
-A row is a motion with its captions: a whole clip, or the part of one that captions with times describe. Its columns are
-id, tokens (in the smallest integer type that holds the codebook), length, captions, and context: how many tokens of
-another clip are at its start.
+A row is a motion with its captions: a whole clip, or the part of a clip that captions with times describe. Its columns
+are id, tokens (in the smallest integer type that holds the codebook), length, captions, and context (the number of
+tokens at its start that belong to another clip).
+
+The first half of this file writes the folder (for dataset/tokenizing.py), the second half reads it.
 """
 
 import hashlib
@@ -30,11 +32,12 @@ from utils.errors import InputError
 from utils.files import atomic_write
 
 ABOUT = "about.json"
-LEFT_OUT = b"left_out"  # in a file's schema: how many clips and parts of clips gave no row
+LEFT_OUT = b"left_out"  # key in the schema of a shard: number of clips and of parts of clips without a row
+UNFINISHED = 3600  # seconds before a temporary file is considered abandoned
 
 
 class TokenRow(NamedTuple):
-    """A motion and its captions; the first ``context`` tokens are of another clip."""
+    """A stored row: a motion and all its captions. The first ``context`` tokens belong to another clip."""
 
     id: str
     tokens: np.ndarray  # (n,) integers
@@ -42,50 +45,67 @@ class TokenRow(NamedTuple):
     context: int = 0
 
 
+class TokenItem(NamedTuple):
+    """A training item: a row, possibly cut, with one of its captions."""
+
+    id: str
+    caption: str
+    tokens: torch.Tensor  # (n,) int64
+    is_whole: bool  # whether the tokens reach the end of the motion
+    context: int
+
+
+class TokenBatch(NamedTuple):
+    """Collated items."""
+
+    ids: list[str]
+    captions: list[str]
+    tokens: torch.Tensor  # (B, N) int64, padded on the right
+    is_whole: torch.Tensor  # (B,) bool
+    context: torch.Tensor  # (B,) int64
+
+
+# --- Writing
+
+
 def prepare_folder(path: Path, about: dict) -> list[Path]:
-    """Make a token folder ready for the shards of ``about``, and remove what is of others; returns the shards' files.
+    """Write about.json of a token folder and remove files that do not belong to it.
+
+    Args:
+        path: Token folder; created if missing.
+        about: Content of about.json.
+
+    Returns:
+        Path of each shard, whether or not it exists.
 
     Raises:
-        InputError: the tokens in the folder are another tokenizer's, or it cannot be written.
+        InputError: the folder holds tokens of another tokenizer, or cannot be written.
     """
-    made = read_about(path) if (path / ABOUT).exists() else about
-    _check_tokenizer(path, made, about)
-    if made != about or not (path / ABOUT).exists():
+    existing = read_about(path) if (path / ABOUT).exists() else about
+    _check_tokenizer(path, existing, about)
+    if existing != about or not (path / ABOUT).exists():
         with atomic_write(path / ABOUT) as file:
             file.write_text(json.dumps(about))
     files = shard_files(path, about)
     kept = {ABOUT, *(file.name for file in files)}
     for file in path.iterdir():
-        with suppress(OSError):  # another process was faster, or may write here what this one may not
-            unfinished = file.name.startswith(".") and time.time() - file.stat().st_mtime < 3600
+        with suppress(OSError):  # another process removed it first, or this process has no permission
+            unfinished = file.name.startswith(".") and time.time() - file.stat().st_mtime < UNFINISHED
             if file.name not in kept and not unfinished:
                 file.unlink()
     return files
 
 
-def read_about(path: Path) -> dict:
-    """What about.json of a token folder says."""
-    try:
-        return json.loads((path / ABOUT).read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path / ABOUT} is missing or damaged; remove {path} so that it is made again") from error
-
-
-def shard_files(path: Path, about: dict) -> list[Path]:
-    """The files of the shards that a token folder consists of."""
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:10]
-    return [path / f"{digest}-{number:05d}.arrow" for number in range(about["shards"])]
-
-
 def write_shard(file: Path, rows: list[TokenRow], codebook_size: int, left_out: Counter) -> None:
-    """Write the rows of a shard as one Arrow stream; the file is there whole or not at all."""
+    """Write the rows of a shard as one Arrow stream, atomically."""
     lengths = [len(row.tokens) for row in rows]
     tokens = np.concatenate([row.tokens for row in rows]) if rows else np.zeros(0)
-    tokens = pa.array(tokens.astype(np.min_scalar_type(codebook_size - 1)))
-    offsets = pa.array(np.cumsum([0, *lengths]), pa.int32())
     columns = {
         "id": pa.array([row.id for row in rows], pa.string()),
-        "tokens": pa.ListArray.from_arrays(offsets, tokens),
+        "tokens": pa.ListArray.from_arrays(
+            pa.array(np.cumsum([0, *lengths]), pa.int32()),
+            pa.array(tokens.astype(np.min_scalar_type(codebook_size - 1))),
+        ),
         "length": pa.array(lengths, pa.int32()),
         "captions": pa.array([row.captions for row in rows], pa.list_(pa.string())),
         "context": pa.array([row.context for row in rows], pa.int32()),
@@ -95,29 +115,59 @@ def write_shard(file: Path, rows: list[TokenRow], codebook_size: int, left_out: 
         stream.write_table(table)
 
 
-def _check_tokenizer(path: Path, made: dict, expected: dict) -> None:
+def read_about(path: Path) -> dict:
+    """Read about.json of a token folder.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        return json.loads((path / ABOUT).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path / ABOUT} is missing or damaged; remove {path} so that it is made again") from error
+
+
+def shard_files(path: Path, about: dict) -> list[Path]:
+    """Return the path of each shard of a token folder."""
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:10]
+    return [path / f"{digest}-{number:05d}.arrow" for number in range(about["shards"])]
+
+
+def _check_tokenizer(path: Path, about: dict, expected: dict) -> None:
+    """Raise InputError if a token folder was made by a tokenizer other than the expected one."""
     for name in ("tokenizer", "codebook_size"):
-        if name in expected and made.get(name) != expected[name]:
+        if name in expected and about.get(name) != expected[name]:
             raise InputError(
-                f"{path} was made with {name} {made.get(name)} and not with {expected[name]}; "
+                f"{path} was made with {name} {about.get(name)}, not with {expected[name]}; "
                 "remove that folder so that it is made again"
             )
 
 
-class TokenDataset(Dataset):
-    """Rows of a token folder, memory-mapped.
+# --- Reading
 
-    An item is (clip id, caption, tokens (n,) int64, whole bool, context int): a caption of the row, and its tokens.
-    With ``cut_longer``, rows of more than ``max_tokens`` give so many from a random start (``whole`` is False unless
-    the end is inside); those with ``context`` are cut at their end only. Choices depend on the item number alone (see
-    ``dataset.batches.EndlessBatches``). ``left_out`` counts the "clips" and "parts" of clips that gave no row.
+
+class TokenDataset(Dataset):
+    """Rows of a token folder, memory-mapped; the items are of type ``TokenItem``.
+
+    The caption of an item is drawn from those of its row. With ``cut_longer``, a row of more than ``max_tokens`` gives
+    ``max_tokens`` tokens from a random start; rows with context are cut only at their end. All choices depend only on
+    the item number (see ``dataset/batches.py``).
 
     Args:
-        token_drop: share of the items that lose their first or their last token, as T2M-GPT has it (there: 1/3); the
-            motion then begins later, or ends earlier. Not those with context.
+        path: Token folder.
+        tokenizer_folder: Folder of the tokenizer that made the tokens.
+        max_tokens: Largest number of tokens of an item.
+        cut_longer: Cut longer rows instead of refusing them.
+        token_drop: Share of the items that lose their first or last token, as in T2M-GPT (1/3 there): the motion begins
+            later or ends earlier. Items with context lose nothing.
+
+    Attributes:
+        rows: Hugging Face dataset with the columns of the folder.
+        left_out: Number of "clips" and of "parts" of clips without a row.
 
     Raises:
-        InputError: the tokens are another tokenizer's, incomplete or damaged, there are none, or a row is too long.
+        InputError: the tokens were made by another tokenizer, are incomplete or damaged, there are none, or a row is
+            too long.
     """
 
     def __init__(
@@ -130,20 +180,21 @@ class TokenDataset(Dataset):
         if missing:
             raise InputError(f"{missing} of the {len(files)} files of {path} are missing; tokenize the split again")
         shards, left_out = zip(*map(_open, files), strict=True)
-        self.rows, self.left_out = datasets.concatenate_datasets(shards), sum(left_out, Counter())
+        self.rows: datasets.Dataset = datasets.concatenate_datasets(shards)
+        self.left_out: Counter = sum(left_out, Counter())
         self.max_tokens, self.token_drop = max_tokens, token_drop
         if not len(self.rows):
             raise InputError(
                 f"no clip of the split {path.name} of {path.parents[2]} has a caption and {about['stride']} frames; "
                 "add one"
             )
-        lengths = self.rows.data.column("length").to_numpy()
+        lengths = self._column("length").to_numpy()
         longest = int(lengths.argmax())
         if lengths[longest] > max_tokens and not cut_longer:
             raise InputError(
                 f"clip {self.rows[longest]['id']} of the split {path.name} has {lengths[longest]} tokens and "
-                f"model.max_tokens is {max_tokens}; set model.max_tokens to {lengths[longest]} or more, or "
-                "cut_longer: true to cut longer ones at random places"
+                f"--model.max-tokens is {max_tokens}; set --model.max-tokens to {lengths[longest]} or more, or give "
+                "--cut-longer to cut longer clips at random places"
             )
 
     def __len__(self) -> int:
@@ -151,17 +202,17 @@ class TokenDataset(Dataset):
 
     @property
     def lengths(self) -> np.ndarray:
-        """The most tokens that each row gives, (rows,)."""
-        return np.minimum(self.rows.data.column("length").to_numpy(), self.max_tokens)
+        """Largest number of tokens that an item of each row can have, (rows,)."""
+        return np.minimum(self._column("length").to_numpy(), self.max_tokens)
 
     def captions(self) -> set[str]:
-        """All captions of the rows."""
-        return set(pa.compute.unique(pa.compute.list_flatten(self.rows.data.column("captions"))).to_pylist())
+        """Return the distinct captions of all rows."""
+        return set(pa.compute.unique(pa.compute.list_flatten(self._column("captions"))).to_pylist())
 
-    def __getitem__(self, number: int) -> tuple[str, str, torch.Tensor, bool, int]:
+    def __getitem__(self, number: int) -> TokenItem:
         row = number % len(self.rows)
         clip_id, tokens, captions, context = (  # many times faster than self.rows[row]
-            self.rows.data.column(name)[row] for name in ("id", "tokens", "captions", "context")
+            self._column(name)[row] for name in ("id", "tokens", "captions", "context")
         )
         choose = random.Random(number)
         caption, context = choose.choice(captions).as_py(), context.as_py()
@@ -170,23 +221,24 @@ class TokenDataset(Dataset):
             tokens = tokens[1:] if choose.random() < 0.5 else tokens[:-1]
         start = 0 if context else choose.randint(0, max(0, len(tokens) - self.max_tokens))
         end = start + self.max_tokens
-        return clip_id.as_py(), caption, tokens[start:end], end >= len(tokens), min(context, self.max_tokens)
+        return TokenItem(clip_id.as_py(), caption, tokens[start:end], end >= len(tokens), min(context, self.max_tokens))
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        return self.rows.data.column(name)
+
+
+def collate(items: list[TokenItem], pad_id: int) -> TokenBatch:
+    """Collate items into a batch; tokens are padded with ``pad_id`` on the right."""
+    ids, captions, tokens, is_whole, context = zip(*items, strict=True)
+    padded = torch.nn.utils.rnn.pad_sequence(list(tokens), True, pad_id)  # (B, N)
+    return TokenBatch(list(ids), list(captions), padded, torch.tensor(is_whole), torch.tensor(context))
 
 
 def _open(file: Path) -> tuple[datasets.Dataset, Counter]:
-    """The rows of a shard, and what gave none."""
+    """Map a shard; returns its rows and the numbers of clips and parts without a row."""
     try:
         with pa.memory_map(str(file)) as source:
             left_out = json.loads(pa.ipc.open_stream(source).schema.metadata[LEFT_OUT])
         return datasets.Dataset.from_file(str(file)), Counter(left_out)
     except (OSError, pa.ArrowException, KeyError, TypeError) as error:
         raise InputError(f"{file} is damaged; remove it and tokenize the split again") from error
-
-
-def collate(
-    items: list[tuple[str, str, torch.Tensor, bool, int]], pad_id: int
-) -> tuple[list[str], list[str], *tuple[torch.Tensor, ...]]:
-    """Clip ids, captions, tokens (B, N) filled up with ``pad_id`` on the right, whole (B,) bool and context (B,)."""
-    ids, captions, tokens, whole, context = zip(*items, strict=True)
-    padded = torch.nn.utils.rnn.pad_sequence(tokens, True, pad_id)
-    return list(ids), list(captions), padded, torch.tensor(whole), torch.tensor(context)

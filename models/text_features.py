@@ -1,9 +1,10 @@
-"""Text features of captions during training: encoded batch by batch, or once and for all into files beside the data."""
+"""Text features of captions during training: encoded per batch, or encoded once and cached in files."""
 
 import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,41 +18,43 @@ from utils.files import atomic_write
 
 
 class CaptionFeatures:
-    """Features of captions. What a batch gets depends on the batch and the files alone, as resuming a run needs.
+    """Features of captions. They depend on the batch and the cached files alone, as exact resuming requires.
 
     Args:
-        encoder: of captions that are in no file; those of a batch go through it together.
-        folder: with files of features in half precision, by caption; they are made for the encoder alone and lie in a
-            folder of its name and weights. None keeps nothing.
-        captions: that are encoded into files first, unless they are there. Interrupted, this goes on where it was.
+        encoder: Encoder of the captions that are not cached; those of a batch are encoded together.
+        folder: Cache folder. Each encoder has its own subfolder, named by its name and weights, with files of features
+            in half precision. None disables the cache.
+        captions: Captions to encode into the cache now, unless present. Interrupted encoding can be resumed.
 
     Raises:
-        InputError: a file is damaged, or the folder cannot be written.
+        InputError: if a file is damaged, or the folder cannot be written.
     """
 
-    FILE = 512  # captions a file
+    CAPTIONS_PER_FILE = 512
 
     def __init__(self, encoder: TextEncoder, folder: Path | None = None, captions: Iterable[str] = ()):
         self.encoder = encoder
-        self.places = {}  # caption -> (file, first row, row after the last)
+        self.cached: dict[str, tuple[Any, int, int]] = {}  # caption -> (open file, first row, row after the last)
         if folder is None:
             return
         folder = folder / f"{encoder.name.replace(':', '-')}-{weights_digest(encoder)}"
         for path in sorted(folder.glob("*.safetensors")):
             self._open(path)
-        # Of like length together; the same captions make the same files wherever an earlier run stopped.
-        missing = sorted(set(captions) - self.places.keys(), key=lambda caption: (len(caption), caption))
-        for first in tqdm(range(0, len(missing), self.FILE), desc="encoding captions", disable=not missing):
-            self._open(self._write(folder, missing[first : first + self.FILE]))
+        # Captions of similar length share a file; the files are the same if an earlier run was interrupted.
+        missing = sorted(set(captions) - self.cached.keys(), key=lambda caption: (len(caption), caption))
+        for first in tqdm(
+            range(0, len(missing), self.CAPTIONS_PER_FILE), desc="encoding captions", disable=not missing
+        ):
+            self._open(self._write(folder, missing[first : first + self.CAPTIONS_PER_FILE]))
 
     def __call__(self, captions: list[str]) -> tuple[Tensor, Tensor]:
-        """Features (B, L, D) float32 and mask (B, L) bool."""
-        new = [caption for caption in captions if caption not in self.places]
-        encoded = iter(zip(*self.encoder.encode(new), strict=True) if new else ())
+        """Return the features (B, L, D) float32 and the mask (B, L) bool of captions."""
+        uncached = [caption for caption in captions if caption not in self.cached]
+        encoded = iter(zip(*self.encoder.encode(uncached), strict=True) if uncached else ())
         rows = []  # (length, D) each
         for caption in captions:
-            if caption in self.places:
-                file, start, stop = self.places[caption]
+            if caption in self.cached:
+                file, start, stop = self.cached[caption]
                 rows.append(file.get_slice("features")[start:stop].to(self.encoder.device).float())
             else:
                 features, mask = next(encoded)
@@ -61,6 +64,7 @@ class CaptionFeatures:
         return features, torch.arange(features.shape[1], device=self.encoder.device) < lengths[:, None]
 
     def _write(self, folder: Path, captions: list[str]) -> Path:
+        """Encode captions into a new file of the cache and return its path."""
         features, mask = self.encoder.encode(captions)
         path = folder / f"{hashlib.sha256(json.dumps(captions).encode()).hexdigest()[:16]}.safetensors"
         tensors = {"features": features[mask].half().cpu(), "lengths": mask.sum(dim=1).cpu()}
@@ -69,16 +73,17 @@ class CaptionFeatures:
         return path
 
     def _open(self, path: Path) -> None:
+        """Add the captions of a file to the cache."""
         try:
             file = safe_open(path, framework="pt")
             captions, stops = json.loads(file.metadata()["captions"]), file.get_tensor("lengths").cumsum(0).tolist()
         except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
             raise InputError(f"the text features in {path} are damaged; remove that file") from error
-        self.places |= zip(captions, zip([file] * len(stops), [0, *stops], stops, strict=False), strict=True)
+        self.cached |= zip(captions, zip([file] * len(stops), [0, *stops], stops, strict=False), strict=True)
 
 
 def weights_digest(encoder: TextEncoder) -> str:
-    """Ten hexadecimal digits that tell an encoder's weights and their precision from others: of some of each layer."""
+    """Return ten hexadecimal digits that identify an encoder's weights and precision, from a part of each layer."""
     digest = hashlib.sha256()
     for name, module in encoder.model.named_modules():
         weight = getattr(module, "weight", None)

@@ -1,12 +1,12 @@
-"""Where the weights of CLIP and Flan-T5 lie, and how they are read.
+"""Finding and loading the weights of CLIP and Flan-T5.
 
-Looked for in this order: the path given, checkpoints/<name>, the cache of the Hugging Face hub, the hub. Nothing is
-asked of the network as long as the weights are found before; HF_HUB_OFFLINE=1 never asks it.
+They are searched in this order: the given path, checkpoints/<name>, the cache of the Hugging Face hub, the hub. The
+network is used only if all others fail, and never with HF_HUB_OFFLINE=1.
 """
 
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -16,7 +16,7 @@ from torch import nn
 
 from utils.errors import InputError
 
-if TYPE_CHECKING:  # imported where used: both libraries are heavy
+if TYPE_CHECKING:  # a heavy library, imported on use
     from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 CHECKPOINTS = Path("checkpoints")
@@ -32,10 +32,10 @@ T5_SIZES = {
 
 
 def find_clip(path: Path | None) -> Path:
-    """The file of CLIP's weights.
+    """Find the file of CLIP's weights.
 
     Raises:
-        InputError: there is none; the message says where to get it.
+        InputError: if it is not found; the message names a source.
     """
     if path is not None and path.is_file():
         return path
@@ -43,23 +43,33 @@ def find_clip(path: Path | None) -> Path:
 
 
 def find_t5(size: str, path: Path | None) -> Path:
-    """The folder of a Flan-T5: config, SentencePiece model and weights.
+    """Find the folder of a Flan-T5, with config, SentencePiece model and weights.
 
     Raises:
-        InputError: there is none; the message says where to get it.
+        InputError: if it is not found; the message names a source.
     """
     return find_folder(size, path, f"google/{size}", T5_FILES, T5_SIZES[size])
 
 
 def find_folder(name: str, path: Path | None, hub_id: str, files: tuple[str, ...], size: str) -> Path:
-    """The first folder that holds ``files`` (patterns)."""
+    """Find the first folder that holds all ``files``, which are glob patterns.
+
+    Args:
+        name: Name of the text encoder.
+        path: Folder given by the user, which must be complete; None searches the default places.
+        hub_id: Repository on the Hugging Face hub.
+        size: Size of the download, for the error message.
+
+    Raises:
+        InputError: if no folder is complete.
+    """
 
     def complete(folder: Path) -> bool:
         return all(any(folder.glob(pattern)) for pattern in files)
 
     if path is not None:
         if not complete(path):
-            raise InputError(f"{path} does not hold {', '.join(files)} of {name}; give the folder that does")
+            raise InputError(f"{path} does not hold {', '.join(files)} of {name}; give the folder that holds them")
         return path
     if complete(CHECKPOINTS / name):
         return CHECKPOINTS / name
@@ -67,27 +77,27 @@ def find_folder(name: str, path: Path | None, hub_id: str, files: tuple[str, ...
     for only_cached in (True, False):
         try:
             folder = Path(snapshot_download(hub_id, allow_patterns=patterns, local_files_only=only_cached))
-        except Exception:  # not cached, no network, no such host, ...: one remedy for all
+        except Exception:  # not cached, no network, unknown host, ...: the remedy is the same
             continue
         if complete(folder):
             return folder
     raise InputError(
         f"the weights of the text encoder {name} are neither in {CHECKPOINTS / name} nor in the Hugging Face cache, "
-        f"and the hub cannot be reached; where there is a network, get {hub_id} ({size}) by "
+        f"and the hub cannot be reached; with a network, download {hub_id} ({size}) by "
         f"hf download {hub_id} --local-dir {CHECKPOINTS / name}"
     )
 
 
 def load_t5(folder: Path, width: int, dtype: torch.dtype) -> tuple["T5EncoderModel", "PreTrainedTokenizerBase"]:
-    """The encoder half of a T5 and its tokenizer.
+    """Load the encoder of a T5 and its tokenizer.
 
     Raises:
-        InputError: the folder holds another model, or is damaged.
+        InputError: if the folder holds another model, or is damaged.
     """
     from transformers import AutoConfig, T5EncoderModel, T5Tokenizer
     from transformers.utils import logging
 
-    bars, warned = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    show_bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
@@ -95,17 +105,18 @@ def load_t5(folder: Path, width: int, dtype: torch.dtype) -> tuple["T5EncoderMod
         if config.model_type != "t5" or config.d_model != width:
             raise InputError(
                 f"{folder} holds a {config.model_type} of width {getattr(config, 'd_model', 'unknown')} where a t5 of "
-                f"width {width} is needed; give the encoder that was asked for"
+                f"width {width} is needed; give the weights of the selected encoder"
             )
         if config.dense_act_fn == "gelu_new":
-            config.dense_act_fn = "gelu_pytorch_tanh"  # the same function in one call
+            config.dense_act_fn = "gelu_pytorch_tanh"  # the same function as one kernel
         tokenizer = T5Tokenizer.from_pretrained(folder, local_files_only=True)
-        model, found = T5EncoderModel.from_pretrained(
+        loaded: Any = T5EncoderModel.from_pretrained(
             folder, config=config, local_files_only=True, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
-        absent = sorted(found["missing_keys"])
-        if absent:
-            raise InputError(f"{folder} holds no weights for {absent[0]}; copy or download it again")
+        model, report = loaded
+        missing = sorted(report["missing_keys"])
+        if missing:
+            raise InputError(f"{folder} holds no weights for {missing[0]}; copy or download it again")
         return model, tokenizer
     except InputError:
         raise
@@ -115,29 +126,30 @@ def load_t5(folder: Path, width: int, dtype: torch.dtype) -> tuple["T5EncoderMod
             "copy or download it again"
         ) from error
     finally:
-        logging.set_verbosity(warned)
-        if bars:
+        logging.set_verbosity(verbosity)
+        if show_bars:
             logging.enable_progress_bar()
 
 
 def load_clip(file: Path, width: int) -> nn.Module:
-    """The text tower of a CLIP, in float32: ids (B, 77) to vectors (B, width). Its size is read from the tensors.
+    """Load the text tower of a CLIP in float32, which maps ids (B, 77) to vectors (B, width).
+
+    Depth and inner width are read from the tensors.
 
     Raises:
-        InputError: the file holds another model, or is damaged.
+        InputError: if the file holds another model, or is damaged.
     """
     from open_clip.transformer import QuickGELU, TextTransformer
 
     try:
-        weights = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
-        weights = weights.get("state_dict", weights)
-        weights = {name.removeprefix("module."): value for name, value in weights.items()}
+        content: Any = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+        weights = {name.removeprefix("module."): value for name, value in content.get("state_dict", content).items()}
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror or error}); check its permissions") from error
     except (SafetensorError, RuntimeError, UnpicklingError, EOFError, AttributeError) as error:
         raise InputError(
             f"{file} cannot be read as weights ({' '.join(str(error).split())[:120]}); give {CLIP_FILE} of {CLIP_HUB} "
-            "(OpenAI's own ViT-B-32.pt is a program, which is not run)"
+            "(OpenAI's own ViT-B-32.pt is a TorchScript program, which is not run)"
         ) from error
     try:
         embedding, projection = weights["token_embedding.weight"], weights["text_projection"]

@@ -1,70 +1,73 @@
-"""The reconstruction loss of the motion tokenizer: feature error plus terms that look at the motion itself."""
+"""Reconstruction loss of the motion tokenizer: feature error plus terms computed on the motion itself."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
+from jsonargparse.typing import NonNegativeFloat
+from torch import Tensor
 
 from motion.features272 import ROOT, local_joints, local_joints_fk, recover_root
 from utils.errors import InputError
 
-POINTWISE = {"l1": F.l1_loss, "l2": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
+LossKind = Literal["l1", "l2", "smooth_l1"]
+POINTWISE: dict[str, Callable[..., Tensor]] = {"l1": F.l1_loss, "l2": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
 
 
 @dataclass
 class MotionLossConfig:
-    """Kind and weights of the terms; a weight of zero leaves the term out.
+    """Kind of error and weights of the terms; a weight of zero disables a term."""
 
-    Attributes:
-        kind: l1, l2 or smooth_l1, for all terms.
-        features: All 272 normalised features.
-        root: The 8 normalised root features once more: they are few, and their errors add up over a clip.
-        joints: Joint positions in the heading frame, in decimetres: those of the position block, and those of the
-            rotations through forward kinematics.
-        velocity: Change of these joint positions from frame to frame.
-        acceleration: Change of that change.
-        path: Root path integrated over the window: ground position in metres and heading as a matrix.
-    """
-
-    kind: str = "smooth_l1"
-    features: float = 1.0
-    root: float = 0.5
-    joints: float = 1.0
-    velocity: float = 1.0
-    acceleration: float = 0.0
-    path: float = 0.5
+    kind: LossKind = "smooth_l1"
+    """Pointwise error of all terms."""
+    features: NonNegativeFloat = 1.0
+    """Weight of all 272 normalized features."""
+    root: NonNegativeFloat = 0.5
+    """Additional weight of the 8 normalized root features, which are few and whose errors add up over a clip."""
+    joints: NonNegativeFloat = 1.0
+    """Weight of the joint positions in the heading frame, in decimetres, both of the position block and of the \
+rotations through forward kinematics."""
+    velocity: NonNegativeFloat = 1.0
+    """Weight of the change of these joint positions from frame to frame."""
+    acceleration: NonNegativeFloat = 0.0
+    """Weight of the change of this velocity from frame to frame."""
+    path: NonNegativeFloat = 0.5
+    """Weight of the root path integrated over the window: ground position in metres and heading as a matrix."""
 
     def __post_init__(self):
-        if self.kind not in POINTWISE:
-            raise InputError(f"loss kind {self.kind} is unknown; use one of {', '.join(POINTWISE)}")
+        if self.kind not in get_args(LossKind):
+            raise InputError(f"loss kind {self.kind} is unknown; use one of {', '.join(get_args(LossKind))}")
 
 
 class MotionLoss:
-    """Call it with normalised reconstruction and target; returns the weighted sum and each term."""
+    """Weighted sum of the loss terms of a batch; call it with the normalized reconstruction and target."""
 
     def __init__(self, config: MotionLossConfig):
         self.config = config
-        self.pointwise = POINTWISE[config.kind]
+        self._pointwise = POINTWISE[config.kind]
 
     def __call__(
         self,
-        prediction: torch.Tensor,
-        target: torch.Tensor,
-        mean: torch.Tensor,
-        std: torch.Tensor,
-        lengths: torch.Tensor,
-        frames: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Loss of a batch, in float32.
+        prediction: Tensor,
+        target: Tensor,
+        mean: Tensor,
+        std: Tensor,
+        lengths: Tensor,
+        frames: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss of a batch in float32.
 
         Args:
-            prediction, target: (B, T, 272) normalised features. mean, std: (272) of the features.
+            prediction, target: (B, T, 272) normalized features.
+            mean, std: (272) statistics of the features.
             lengths: (B,) valid frames of each row.
-            frames: ``frame_counts`` of what the means go over, where this is a part of it: the parts' losses then add
-                up to that of the whole. None means this batch alone.
+            frames: ``frame_counts`` to average over, by default those of this batch. With the counts of a larger batch,
+                the losses of its micro-batches add up to its loss.
 
         Returns:
-            The weighted sum, and each term before its weight, by name.
+            The weighted sum, and each unweighted term by name.
         """
         weights = self.config
         prediction, target = prediction.float(), target.float()
@@ -75,25 +78,29 @@ class MotionLoss:
             terms["root"] = self._mean(prediction[..., ROOT], target[..., ROOT], valid, counts[0])
         prediction, target = prediction * std + mean, target * std + mean
         if weights.joints or weights.velocity or weights.acceleration:
-            ours = 10 * torch.cat((local_joints(prediction), local_joints_fk(prediction)), dim=-1)  # (B, T, 22, 6)
-            real = 10 * torch.cat((local_joints(target), local_joints_fk(target)), dim=-1)
+            predicted_joints, target_joints = (
+                10 * torch.cat((local_joints(features), local_joints_fk(features)), dim=-1)  # (B, T, 22, 6)
+                for features in (prediction, target)
+            )
             for name, order in (("joints", 0), ("velocity", 1), ("acceleration", 2)):
                 if getattr(weights, name):
-                    changes = ours.diff(n=order, dim=1), real.diff(n=order, dim=1)
-                    terms[name] = self._mean(*changes, valid[:, order:], counts[order])
+                    predicted, real = predicted_joints.diff(n=order, dim=1), target_joints.diff(n=order, dim=1)
+                    terms[name] = self._mean(predicted, real, valid[:, order:], counts[order])
         if weights.path:
-            paths = ([part.flatten(2) for part in recover_root(features)] for features in (prediction, target))
-            terms["path"] = self._mean(*(torch.cat(path, dim=-1) for path in paths), valid, counts[0])
-        return sum(getattr(weights, name) * term for name, term in terms.items()), terms
+            predicted, real = (
+                torch.cat([part.flatten(2) for part in recover_root(features)], dim=-1)
+                for features in (prediction, target)
+            )
+            terms["path"] = self._mean(predicted, real, valid, counts[0])
+        total = sum((getattr(weights, name) * term for name, term in terms.items()), start=target.new_zeros(()))
+        return total, terms
 
-    def _mean(
-        self, prediction: torch.Tensor, target: torch.Tensor, valid: torch.Tensor, count: torch.Tensor
-    ) -> torch.Tensor:
-        """Sum over the valid frames (B, T), divided by ``count`` (), of the mean over all further axes."""
-        error = self.pointwise(prediction, target, reduction="none").flatten(2).mean(-1)
+    def _mean(self, prediction: Tensor, target: Tensor, valid: Tensor, count: Tensor) -> Tensor:
+        """Average over the last axes, sum over the valid frames (B, T), and divide by ``count`` ()."""
+        error = self._pointwise(prediction, target, reduction="none").flatten(2).mean(-1)
         return (error * valid).sum() / count.clamp(min=1)
 
 
-def frame_counts(lengths: torch.Tensor) -> torch.Tensor:
-    """How many frames, changes from frame to frame, and changes of these, rows of ``lengths`` (B,) have: (3,)."""
+def frame_counts(lengths: Tensor) -> Tensor:
+    """Return the numbers of frames, of first and of second differences in rows of ``lengths`` (B,), as (3,)."""
     return torch.stack([(lengths - order).clamp(min=0).sum() for order in range(3)])

@@ -1,4 +1,4 @@
-"""Rest joints of a body shape: the skeleton that SMPL-X betas give."""
+"""Rest joints of a body shape: the skeleton that belongs to SMPL-X betas."""
 
 import numpy as np
 
@@ -6,7 +6,10 @@ from motion.skeleton import JOINT_INDEX, JOINTS, PARENTS, REST_OFFSETS, forward_
 
 
 def rest_joints(betas: np.ndarray) -> np.ndarray:
-    """(22, 3) joints of a shape in the rest pose, in SMPL-X's own frame, metres; mannequin-x has SMPL-X's skeleton."""
+    """Return the (22, 3) rest joints of a shape in SMPL-X's own frame, in metres.
+
+    The mannequin-x package has the skeleton of SMPL-X for every shape; the zero shape needs no body model.
+    """
     if not np.any(betas):
         return forward_kinematics(np.tile(np.eye(3), (JOINTS, 1, 1)), REST_OFFSETS[0].astype(np.float64))
     from mannequin import Mannequin
@@ -16,9 +19,9 @@ def rest_joints(betas: np.ndarray) -> np.ndarray:
 
 
 def rest_offsets(betas: np.ndarray) -> np.ndarray:
-    """(22, 3) offsets of the joints of a shape from their parents in metres; the pelvis' row is zero."""
-    places = rest_joints(betas)
-    offsets = places - places[list(PARENTS)]
+    """Return the (22, 3) rest offsets of a shape's joints from their parents in metres; the pelvis' row is zero."""
+    joints = rest_joints(betas)
+    offsets = joints - joints[list(PARENTS)]
     offsets[0] = 0
     return offsets
 

@@ -1,8 +1,8 @@
-"""The 272-dim motion features of MotionMillion / MotionStreamer: from body motion to features and back.
+"""The 272-dim motion features of MotionMillion / MotionStreamer: encoding body motion and recovering it.
 
-One frame holds the root's step and turn, and the body as seen in its own heading frame, so that a motion looks the same
-wherever it stands and whichever way it faces. Layout (``LAYOUT``), for the pelvis p, heading angle theta (direction of
-the root's z axis on the ground) and H_t = Ry(-theta_t):
+A frame holds the root's step and heading change, and the body in its own heading frame, which makes the features
+independent of position and heading. Layout (``LAYOUT``), for the pelvis p, heading angle theta (direction of the root's
+z axis on the ground) and H_t = Ry(-theta_t):
 
     root_velocity      0:2    x and z of H_{t-1} (p_t - p_{t-1}), metres per frame           (frame 0: zero)
     heading_change     2:8    6D of Ry(-(theta_t - theta_{t-1}))                              (frame 0: identity)
@@ -11,20 +11,15 @@ the root's z axis on the ground) and H_t = Ry(-theta_t):
     joint_rotations  140:272  22 x 6, local rotations in 6D; the root's is H_t R_root
 
 Source: the published description and numeric behaviour of the 272-dim representation (MotionStreamer, ICCV 2025;
-MotionMillion-Codes, ICCV 2025). All functions take NumPy arrays or torch tensors with any batch axes before T.
+MotionMillion-Codes, ICCV 2025). All functions accept NumPy arrays or torch tensors with any batch axes before T.
 """
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from motion.rotation import (
-    Array,
-    matrix_to_rotation_6d,
-    numpy_or_torch,
-    rotation_6d_to_matrix,
-    y_rotation,
-)
-from motion.skeleton import JOINTS, REST_OFFSETS, forward_kinematics
+from motion.rotation import Array, matrix_to_rotation_6d, numpy_or_torch, rotation_6d_to_matrix, y_rotation
+from motion.skeleton import JOINTS, REST_OFFSETS, forward_kinematics, turn_world
 from motion.smplx import motion_to_smplx85
 from utils.errors import InputError
 
@@ -36,63 +31,67 @@ LAYOUT = {
     "joint_velocities": slice(74, 140),
     "joint_rotations": slice(140, 272),
 }
-ROOT = slice(0, 8)  # root_velocity and heading_change: what is integrated over time
+ROOT = slice(0, 8)  # root_velocity and heading_change, which recovery integrates over time
 PELVIS_HEIGHT = LAYOUT["joint_positions"].start + 1
 
 
 def check_features(features: Array, source: str) -> None:
-    """Raise InputError unless ``features`` is (..., T, 272), T >= 1, and finite; ``source`` names it in the message."""
+    """Raise InputError unless ``features`` is (..., T, 272), T >= 1, and finite.
+
+    Args:
+        features: Array or tensor to check.
+        source: Name in the message, for example the file.
+    """
     if features.ndim < 2 or features.shape[-1] != FEATURES:
         raise InputError(
             f"{source} has shape {tuple(features.shape)} where (frames, {FEATURES}) is needed; "
             "convert the motion with prepare_data.py"
         )
     if features.shape[-2] == 0:
-        raise InputError(f"{source} holds no frames; leave it out or record it again")
+        raise InputError(f"{source} holds no frames; remove it or record it again")
     if not bool((np.isfinite(features) if isinstance(features, np.ndarray) else torch.isfinite(features)).all()):
-        raise InputError(f"{source} holds NaN or infinite values; convert it again or leave it out")
+        raise InputError(f"{source} holds NaN or infinite values; convert it again or remove it")
 
 
 @numpy_or_torch
-def heading_angle(root_rotation: Array) -> Array:
-    """Angle theta of the root's z axis on the ground, in (-pi, pi], for ``(..., 3, 3)``; 0 is +z, pi/2 is +x."""
+def heading_angle(root_rotation: Tensor) -> Tensor:
+    """Return the angle theta (...) of the root's z axis on the ground, in (-pi, pi]; 0 is +z, pi/2 is +x."""
     return torch.atan2(root_rotation[..., 0, 2], root_rotation[..., 2, 2])
 
 
 @numpy_or_torch
-def face_forward(rotations: Array, positions: Array) -> tuple[Array, Array]:
-    """Turn a whole clip about the world origin so that its first frame faces +z.
+def face_forward(rotations: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotate a whole clip about the world origin so that its first frame faces +z.
 
     Args:
-        rotations: (..., T, 22, 3, 3) local rotations. positions: (..., T, 3), of the pelvis for example.
+        rotations: (..., T, 22, 3, 3) local rotations.
+        positions: (..., T, 3) world positions, for example of the pelvis.
 
     Returns:
-        Both, turned by Ry(-theta_0).
+        Rotations and positions of the same shapes, turned by Ry(-theta_0).
     """
-    turn = y_rotation(-heading_angle(rotations[..., :1, 0, :, :]))  # (..., 1, 3, 3)
-    root = turn @ rotations[..., 0, :, :]
-    return torch.cat((root.unsqueeze(-3), rotations[..., 1:, :, :]), dim=-3), (turn @ positions[..., None])[..., 0]
+    return turn_world(rotations, positions, y_rotation(-heading_angle(rotations[..., :1, 0, :, :])))
 
 
 @numpy_or_torch
-def ground(joints: Array) -> Array:
-    """Move ``(..., T, 22, 3)`` so that frame 0's pelvis is over the origin and the clip's lowest joint at y = 0."""
+def ground(joints: Tensor) -> Tensor:
+    """Translate (..., T, 22, 3) joints: frame 0's pelvis moves over the origin, the clip's lowest joint to y = 0."""
     lowest = joints[..., 1].amin(dim=(-2, -1))
     shift = torch.stack((joints[..., 0, 0, 0], lowest, joints[..., 0, 0, 2]), dim=-1)
     return joints - shift[..., None, None, :]
 
 
 @numpy_or_torch
-def encode(rotations: Array, joints: Array) -> Array:
-    """Body motion to features.
+def encode(rotations: Tensor, joints: Tensor) -> Tensor:
+    """Encode body motion as features.
 
     Args:
-        rotations: (..., T, 22, 3, 3) local rotations, the root's in the world frame (``face_forward`` first if the
-            clip's start heading matters: features do not hold it).
+        rotations: (..., T, 22, 3, 3) local rotations; the root's is in the world frame. The features do not hold the
+            heading of the first frame; apply ``face_forward`` first if it matters.
         joints: (..., T, 22, 3) world joint positions in metres, grounded (``ground``).
 
     Returns:
-        (..., T, 272) features; T is the number of frames given.
+        (..., T, 272) features, one row per frame.
     """
     heading = heading_angle(rotations[..., 0, :, :])  # (..., T)
     to_body = y_rotation(-heading)  # (..., T, 3, 3)
@@ -120,15 +119,18 @@ def encode(rotations: Array, joints: Array) -> Array:
 
 
 @numpy_or_torch
-def recover_root(features: Array, heading: Array | None = None, position: Array | None = None) -> tuple[Array, Array]:
-    """Integrate the root's steps and turns; the recovered clip starts at the origin, facing +z.
+def recover_root(
+    features: Tensor, heading: Tensor | None = None, position: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Integrate the root's steps and heading changes; the recovered clip starts at the origin, facing +z.
 
     Args:
         features: (..., T, 272).
-        heading: (..., 3, 3), position: (..., 3): those of the frame before, where the features continue a clip.
+        heading: (..., 3, 3) heading of the previous frame, if the features continue a clip.
+        position: (..., 3) pelvis of the previous frame, if the features continue a clip.
 
     Returns:
-        heading (..., T, 3, 3), the rotation from the heading frame to the world; translation (..., T, 3), the pelvis.
+        Heading (..., T, 3, 3), the rotation from the heading frame to the world, and pelvis (..., T, 3) in metres.
     """
     to_body = _accumulate(rotation_6d_to_matrix(features[..., LAYOUT["heading_change"]]))
     if heading is not None:
@@ -146,7 +148,7 @@ def recover_root(features: Array, heading: Array | None = None, position: Array 
 
 
 def _accumulate(changes: torch.Tensor) -> torch.Tensor:
-    """Running products S_t = D_t S_{t-1} of ``(..., T, 3, 3)`` by doubling: log2(T) batched products."""
+    """Return the running products S_t = D_t S_{t-1} of ``(..., T, 3, 3)``, in log2(T) batched products."""
     total, shift = changes, 1
     while shift < changes.shape[-3]:
         total = torch.cat((total[..., :shift, :, :], total[..., shift:, :, :] @ total[..., :-shift, :, :]), dim=-3)
@@ -155,29 +157,29 @@ def _accumulate(changes: torch.Tensor) -> torch.Tensor:
 
 
 @numpy_or_torch
-def local_rotations(features: Array) -> Array:
-    """Local rotations (..., T, 22, 3, 3) in the heading frame: the root's has the heading removed."""
+def local_rotations(features: Tensor) -> Tensor:
+    """Return local rotations (..., T, 22, 3, 3) in the heading frame: the root's has the heading removed."""
     stored = features[..., LAYOUT["joint_rotations"]]
     return rotation_6d_to_matrix(stored.reshape(*stored.shape[:-1], JOINTS, 6))
 
 
 @numpy_or_torch
-def local_joints(features: Array) -> Array:
-    """Joint positions (..., T, 22, 3) in the heading frame, over the origin, from the position block."""
+def local_joints(features: Tensor) -> Tensor:
+    """Return joint positions (..., T, 22, 3) in the heading frame, over the origin, from the position block."""
     stored = features[..., LAYOUT["joint_positions"]]
     return stored.reshape(*stored.shape[:-1], JOINTS, 3)
 
 
 @numpy_or_torch
-def local_joints_fk(features: Array, offsets: Array = REST_OFFSETS) -> Array:
-    """Joint positions (..., T, 22, 3) in the heading frame, over the origin, from the rotations."""
+def local_joints_fk(features: Tensor, offsets: Array = REST_OFFSETS) -> Tensor:
+    """Return joint positions (..., T, 22, 3) in the heading frame, over the origin, from the rotations."""
     pelvis = local_joints(features)[..., 0, :] * features.new_tensor([0.0, 1.0, 0.0])
     return forward_kinematics(local_rotations(features), pelvis, offsets)
 
 
 @numpy_or_torch
-def recover_rotations(features: Array) -> tuple[Array, Array]:
-    """Features to local rotations (..., T, 22, 3, 3), the root's in the world frame, and the pelvis (..., T, 3)."""
+def recover_rotations(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Recover local rotations (..., T, 22, 3, 3), the root's in the world frame, and the pelvis (..., T, 3)."""
     heading, pelvis = recover_root(features)
     rotations = local_rotations(features)
     root = heading @ rotations[..., 0, :, :]
@@ -185,31 +187,31 @@ def recover_rotations(features: Array) -> tuple[Array, Array]:
 
 
 @numpy_or_torch
-def recover_joints(features: Array) -> Array:
-    """Features to world joint positions (..., T, 22, 3) in metres, from the position block."""
+def recover_joints(features: Tensor) -> Tensor:
+    """Recover world joint positions (..., T, 22, 3) in metres from the position block."""
     heading, pelvis = recover_root(features)
     world = (heading[..., None, :, :] @ local_joints(features)[..., None])[..., 0]
     return world + (pelvis * pelvis.new_tensor([1.0, 0.0, 1.0]))[..., None, :]
 
 
 @numpy_or_torch
-def recover_joints_fk(features: Array, offsets: Array = REST_OFFSETS) -> Array:
-    """Features to world joint positions (..., T, 22, 3) in metres, from the rotations through forward kinematics."""
+def recover_joints_fk(features: Tensor, offsets: Array = REST_OFFSETS) -> Tensor:
+    """Recover world joint positions (..., T, 22, 3) in metres from the rotations, by forward kinematics."""
     rotations, pelvis = recover_rotations(features)
     return forward_kinematics(rotations, pelvis, offsets)
 
 
 @numpy_or_torch
-def features_to_smplx85(features: Array) -> Array:
-    """(..., T, 272) to (..., T, 85): 66 axis-angle, 6 zeros, 3 world position of the pelvis joint, 10 zeros (betas).
+def features_to_smplx85(features: Tensor) -> Tensor:
+    """Convert (..., T, 272) to (..., T, 85): 66 axis-angle, 6 zeros, 3 position of the pelvis joint, 10 zeros (betas).
 
-    The translation is the grounded pelvis, not SMPL-X's ``transl``: subtract the body model's rest pelvis to drive it.
+    The translation is the grounded pelvis, not SMPL-X's ``transl``, which is less by the body model's rest pelvis.
     """
     return motion_to_smplx85(*recover_rotations(features))
 
 
 @numpy_or_torch
-def features_from_motion(rotations: Array, pelvis: Array, offsets: Array = REST_OFFSETS) -> Array:
-    """Local rotations (..., T, 22, 3, 3) and pelvis (..., T, 3) to features: face +z, kinematics, ground, encode."""
+def features_from_motion(rotations: Tensor, pelvis: Tensor, offsets: Array = REST_OFFSETS) -> Tensor:
+    """Encode local rotations (..., T, 22, 3, 3) and pelvis (..., T, 3): face +z, forward kinematics, ground, encode."""
     rotations, pelvis = face_forward(rotations, pelvis)
     return encode(rotations, ground(forward_kinematics(rotations, pelvis, offsets)))

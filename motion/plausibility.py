@@ -78,7 +78,10 @@ def _limbs(rotations: np.ndarray) -> list[Fault]:
     advice = "give or correct the skeleton map with --skeleton"
     faults = []
     for side in SIDES:
-        for name, middle, end, forward in (("knee", "knee", "ankle", (0, 0, -1)), ("elbow", "elbow", "wrist", (0, 0, 1))):
+        for name, middle, end, forward in (
+            ("knee", "knee", "ankle", (0, 0, -1)),
+            ("elbow", "elbow", "wrist", (0, 0, 1)),
+        ):
             turns = rotations[:, JOINT_INDEX[f"{side}_{middle}"]]
             bone, lower = _rest_bone(f"{side}_{middle}"), turns @ _rest_bone(f"{side}_{end}")
             bent = _degrees(lower @ bone) > BENT

@@ -366,7 +366,7 @@ def _mean_twist(turns: np.ndarray, axis: np.ndarray) -> float:
     skew = np.stack((turns[:, 2, 1] - turns[:, 1, 2], turns[:, 0, 2] - turns[:, 2, 0], turns[:, 1, 0] - turns[:, 0, 1]))
     along = axis @ skew  # 4 w (v . axis)
     # (w + i v.a)^2 = w^2 - (v.a)^2 + 2 i w (v.a); (v.a)^2 from the symmetric part
-    square = (1 - np.trace(turns, axis1=1, axis2=2) + 2 * np.einsum("i,sij,j->s", axis, turns, axis))  # 4 (v.a)^2
+    square = 1 - np.trace(turns, axis1=1, axis2=2) + 2 * np.einsum("i,sij,j->s", axis, turns, axis)  # 4 (v.a)^2
     return float(np.angle(np.sum(cos - square + 2j * along)))
 
 
@@ -445,5 +445,3 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     """Vectors (..., 3) at length 1; zero vectors stay."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(length > 0, length, 1)
-
-

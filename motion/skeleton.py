@@ -1,12 +1,19 @@
-"""The skeleton: the first 22 joints of SMPL-X in SMPL-X order. Metres, y up; facing +z, the left side is toward +x."""
+"""The skeleton (first 22 joints of SMPL-X, in SMPL-X order), forward kinematics, mirroring and changes of axes.
+
+Metres, y up. The rest pose faces +z, with the left side toward +x.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from motion.rotation import Array, numpy_or_torch
 
-# name, parent, rest offset from the parent in metres. The pelvis' offset is its place in the body model's own frame:
-# the mean neutral SMPL-X body (zero shape), as the mannequin-x package publishes it.
+# Name, parent, rest offset from the parent in metres, for the mean neutral SMPL-X body (zero shape) as published by the
+# mannequin-x package. The pelvis' offset is its position in the body model's own frame.
 _TABLE = (
     ("pelvis", -1, (0.00312, -0.35141, 0.01204)),
     ("left_hip", 0, (0.05819, -0.09276, -0.02600)),
@@ -44,7 +51,7 @@ def _swap_side(name: str) -> str:
     return {"left": "right", "right": "left"}[side] + "_" + rest if side in ("left", "right") else name
 
 
-MIRROR = tuple(JOINT_INDEX[_swap_side(name)] for name in JOINT_NAMES)  # joint on the other side, (22,)
+MIRROR = tuple(JOINT_INDEX[_swap_side(name)] for name in JOINT_NAMES)  # (22,) index of the joint on the other side
 
 
 def _chain(*names: str) -> tuple[int, ...]:
@@ -58,46 +65,101 @@ LIMBS = {
     "left_arm": _chain("spine3", "left_collar", "left_shoulder", "left_elbow", "left_wrist"),
     "right_arm": _chain("spine3", "right_collar", "right_shoulder", "right_elbow", "right_wrist"),
 }
+Z_UP_TO_Y_UP = ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (0.0, -1.0, 0.0))  # (x, y, z) -> (x, z, -y)
+
+
+class WorldPose(NamedTuple):
+    """Joints in the world frame, as returned by ``world_pose``."""
+
+    rotations: Array  # (..., J, 3, 3)
+    positions: Array  # (..., J, 3)
 
 
 @numpy_or_torch
-def forward_kinematics(rotations: Array, pelvis: Array, offsets: Array = REST_OFFSETS) -> Array:
-    """World joint positions from local rotations.
+def world_pose(
+    rotations: Tensor, offsets: Array, parents: Sequence[int] = PARENTS, root: Tensor | None = None
+) -> WorldPose:
+    """Compute forward kinematics of any hierarchy.
 
     Args:
-        rotations: (..., 22, 3, 3) local rotations, the pelvis' in the world frame.
+        rotations: (..., J, 3, 3) local rotations; those of root joints are in the world frame.
+        offsets: Position of each joint in its parent's frame, (J, 3) if constant and (..., J, 3) otherwise; of root
+            joints, the world position.
+        parents: Index of the parent of each joint, -1 for root joints. Parents come before their children.
+        root: (..., 3) world position of joint 0, which replaces its offset.
+
+    Returns:
+        World rotations (..., J, 3, 3) and positions (..., J, 3), in the unit of ``offsets``.
+    """
+    local_positions = torch.as_tensor(offsets, dtype=rotations.dtype, device=rotations.device)
+    world: list[Tensor] = []
+    positions: list[Tensor] = []
+    for joint, parent in enumerate(parents):
+        local, offset = rotations[..., joint, :, :], local_positions[..., joint, :]
+        if parent < 0:
+            start = root if joint == 0 and root is not None else offset
+            world.append(local)
+            positions.append(start.expand(*local.shape[:-1]))
+        else:
+            step = world[parent] @ offset if offset.ndim == 1 else (world[parent] @ offset[..., None])[..., 0]
+            world.append(world[parent] @ local)
+            positions.append(positions[parent] + step)
+    return WorldPose(torch.stack(world, dim=-3), torch.stack(positions, dim=-2))
+
+
+@numpy_or_torch
+def forward_kinematics(rotations: Tensor, pelvis: Tensor, offsets: Array = REST_OFFSETS) -> Tensor:
+    """Compute world joint positions of our skeleton from local rotations.
+
+    Args:
+        rotations: (..., 22, 3, 3) local rotations; the pelvis' is in the world frame.
         pelvis: (..., 3) world position of the pelvis joint in metres.
         offsets: (22, 3) rest offsets from the parent joints; the pelvis' row is not used.
 
     Returns:
         (..., 22, 3) joint positions in metres.
     """
-    offsets = torch.as_tensor(offsets, dtype=rotations.dtype, device=rotations.device)
-    world, joints = [rotations[..., 0, :, :]], [pelvis]
-    for joint in range(1, len(PARENTS)):
-        parent = PARENTS[joint]
-        joints.append(joints[parent] + world[parent] @ offsets[joint])
-        world.append(world[parent] @ rotations[..., joint, :, :])
-    return torch.stack(joints, dim=-2)
+    return world_pose(rotations, offsets, root=pelvis).positions
 
 
 @numpy_or_torch
-def mirror(rotations: Array, positions: Array) -> tuple[Array, Array]:
-    """Exchange left and right: reflect at the plane x = 0.
+def mirror(rotations: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Swap left and right by reflection at the plane x = 0.
 
     Args:
-        rotations: (..., 22, 3, 3) local rotations. positions: (..., 3) in the world, of the pelvis for example.
+        rotations: (..., 22, 3, 3) local rotations.
+        positions: (..., 3) world positions, for example of the pelvis.
 
     Returns:
-        Rotations and positions of the same shapes. Reflecting R at x = 0 is S R S with S = diag(-1, 1, 1).
+        Rotations and positions of the same shapes. The reflection of R is S R S with S = diag(-1, 1, 1).
     """
     sign = torch.tensor([-1.0, 1.0, 1.0], dtype=rotations.dtype, device=rotations.device)
     return rotations[..., list(MIRROR), :, :] * sign[:, None] * sign, positions * sign
 
 
 @numpy_or_torch
-def z_up_to_y_up(rotations: Array, positions: Array) -> tuple[Array, Array]:
-    """Turn a z-up capture, local rotations (..., 22, 3, 3) and positions (..., 3), to y up: (x, y, z) -> (x, z, -y)."""
-    turn = rotations.new_tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+def turn_world(rotations: Tensor, positions: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotate a motion as a whole about the world origin.
+
+    Args:
+        rotations: (..., J, 3, 3) local rotations, of which joint 0 is the root.
+        positions: (..., 3) world positions, for example of the pelvis.
+        turn: (..., 3, 3) rotation in the world frame, applied from the left.
+
+    Returns:
+        Rotations and positions of the same shapes; only the root's rotation changes.
+    """
     root = turn @ rotations[..., 0, :, :]
     return torch.cat((root.unsqueeze(-3), rotations[..., 1:, :, :]), dim=-3), (turn @ positions[..., None])[..., 0]
+
+
+@numpy_or_torch
+def z_up_to_y_up(rotations: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Change local rotations (..., J, 3, 3) and positions (..., 3) from z up to y up: (x, y, z) -> (x, z, -y)."""
+    return turn_world(rotations, positions, rotations.new_tensor(Z_UP_TO_Y_UP))
+
+
+@numpy_or_torch
+def y_up_to_z_up(rotations: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Change local rotations (..., J, 3, 3) and positions (..., 3) from y up to z up; inverts ``z_up_to_y_up``."""
+    return turn_world(rotations, positions, rotations.new_tensor(Z_UP_TO_Y_UP).T)

@@ -96,7 +96,9 @@ def place_root(
     the floor, as in files without a root position, is lifted onto it.
     """
     _, pelvis, feet, size = _column(places, joints)
-    root = max(source.ancestors(joints["pelvis"][0]), key=lambda joint: np.ptp(source.positions[:, joint], axis=0).max())
+    root = max(
+        source.ancestors(joints["pelvis"][0]), key=lambda joint: np.ptp(source.positions[:, joint], axis=0).max()
+    )
     above = turns[:, source.parents[root]] if source.parents[root] >= 0 else np.eye(3)[None]
     moves = (above @ source.positions[:, root, :, None])[..., 0]
     lowest = feet @ up  # (T, 2 or 4)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from accelerate.state import AcceleratorState, GradientState
 
 import prepare_data
@@ -78,14 +79,25 @@ def converted(out: Path, fixture: str, generator: Path | None = None, **options:
 
 @pytest.fixture(scope="session")
 def golden_generator(tmp_path_factory) -> LLaMAHF:
-    """The reference's generator fixture, converted and loaded; its text features come from no encoder of ours."""
-    out = tmp_path_factory.mktemp("golden") / "generator"
-    n_head = json.loads(golden("llama_ckpt.json").read_text())["n_head"]
+    """The reference's generator fixture, converted and loaded; its text features come from no encoder of ours.
+
+    The conversion needs a tokenizer with as many codes: a fixture with its quantizer replaced by a single dimension.
+    """
+    folder = tmp_path_factory.mktemp("golden")
+    shape = json.loads(golden("llama_ckpt.json").read_text())
+    tensors = torch.load(golden("tokenizer_down2_ckpt.pth"), weights_only=True)["net"]
+    for layer in ("project_in", "project_out"):
+        size = (1, -1) if layer == "project_in" else (-1, 1)
+        weight = tensors[f"vqvae.quantizer.{layer}.weight"].flatten()
+        width = len(tensors["vqvae.quantizer.project_out.bias"])
+        tensors[f"vqvae.quantizer.{layer}.weight"] = weight[:width].reshape(size)
+    tensors["vqvae.quantizer.project_in.bias"] = tensors["vqvae.quantizer.project_in.bias"][:1]
+    torch.save({"net": tensors}, folder / "tokenizer.pth")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(text_encoder.WIDTHS, "fixture", 48)
-        converted(out, "tokenizer_down2", golden("llama_ckpt.pth"), levels=[4, 4, 4, 4], n_head=n_head,
-                  text_encoder="fixture")  # fmt: skip
-    return LLaMAHF.from_pretrained(out)
+        patch.setitem(text_encoder.WIDTHS, "fixture", shape["clip_dim"])
+        converted(folder / "generator", "tokenizer_down2", golden("llama_ckpt.pth"), text_encoder="fixture",
+                  tokenizer=folder / "tokenizer.pth", levels=[shape["nb_code"]], n_head=shape["n_head"])  # fmt: skip
+    return LLaMAHF.from_pretrained(folder / "generator")
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +140,7 @@ def refused(monkeypatch, capfd):
 @pytest.fixture
 def small_folder(tmp_path):
     """A folder of seven training clips of our own making, to be damaged."""
-    prepare_data.synthetic(tmp_path / "data", count=7)
+    prepare_data.synthetic(prepare_data.SyntheticOptions(tmp_path / "data", count=7))
     return MotionFolder(tmp_path / "data")
 
 

@@ -1,4 +1,4 @@
-"""Small real text encoders and a chat model, made on the spot: random or hand-set weights, real files."""
+"""Small text encoders and a chat model in their real file formats, with random or hand-set weights."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ CAPTIONS = [
 
 
 def make_t5(folder: Path, width: int = 512, seed: int = 0) -> Path:
-    """A T5 encoder of two layers and of a Flan-T5's width, and a SentencePiece model trained on ``CAPTIONS``."""
+    """Write a T5 encoder with two layers and a SentencePiece model trained on ``CAPTIONS``."""
     from transformers import T5Config, T5EncoderModel
 
     folder.mkdir(parents=True)
@@ -32,7 +32,7 @@ def make_t5(folder: Path, width: int = 512, seed: int = 0) -> Path:
 
 
 def make_clip(file: Path, width: int = 512, seed: int = 0) -> Path:
-    """A CLIP of open_clip with small towers and text vectors of ``width``, in the layout of its released files."""
+    """Write a small CLIP with text vectors of ``width`` in the layout of open_clip's released files."""
     import open_clip
 
     torch.manual_seed(seed)
@@ -48,7 +48,7 @@ def make_clip(file: Path, width: int = 512, seed: int = 0) -> Path:
 
 
 def make_chat(folder: Path, answer: str) -> Path:
-    """A Llama without layers that says ``answer`` to everything: each word is followed by the next of it."""
+    """Write a Llama without layers that replies ``answer`` to every prompt: each of its words predicts the next."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -73,7 +73,7 @@ def make_chat(folder: Path, answer: str) -> Path:
 
 
 def cache_on_hub(cache: Path, hub_id: str, source: Path) -> None:
-    """Lay out a folder as the Hugging Face cache has it after a download."""
+    """Link a folder into a Hugging Face cache as if it had been downloaded."""
     repository = cache / f"models--{hub_id.replace('/', '--')}"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("0" * 40)
@@ -82,4 +82,5 @@ def cache_on_hub(cache: Path, hub_id: str, source: Path) -> None:
 
 
 def edit_json(file: Path, **changes) -> None:
+    """Replace values of a JSON file."""
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))

@@ -1,4 +1,4 @@
-"""The captions file of the Bandai-Namco clips: complete, grammatical when filled in, and fit for mirroring."""
+"""The captions file of the Bandai-Namco clips: complete, grammatical when filled in, and consistent under mirroring."""
 
 import re
 from pathlib import Path
@@ -54,7 +54,7 @@ STYLES = [
     "masculine",
     "youthful",
 ]
-SINGLE_SIDE = {"bye": "right", "guide": "right", "respond": "left"}  # labels whose hand the label does not name
+SINGLE_SIDE = {"bye": "right", "guide": "right", "respond": "left"}  # hand of each label that does not contain a side
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_every_label_has_many_distinct_phrases(rules):
         assert len(phrases) >= (8 if label in rules.contents else 6) and len(set(phrases)) == len(phrases), label
 
 
-def test_captions_fill_in_without_leftovers(rules):
+def test_templates_are_filled_in_completely(rules):
     assert all(template.count("{content}") == template.count("{style}") == 1 for template in rules.templates)
     assert all("{style}" not in template for template in rules.templates_without_style)
     for number, (content, style) in enumerate((content, style) for content in CONTENTS for style in STYLES):
@@ -85,7 +85,7 @@ def test_first_words_are_verbs_in_the_third_person(rules):
         assert all(phrase.split()[0].endswith("s") for phrase in phrases)
 
 
-def test_sides_are_named_plainly_and_mirror_by_their_words(rules):
+def test_sides_are_whole_words_and_mirrored_labels_have_mirrored_phrases(rules):
     whole_words = re.compile(r"\b(left|right)\b")
     everything = [*rules.templates, *rules.templates_without_style, *sum((rules.contents | rules.styles).values(), [])]
     for text in everything:
@@ -102,7 +102,7 @@ def test_sides_are_named_plainly_and_mirror_by_their_words(rules):
             assert all(SINGLE_SIDE[label] in phrase for phrase in phrases), label
 
 
-def test_clips_with_a_wrong_name_get_the_captions_of_what_is_seen(rules):
+def test_clips_with_a_wrong_name_have_the_captions_of_their_motion(rules):
     for clip_id, label in rules.content_overrides.items():
         assert label in rules.contents and label not in clip_id
         side = "left" if "left" in label else "right"
@@ -120,6 +120,6 @@ def test_clips_with_a_wrong_name_get_the_captions_of_what_is_seen(rules):
         (("wave-right-hand",), ("waves", "greets")),
     ],
 )
-def test_words_that_people_try_are_there(rules, labels, words):
+def test_common_words_of_prompts_occur(rules, labels, words):
     text = " ".join(phrase for label in labels for phrase in (rules.contents | rules.styles)[label])
     assert all(word in text for word in words)

@@ -1,6 +1,6 @@
-"""The pages and the web app in a real browser: they draw, move, stay off the network, and show any text as text.
+"""The pages and the web app in a real browser: drawing, animation, no network requests, any text shown as text.
 
-One headless Chromium with software WebGL, and one process of the app with the shipped checkpoint.
+The tests share one headless Chromium with software WebGL and one app process with the shipped checkpoint.
 """
 
 import io
@@ -33,7 +33,7 @@ HOSTILE = [
     "{{7*7}} ${7*7} &lt;b&gt;",
 ]
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: `apt-get install chromium`")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium not installed; `make browser` installs it")
 
 
 @pytest.fixture(scope="module")
@@ -46,26 +46,26 @@ def browser():
 
 @pytest.fixture
 def page(browser):
-    """A page that must ask for nothing but its own address, and write nothing to the console."""
+    """A page that records its requests and must not write to the console."""
     yield from watched_page(browser)
 
 
 def watched_page(browser):
     context = browser.new_context(viewport={"width": 480, "height": 400}, accept_downloads=True)
-    page, heard = context.new_page(), []
+    page, messages = context.new_page(), []
     page.set_default_timeout(60 * SECONDS)
-    page.asked = []
-    page.on("request", lambda request: page.asked.append(request.url))
-    page.on("console", lambda message: heard.append(message.text))
-    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.requested = []
+    page.on("request", lambda request: page.requested.append(request.url))
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
     yield page
     context.close()
-    assert not heard
+    assert not messages
 
 
 @pytest.fixture(scope="module")
 def clips():
-    """People who swing their arms on the way forward."""
+    """People who walk forward and swing an arm."""
     times = np.arange(45) / 30
     data = np.zeros((45, 85))
     data[:, 3 * 16 + 2], data[:, 3 * 17 + 2] = -1.2 + 0.8 * np.sin(4 * times), 1.2
@@ -78,7 +78,7 @@ def picture(locator) -> np.ndarray:
 
 
 def wood(frame: np.ndarray) -> np.ndarray:
-    """Where the mannequin is: all else is grey or blue."""
+    """Return the mask of the mannequin; everything else is grey or blue."""
     return frame[..., 0] - frame[..., 2] > 40
 
 
@@ -87,11 +87,11 @@ def wait_for(page, condition, seconds: float = 60) -> None:
         if condition():
             return
         page.wait_for_timeout(100)
-    raise AssertionError("it did not happen in time")
+    raise AssertionError(f"the condition did not hold within {seconds:g} s")
 
 
 def show_and_check_motion(page, canvas) -> None:
-    """The body is drawn, and then moves."""
+    """Wait until the body is drawn, and then until it moves."""
     wait_for(page, lambda: wood(picture(canvas)).sum() > 300)
     before = picture(canvas)
     wait_for(page, lambda: (np.abs(picture(canvas) - before).max(axis=-1) > 20).sum() > 100)
@@ -101,7 +101,7 @@ def time_of(page) -> float:
     return float(page.locator(".clock").inner_text().split("/")[0])
 
 
-def test_player(page, clips, tmp_path):
+def test_player_controls(page, clips, tmp_path):
     write_player(tmp_path / "clip.html", clips[:1])
     page.goto((tmp_path / "clip.html").as_uri())
     canvas = page.locator(".view canvas")
@@ -135,7 +135,7 @@ def test_player(page, clips, tmp_path):
     page.wait_for_timeout(500)
     assert time_of(page) - start < 0.2 or time_of(page) < start
     page.get_by_text("Reset view").click()
-    assert page.asked == [(tmp_path / "clip.html").as_uri()]
+    assert page.requested == [(tmp_path / "clip.html").as_uri()]
 
 
 def test_gallery_of_a_hundred_with_hostile_prompts(page, clips, tmp_path):
@@ -146,16 +146,16 @@ def test_gallery_of_a_hundred_with_hostile_prompts(page, clips, tmp_path):
     cards = page.locator(".card")
     playwright.expect(cards).to_have_count(100)
     first = cards.first.locator("canvas")
-    wait_for(page, lambda: wood(picture(first)).sum() > 100)  # its poster is drawn
+    wait_for(page, lambda: wood(picture(first)).sum() > 100)  # the poster is drawn
     cards.first.hover()
     before = picture(first)
-    wait_for(page, lambda: (np.abs(picture(first) - before).max(axis=-1) > 20).sum() > 30)  # it plays
+    wait_for(page, lambda: (np.abs(picture(first) - before).max(axis=-1) > 20).sum() > 30)  # the card plays
 
     page.get_by_label("search").fill("NUMBER 92")
     playwright.expect(page.locator("header output")).to_have_text("1 of 100")
     shown = page.locator(".card:visible")
     playwright.expect(shown).to_have_count(1)
-    wait_for(page, lambda: wood(picture(shown.locator("canvas"))).sum() > 100)  # drawn when it came into view
+    wait_for(page, lambda: wood(picture(shown.locator("canvas"))).sum() > 100)  # drawn when it comes into view
     shown.click()
     show_and_check_motion(page, page.locator("dialog .view canvas"))
     assert page.locator("dialog .title").inner_text() == "person number 92"
@@ -164,12 +164,12 @@ def test_gallery_of_a_hundred_with_hostile_prompts(page, clips, tmp_path):
     page.get_by_label("search").fill("")
     assert page.locator(".card .prompt").nth(0).inner_text() == HOSTILE[0]
     assert page.title() == "100 motions" and page.locator("img").count() == 0
-    assert page.asked == [(tmp_path / "gallery.html").as_uri()]
+    assert page.requested == [(tmp_path / "gallery.html").as_uri()]
 
 
 @pytest.fixture(scope="module")
 def app():
-    """The address of a running app."""
+    """Start the app and return its address."""
     command = [sys.executable, ROOT / "app.py", "--port", "0", "--running", "2"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     printed = ""
@@ -184,20 +184,20 @@ def app():
     process.communicate(timeout=30)
 
 
-def test_app_from_sentence_to_file_for_two_at_once(app, browser, page, tmp_path):
+def test_app_serves_two_visitors_from_sentence_to_download(app, browser, page, tmp_path):
     others = watched_page(browser)
     other = next(others)
     for visitor, sentences in ((page, "a person walks forward"), (other, "someone takes a bow\na person waves")):
         visitor.goto(app)
         visitor.locator("textarea").fill(sentences)
-        visitor.get_by_label("Seconds for each").fill("2")
+        visitor.get_by_label("Seconds per sentence").fill("2")
     other.get_by_label("Variations").fill("2")
     for visitor in (page, other):
         visitor.get_by_text("Generate", exact=True).click()
     for visitor in (page, other):
         playwright.expect(visitor.get_by_role("status")).to_have_text(re.compile("Done"), timeout=60 * SECONDS)
         show_and_check_motion(visitor, visitor.locator(".view canvas"))
-        assert set(visitor.asked) == {app + "/", app + "/generate"}
+        assert set(visitor.requested) == {app + "/", app + "/generate"}
         people = np.diff(wood(picture(visitor.locator(".view canvas"))).any(axis=0).astype(int)).clip(0).sum()
         assert people == (1 if visitor is page else 2)  # side by side
     assert page.locator(".downloads a").count() == 4 and other.locator(".downloads a").count() == 8

@@ -1,5 +1,5 @@
-"""CLIP and Flan-T5: equal to their libraries, found where they should be, from training to motion by command line;
-features on disk; prompts said anew by a chat model."""
+"""CLIP and Flan-T5: parity with their libraries, search of the weights, training and inference by command line;
+cached features; prompt rewriting with a chat model."""
 
 import json
 import shutil
@@ -46,11 +46,11 @@ def path_of(request, name):
     return request.getfixturevalue("clip_file" if name == "clip" else "t5_folder")
 
 
-# --- What they give
+# --- Features
 
 
 @torch.no_grad()
-def test_t5_equals_transformers_one_caption_at_a_time(t5_folder):
+def test_t5_equals_transformers(t5_folder):
     encoder = load_text_encoder("flan-t5-small", path=t5_folder)
     model, tokenizer = T5EncoderModel.from_pretrained(t5_folder), T5Tokenizer.from_pretrained(t5_folder)
     features, mask = encoder.encode(CAPTIONS)
@@ -89,8 +89,8 @@ def test_features_do_not_depend_on_the_batch(encoder, monkeypatch):
 
 
 @torch.no_grad()
-def test_long_captions_give_the_first_150_states_of_what_is_read(t5_folder):
-    """As the reference does: cut after encoding, not before."""
+def test_long_captions_are_truncated_after_encoding(t5_folder):
+    """As in the reference: the first 150 states of up to 512 word pieces."""
     encoder = load_text_encoder("flan-t5-small", path=t5_folder)
     text = "walks forward and " * 30
     model, tokenizer = T5EncoderModel.from_pretrained(t5_folder), T5Tokenizer.from_pretrained(t5_folder)
@@ -106,7 +106,7 @@ def test_long_captions_give_the_first_150_states_of_what_is_read(t5_folder):
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "sum"])
-def test_pooled_states(t5_folder, pooling):
+def test_pooling_of_the_states(t5_folder, pooling):
     states, mask = load_text_encoder("flan-t5-small", path=t5_folder).encode(CAPTIONS)
     encoder = load_text_encoder(f"flan-t5-small:{pooling}", path=t5_folder)
     features, one = encoder.encode(CAPTIONS)
@@ -117,15 +117,15 @@ def test_pooled_states(t5_folder, pooling):
 
 
 @pytest.mark.parametrize("name", ["flan-t5-xl:max", "clip:mean", "minilm:sum", "flan-t5-huge", "flan-t5-xl:"])
-def test_unknown_encoders_and_poolings(name):
+def test_unknown_encoders_and_poolings_are_refused(name):
     with pytest.raises(InputError, match="unknown text encoder"):
         load_text_encoder(name)
 
 
-# --- Where they are found
+# --- Search and loading of the weights
 
 
-def test_weights_are_looked_for_here_then_in_the_cache_and_the_remedy_is_told(
+def test_weights_are_searched_in_checkpoints_then_in_the_cache_then_on_the_hub(
     t5_folder, clip_file, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -157,7 +157,7 @@ def test_weights_are_looked_for_here_then_in_the_cache_and_the_remedy_is_told(
         asked.clear()
 
 
-def test_unfit_t5_weights_are_refused(t5_folder, tmp_path):
+def test_invalid_t5_weights_are_refused(t5_folder, tmp_path):
     def error(folder, name="flan-t5-small"):
         with pytest.raises(InputError) as caught:
             load_text_encoder(name, path=folder)
@@ -186,7 +186,7 @@ def test_unfit_t5_weights_are_refused(t5_folder, tmp_path):
     assert "cannot be read" in error(folder)
 
 
-def test_unfit_clip_weights_are_refused(clip_file, tmp_path):
+def test_invalid_clip_weights_are_refused(clip_file, tmp_path):
     def error(file):
         with pytest.raises(InputError) as caught:
             load_text_encoder("clip", path=file)
@@ -202,32 +202,32 @@ def test_unfit_clip_weights_are_refused(clip_file, tmp_path):
     torch.save({"state_dict": {"weight": torch.ones(2)}}, tmp_path / "other.pt")
     assert "no CLIP text encoder" in error(tmp_path / "other.pt")
     torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "program.pt")
-    assert "is a program, which is not run" in error(tmp_path / "program.pt")
+    assert "is a TorchScript program, which is not run" in error(tmp_path / "program.pt")
     torch.save(
         {"state_dict": {f"module.{name}": value for name, value in load_file(clip_file).items()}}, tmp_path / "as.pt"
     )
-    theirs, ours = (
+    plain, wrapped = (
         load_text_encoder("clip", path=path).encode(CAPTIONS)[0] for path in (clip_file, tmp_path / "as.pt")
     )
-    torch.testing.assert_close(ours, theirs, atol=0, rtol=0)
+    torch.testing.assert_close(wrapped, plain, atol=0, rtol=0)
 
 
-# --- Features on disk
+# --- Cached features
 
 
-def test_features_on_disk_are_those_of_the_encoder(encoder, tmp_path):
+def test_cached_features_equal_those_of_the_encoder(encoder, tmp_path):
     expected, mask = CaptionFeatures(encoder)(CAPTIONS)
     cached = CaptionFeatures(encoder, tmp_path, CAPTIONS[:3])
-    features, cached_mask = cached(CAPTIONS)  # the last two are encoded as they come
+    features, cached_mask = cached(CAPTIONS)  # the last two are not cached
     assert torch.equal(cached_mask, mask)
     torch.testing.assert_close(features, expected, atol=2e-3, rtol=2e-3)
     again = CaptionFeatures(encoder, tmp_path)
-    assert set(again.places) == set(CAPTIONS[:3]) and torch.equal(again(CAPTIONS[:3])[0], cached(CAPTIONS[:3])[0])
+    assert set(again.cached) == set(CAPTIONS[:3]) and torch.equal(again(CAPTIONS[:3])[0], cached(CAPTIONS[:3])[0])
 
 
-def test_interrupted_encoding_goes_on_and_ends_in_the_same_files(encoder, tmp_path, monkeypatch):
+def test_interrupted_encoding_resumes_to_the_same_files(encoder, tmp_path, monkeypatch):
     captions = [f"{caption}, {number} times" for number in range(5) for caption in CAPTIONS]
-    monkeypatch.setattr(CaptionFeatures, "FILE", 4)
+    monkeypatch.setattr(CaptionFeatures, "CAPTIONS_PER_FILE", 4)
     CaptionFeatures(encoder, tmp_path / "whole", captions)
     encode, calls = encoder.encode, []
 
@@ -241,7 +241,7 @@ def test_interrupted_encoding_goes_on_and_ends_in_the_same_files(encoder, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         CaptionFeatures(encoder, tmp_path / "part", captions)
     CaptionFeatures(encoder, tmp_path / "part", captions)
-    assert len(calls) == 1 + 7  # the file that was interrupted is made again, the two before are not
+    assert len(calls) == 1 + 7  # only the interrupted file is encoded again
     whole, part = (
         {path.name: path.read_bytes() for path in (tmp_path / name).glob("*/*")} for name in ("whole", "part")
     )
@@ -252,7 +252,7 @@ def test_interrupted_encoding_goes_on_and_ends_in_the_same_files(encoder, tmp_pa
         CaptionFeatures(encoder, tmp_path / "part")
 
 
-def test_features_of_other_weights_are_not_mixed_up(t5_folder, tmp_path):
+def test_each_encoder_and_its_weights_have_their_own_cache(t5_folder, tmp_path):
     names = set()
     for folder in (t5_folder, make_t5(tmp_path / "other", seed=1)):
         for name in ("flan-t5-small", "flan-t5-small:mean"):
@@ -265,7 +265,9 @@ def test_features_of_other_weights_are_not_mixed_up(t5_folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["flan-t5-small", "clip", "flan-t5-small:mean"])
-def test_from_training_to_motion(request, name, data_folder, tokenizer_run, tmp_path, run_here, refused):
+def test_training_and_inference_with_each_encoder(
+    request, name, data_folder, tokenizer_run, tmp_path, run_here, refused
+):
     weights, run, out = path_of(request, name), tmp_path / "run", tmp_path / "out"
     cached = "false" if name == "clip" else "true"
     training = ("train_t2m.py", *T2M, "--data", data_folder, "--tokenizer", tokenizer_run, "--out", run,
@@ -308,17 +310,17 @@ def chat_folder(tmp_path_factory):
     return make_chat(tmp_path_factory.mktemp("chat") / "model", "Here it is: { a person strolls }")
 
 
-def test_prompts_are_said_anew(chat_folder):
+def test_prompts_are_rewritten(chat_folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rewritten = rewrite_prompts(str(chat_folder), ["walks", "ambles", "walks"], torch.device("cpu"))
     assert rewritten == {"walks": "a person strolls", "ambles": "a person strolls"}
     sequence = rewrite_prompts(str(chat_folder), ["walks | jumps"], torch.device("cpu"))
-    assert sequence == {"walks | jumps": "a person strolls | a person strolls"}  # each sentence by itself
+    assert sequence == {"walks | jumps": "a person strolls | a person strolls"}  # each sentence separately
     assert rewrite_prompts(None, ["walks"], torch.device("cpu")) == {}
 
 
-def test_a_reply_without_a_sentence_leaves_the_prompt(tmp_path):
+def test_a_reply_without_a_sentence_keeps_the_prompt(tmp_path):
     folder = make_chat(tmp_path / "model", "I can not help you")
     with pytest.warns(UserWarning, match="the prompt 'walks' is used as it is: rewriting failed"):
         assert rewrite_prompts(str(folder), ["walks"], torch.device("cpu")) == {"walks": "walks"}
@@ -335,7 +337,7 @@ def test_a_reply_without_a_sentence_leaves_the_prompt(tmp_path):
         ("{" + "x" * 2000 + "}", None),
     ],
 )
-def test_the_sentence_of_a_reply(reply, sentence):
+def test_extraction_of_the_sentence_from_a_reply(reply, sentence):
     if sentence is None:
         with pytest.raises(InputError):
             sentence_of(reply)
@@ -343,7 +345,7 @@ def test_the_sentence_of_a_reply(reply, sentence):
         assert sentence_of(reply) == sentence
 
 
-def test_models_that_cannot_chat_are_refused(chat_folder, tmp_path):
+def test_models_without_a_chat_template_are_refused(chat_folder, tmp_path):
     with pytest.raises(InputError, match="cannot be loaded"):
         rewrite_prompts(str(tmp_path / "none"), ["walks"], torch.device("cpu"))
     mute = shutil.copytree(chat_folder, tmp_path / "mute")
@@ -352,7 +354,7 @@ def test_models_that_cannot_chat_are_refused(chat_folder, tmp_path):
         rewrite_prompts(str(mute), ["walks"], torch.device("cpu"))
 
 
-def test_the_rewritten_text_is_kept_beside_the_prompt(chat_folder, t2m_run, tmp_path, run_here):
+def test_the_rewritten_text_is_saved_with_the_prompt(chat_folder, t2m_run, tmp_path, run_here):
     command = ("inference_batch.py", "--checkpoint", t2m_run, "--save", "npz", "--seconds", "1", "--out-dir", tmp_path)
     rewriting = (*command, "--prompt", "it ambles", "--rewrite-model", chat_folder)
     run_here(*rewriting)

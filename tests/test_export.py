@@ -1,4 +1,4 @@
-"""Motion files: what is written comes back, programs outside accept it, and what is no motion is refused."""
+"""Motion files: round trips, acceptance by other programs, and refusal of unusable files."""
 
 import json
 import shutil
@@ -13,17 +13,14 @@ from PIL import Image
 
 from formats.amass import amass_arrays
 from formats.bvh import read_bvh
-from formats.bvh_names import guess_skeleton
+from formats.bvh_import import retarget_clip
 from formats.bvh_writer import write_bvh
 from formats.clip import Clip, read_clip
-from motion.features272 import ground
-from motion.measures import foot_slide
 from motion.skeleton import JOINT_INDEX, JOINT_NAMES, PARENTS, forward_kinematics
 from motion.smplx import motion_to_smplx85, smplx85_to_motion
 from utils.errors import exit_on_input_error
 from visualize.body import load_body
 from visualize.export import main, write_npz
-from visualize.foot_lock import foot_contacts, lock_feet
 from visualize.glb import write_glb
 from visualize.skin import quaternions, skin_of
 
@@ -37,7 +34,7 @@ def body():
 
 @pytest.fixture(scope="module")
 def motion() -> np.ndarray:
-    """45 frames that wander and turn with every joint in motion."""
+    """45 frames that walk and turn with every joint in motion."""
     generator, times = np.random.default_rng(0), np.linspace(0, 1.5, 45)[:, None]
     data = np.zeros((45, 85))
     data[:, :66] = 0.5 * np.sin(times * generator.uniform(1, 4, 66) + generator.uniform(0, 6, 66))
@@ -48,7 +45,7 @@ def motion() -> np.ndarray:
 
 @pytest.fixture
 def export(capsys):
-    """Runs ``python -m visualize.export`` in this process: (exit status, errors)."""
+    """Run ``python -m visualize.export`` in this process and return its exit status and errors."""
 
     def run(*arguments: object) -> tuple[int, str]:
         try:
@@ -65,11 +62,11 @@ def joints_of(smplx85: np.ndarray) -> np.ndarray:
     return forward_kinematics(*smplx85_to_motion(smplx85))
 
 
-# There and back
+# Round trips
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".bvh"])
-def test_a_motion_comes_back_in_its_place(suffix, motion, export, tmp_path):
+def test_written_motion_reads_back_in_place(suffix, motion, export, tmp_path):
     write_npz(tmp_path / "clip.npz", Clip(motion, "a title"))
     assert export(tmp_path / "clip.npz", tmp_path / f"out{suffix}") == (0, "")
     back = read_clip(tmp_path / f"out{suffix}")
@@ -77,18 +74,18 @@ def test_a_motion_comes_back_in_its_place(suffix, motion, export, tmp_path):
     assert back.title == ("a title" if suffix == ".npz" else "out")
 
 
-def test_features_come_back_on_the_ground_and_facing_forward(motion, export, tmp_path):
+def test_features_read_back_grounded_and_facing_forward(motion, export, tmp_path):
     write_npz(tmp_path / "clip.npz", Clip(motion, ""))
     assert export(tmp_path / "clip.npz", tmp_path / "features.npy") == (0, "")
     assert np.load(tmp_path / "features.npy").shape == (45, 272)
     back = read_clip(tmp_path / "features.npy")
     assert joints_of(back.smplx85)[..., 1].min() == pytest.approx(0, abs=1e-5)
-    np.testing.assert_allclose(back.smplx85[:, 3:66], motion[:, 3:66], atol=1e-5)  # turned and moved as a whole
+    np.testing.assert_allclose(back.smplx85[:, 3:66], motion[:, 3:66], atol=1e-5)  # rotated and translated as a whole
 
 
 @pytest.mark.parametrize("betas", [0.0, 1.0])
 def test_amass_keys_describe_the_same_body(motion, betas, body, tmp_path):
-    """As a reader of AMASS does: z up, the model's joints at the pose, then the translation."""
+    """Pose the body model as AMASS readers do: z up, joints of the model plus translation."""
     motion = motion.copy()
     motion[:, 75:] = betas * np.random.default_rng(1).normal(0, 1, 10)
     arrays = amass_arrays(motion)
@@ -104,7 +101,7 @@ def test_amass_keys_describe_the_same_body(motion, betas, body, tmp_path):
     np.testing.assert_allclose(body.joints(read_clip(tmp_path / "amass.npz").smplx85), body.joints(motion), atol=1e-4)
 
 
-def test_amass_at_another_rate_is_resampled(motion, tmp_path):
+def test_amass_of_another_frame_rate_is_resampled(motion, tmp_path):
     arrays = amass_arrays(motion)
     still = {name: np.repeat(arrays[name][:1], 240, axis=0) for name in ("poses", "trans")}
     np.savez(tmp_path / "fast.npz", **arrays | still | {"mocap_framerate": np.array(120.0)})
@@ -116,10 +113,10 @@ def test_amass_at_another_rate_is_resampled(motion, tmp_path):
         "betas": np.ones(16),
     }
     np.savez(tmp_path / "smplh.npz", **smplh)
-    assert not read_clip(tmp_path / "smplh.npz").smplx85[:, 75:].any()  # the shapes of SMPL+H are not SMPL-X's
+    assert not read_clip(tmp_path / "smplh.npz").smplx85[:, 75:].any()  # betas of SMPL+H do not apply to SMPL-X
 
 
-def test_pybvh_reads_what_is_written(motion, tmp_path):
+def test_pybvh_reads_our_bvh_files(motion, tmp_path):
     import pybvh
 
     write_bvh(tmp_path / "clip.bvh", motion)
@@ -132,7 +129,7 @@ def test_pybvh_reads_what_is_written(motion, tmp_path):
 
 # Other people's BVH files
 
-CONVENTIONS = {  # names of pelvis, spine upward, neck, head; then for each side, the arm and the leg outward
+CONVENTIONS = {  # names of pelvis, spine, neck, head; then the arm and the leg of a side, from the body outward
     "mixamo": (
         "mixamorig:Hips mixamorig:Spine mixamorig:Spine1 mixamorig:Spine2 mixamorig:Neck mixamorig:Head",
         "mixamorig:{Side}Shoulder mixamorig:{Side}Arm mixamorig:{Side}ForeArm mixamorig:{Side}Hand",
@@ -159,7 +156,7 @@ CONVENTIONS = {  # names of pelvis, spine upward, neck, head; then for each side
 @pytest.mark.parametrize("turn", [np.eye(3), np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]])], ids=["y up", "z up"])
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_common_skeletons_need_no_map(convention, turn, motion, tmp_path):
-    """Our motion under other names, along other axes and in inches, must come back as it was."""
+    """Our motion under other joint names, with other axes and in inches, is recovered."""
     write_bvh(tmp_path / "ours.bvh", motion)
     ours = read_bvh(tmp_path / "ours.bvh")
     spine, arm, leg = (part.split() for part in CONVENTIONS[convention])
@@ -173,8 +170,7 @@ def test_common_skeletons_need_no_map(convention, turn, motion, tmp_path):
     ours.names = [renamed.get(name, "between") for name in ours.names]
     ours.offsets, ours.positions = (part @ turn.T / 2.54 for part in (ours.offsets, ours.positions))
     ours.rotations = turn @ ours.rotations @ turn.T
-    clip, skeleton = guess_skeleton(ours)
-    back = motion_to_smplx85(*skeleton.retarget(clip, 30))
+    back = motion_to_smplx85(*retarget_clip(ours, 30)[:2])
     expected = joints_of(motion)
     error = np.linalg.norm(joints_of(back) - expected, axis=-1)
     limbs = [JOINT_INDEX[f"{side}_{joint}"] for side in ("left", "right") for joint in ("hip", "knee", "ankle", "foot")]
@@ -182,7 +178,7 @@ def test_common_skeletons_need_no_map(convention, turn, motion, tmp_path):
     assert error.max() < (0.08 if "between" in ours.names else 1e-3)  # one joint fewer in the spine
 
 
-def test_a_bvh_file_whose_names_tell_nothing_asks_for_a_map(motion, export, tmp_path):
+def test_bvh_file_with_unknown_joint_names_needs_a_map(motion, export, tmp_path):
     write_bvh(tmp_path / "clip.bvh", motion)
     text = (tmp_path / "clip.bvh").read_text()
     for number, name in enumerate(JOINT_NAMES):
@@ -200,7 +196,7 @@ def test_a_bvh_file_whose_names_tell_nothing_asks_for_a_map(motion, export, tmp_
 
 
 def read_glb(path: Path) -> tuple[dict, list[np.ndarray]]:
-    """The JSON of a .glb file, and its accessors as arrays."""
+    """Return the JSON of a .glb file, and its accessors as arrays."""
     data = path.read_bytes()
     magic, version, size, length = struct.unpack("<4sIII", data[:16])
     assert (magic, version, size) == (b"glTF", 2, len(data))
@@ -215,8 +211,8 @@ def read_glb(path: Path) -> tuple[dict, list[np.ndarray]]:
     return document, arrays
 
 
-def test_glb_moves_the_body_as_we_do(motion, body, tmp_path):
-    """Skinned by the rules of glTF from the file alone, the mesh is the one that the renderer draws."""
+def test_glb_animation_equals_the_rendered_body(motion, body, tmp_path):
+    """The mesh of the file, skinned by the rules of glTF, has the vertices of the renderer."""
     write_glb(tmp_path / "clip.glb", motion, "title", body)
     document, arrays = read_glb(tmp_path / "clip.glb")
     animation, frame = document["animations"][0], 30
@@ -243,9 +239,9 @@ def test_glb_moves_the_body_as_we_do(motion, body, tmp_path):
     assert len(faces) == 3 * len(body.faces)
 
 
-def test_gltf_validator_finds_nothing(motion, body, tmp_path):
+def test_gltf_validator_reports_no_issues(motion, body, tmp_path):
     if not shutil.which("node") or not VALIDATOR.is_dir():
-        pytest.skip("the glTF validator is not there; `make test` installs it where npm is")
+        pytest.skip("glTF validator not installed; `make browser` installs it")
     write_glb(tmp_path / "clip.glb", motion, "\ud800 <script> 😀", body)
     write_glb(tmp_path / "one.glb", motion[:1], "", body)
     check = (
@@ -276,13 +272,13 @@ def test_pictures_of_several_people(motion, export, tmp_path):
         write_npz(tmp_path / f"{name}.npz", Clip(motion[: 30 if name == "b" else 45], name))
     pair = tmp_path / "a.npz", tmp_path / "b.npz"
     assert export(*pair, tmp_path / "both.mp4", "--size", 128, "--camera", "fixed") == (0, "")
-    assert export(*pair, tmp_path / "both.gif", "--size", 128, "--view", "skeleton", "--foot-lock", "true") == (0, "")
+    assert export(*pair, tmp_path / "both.gif", "--size", 128, "--view", "skeleton", "--foot-lock") == (0, "")
     for file in ("both.mp4", "both.gif"):
         assert imageio_ffmpeg.count_frames_and_secs(str(tmp_path / file))[0] == 45
         assert next(imageio_ffmpeg.read_frames(str(tmp_path / file)))["size"] == (192, 128)
 
 
-def test_a_strip_shows_as_many_people_as_asked_for(export, tmp_path):
+def test_strip_shows_the_requested_number_of_poses(export, tmp_path):
     standing = np.zeros((20, 85))
     standing[:, 3 * JOINT_INDEX["left_shoulder"] + 2], standing[:, 3 * JOINT_INDEX["right_shoulder"] + 2] = -1.2, 1.2
     write_npz(tmp_path / "a.npz", Clip(standing, "stands"))
@@ -292,45 +288,11 @@ def test_a_strip_shows_as_many_people_as_asked_for(export, tmp_path):
     assert strip.shape[0] == 256 and np.diff(wood.astype(int)).clip(0).sum() == 5
 
 
-# Foot lock
-
-
-def test_foot_lock_stops_standing_feet_and_leaves_the_rest():
-    """A person who shifts the weight over sliding feet: after it they stand still, and nothing above the hips moved."""
-    data, times = np.zeros((60, 85)), np.linspace(0, 2, 60)
-    legs = data[:, :66].reshape(60, 22, 3)
-    for side in ("left", "right"):
-        legs[:, JOINT_INDEX[f"{side}_hip"], 0], legs[:, JOINT_INDEX[f"{side}_knee"], 0] = -0.3, 0.6
-        legs[:, JOINT_INDEX[f"{side}_ankle"], 0] = -0.3
-    data[:, 72], data[:, 73] = 0.05 * np.sin(4 * times), 0.9
-    data[:, 74] = 0.1 * times
-    locked = lock_feet(data)
-    before, after = (ground(joints_of(each)) for each in (data, locked))
-    assert foot_contacts(joints_of(data)).mean() > 0.9
-    assert foot_slide(before) > 0.1 and foot_slide(after) < 1e-6
-    legs = [joint for joint, name in enumerate(JOINT_NAMES) if name.endswith(("hip", "knee", "ankle"))]
-    others = np.delete(np.arange(66).reshape(22, 3), legs, axis=0).ravel()
-    np.testing.assert_allclose(locked[:, others], data[:, others], atol=1e-12)
-    np.testing.assert_array_equal(locked[:, 66:], data[:, 66:])
-    lengths = [np.linalg.norm(np.diff(each[:, [1, 4, 7, 10]], axis=1), axis=-1) for each in (before, after)]
-    np.testing.assert_allclose(*lengths, atol=1e-6)
-
-
-def test_foot_lock_lets_feet_fly_and_takes_any_length(motion):
-    flying = motion.copy()
-    flying[:, 74] = 4 * np.linspace(0, 1.5, 45)  # far too fast to stand
-    np.testing.assert_allclose(joints_of(lock_feet(flying)), joints_of(flying), atol=1e-9)
-    for frames in (1, 2, 3):
-        assert np.isfinite(lock_feet(motion[:frames])).all()
-    standing = np.repeat(motion[:1], 20, axis=0)
-    np.testing.assert_allclose(joints_of(lock_feet(standing)), joints_of(standing), atol=1e-9)
-
-
 # Bad input
 
 
 def bad_files(folder: Path, motion: np.ndarray) -> list[tuple[Path, str]]:
-    """Files that are no motion, with a word that the refusal must hold."""
+    """Unusable files, each with a word that the error must contain."""
     arrays = amass_arrays(motion)
     holed = motion.copy()
     holed[3, 5] = np.nan
@@ -380,7 +342,7 @@ def bad_files(folder: Path, motion: np.ndarray) -> list[tuple[Path, str]]:
     return [*files, (folder / "cut.npz", "NumPy"), (folder / "missing.npz", "no file"), (folder, "no motion file")]
 
 
-def test_files_that_are_no_motion_are_refused(motion, export, tmp_path):
+def test_unusable_motion_files_are_refused(motion, export, tmp_path):
     (tmp_path / "in").mkdir()
     for path, word in bad_files(tmp_path / "in", motion):
         status, error = export(path, tmp_path / "out.glb")
@@ -389,7 +351,7 @@ def test_files_that_are_no_motion_are_refused(motion, export, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["in"]
 
 
-def test_targets_and_options_that_cannot_be(motion, export, tmp_path):
+def test_unusable_targets_and_options_are_refused(motion, export, tmp_path):
     clip, file = tmp_path / "clip.npz", tmp_path / "file"
     write_npz(clip, Clip(motion, ""))
     file.write_text("not a folder")
@@ -416,8 +378,8 @@ def test_targets_and_options_that_cannot_be(motion, export, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.npz", "file", "model.npz"]
 
 
-def test_motion_files_are_not_replaced_unasked(motion, export, tmp_path):
-    """A target that was forgotten makes the last motion the target."""
+def test_motion_files_are_only_replaced_with_overwrite(motion, export, tmp_path):
+    """If the target is forgotten, the last motion file becomes the target."""
     first, second, other = (tmp_path / name for name in ("a.npz", "b.npz", "other.bvh"))
     for path in (first, second):
         write_npz(path, Clip(motion, path.stem))
@@ -425,23 +387,23 @@ def test_motion_files_are_not_replaced_unasked(motion, export, tmp_path):
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     for arguments, word in (
         ((first, first), "is one of those"),
-        ((first, first, "--overwrite", "true"), "is one of those"),
+        ((first, first, "--overwrite"), "is one of those"),
         ((first, tmp_path / "." / "a.npz"), "is one of those"),
-        ((first, second), "--overwrite true"),
-        ((second, other), "--overwrite true"),
+        ((first, second), "--overwrite"),
+        ((second, other), "--overwrite"),
     ):
         status, error = export(*arguments)
         assert status == 2 and word in error and error.count("\n") == 1, (arguments, error)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-    assert export(first, second, "--overwrite", "true") == (0, "") and read_clip(second).title == "a"
+    assert export(first, second, "--overwrite") == (0, "") and read_clip(second).title == "a"
     for _ in range(2):
         assert export(first, tmp_path / "clip.glb") == (0, "")
 
 
-def test_any_title_makes_valid_files(motion, export, tmp_path):
+def test_hostile_titles_make_valid_files(motion, export, tmp_path):
     titles = ["../../x", "a\nb", "x" * 10_000, "\u202eright to left", "\ud800", "<b>", ""]
     for title in titles:
         write_npz(tmp_path / "clip.npz", Clip(motion[:2], title))
         for kind in (".npz", ".glb", ".bvh"):
-            assert export(tmp_path / "clip.npz", tmp_path / f"out{kind}", "--overwrite", "true") == (0, "")
+            assert export(tmp_path / "clip.npz", tmp_path / f"out{kind}", "--overwrite") == (0, "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.npz", "out.bvh", "out.glb", "out.npz"]

@@ -1,4 +1,4 @@
-"""FSQ against the golden fixtures and vector-quantize-pytorch; round trips, layouts, precision, memory and faults."""
+"""FSQ: parity with the golden fixtures and vector-quantize-pytorch, round trips, layouts, precision, memory, errors."""
 
 import json
 from itertools import accumulate
@@ -20,7 +20,7 @@ MEGABYTE = 2**20
 
 
 def load(name: str) -> tuple[FSQ, dict[str, torch.Tensor]]:
-    """A quantizer built as the fixture says, with its projections if it has them, and the fixture's arrays."""
+    """Build the quantizer of a fixture, with its projections if it has them; return it and the fixture's arrays."""
     arrays = {key: torch.from_numpy(value) for key, value in np.load(golden(name)).items()}
     quantizer = FSQ(arrays["levels"].tolist(), dim=arrays["z"].shape[1], channel_first=True)
     names = ("project_in.weight", "project_in.bias", "project_out.weight", "project_out.bias")
@@ -29,26 +29,31 @@ def load(name: str) -> tuple[FSQ, dict[str, torch.Tensor]]:
     return quantizer, arrays
 
 
-def close(ours: torch.Tensor, stored: torch.Tensor, tolerance: float = 1e-4) -> None:
-    torch.testing.assert_close(ours, stored, rtol=0, atol=tolerance)
+def close(actual: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-4) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
 
 
 # ---- golden fixtures
 
 
-def test_there_are_fixtures():
+def test_fixtures_exist():
     assert FIXTURES
 
 
 @pytest.mark.parametrize("name", FIXTURES)
 def test_forward_equals_the_fixture(name):
     quantizer, arrays = load(name)
-    out, indices, loss, perplexity, active, again = quantizer(arrays["z"])
-    close(out, arrays["out"])
-    assert torch.equal(indices, arrays["indices"]) and torch.equal(again, indices)
-    assert loss.shape == () and loss == 0 == arrays["loss"]
-    close(perplexity, arrays["perplexity"], 1e-3)
-    close(active, arrays["activate"], 1e-6)
+    result = quantizer(arrays["z"])
+    close(result.out, arrays["out"])
+    assert torch.equal(result.indices, arrays["indices"]) and torch.equal(result.tokens, arrays["indices"])
+    assert result.loss.shape == () and result.loss == 0 == arrays["loss"]
+    close(result.perplexity, arrays["perplexity"], 1e-3)
+    close(result.active_fraction, arrays["activate"], 1e-6)
+
+
+def test_the_result_unpacks_as_six_values():
+    out, indices, loss, perplexity, active_fraction, tokens = result = FSQ([4, 4])(torch.randn(2, 3, 2))
+    assert result == (out, indices, loss, perplexity, active_fraction, tokens) and tokens is indices
 
 
 @pytest.mark.parametrize("name", FIXTURES)
@@ -88,7 +93,7 @@ def test_state_dict_has_the_names_and_shapes_of_the_released_tokenizer():
     assert quantizer.codebook_size == config["codebook_size"]
 
 
-# ---- vector-quantize-pytorch: the same in its default mode, which takes levels from 3 on
+# ---- vector-quantize-pytorch in its default mode, which requires levels of at least 3
 
 
 @settings(max_examples=80, deadline=None)
@@ -103,14 +108,14 @@ def test_state_dict_has_the_names_and_shapes_of_the_released_tokenizer():
     seed=st.integers(0, 2**31),
 )
 def test_equals_vector_quantize_pytorch(levels, codebooks, keep, dim, shape, channel_first, spread, seed):
-    channel_first = channel_first or len(shape) > 2  # there, images are always channel first
+    channel_first = channel_first or len(shape) > 2  # in the library, images are always channel first
     options = {"dim": dim, "num_codebooks": codebooks, "keep_num_codebooks_dim": keep, "channel_first": channel_first}
     torch.manual_seed(seed)
     theirs = vector_quantize_pytorch.FSQ(levels, **options)
     ours = FSQ(levels, **options)
     ours.load_state_dict(theirs.state_dict())
-    batch, *places = shape
-    z = torch.randn((batch, ours.dim, *places) if channel_first else (*shape, ours.dim)) * spread
+    batch, *positions = shape
+    z = torch.randn((batch, ours.dim, *positions) if channel_first else (*shape, ours.dim)) * spread
     z_ours, z_theirs = z.clone().requires_grad_(), z.clone().requires_grad_()
 
     out, indices, *_ = ours(z_ours)
@@ -124,7 +129,9 @@ def test_equals_vector_quantize_pytorch(levels, codebooks, keep, dim, shape, cha
 
     assert ours.codebook_size == theirs.codebook_size
     close(ours.implicit_codebook, theirs.implicit_codebook, 1e-6)
-    theirs.channel_first = False  # there, the flag moves the channels of sequences too; here, the shape alone decides
+    theirs.channel_first = (
+        False  # the library's flag also moves the channels of sequences; ours depends on the shape alone
+    )
     close(ours.indices_to_codes(indices), theirs.indices_to_codes(their_indices), 1e-6)
 
 
@@ -132,7 +139,7 @@ def test_equals_vector_quantize_pytorch(levels, codebooks, keep, dim, shape, cha
 
 
 @pytest.mark.parametrize("levels", [[2], [2, 3], [8, 5, 5, 5], [7, 4, 2, 9], [8, 8, 8, 5, 5, 5]])
-def test_every_index_comes_back(levels):
+def test_every_index_survives_the_round_trip(levels):
     quantizer = FSQ(levels)
     every = torch.arange(quantizer.codebook_size)
     codebook = quantizer.implicit_codebook
@@ -144,36 +151,36 @@ def test_every_index_comes_back(levels):
 
 @pytest.mark.parametrize("levels", [[2, 3], [8, 5, 5, 5]])
 def test_every_code_can_be_reached(levels):
-    """The inverse of ``bound`` gives a latent for each code; quantizing it gives the code back."""
+    """The inverse of ``bound`` yields a latent for each code, and quantizing it restores the code."""
     quantizer = FSQ(levels)
     level_counts = quantizer.levels.double()
     half = (level_counts - 1) * 1.001 / 2
     offset = torch.where(quantizer.levels % 2 == 0, 0.5, 0.0).double()
     levels_of_all = quantizer.indices_to_level_indices(torch.arange(quantizer.codebook_size))
-    wanted = levels_of_all - quantizer.levels // 2  # the values after rounding
-    latent = torch.atanh((wanted + offset) / half) - torch.atanh(offset / half)
+    rounded = levels_of_all - quantizer.levels // 2
+    latent = torch.atanh((rounded + offset) / half) - torch.atanh(offset / half)
     assert torch.equal(quantizer.codes_to_indices(quantizer.quantize(latent.float())), torch.arange(len(latent)))
 
 
-@pytest.mark.parametrize("places", [(6,), (3, 4), (2, 3, 4)], ids=["sequence", "image", "video"])
+@pytest.mark.parametrize("positions", [(6,), (3, 4), (2, 3, 4)], ids=["sequence", "image", "video"])
 @pytest.mark.parametrize("dim", [None, 11], ids=["plain", "projected"])
 @pytest.mark.parametrize("codebooks", [1, 2])
-def test_channel_first_and_last_agree_and_decode_to_the_output(places, dim, codebooks):
+def test_channel_first_equals_channel_last_and_indices_decode_to_the_output(positions, dim, codebooks):
     torch.manual_seed(0)
     last = FSQ([8, 5, 4], dim=dim, num_codebooks=codebooks)
     first = FSQ([8, 5, 4], dim=dim, num_codebooks=codebooks, channel_first=True)
     first.load_state_dict(last.state_dict())
-    z = torch.randn(2, *places, last.dim)
+    z = torch.randn(2, *positions, last.dim)
     out, indices, *_ = last(z)
     out_first, indices_first, *_ = first(z.movedim(-1, 1))
-    assert out.shape == z.shape and indices.shape == (2, *places, *([codebooks] if codebooks > 1 else []))
+    assert out.shape == z.shape and indices.shape == (2, *positions, *([codebooks] if codebooks > 1 else []))
     assert torch.equal(indices, indices_first)
     close(out_first, out.movedim(-1, 1), 1e-6)
     close(last.dequantize(indices), out, 1e-6)
-    close(last.indices_to_codes(indices), out if len(places) == 1 else out.movedim(-1, 1), 1e-6)
+    close(last.indices_to_codes(indices), out if len(positions) == 1 else out.movedim(-1, 1), 1e-6)
 
 
-def test_codebook_dimension_is_kept_on_request():
+def test_codebook_axis_is_kept_if_requested():
     z = torch.randn(2, 6, 2)
     kept, dropped = FSQ([8, 5], keep_num_codebooks_dim=True), FSQ([8, 5])
     out, indices, *_ = kept(z)
@@ -181,7 +188,7 @@ def test_codebook_dimension_is_kept_on_request():
     assert torch.equal(kept.indices_to_codes(indices), out)  # (B, N, C) is a sequence, not an image
 
 
-def test_statistics_count_each_code():
+def test_statistics_count_distinct_codes():
     quantizer = FSQ([4, 4])
     perplexity, active = quantizer.compute_perplexity(torch.tensor([[0, 1], [2, 3]]))
     close(perplexity, torch.tensor(4.0), 1e-3)
@@ -191,9 +198,9 @@ def test_statistics_count_each_code():
     close(active, torch.tensor(1 / 16))
 
 
-def test_statistics_can_be_left_out():
-    _, _, loss, perplexity, active, _ = FSQ([4, 4], statistics=False)(torch.randn(2, 3, 2))
-    assert loss == 0 and perplexity is None and active is None
+def test_statistics_can_be_disabled():
+    result = FSQ([4, 4], statistics=False)(torch.randn(2, 3, 2))
+    assert result.loss == 0 and result.perplexity is None and result.active_fraction is None
 
 
 # ---- precision
@@ -201,7 +208,7 @@ def test_statistics_can_be_left_out():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_quantization_is_float32_under_autocast(dtype):
-    """Levels so fine that half precision could not tell them apart."""
+    """The levels are too fine for half precision."""
     quantizer = FSQ([4001, 3000])
     z = torch.randn(2, 500, 2)
     _, expected, *_ = quantizer(z)
@@ -215,7 +222,7 @@ def test_quantization_is_float32_under_autocast(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("dim", [None, 9])
-def test_model_and_input_of_another_dtype(dtype, dim):
+def test_models_and_inputs_in_other_dtypes(dtype, dim):
     torch.manual_seed(0)
     quantizer = FSQ([8, 8, 8, 5, 5, 5], dim=dim).to(dtype)
     z = torch.randn(2, 40, quantizer.dim, dtype=dtype, requires_grad=True)
@@ -224,7 +231,7 @@ def test_model_and_input_of_another_dtype(dtype, dim):
     assert out.dtype == z.grad.dtype == dtype
     latent = quantizer.project_in(z).float()
     expected = FSQ([8, 8, 8, 5, 5, 5])(latent)[1]
-    assert torch.equal(indices, expected)  # the table of levels is not rounded with the weights
+    assert torch.equal(indices, expected)  # the buffer of levels is not rounded with the weights
     decoded = quantizer.dequantize(indices)
     close(decoded.to(dtype), out, 1e-2 if dtype != torch.float64 else 1e-6)
 
@@ -233,21 +240,21 @@ def test_model_and_input_of_another_dtype(dtype, dim):
 
 
 def peak_bytes(function) -> int:
-    """Highest sum of bytes allocated on the CPU while ``function`` ran, on top of what was there before."""
+    """Return the peak of the bytes allocated on the CPU while ``function`` runs."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         kept = function()  # noqa: F841  the outputs live until the measurement ends
     events = sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns())
     return max(accumulate(event.nbytes() for event in events if event.name() == "[memory]"), default=0)
 
 
-def test_the_meter_sees_a_dense_one_hot():
+def test_peak_bytes_measures_a_dense_one_hot():
     indices = torch.randint(0, 1000, (8192,))
     dense = peak_bytes(lambda: torch.nn.functional.one_hot(indices, 1000))
     assert dense == pytest.approx(8192 * 1000 * 8, rel=0.05)
 
 
 @pytest.mark.parametrize("dim", [None, 512], ids=["plain", "projected"])
-def test_64000_codes_and_8192_tokens_need_little_memory(dim):
+def test_memory_is_small_for_64000_codes_and_8192_tokens(dim):
     quantizer = FSQ([8, 8, 8, 5, 5, 5], dim=dim)
     z = torch.randn(256, 32, quantizer.dim, requires_grad=True)
 
@@ -266,7 +273,7 @@ def test_64000_codes_and_8192_tokens_need_little_memory(dim):
     assert sum(buffer.nbytes for buffer in quantizer.buffers()) < 1024  # no stored codebook
 
 
-# ---- faults
+# ---- invalid input
 
 
 @pytest.mark.parametrize(
@@ -282,7 +289,7 @@ def test_64000_codes_and_8192_tokens_need_little_memory(dim):
         ({"levels": [8], "num_codebooks": 2, "keep_num_codebooks_dim": False}, "num_codebooks is 2"),
     ],
 )
-def test_impossible_quantizers_are_refused(arguments, message):
+def test_invalid_quantizers_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         FSQ(**arguments)
 
@@ -302,7 +309,7 @@ def test_impossible_quantizers_are_refused(arguments, message):
         (lambda q: FSQ([8, 5], num_codebooks=2).dequantize(torch.zeros(2, 3, dtype=torch.long)), "last axis"),
     ],
 )
-def test_bad_input_is_refused_with_a_sentence(call, message):
+def test_invalid_input_is_refused(call, message):
     with pytest.raises(InputError, match=message):
         call(FSQ([8, 5]))
 

@@ -29,6 +29,7 @@ from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from models.pipeline import TextToMotion
 from models.text_encoder import load_text_encoder
 from motion.features272 import encode, features_to_smplx85
+from motion.foot_lock import lock_feet
 from motion.resample import FPS
 from motion.skeleton import JOINTS, REST_OFFSETS, forward_kinematics
 from motion.smplx import smplx85_to_motion
@@ -36,7 +37,6 @@ from tests.conftest import ROOT
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 from utils.prompts import MAX_PROMPT, expand, read_prompts, safe_name
-from visualize.foot_lock import lock_feet
 
 REPOSITORY = Path(__file__).parents[1]
 PROMPTS = ["a person walks forward", "someone waves the left hand", "a jump"]

@@ -1,4 +1,4 @@
-"""The tokenizer: parity with the reference's networks, exact padding, causality, streaming, losses, saving."""
+"""The tokenizer: parity with the reference's networks, padding, causality, streaming, losses, checkpoints."""
 
 import numpy as np
 import pytest
@@ -32,12 +32,12 @@ def test_equals_the_reference(name, tmp_path):
     latent = model.encoder(io["motion"].transpose(1, 2), None)
     torch.testing.assert_close(latent, io["encoder_out"], atol=1e-4, rtol=0)
     torch.testing.assert_close(model.encode(io["motion"]), io["indices"])
-    reconstruction, loss, perplexity, active, tokens = model(io["motion"])
-    torch.testing.assert_close(reconstruction, io["recon"], atol=1e-4, rtol=0)
-    torch.testing.assert_close(tokens, io["indices"])
-    assert loss == io["loss"]
-    torch.testing.assert_close(perplexity, io["perplexity"], atol=1e-3, rtol=0, check_dtype=False)
-    torch.testing.assert_close(active, io["activate"], atol=1e-6, rtol=0, check_dtype=False)
+    result = model(io["motion"])
+    torch.testing.assert_close(result.reconstruction, io["recon"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(result.tokens, io["indices"])
+    assert result.loss == io["loss"]
+    torch.testing.assert_close(result.perplexity, io["perplexity"], atol=1e-3, rtol=0, check_dtype=False)
+    torch.testing.assert_close(result.active_fraction, io["activate"], atol=1e-6, rtol=0, check_dtype=False)
     torch.testing.assert_close(model.decode(io["indices"][:1]), io["decoded_0"], atol=1e-4, rtol=0)
 
 
@@ -45,21 +45,24 @@ def test_haar_patches_equal_the_reference():
     arrays = {key: torch.from_numpy(value) for key, value in np.load(GOLDEN_DIR / "haar_patcher.npz").items()}
     once, _ = haar_patch(arrays["x"], None)
     twice, _ = haar_patch(once, None)
-    odd, lengths = haar_patch(arrays["x_odd"], torch.tensor([31, 7]))
-    for ours, theirs in ((once, "patched_2"), (twice, "patched_4"), (haar_unpatch(once), "recon_2"),
+    x = arrays["x_odd"].repeat(2, 1, 1)[:2]  # (2, C, T), also for fixtures of one row
+    frames = x.shape[-1]
+    short = frames // 2 - (frames // 2 + 1) % 2  # odd
+    odd, lengths = haar_patch(x, torch.tensor([frames, short]))
+    for patched, stored in ((once, "patched_2"), (twice, "patched_4"), (haar_unpatch(once), "recon_2"),
                          (haar_unpatch(haar_unpatch(twice)), "recon_4"), (odd[:1], "patched_2_odd"),
                          (haar_unpatch(odd)[:1], "recon_2_odd")):  # fmt: skip
-        torch.testing.assert_close(ours, arrays[theirs][: len(ours)], atol=1e-6, rtol=0)
-    assert lengths.tolist() == [16, 4]
-    alone, _ = haar_patch(arrays["x_odd"][1:, :, :7], None)  # a row that ends inside the batch is continued there
-    torch.testing.assert_close(odd[1:, :, :4], alone, atol=0, rtol=0)
+        torch.testing.assert_close(patched, arrays[stored][: len(patched)], atol=1e-6, rtol=0)
+    assert lengths.tolist() == [(frames + 1) // 2, (short + 1) // 2]
+    alone, _ = haar_patch(x[1:, :, :short], None)  # a shorter row is extended at its own end
+    torch.testing.assert_close(odd[1:, :, : (short + 1) // 2], alone, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("norm", ["none", "layer"])
 @pytest.mark.parametrize(("down_t", "patch_size"), [(1, 1), (2, 1), (3, 1), (1, 2), (1, 4)])
 @torch.no_grad()
-def test_padding_changes_nothing(causal, norm, down_t, patch_size):
+def test_padded_batch_equals_single_rows(causal, norm, down_t, patch_size):
     model = tokenizer(causal=causal, norm=norm, down_t=down_t, patch_size=patch_size, activation="gelu")
     lengths = torch.tensor([40, 17, 8, 31])
     batch = motion(4, 40)
@@ -81,7 +84,7 @@ def test_padding_changes_nothing(causal, norm, down_t, patch_size):
 
 
 @pytest.mark.parametrize("patch_size", [1, 2])
-def test_causal_by_gradient(patch_size):
+def test_gradients_of_causal_models_reach_no_later_frames(patch_size):
     model = tokenizer(causal=True, patch_size=patch_size)
     stride = model.config.stride
     frames = motion(1, 8 * stride).requires_grad_()
@@ -105,25 +108,25 @@ def test_decoding_in_chunks_equals_decoding_at_once(chunks, patch_size):
         before = state
         frames, state = model.decode_chunk(part, state)
         parts.append(frames)
-        again, _ = model.decode_chunk(part, before)  # the state given in is not changed
+        again, _ = model.decode_chunk(part, before)  # the given state is not modified
         torch.testing.assert_close(again, frames)
     torch.testing.assert_close(torch.cat(parts, dim=1), model.decode(tokens), atol=1e-5, rtol=1e-4)
 
 
-def test_not_causal_cannot_stream():
+def test_non_causal_models_refuse_to_stream():
     with pytest.raises(InputError, match="causal"):
         tokenizer(causal=False).decode_chunk(torch.zeros(1, 2, dtype=torch.long))
 
 
 @pytest.mark.parametrize("frames", [4, 5, 7, 9])
-def test_lengths_that_are_no_multiple_of_the_stride(frames):
+def test_frames_beyond_the_last_whole_token_are_dropped(frames):
     model = tokenizer()
     assert model.encode(motion(1, frames)).shape == (1, frames // 4)
     assert model(motion(1, frames))[0].shape == (1, frames // 4 * 4, 272)
 
 
 @pytest.mark.parametrize("frames", [8, 9, 13, 15])
-def test_lengths_that_do_not_fill_a_haar_patch(frames):
+def test_frames_beyond_the_last_whole_haar_patch_are_dropped(frames):
     model = tokenizer(down_t=1, patch_size=4)
     assert model.config.stride == 8
     assert model.encode(motion(1, frames)).shape == (1, 1)
@@ -131,7 +134,7 @@ def test_lengths_that_do_not_fill_a_haar_patch(frames):
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 272), (1, 8, 263), (8, 272)])
-def test_motion_that_cannot_be_encoded(shape):
+def test_motion_of_the_wrong_shape_is_refused(shape):
     with pytest.raises(InputError):
         tokenizer().encode(torch.zeros(shape))
 
@@ -139,12 +142,12 @@ def test_motion_that_cannot_be_encoded(shape):
 @pytest.mark.parametrize(
     ("name", "value"), [("activation", "tanh"), ("norm", "batch"), ("width", 0), ("patch_size", 3), ("levels", [1])]
 )
-def test_configurations_that_contradict_themselves(name, value):
+def test_invalid_configurations_are_refused(name, value):
     with pytest.raises(InputError):
         tokenizer(**{name: value})
 
 
-def test_saved_tokenizer_loads_alone_with_its_statistics(tmp_path):
+def test_checkpoint_holds_the_statistics(tmp_path):
     model = tokenizer()
     model.mean.copy_(torch.randn(272))
     model.std.copy_(torch.rand(272) + 0.5)
@@ -173,11 +176,12 @@ def test_damaged_checkpoints_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["l1", "l2", "smooth_l1"])
-def test_loss_is_zero_on_itself_and_sees_each_term(kind):
+def test_loss_is_zero_for_equal_motion_and_has_every_term(kind):
     weights = {"root": 1.0, "velocity": 1.0, "acceleration": 1.0, "path": 1.0, "joints": 1.0}
     loss = MotionLoss(MotionLossConfig(kind=kind, **weights))
-    from motion.features272 import features_from_motion
     from tests.test_motion272 import random_motion
+
+    from motion.features272 import features_from_motion
 
     target = torch.tensor(np.stack([features_from_motion(*random_motion(12, seed)) for seed in (0, 1)])).float()
     mean, std, lengths = torch.zeros(272), torch.ones(272), torch.tensor([12, 7])
@@ -193,7 +197,7 @@ def test_loss_is_zero_on_itself_and_sees_each_term(kind):
     assert torch.isfinite(gradient).all() and not gradient[1, 8:].any()
 
 
-def test_a_few_steps_of_training_lower_the_error():
+def test_training_lowers_the_error():
     model = tokenizer().train()
     target = motion(4, 32) * 0.1 + torch.linspace(-1, 1, 272)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
@@ -210,14 +214,14 @@ def test_a_few_steps_of_training_lower_the_error():
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("kernel, stride, dilation", [(3, 1, 1), (3, 1, 9), (4, 2, 1), (1, 1, 1)])
-def test_convolutions_in_bf16_on_a_cpu_are_convolutions(causal, kernel, stride, dilation):
+def test_bf16_convolutions_on_a_cpu_equal_float32(causal, kernel, stride, dilation):
     torch.manual_seed(0)
     conv, x = Conv(6, 10, kernel, causal, stride, dilation), torch.randn(2, 6, 14, requires_grad=True)
     exact = conv(x)
     expected = torch.autograd.grad(exact.square().sum(), (x, *conv.parameters()))
     with torch.autocast("cpu", torch.bfloat16):
-        ours = conv(x)
-    assert ours.dtype == torch.bfloat16
-    gradients = torch.autograd.grad(ours.float().square().sum(), (x, *conv.parameters()))
-    for made, right in zip((ours, *gradients), (exact, *expected), strict=True):
-        assert (made - right).norm() < 0.02 * right.norm()
+        rounded = conv(x)
+    assert rounded.dtype == torch.bfloat16
+    gradients = torch.autograd.grad(rounded.float().square().sum(), (x, *conv.parameters()))
+    for actual, wanted in zip((rounded, *gradients), (exact, *expected), strict=True):
+        assert (actual - wanted).norm() < 0.02 * wanted.norm()

@@ -1,4 +1,4 @@
-"""The trainings on several processes, as the files in configs/accelerate start them; here on the CPU over gloo."""
+"""Training on several processes, as configured by the files in configs/accelerate; here on the CPU over gloo."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from accelerate.commands.launch import _validate_launch_command as completed
+from accelerate.commands.launch import _validate_launch_command as complete_arguments
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from safetensors.torch import load_file
@@ -17,21 +17,21 @@ from utils.checkpoint import WEIGHTS
 
 CONFIGS = ROOT / "configs" / "accelerate"
 VQ = ("train_vq.py", "--config", "configs/vq/debug.yaml", "--steps", 20)
-T2M = ("train_t2m.py", "--config", "configs/t2m/debug.yaml", "--model.dropout", 0, "--model.text_dropout", 0)
+T2M = ("train_t2m.py", "--config", "configs/t2m/debug.yaml", "--model.dropout", 0, "--model.text-dropout", 0)
 SETTINGS = ("--precision", "float32", "--device", "cpu", "--draw", 0, "--schedule", "constant")
 
 
 def environment(config: str) -> dict[str, str]:
-    """What ``accelerate launch --config_file`` tells the processes of an engine by way of their environment."""
+    """Return the environment variables that ``accelerate launch --config_file`` sets for its processes."""
     arguments = launch_command_parser().parse_args(["--config_file", str(CONFIGS / f"{config}.yaml"), "script.py"])
-    arguments, defaults, _ = completed(arguments)
+    arguments, defaults, _ = complete_arguments(arguments)
     arguments.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
-    told = prepare_deepspeed_cmd_env(arguments)[1] if arguments.use_deepspeed else prepare_multi_gpu_env(arguments)
-    return {name: value for name, value in told.items() if name.startswith(("ACCELERATE_", "FSDP_"))}
+    variables = prepare_deepspeed_cmd_env(arguments)[1] if arguments.use_deepspeed else prepare_multi_gpu_env(arguments)
+    return {name: value for name, value in variables.items() if name.startswith(("ACCELERATE_", "FSDP_"))}
 
 
 def run_on(processes: int, config: str, out: Path, *command: object) -> str:
-    """Run a training on several processes of one thread each, to its good end."""
+    """Run a training on several processes of one thread each, which must succeed; returns its output."""
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes)
     result = subprocess.run(
         [str(word) for word in (*launcher, command[0], *SETTINGS, *command[1:], "--out", out)],
@@ -46,7 +46,7 @@ def run_on(processes: int, config: str, out: Path, *command: object) -> str:
 
 
 def difference(run: Path, other: Path) -> float:
-    """The largest difference of a weight."""
+    """Return the largest absolute difference of a weight."""
     ours, theirs = load_file(run / WEIGHTS), load_file(other / WEIGHTS)
     assert ours.keys() == theirs.keys()
     return max((ours[name] - theirs[name]).abs().max().item() for name in ours)
@@ -65,23 +65,23 @@ def ddp_run(command, tmp_path_factory) -> Path:
     return out
 
 
-def test_two_processes_make_the_model_that_one_makes(command, ddp_run, tmp_path):
+def test_two_processes_or_micro_batches_equal_one_process(command, ddp_run, tmp_path):
     run_script(*command, *SETTINGS, "--out", tmp_path / "one")
     assert difference(tmp_path / "one", ddp_run) < 1e-5
     run_script(*command, *SETTINGS, "--out", tmp_path / "parts", "--accumulate", 2)
     assert difference(tmp_path / "one", tmp_path / "parts") < 1e-5
 
 
-def test_sharded_training_equals_ddp_and_goes_on_anywhere(command, ddp_run, tmp_path):
+def test_sharded_training_equals_ddp_and_resumes_on_one_process(command, ddp_run, tmp_path):
     run = tmp_path / "run"
-    assert "2 process(es), FSDP" in run_on(2, "fsdp2", run, *command, "--recompute", "true", "--steps", 10)
+    assert "2 process(es), FSDP" in run_on(2, "fsdp2", run, *command, "--recompute", "--steps", 10)
     shards = [path.stat().st_size for path in (run / "states" / "step-00000010").glob("shard-*")]
     assert len(shards) == 2 and max(shards) < 0.7 * sum(shards)
-    assert "steps 10 to 20" in run_script(*command, *SETTINGS, "--out", run, "--resume", "true")
+    assert "steps 10 to 20" in run_script(*command, *SETTINGS, "--out", run, "--resume")
     assert difference(run, ddp_run) < 1e-4
 
 
-def test_a_sharded_run_resumed_goes_on_with_the_random_numbers_of_every_process(data_folder, tokenizer_run, tmp_path):
+def test_resumed_sharded_run_restores_the_random_numbers_of_every_process(data_folder, tokenizer_run, tmp_path):
     command = (
         "train_t2m.py",
         "--config",
@@ -96,7 +96,7 @@ def test_a_sharded_run_resumed_goes_on_with_the_random_numbers_of_every_process(
     run_on(2, "fsdp2", tmp_path / "run", *command, "--steps", 4)
     states = [file.read_bytes() for file in sorted((tmp_path / "run" / "states").glob("*/random-*"))]
     assert len(states) == 2 and states[0] != states[1]
-    run_on(2, "fsdp2", tmp_path / "run", *command, "--steps", 8, "--resume", "true")
+    run_on(2, "fsdp2", tmp_path / "run", *command, "--steps", 8, "--resume")
     assert difference(tmp_path / "whole", tmp_path / "run") == 0
 
 
@@ -114,8 +114,8 @@ def test_accelerate_launches_one_process(command, tmp_path):
 
 
 @pytest.mark.parametrize("config", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
-def test_every_file_is_understood(config):
-    told = environment(config)
-    assert told.get("ACCELERATE_USE_FSDP", "false") == ("true" if config == "fsdp2" else "false")
-    assert told.get("ACCELERATE_USE_DEEPSPEED", "false") == ("true" if config == "deepspeed_zero2" else "false")
-    assert told.get("ACCELERATE_MIXED_PRECISION") == "no"
+def test_accelerate_reads_every_config_file(config):
+    variables = environment(config)
+    assert variables.get("ACCELERATE_USE_FSDP", "false") == ("true" if config == "fsdp2" else "false")
+    assert variables.get("ACCELERATE_USE_DEEPSPEED", "false") == ("true" if config == "deepspeed_zero2" else "false")
+    assert variables.get("ACCELERATE_MIXED_PRECISION") == "no"

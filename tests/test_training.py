@@ -1,4 +1,4 @@
-"""The two trainings as a user runs them, at debug size, and what they share: run folders, resuming, refusals."""
+"""Both training scripts at debug size, from the command line, and the code they share: run folders, errors, saving."""
 
 import itertools
 import json
@@ -24,7 +24,7 @@ from models.llama import LLaMAHF
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from models.vq_loss import MotionLoss
 from tests.conftest import ROOT
-from training.optimizer import Average, adamw, rate
+from training.optimizer import EMA, adamw, schedule_factor
 from training.state import states
 from utils import checkpoint
 from utils.checkpoint import CONFIG, WEIGHTS, fingerprint, save_model
@@ -38,12 +38,12 @@ T2M = ("--config", ROOT / "configs" / "t2m" / "debug.yaml", "--precision", "floa
 
 
 def scalars(run):
-    """TensorBoard's scalars of a run: tag -> values in order of steps."""
+    """Return the TensorBoard scalars of a run: tag -> values in order of steps."""
     board = EventAccumulator(str(run / "tensorboard" / run.name)).Reload()
     return {tag: [event.value for event in board.Scalars(tag)] for tag in board.Tags()["scalars"]}
 
 
-# --- What a training leaves
+# --- Run folders
 
 
 def test_tokenizer_run_folder_is_a_tokenizer(tokenizer_run, data_folder):
@@ -56,7 +56,7 @@ def test_tokenizer_run_folder_is_a_tokenizer(tokenizer_run, data_folder):
         np.testing.assert_array_equal(statistic, values)
 
 
-def test_generator_run_folder_is_a_whole_text_to_motion_model(t2m_run, tokenizer_run):
+def test_generator_run_folder_is_a_complete_text_to_motion_model(t2m_run, tokenizer_run):
     files = {path.name for path in t2m_run.iterdir()}
     assert files == {CONFIG, WEIGHTS, "tokenizer", *RUN_FILES}
     assert {path.name for path in (t2m_run / "tokenizer").iterdir()} == {CONFIG, WEIGHTS}
@@ -77,7 +77,7 @@ def test_train_yaml_holds_every_option_of_the_run(request, script):
 
 
 def training_loss(run, data_folder, untrained=False):
-    """Mean loss of a tokenizer over the first training windows."""
+    """Return the mean loss of a tokenizer over the first training windows."""
     options, _ = parse_options(train_vq.Options, "", ["--config", str(run / "train.yaml")])
     model = HumanVQVAE.from_pretrained(run)
     if untrained:
@@ -95,7 +95,9 @@ def test_losses_fall_and_are_logged(tokenizer_run, t2m_run, data_folder):
     tokenizer, generator = scalars(tokenizer_run), scalars(t2m_run)
     for logged, tag in ((tokenizer, "validation/local_mm"), (generator, "validation/loss")):
         assert len(logged[tag]) == 2 and np.isfinite(sum(logged.values(), [])).all()
-    assert generator["validation/loss"][1] < generator["validation/loss"][0] < np.log(1002)  # of 1000 codes and end
+    assert (
+        generator["validation/loss"][1] < generator["validation/loss"][0] < np.log(1002)
+    )  # uniform over 1000 codes and end
     assert training_loss(tokenizer_run, data_folder) < 0.95 * training_loss(tokenizer_run, data_folder, untrained=True)
     assert {"learning_rate", "gradient_norm", "codebook/active", "speed/frames_per_second"} <= set(tokenizer)
     for logged in (tokenizer, generator):
@@ -104,18 +106,18 @@ def test_losses_fall_and_are_logged(tokenizer_run, t2m_run, data_folder):
     assert {"learning_rate", "gradient_norm", "loss/total", "speed/tokens_per_second"} <= set(generator)
 
 
-# --- Bad input, by command line
+# --- Invalid input on the command line
 
 
 @pytest.fixture
 def damaged_folder(data_folder, tmp_path):
-    """A copy of the data folder to be damaged, and the file of its first training clip."""
+    """A copy of the data folder that a test may damage, and the file of its first training clip."""
     copy = tmp_path / "data"
     shutil.copytree(data_folder, copy, ignore=shutil.ignore_patterns("tokens"))
     return copy, MotionFolder(copy).motion_file(MotionFolder(copy).ids("train")[0])
 
 
-LATE_NAN = np.where(np.arange(64)[:, None] < 9, 0, np.full(272, np.nan)).astype(np.float32)  # is found in training
+LATE_NAN = np.where(np.arange(64)[:, None] < 9, 0, np.full(272, np.nan)).astype(np.float32)  # only found in training
 FAULTS = {
     "half-written": (lambda file: file.write_bytes(file.read_bytes()[:3000]), "cannot be read as a NumPy array"),
     "NaN": (lambda file: np.save(file, LATE_NAN), "holds NaN or infinite values"),
@@ -126,9 +128,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_unfit_features_end_both_trainings_with_the_name_of_the_file(
-    refused, damaged_folder, tokenizer_run, tmp_path, fault
-):
+def test_invalid_features_end_both_trainings_and_name_the_file(refused, damaged_folder, tokenizer_run, tmp_path, fault):
     data, file = damaged_folder
     damage, words = FAULTS[fault]
     damage(file)
@@ -143,7 +143,7 @@ def test_unfit_features_end_both_trainings_with_the_name_of_the_file(
     "arguments, words",
     [
         (("--data", "no/such/folder"), "no/such/folder holds no motion_data/vector_272"),
-        (("--window", 30), "window 30 is no multiple of the 4 frames a token"),
+        (("--window", 30), "--window 30 is not a multiple of the 4 frames per token"),
         (("--window", 0), "window"),
         (("--validate-every", 0), "--validate-every is 0"),
         (("--steps", "many"), "steps"),
@@ -153,25 +153,25 @@ def test_unfit_features_end_both_trainings_with_the_name_of_the_file(
         (("--model.levels", "[8, 1]"), "levels"),
         (("--loss.kind", "l3"), "l3"),
         (("--precision", "fp8"), "--precision fp8 is unknown"),
-        (("--save_precision", "int8"), "--save-precision int8 is unknown"),
+        (("--save-precision", "int8"), "--save-precision int8 is unknown"),
         (("--device", "toaster"), "device toaster cannot be used"),
-        (("--resume", "true"), "there is no state in"),
+        (("--resume",), "there is no state in"),
         (("--schedule", "linear"), "schedule"),
         (("--accumulate", 3), "accumulate"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
 )
-def test_unfit_options_of_the_tokenizer_training(refused, data_folder, tmp_path, arguments, words):
+def test_invalid_options_of_the_tokenizer_training(refused, data_folder, tmp_path, arguments, words):
     assert words in refused("train_vq.py", *VQ, "--data", data_folder, "--out", tmp_path / "run", *arguments)
     assert not (tmp_path / "run" / WEIGHTS).exists()
 
 
-def test_required_options_are_asked_for(refused):
+def test_missing_required_options_are_named(refused):
     assert "data" in refused("train_vq.py", "--out", "run")
     assert "tokenizer" in refused("train_t2m.py", "--data", "data", "--out", "run")
 
 
-def test_faults_of_the_tokenizer_folder(refused, data_folder, tokenizer_run, t2m_run, tmp_path):
+def test_invalid_tokenizer_folders(refused, data_folder, tokenizer_run, t2m_run, tmp_path):
     def error(tokenizer, *arguments):
         return refused("train_t2m.py", *T2M, "--data", data_folder, "--out", tmp_path / "run",
                        "--tokenizer", tokenizer, *arguments)  # fmt: skip
@@ -191,12 +191,14 @@ def test_faults_of_the_tokenizer_folder(refused, data_folder, tokenizer_run, t2m
     assert "config.json missing" in error(without)
     assert "do not hold a HumanVQVAE of this version" in error(other)
     assert "do not hold a HumanVQVAE of this version" in error(t2m_run)
-    assert "size huge is unknown; use one of debug" in error(tokenizer_run, "--model.size", "huge")
+    assert "--model.size huge is unknown; use debug, demo, 44M" in error(tokenizer_run, "--model.size", "huge")
+    assert "--model.max-tokens is 0" in error(tokenizer_run, "--model.max-tokens", 0)
+    assert "--model.text-dropout is 1" in error(tokenizer_run, "--model.text-dropout", 1)
     assert "unknown text encoder 'elmo'" in error(tokenizer_run, "--text-encoder", "elmo")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_missing_caption_file_is_named(refused, damaged_folder, tokenizer_run, tmp_path):
+def test_missing_caption_file_is_named(refused, damaged_folder, tokenizer_run, tmp_path):
     data, file = damaged_folder
     caption = data / "texts" / f"{file.stem}.txt"
     caption.unlink()
@@ -211,27 +213,29 @@ def test_unwritable_output_is_named(refused, data_folder, tokenizer_run, tmp_pat
     assert "cannot write" in refused("train_vq.py", *VQ, "--data", data_folder, "--out", tmp_path / "file")
 
 
-def test_a_diverging_loss_stops_the_run_and_names_step_clips_and_last_state(refused, data_folder, tmp_path):
-    command = (*VQ, "--data", data_folder, "--out", tmp_path, "--steps", 40, "--validate_every", 2, "--draw", 0)
-    error = refused("train_vq.py", *command, "--learning_rate", 1e18, "--clip_norm", 1e30)
-    assert "lower --learning_rate" in error or "diverged" in error
+def test_diverging_loss_ends_the_run_and_names_step_clips_and_newest_state(refused, data_folder, tmp_path):
+    command = (*VQ, "--data", data_folder, "--out", tmp_path, "--steps", 40, "--validate-every", 2, "--draw", 0)
+    error = refused("train_vq.py", *command, "--learning-rate", 1e18, "--clip-norm", 1e30)
+    assert "lower --learning-rate" in error or "diverged" in error
     step, ids, last = re.search(r"this was step (\d+) with (.*); (.*)$", error).groups()
     assert set(ids.split(", ")) <= set(MotionFolder(data_folder).ids("train")) and ids.count(",") == 15
     newest = states(tmp_path / "states")
-    assert last == (f"the last good state is {newest[0]}" if newest else "no state has been saved yet")
+    assert last == (f"the newest state is {newest[0]}" if newest else "no state has been saved yet")
     assert all(int(state.name[5:]) <= int(step) for state in newest)
 
 
-def test_recomputing_and_compiling_change_nothing_but_roundings(run_here, data_folder, tokenizer_run, tmp_path):
+def test_recomputed_and_compiled_training_equals_plain_training(run_here, data_folder, tokenizer_run, tmp_path):
     command = ("train_t2m.py", *T2M, "--data", data_folder, "--tokenizer", tokenizer_run, "--steps", 3, "--draw", 0)
     run_here(*command, "--out", tmp_path / "plain")
-    run_here(*command, "--out", tmp_path / "run", "--recompute", "true", "--compiled", "true")
+    run_here(*command, "--out", tmp_path / "run", "--recompute", "--compiled")
     expected, made = (load_file(tmp_path / name / WEIGHTS) for name in ("plain", "run"))
     for name in expected:
         torch.testing.assert_close(made[name], expected[name], atol=2e-5, rtol=0)
 
 
-def test_a_validation_caption_that_is_no_prompt_costs_no_training(run_here, damaged_folder, tokenizer_run, tmp_path):
+def test_validation_caption_that_is_not_a_prompt_does_not_end_training(
+    run_here, damaged_folder, tokenizer_run, tmp_path
+):
     data, _ = damaged_folder
     (data / "texts" / f"{MotionFolder(data).ids('val')[0]}.txt").write_text("walks and " * 101 + "stops")
     printed = run_here("train_t2m.py", *T2M, "--data", data, "--tokenizer", tokenizer_run, "--out", tmp_path / "run",
@@ -247,23 +251,21 @@ def test_a_validation_caption_that_is_no_prompt_costs_no_training(run_here, dama
         (shutil, "which", "--compiled", "needs a C++ compiler on a CPU and none is found; install g++"),
     ],
 )
-def test_what_is_not_installed_is_asked_for(
-    refused, monkeypatch, data_folder, tmp_path, module, missing, option, words
-):
+def test_missing_tools_are_named(refused, monkeypatch, data_folder, tmp_path, module, missing, option, words):
     monkeypatch.setattr(module, missing, lambda name: None)
     command = ("train_vq.py", *VQ, "--data", data_folder, "--out", tmp_path / "run", "--device", "cpu")
-    assert words in refused(*command, option, "true")
+    assert words in refused(*command, option)
 
 
 @pytest.mark.skipif(find_spec("wandb") is None, reason="needs Weights & Biases: pip install wandb")
-def test_weights_and_biases_logs_too(run_here, data_folder, tmp_path, monkeypatch):
+def test_weights_and_biases_logging(run_here, data_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    run_here("train_vq.py", *VQ, "--data", data_folder, "--out", tmp_path / "run", "--wandb", "true")
+    run_here("train_vq.py", *VQ, "--data", data_folder, "--out", tmp_path / "run", "--wandb")
     assert list(tmp_path.rglob("*.wandb"))
 
 
-def test_validation_motions_are_drawn_beside_their_targets(t2m_run, tokenizer_run, data_folder):
+def test_validation_motions_are_rendered_beside_their_targets(t2m_run, tokenizer_run, data_folder):
     clip = MotionFolder(data_folder).ids("val")[0]
     for run, steps in ((tokenizer_run, (30, 60)), (t2m_run, (10, 20))):
         videos = sorted((run / "motions").rglob("*.mp4"))
@@ -273,21 +275,21 @@ def test_validation_motions_are_drawn_beside_their_targets(t2m_run, tokenizer_ru
         assert len(frames) >= 4 and np.abs(np.diff(frames.astype(int), axis=0)).max() > 50  # something moves
 
 
-# --- What both scripts share
+# --- Optimizer, options, device
 
 
-def test_learning_rate_warms_up_and_falls_to_the_floor_or_stays():
-    rates = [rate("cosine", step, 100, 10) for step in range(100)]
+def test_learning_rate_warms_up_then_decays_to_the_floor_or_stays_constant():
+    rates = [schedule_factor("cosine", step, 100, 10) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
     assert all(later < earlier for earlier, later in itertools.pairwise(rates[10:]))
-    assert rate("cosine", 100, 100, 10) == rate("cosine", 500, 100, 10) == pytest.approx(0.02)
-    assert rate("cosine", 0, 100, 0) == 1
-    assert [rate("constant", step, 100, 10) for step in range(100)] == rates[:10] + [1.0] * 90
+    assert schedule_factor("cosine", 100, 100, 10) == schedule_factor("cosine", 500, 100, 10) == pytest.approx(0.02)
+    assert schedule_factor("cosine", 0, 100, 0) == 1
+    assert [schedule_factor("constant", step, 100, 10) for step in range(100)] == rates[:10] + [1.0] * 90
 
 
-def test_average_forgets_the_start_follows_and_gives_the_model_back():
+def test_ema_forgets_initial_weights_and_restores_the_model():
     model = torch.nn.Linear(2, 2)
-    average = Average(model, 0.9)
+    average = EMA(model, 0.9)
     torch.nn.init.constant_(model.weight, 1.0)
     average.update(0)
     start = average.values["weight"].clone()
@@ -296,23 +298,23 @@ def test_average_forgets_the_start_follows_and_gives_the_model_back():
     torch.testing.assert_close(average.values["weight"], torch.ones(2, 2))
     assert not torch.equal(start, average.values["weight"])
     torch.nn.init.constant_(model.weight, 5.0)
-    with average.in_use():
+    with average.applied():
         assert torch.equal(model.weight, average.values["weight"]) and not model.training
     assert torch.equal(model.weight, torch.full((2, 2), 5.0)) and model.training and model.weight.requires_grad
-    without = Average(model, 0.0)
+    without = EMA(model, 0.0)
     without.update(0)
-    with without.in_use():
+    with without.applied():
         assert torch.equal(model.weight, torch.full((2, 2), 5.0))
 
 
-def test_only_matrices_decay():
+def test_weight_decay_applies_to_matrices_only():
     model = torch.nn.Sequential(torch.nn.Embedding(5, 4), torch.nn.Linear(4, 3), torch.nn.LayerNorm(3))
-    decayed, plain = adamw(model, 1e-3, 0.1).param_groups
+    decayed, not_decayed = adamw(model, 1e-3, 0.1).param_groups
     assert [parameter.shape for parameter in decayed["params"]] == [(3, 4)] and decayed["weight_decay"] == 0.1
-    assert len(plain["params"]) == 4 and plain["weight_decay"] == 0
+    assert len(not_decayed["params"]) == 4 and not_decayed["weight_decay"] == 0
 
 
-def test_device_and_precision_are_given_with_the_reason():
+def test_device_and_precision_are_chosen_with_a_reason():
     device, dtype, reason = choose_device("cpu", "bf16")
     assert device.type == "cpu" and dtype == torch.bfloat16 and "cpu" in reason and "bf16" in reason
     assert choose_device("auto", "float32")[1] == torch.float32
@@ -321,7 +323,7 @@ def test_device_and_precision_are_given_with_the_reason():
             choose_device(*arguments)
 
 
-def test_options_come_from_file_and_command_line_and_hyphens_are_fine(tmp_path):
+def test_options_from_file_and_command_line_with_hyphens_or_underscores(tmp_path):
     (tmp_path / "some.yaml").write_text("window: 16\nmodel:\n  width: 24\n  depth: 2\n")
     options, as_yaml = parse_options(
         train_vq.Options, "", ["--config", str(tmp_path / "some.yaml"), "--batch-size", "3", "--model.code-dim=5",
@@ -341,7 +343,7 @@ def tiny():
     return HumanVQVAE(VQVAEConfig(levels=[4, 4], code_dim=4, width=4, down_t=1, depth=1))
 
 
-def test_checkpoint_comes_back_in_either_precision(tiny, tmp_path):
+def test_checkpoint_round_trip_in_both_precisions(tiny, tmp_path):
     for precision, tolerance in (("float32", 0), ("float16", 1e-3)):
         save_model(tiny, tmp_path / precision, precision)
         loaded = HumanVQVAE.from_pretrained(tmp_path / precision)
@@ -355,7 +357,7 @@ def test_checkpoint_comes_back_in_either_precision(tiny, tmp_path):
         save_model(tiny, tmp_path, "int8")
 
 
-def test_a_save_that_fails_leaves_the_old_files(tiny, tmp_path, monkeypatch):
+def test_failed_save_keeps_the_old_files(tiny, tmp_path, monkeypatch):
     tiny.save_pretrained(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
@@ -369,7 +371,7 @@ def test_a_save_that_fails_leaves_the_old_files(tiny, tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_file_that_was_never_there_is_no_checkpoint(tmp_path, monkeypatch):
+def test_missing_files_are_not_a_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="is not a HumanVQVAE checkpoint: config.json and model.safetensors missing"):
         HumanVQVAE.from_pretrained(tmp_path / "none")
     monkeypatch.chdir(tmp_path.parent)  # two parts look like a hub id, but the first is a folder here

@@ -8,15 +8,16 @@ import pytest
 import torch
 from mannequin import Mannequin
 
-from formats.clip import Clip
+from motion.clip import Clip, smplx85_of
 from motion.skeleton import JOINT_INDEX, PARENTS, REST_OFFSETS
-from motion.smplx import check_smplx85, smplx85_to_322, smplx322_to_85
+from motion.smplx import smplx85_to_322, smplx322_to_85
 from utils.errors import InputError
 from visualize.body import BALLS, floor_height, load_body
 from visualize.camera import place_camera
 from visualize.export import main as export
 from visualize.export import write_npz
-from visualize.mesh import EMPTY, Painter, _rasterise, render_mesh
+from visualize.mesh import Painter, render_mesh
+from visualize.mesh_kernels import EMPTY, rasterise
 from visualize.skeleton import plot_3d_motion, render_skeleton
 from visualize.skin import simplified, skin_of
 from visualize.smplx import process_smplx_data, render_body, render_mesh_video, visualize_smplx_85
@@ -48,7 +49,7 @@ def body():
 
 @pytest.fixture(scope="module")
 def standing(body) -> np.ndarray:
-    """One frame of the rest pose with the pelvis at its height above the soles of the mannequin."""
+    """One frame of the rest pose, with the soles of the mannequin on the floor."""
     data = np.zeros((1, 85))
     data[:, 73] = body.rest_pelvis[1] - Mannequin().vertices(Mannequin().rest_pose())[..., 1].min()
     return data
@@ -56,7 +57,7 @@ def standing(body) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def walking(standing) -> np.ndarray:
-    """Eight frames that walk toward +z with swinging legs and lowered arms."""
+    """Eight frames of walking toward +z with swinging legs and lowered arms."""
     data = np.repeat(standing, 8, axis=0)
     phase, rotations = np.linspace(0, 2, 8), data[:, :66].reshape(8, 22, 3)
     rotations[:, JOINT_INDEX["left_hip"], 0], rotations[:, JOINT_INDEX["right_hip"], 0] = -np.sin(phase), np.sin(phase)
@@ -90,7 +91,7 @@ def test_mannequin_vertices_equal_the_library(body, betas):
     np.testing.assert_allclose(body.joints(data)[:, 0], data[:, 72:75], atol=1e-6)
 
 
-def test_forward_kinematics_equals_the_body(body):
+def test_forward_kinematics_equals_the_joints_of_the_body(body):
     data = random_motion(20)
     np.testing.assert_allclose(process_smplx_data(smplx85_to_322(data)), body.joints(data), atol=1e-4)
     np.testing.assert_allclose(body.rest_pelvis, REST_OFFSETS[0], atol=1e-4)
@@ -100,7 +101,7 @@ def test_soles_stand_on_the_floor(body, standing):
     vertices = body.vertices(standing)[0]
     assert abs(vertices[:, 1].min()) < 0.015
     joints_at_zero = standing.copy()
-    joints_at_zero[:, 73] -= body.joints(standing)[..., 1].min()  # as motion is grounded: lowest joint at zero
+    joints_at_zero[:, 73] -= body.joints(standing)[..., 1].min()  # grounded like our motion, by the lowest joint
     floor = floor_height(body, joints_at_zero)
     assert -0.04 < floor < 0 and abs(body.vertices(joints_at_zero)[..., 1].min() - floor) < 1e-6
     jump = np.repeat(standing, 20, axis=0)
@@ -109,7 +110,7 @@ def test_soles_stand_on_the_floor(body, standing):
     assert abs(floor_height(body, jump)) < 0.015
 
 
-def test_changing_shape_is_refused(body):
+def test_shape_that_changes_over_time_is_refused(body):
     data = random_motion(2)
     data[1, 80] = 1
     with pytest.raises(InputError, match="shape"):
@@ -118,7 +119,7 @@ def test_changing_shape_is_refused(body):
 
 @pytest.fixture(scope="module")
 def smplx_file(tmp_path_factory):
-    """A random model of SMPL-X's structure: 55 joints, of which the first 22 are the skeleton's."""
+    """A random model with the structure of SMPL-X: 55 joints, of which the first 22 are those of our skeleton."""
     generator, vertices = np.random.default_rng(1), 300
     parents = np.array([*PARENTS, *range(21, 54)])
     weights = generator.random((vertices, 55)) ** 8
@@ -140,13 +141,13 @@ def smplx_file(tmp_path_factory):
     return path
 
 
-def test_smplx_follows_the_same_interface(smplx_file):
+def test_smplx_has_the_interface_of_the_mannequin(smplx_file):
     body, data = load_body("smplx", smplx_file), random_motion(4, betas=1.0)
     vertices, joints = body.vertices(data), body.joints(data)
     assert vertices.shape == (4, 300, 3) and joints.shape == (4, 22, 3) and vertices.dtype == joints.dtype == np.float32
     np.testing.assert_allclose(joints[:, 0], data[:, 72:75], atol=1e-5)
     bones = np.linalg.norm(joints[:, 1:] - joints[:, PARENTS[1:]], axis=-1)
-    np.testing.assert_allclose(bones, np.repeat(bones[:1], 4, axis=0), atol=1e-5)  # rigid, whatever the pose
+    np.testing.assert_allclose(bones, np.repeat(bones[:1], 4, axis=0), atol=1e-5)  # rigid in every pose
     moved = data + 1.0 * (np.arange(85) == 72)
     np.testing.assert_allclose(body.vertices(moved) - vertices, np.broadcast_to([1.0, 0, 0], vertices.shape), atol=1e-5)
     folder = load_body("smplx", smplx_file.parent)
@@ -155,7 +156,7 @@ def test_smplx_follows_the_same_interface(smplx_file):
 
 
 def test_smplx_can_be_exported(smplx_file, tmp_path):
-    """Its skin, moved by joints alone, is the body without what depends on the pose."""
+    """The skin holds the rest pose and weights, and the body can be written to .glb, .html and .png."""
     body, data = load_body("smplx", smplx_file), random_motion(4, betas=1.0)
     skin = skin_of(body, data[0, 75:])
     assert skin.weights.shape == (300, 4) and (skin.weights.sum(axis=1, dtype=int) == 255).all()
@@ -186,7 +187,7 @@ def test_unusable_bodies_are_refused(tmp_path, smplx_file):
 # Layouts
 
 
-def test_322_layout():
+def test_322_layout_round_trip():
     data = random_motion(5, betas=1.0)
     full = smplx85_to_322(torch.as_tensor(data)[None])
     assert full.shape == (5, 322)
@@ -218,14 +219,14 @@ def test_camera_keeps_a_sprint_in_the_frame(walking):
     assert place_camera(sprint[:1], 512, 384).eye.shape == (1, 3)
 
 
-def test_camera_sees_the_left_side_on_the_right(standing):
+def test_camera_faces_the_person(standing):
     for turn in (0.0, 1.0, 3.0):
         data = standing.copy()
         data[:, 1] = turn
         joints = process_smplx_data(smplx85_to_322(data))
         pixels, depth = place_camera(joints, 100, 100).project(joints)
         left, right = pixels[0, JOINT_INDEX["left_wrist"]], pixels[0, JOINT_INDEX["right_wrist"]]
-        assert left[0] > right[0] + 10  # it is faced, whichever way it stands
+        assert left[0] > right[0] + 10  # the left side is on the right of the picture
 
 
 def test_rasteriser_equals_brute_force():
@@ -233,7 +234,7 @@ def test_rasteriser_equals_brute_force():
     points = generator.uniform(0, 24, (36, 3)).astype(np.float32) + np.float32((0, 0, 1))
     faces = np.arange(36, dtype=np.int32).reshape(12, 3)
     depth, index = np.empty((20, 24), np.float32), np.empty((20, 24), np.int32)
-    _rasterise(points, faces, False, EMPTY, depth, index)
+    rasterise(points, faces, False, EMPTY, depth, index)
     for y in range(20):
         for x in range(24):
             hits = {}
@@ -247,8 +248,8 @@ def test_rasteriser_equals_brute_force():
             assert depth[y, x] == pytest.approx(hits[nearest] if hits else EMPTY, rel=1e-4)
 
 
-def test_mesh_stands_where_the_camera_projects_it(body, standing):
-    """The silhouette is that of the projected vertices, its lowest pixel the sole; the floor beside it is in shadow."""
+def test_mesh_is_drawn_where_the_camera_projects_it(body, standing):
+    """The silhouette has the bounds of the projected vertices, and the floor beside it is in shadow."""
     vertices, joints = body.vertices(standing), body.joints(standing)
     camera = place_camera(joints, 256, 256)
     frame = next(render_mesh(vertices, body.faces, body.colors, camera))
@@ -265,7 +266,7 @@ def test_mesh_stands_where_the_camera_projects_it(body, standing):
     assert ((darker > 25) & floor & near_feet).sum() > 20
 
 
-def test_a_jump_leaves_the_floor(body, standing):
+def test_jump_is_drawn_above_the_floor(body, standing):
     jump = np.repeat(standing, 2, axis=0)
     jump[1, 73] += 0.4
     camera = place_camera(body.joints(jump), 200, 200)
@@ -274,7 +275,7 @@ def test_a_jump_leaves_the_floor(body, standing):
     assert lowest[0] - lowest[1] > 15
 
 
-def test_frames_follow_the_motion_and_repeat_exactly(body, walking):
+def test_frames_follow_the_motion_and_are_reproducible(body, walking):
     first, second = (list(render_body(walking, "A walk", size=SIZE, body=body)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert all(frame.dtype == np.uint8 and frame.shape == (128, 160, 3) for frame in first)
@@ -302,8 +303,8 @@ def test_plot_3d_motion(walking, tmp_path):
             np.testing.assert_array_equal(copy, frames)
 
 
-def test_skeleton_walks_over_a_grid_that_stands_still(walking):
-    """A person who stays in place on a moving path: the camera follows, so the floor moves in the picture."""
+def test_skeleton_moves_over_a_grid_fixed_in_the_world(walking):
+    """The camera follows a person who glides in a constant pose, so the floor moves in the picture."""
     joints = process_smplx_data(smplx85_to_322(np.repeat(walking[:1], 30, axis=0)))
     standing = np.array(list(render_skeleton(joints, size=SIZE)))
     assert (standing == standing[0]).all()
@@ -316,7 +317,7 @@ def test_skeleton_walks_over_a_grid_that_stands_still(walking):
 
 
 @pytest.mark.parametrize("title", HOSTILE)
-def test_any_title_is_safe(title, walking):
+def test_hostile_titles_are_drawn_as_text(title, walking):
     joints = process_smplx_data(smplx85_to_322(walking[:1]))
     plain, titled = (next(render_skeleton(joints, text, size=(256, 256))) for text in (None, title))
     changed = np.nonzero((plain != titled).any(axis=-1))[0]
@@ -334,8 +335,8 @@ def test_title_wraps_between_words():
     assert (frame < 128).any()
 
 
-def test_a_title_that_dejavu_lacks_is_drawn_in_an_installed_font(tmp_path, monkeypatch):
-    """A font as of a Chinese system: DejaVu's letters under the numbers of two Chinese characters."""
+def test_title_outside_dejavu_uses_an_installed_font(tmp_path, monkeypatch):
+    """The installed font maps two Chinese characters to glyphs of DejaVu."""
     from fontTools.ttLib import TTFont
 
     known, chinese = font_for("AB"), tmp_path / "chinese.ttf"
@@ -351,7 +352,7 @@ def test_a_title_that_dejavu_lacks_is_drawn_in_an_installed_font(tmp_path, monke
     for frame, title in zip(frames, ("AB", "人走"), strict=True):
         Title(title, 64, 64).draw(frame)
     assert (frames[0] == frames[1]).all() and (frames < 128).any()
-    assert font_for("\U0010fffe AB") == known, "no font has it: the usual one"
+    assert font_for("\U0010fffe AB") == known, "no font has it, so the default is used"
     font_for.cache_clear()
 
 
@@ -383,7 +384,7 @@ def test_odd_sizes_and_alpha(tmp_path):
     assert next(imageio_ffmpeg.read_frames(str(path)))["size"] == (66, 68)
 
 
-def test_the_suffix_says_what_is_written(tmp_path, walking, body):
+def test_suffix_selects_the_video_format(tmp_path, walking, body):
     assert visualize_smplx_85(walking, "walk", tmp_path / "a.gif", size=SIZE) == [tmp_path / "a.gif"]
     both = visualize_smplx_85(walking[None], "walk", str(tmp_path / "b"), fps=20, size=SIZE)
     assert both == [tmp_path / "b.mp4", tmp_path / "b.gif"]
@@ -392,7 +393,7 @@ def test_the_suffix_says_what_is_written(tmp_path, walking, body):
         assert imageio_ffmpeg.count_frames_and_secs(str(path))[0] == len(walking)
 
 
-def test_a_failure_leaves_no_file_and_keeps_the_old_one(tmp_path):
+def test_failed_write_leaves_no_file_and_keeps_the_old_one(tmp_path):
     def frames():
         yield from noise(2, 64, 64)
         raise RuntimeError("rendering failed")
@@ -445,4 +446,4 @@ def test_unusable_motion_is_refused(tmp_path, draw, walking):
     with pytest.raises(InputError, match="joints"):
         plot_3d_motion([walking, None, None])
     assert not list(tmp_path.iterdir())
-    assert check_smplx85(walking.astype(np.float32)).dtype == np.float64
+    assert smplx85_of(walking.astype(np.float32)).dtype == np.float64

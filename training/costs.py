@@ -1,26 +1,27 @@
-"""What a training of the generator will take, by arithmetic alone: parameters, FLOPs, memory a GPU, days, best size.
+"""Cost of training the generator, by arithmetic: parameters, FLOPs, memory per GPU, days, and the optimal model size.
 
 Sources: FLOPs as in Kaplan et al., "Scaling Laws for Neural Language Models" (2020), and Chowdhery et al., "PaLM"
-(2022, appendix B): two for a multiplication with addition, the backward pass twice the forward, nothing for what is
-computed again. Memory of the model's states as in Rajbhandari et al., "ZeRO" (2020). Optimal sizes: see ``scamo``.
-Activations are those of models/llama.py, counted in bytes that autograd keeps.
+(2022, appendix B): two per multiply-add, a backward pass of twice the forward pass, none for recomputed activations.
+Memory of weights, gradients and optimizer as in Rajbhandari et al., "ZeRO" (2020). Optimal sizes: see
+``scamo_optimum``. Activations are those of models/llama.py, in bytes kept by autograd.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from models.head_loss import ROWS
 from models.llama import SIZES, LLaMAConfig
 
 ENGINES = ("DDP", "ZeRO-2", "FSDP")
-FLOAT = 4  # bytes: master weights, gradients, both moments, average
-BYTES = {"bf16": 2, "float32": 4}  # of what the blocks compute in
+FLOAT = 4  # bytes: master weights, gradients, both moments, EMA
+BYTES = {"bf16": 2, "float32": 4}  # of a value in the arithmetic of the blocks
 DEEPSPEED_BUCKET = 500_000_000  # gradients reduced at a time: DeepSpeed's default
 
 
 @dataclass
-class Parameters:
-    """How many parameters a LLaMAHF has, by kind."""
+class ParameterCount:
+    """Number of parameters of a LLaMAHF, by kind."""
 
     block: int
     """Weights of the linear layers of one block."""
@@ -29,13 +30,13 @@ class Parameters:
     norms: int
     """Scales of all norms."""
     projection: int
-    """Weights of the projection of the text; its bias is not among them."""
+    """Weights of the text projection, without its bias."""
     bias: int
-    """Of the projection."""
+    """Bias of the text projection."""
     embedding: int
-    """The token embedding."""
+    """Token embedding."""
     head: int
-    """The output matrix; 0 where it is the embedding."""
+    """Output matrix; 0 if it is tied to the embedding."""
 
     @property
     def total(self) -> int:
@@ -43,228 +44,224 @@ class Parameters:
 
     @property
     def core(self) -> int:
-        """All but embedding and head: what a size is named after, and N_nv of the scaling law."""
+        """All but embedding and head: the number that sizes are named after, and N_nv of the scaling law."""
         return self.blocks * self.block + self.norms + self.projection + self.bias
 
     @property
     def linear(self) -> int:
-        """Weights of linear layers, the head among them."""
+        """Weights of all linear layers, including the head."""
         return self.blocks * self.block + self.projection + self.head
 
     @property
     def root(self) -> int:
         """All outside the blocks."""
-        return self.total - self.blocks * (self.block + 2 * self.bias)  # two norms a block, as wide as the bias
+        return self.total - self.blocks * (self.block + 2 * self.bias)  # two norms per block, as wide as the bias
 
 
-def parameters(config: LLaMAConfig) -> Parameters:
+def count_parameters(config: LLaMAConfig) -> ParameterCount:
+    """Count the parameters of a model."""
     width = config.n_embd
-    return Parameters(
+    return ParameterCount(
         block=4 * width**2 + 3 * width * config.mlp_hidden,
         blocks=config.n_layer,
         norms=(2 * config.n_layer + 1) * width,
         projection=config.text_dim * width,
         bias=width,
         embedding=config.vocab_size * width,
-        head=0 if config.tie_weights else outputs(config) * width,
+        head=0 if config.tie_weights else head_width(config) * width,
     )
 
 
-def outputs(config: LLaMAConfig) -> int:
-    """Width of the head."""
+def head_width(config: LLaMAConfig) -> int:
+    """Return the number of outputs of the head."""
     return config.vocab_size - (not config.tie_weights)
 
 
 @dataclass
 class MicroBatch:
-    """What goes through the model at once on one GPU: rows of equally many text features and motion tokens."""
+    """Batch that one GPU processes at once: rows with equal numbers of text features and motion tokens."""
 
     rows: int
     text: float
+    """Text features per row."""
     tokens: float
+    """Motion tokens per row."""
 
     @property
     def columns(self) -> float:
-        """Of a row."""
+        """Length of a row."""
         return self.text + self.tokens
 
     @property
     def targets(self) -> float:
-        """Of all rows: each motion token and the end."""
+        """Predictions in all rows: each motion token and the end."""
         return self.rows * (self.tokens + 1)
 
 
-def flops(config: LLaMAConfig, load: MicroBatch) -> float:
-    """FLOPs of the model for one forward and backward pass over ``load``.
+def count_flops(config: LLaMAConfig, batch: MicroBatch) -> float:
+    """Count the FLOPs of the model for one forward and backward pass.
 
-    Attention counts every pair of columns: the mask is dense, nothing of it is skipped.
+    Attention counts every pair of columns: the mask is dense, so nothing is skipped.
     """
-    width, columns = config.n_embd, load.columns
-    attention = 4 * columns**2 * width  # a row and block: q times k, and the weights times v
-    blocks = load.rows * config.n_layer * (2 * columns * parameters(config).block + attention)
-    head = 2 * load.targets * width * outputs(config)
-    projection = 2 * load.rows * load.text * config.text_dim * width  # backward once: the text needs no gradient
+    width, columns = config.n_embd, batch.columns
+    attention = 4 * columns**2 * width  # per row and block: queries times keys, and weights times values
+    blocks = batch.rows * config.n_layer * (2 * columns * count_parameters(config).block + attention)
+    head = 2 * batch.targets * width * head_width(config)
+    projection = 2 * batch.rows * batch.text * config.text_dim * width  # its input needs no gradient
     return 3 * (blocks + head) + 2 * projection
 
 
-def text_share(config: LLaMAConfig, load: MicroBatch) -> float:
-    """The share of the FLOPs that would not be there without the text."""
-    return 1 - flops(config, MicroBatch(load.rows, 0, load.tokens)) / flops(config, load)
+def text_share(config: LLaMAConfig, batch: MicroBatch) -> float:
+    """Return the fraction of the FLOPs that is due to the text."""
+    return 1 - count_flops(config, MicroBatch(batch.rows, 0, batch.tokens)) / count_flops(config, batch)
 
 
 @dataclass
 class Memory:
-    """Bytes on one GPU; ``peak`` is the most that is there at once."""
+    """Memory of one GPU in bytes."""
 
     weights: float
-    """Master weights in float32, and what the engine holds of them besides."""
+    """Master weights in float32, and the engine's own copies of them."""
     moments: float
-    """Of AdamW."""
-    average: float
-    """Of the weights."""
+    """Moments of AdamW."""
+    ema: float
+    """EMA of the weights."""
     gradients: float
-    """At the end of the backward pass, with the engine's buffers for them."""
-    held: float
-    """Of the gradients and buffers, what is there when the backward pass begins."""
+    """Gradients at the end of the backward pass, including the engine's buffers for them."""
+    held_gradients: float
+    """Gradients and buffers that exist when the backward pass begins."""
     copies: float
-    """Weights that autocast has turned into bfloat16."""
+    """bfloat16 copies of the weights, made by autocast."""
     activations: float
-    """Kept for the backward pass by the blocks and around them."""
+    """Activations of the blocks and around them that are kept for the backward pass."""
     head: float
-    """What the output layer makes along with the loss: logits of some positions at a time, its own gradient."""
+    """Output layer and loss: logits of some positions at a time, and the gradient of the output matrix."""
 
     @property
     def peak(self) -> float:
-        """When the loss is there, all activations are; when the backward pass ends, all gradients are."""
-        states = self.weights + self.moments + self.average
-        return states + max(self.held + self.copies + self.activations + self.head, self.gradients)
+        """Maximum over the step: either all activations exist (at the loss), or all gradients (after the backward)."""
+        states = self.weights + self.moments + self.ema
+        return states + max(self.held_gradients + self.copies + self.activations + self.head, self.gradients)
 
 
-def memory(
+def estimate_memory(
     config: LLaMAConfig,
-    load: MicroBatch,
+    batch: MicroBatch,
     engine: str = "DDP",
     gpus: int = 1,
     *,
-    average: bool = True,
+    ema: bool = True,
     accumulate: int = 1,
     recompute: bool = False,
     precision: str = "bf16",
 ) -> Memory:
-    """Memory of one GPU in training, without that of the text encoder, of CUDA and NCCL, and of fragmentation.
+    """Estimate the memory of one GPU in training, without the text encoder, CUDA, NCCL and fragmentation.
 
     Args:
-        load: One micro-batch of one GPU, at its longest.
-        engine: One of ``ENGINES``. DDP of one GPU is the plain training. ZeRO-2 has all weights on each GPU, and its
-            own copy of those that it updates. FSDP shards all, block by block.
-        average: Whether there is an average of the weights. accumulate: Micro-batches a step.
-        recompute: Activations of a block are computed again in the backward pass.
+        batch: One micro-batch of one GPU, at its longest.
+        engine: One of ``ENGINES``. DDP on one GPU is plain training. ZeRO-2 keeps all weights on each GPU, and a second
+            copy of those that the GPU updates. FSDP shards everything, block by block.
+        ema: Whether an EMA of the weights is kept.
+        accumulate: Micro-batches per step.
+        recompute: Whether the activations of a block are recomputed in the backward pass.
+        precision: Arithmetic of the blocks, "bf16" or "float32".
     """
-    count, size = parameters(config), BYTES[precision]
-    total = count.total
-    activations = activation_bytes(config, load, recompute, precision)
-    matrix, bf16 = outputs(config) * config.n_embd, precision == "bf16"
-    head = 2 * size * min(ROWS, load.targets) * outputs(config) + (size * (1 + bf16) + FLOAT) * matrix
-    copies = size * (count.linear - count.head) if bf16 else 0
+    count, size = count_parameters(config), BYTES[precision]
+    total = float(FLOAT * count.total)  # bytes of one float32 value per parameter
+    matrix, bf16 = head_width(config) * config.n_embd, precision == "bf16"
+    head = 2 * size * min(ROWS, batch.targets) * head_width(config) + (size * (1 + bf16) + FLOAT) * matrix
+    weights, moments, average = total, 2 * total, total * ema
+    copies = size * (count.linear - count.head) * bf16
     if engine == "DDP":
-        return Memory(
-            weights=FLOAT * total,
-            moments=2 * FLOAT * total,
-            average=FLOAT * total * average,
-            gradients=FLOAT * total,
-            held=FLOAT * total * (accumulate > 1 or gpus > 1),  # the buckets that they are exchanged in stay
-            copies=copies,
-            activations=activations,
-            head=head,
-        )
-    if engine == "ZeRO-2":
-        bucket = FLOAT * min(total, DEEPSPEED_BUCKET)
-        return Memory(
-            weights=FLOAT * total * (1 + 1 / gpus),
-            moments=2 * FLOAT * total / gpus,
-            average=FLOAT * total * average,
-            gradients=FLOAT * total / gpus + bucket,
-            held=FLOAT * total / gpus * (accumulate > 1) + bucket,
-            copies=copies,
-            activations=activations,
-            head=head,
-        )
-    whole = size * (count.root + 2 * count.block)  # what is outside the blocks, a block, and the next one on its way
+        gradients = total
+        held = total * (accumulate > 1 or gpus > 1)  # the buckets that gradients are exchanged in persist
+    elif engine == "ZeRO-2":
+        bucket = FLOAT * min(count.total, DEEPSPEED_BUCKET)
+        weights, moments = total * (1 + 1 / gpus), 2 * total / gpus
+        gradients = total / gpus + bucket
+        held = total / gpus * (accumulate > 1) + bucket
+    else:
+        unsharded = size * (count.root + 2 * count.block)  # outside the blocks, a block, and the next, being prefetched
+        weights, moments, average, copies = total / gpus + unsharded, 2 * total / gpus, total * ema / gpus, 0
+        gradients = total / gpus + (size + FLOAT) * count.root  # unsharded as computed, and in float32 to be reduced
+        held = total / gpus * (accumulate > 1)
     return Memory(
-        weights=FLOAT * total / gpus + whole,
-        moments=2 * FLOAT * total / gpus,
-        average=FLOAT * total * average / gpus,
-        gradients=FLOAT * total / gpus + (size + FLOAT) * count.root,  # whole as computed, and in float32 to be reduced
-        held=FLOAT * total / gpus * (accumulate > 1),
-        copies=0,
-        activations=activations,
+        weights=weights,
+        moments=moments,
+        ema=average,
+        gradients=gradients,
+        held_gradients=held,
+        copies=copies,
+        activations=activation_bytes(config, batch, recompute, precision),
         head=head,
     )
 
 
-def activation_bytes(config: LLaMAConfig, load: MicroBatch, recompute: bool, precision: str) -> float:
-    """What autograd keeps of a forward pass but for the output layer's gradient, as PyTorch does it on a CPU.
+def activation_bytes(config: LLaMAConfig, batch: MicroBatch, recompute: bool, precision: str) -> float:
+    """Return the bytes that autograd keeps from a forward pass on a CPU, without the output layer's gradient.
 
-    A GPU keeps a little less: its RMSNorm is one kernel, and its dropout keeps a byte.
+    A GPU keeps slightly less: its RMSNorm is a single kernel, and its dropout keeps one byte per value.
     """
-    width, size, columns = config.n_embd, BYTES[precision], load.rows * load.columns
-    dropped = config.dropout > 0
+    width, size, columns = config.n_embd, BYTES[precision], batch.rows * batch.columns
+    has_dropout = config.dropout > 0
     block = (
-        4 * FLOAT * width  # what both norms take in, and the same normalised
-        + (3 if precision == "bf16" else 2) * size * width  # what goes into c_attn, c_fc1 and c_fc2
-        + 6 * size * width  # q, k and v as computed, q and k rotated, what attention gives
+        4 * FLOAT * width  # inputs of both norms, and their normalised values
+        + (3 if precision == "bf16" else 2) * size * width  # inputs of c_attn, c_fc1 and c_fc2
+        + 6 * size * width  # q, k and v as computed, rotated q and k, output of attention
         + 4 * size * config.mlp_hidden  # both halves of the SwiGLU, its gate, their product
-        + 2 * dropped * size * width
-        + size * load.columns  # the mask, as numbers
-        + FLOAT * (config.n_head + 2)  # log-sums of the softmax, both norms' scales
+        + 2 * has_dropout * size * width
+        + size * batch.columns  # the mask, as numbers
+        + FLOAT * (config.n_head + 2)  # log-sums of the softmax, scales of both norms
     )
-    around = (2 + dropped) * FLOAT * width + 2 * FLOAT * config.head_dim  # embedding, last norm, rotary angles
-    hidden = size * load.targets * width
+    around = (2 + has_dropout) * FLOAT * width + 2 * FLOAT * config.head_dim  # embedding, last norm, rotary angles
+    hidden = size * batch.targets * width
     kept = FLOAT * width * config.n_layer + block if recompute else block * config.n_layer
     return columns * (kept + around) + hidden
 
 
 @dataclass
 class Optimum:
-    """What a scaling law takes for the best use of compute."""
+    """Best use of a compute budget by a scaling law."""
 
     flops: float
-    """C."""
+    """Compute budget, C."""
     core: float
-    """N_nv: parameters but for the vocabulary's."""
+    """Parameters without embedding and head, N_nv."""
     vocabulary: float
-    """N_v: parameters of the vocabulary."""
+    """Parameters of the vocabulary, N_v."""
     tokens: float
-    """D: tokens seen in training."""
+    """Tokens seen in training, D."""
 
     @property
     def size(self) -> str:
-        """In words: the size of the table with the nearest number of parameters, if one is within a factor of two."""
-        nearest = min(SIZES, key=lambda name: abs(math.log(named_core(name) / self.core)))
-        ratio = self.core / named_core(nearest)
+        """The nearest size in the size table, and whether the optimum is far (a factor of two) from it."""
+        nearest = min(SIZES, key=lambda name: abs(math.log(core_parameters(name) / self.core)))
+        ratio = self.core / core_parameters(nearest)
         return f"{'far beyond' if ratio > 2 else 'far below' if ratio < 0.5 else 'nearest size'} {nearest}"
 
 
-def named_core(size: str) -> int:
-    """Parameters of the blocks of a size of the table."""
-    return parameters(LLaMAConfig(1, 1, "", 1, 1, **SIZES[size])).core
+def core_parameters(size: str) -> int:
+    """Return the number of parameters that a name in the size table stands for: those of the blocks."""
+    shape: dict[str, Any] = dict(SIZES[size])
+    return count_parameters(LLaMAConfig(1, 1, "", 1, 1, **shape)).core
 
 
-def scamo(flops: float) -> Optimum:
-    """The law of ScaMo (Lu et al., CVPR 2025, equations 11 to 13) for a compute budget.
+def scamo_optimum(flops: float) -> Optimum:
+    """Apply the scaling law of ScaMo (Lu et al., CVPR 2025, equations 11 to 13) to a compute budget.
 
-    N_v = 10^-5.29 C^0.75, N_nv = 10^-0.52 C^0.57, D = 10^-0.05 C^0.43: fitted with 44M to 3B parameters and 2^8 to
-    2^16 codes on 260 hours of motion, and tested by its authors at C = 10^18, where they took 3B and 2^16 codes. The
-    exponents are given with two digits, which leaves a quarter up or down at 10^18. Beyond, it is an extrapolation.
+    N_v = 10^-5.29 C^0.75, N_nv = 10^-0.52 C^0.57, D = 10^-0.05 C^0.43. The law was fitted with 44M to 3B parameters and
+    2^8 to 2^16 codes on 260 hours of motion, and tested by its authors at C = 10^18 with 3B and 2^16 codes. The
+    exponents have two digits, which leaves an uncertainty of about 25 % at 10^18. Larger budgets are extrapolations.
     The constants were taken from two public summaries of the paper that agree, not from the paper itself.
     """
     return Optimum(flops, 10**-0.52 * flops**0.57, 10**-5.29 * flops**0.75, 10**-0.05 * flops**0.43)
 
 
-def scamo_for_tokens(tokens: float) -> Optimum:
-    """The same law for a number of tokens that training is to see."""
-    return scamo((tokens * 10**0.05) ** (1 / 0.43))
+def scamo_optimum_for_tokens(tokens: float) -> Optimum:
+    """Apply the same law to a number of tokens seen in training."""
+    return scamo_optimum((tokens * 10**0.05) ** (1 / 0.43))
 
 
-def days(flops: float, gpus: int, tflops: float, utilisation: float) -> float:
+def training_days(flops: float, gpus: int, tflops: float, utilisation: float) -> float:
+    """Return the days that ``flops`` take on ``gpus`` of ``tflops`` each, at a model FLOPs utilisation in 0..1."""
     return flops / (gpus * tflops * 1e12 * utilisation) / 86400

@@ -1,4 +1,4 @@
-"""The optimizer of the trainings, its schedule, and the average of the weights."""
+"""AdamW, the learning rate schedule, and the EMA of the weights."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -11,17 +11,22 @@ from torch.distributed.tensor import DTensor
 
 
 def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW (fused) without decay on biases, norms and embeddings."""
-    decayed, plain = [], []
+    """Build a fused AdamW that does not decay biases, norms and embeddings."""
+    decayed: list[nn.Parameter] = []
+    not_decayed: list[nn.Parameter] = []
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     for parameter in model.parameters():
-        (plain if parameter.ndim < 2 or id(parameter) in embeddings else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        (not_decayed if parameter.ndim < 2 or id(parameter) in embeddings else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": not_decayed, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99), fused=True)
 
 
-def rate(schedule: str, step: int, steps: int, warmup: int, floor: float = 0.02) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then "constant" or a "cosine" down to ``floor``."""
+def schedule_factor(schedule: str, step: int, steps: int, warmup: int, floor: float = 0.02) -> float:
+    """Return the learning rate of a step as a fraction of the peak.
+
+    Args:
+        schedule: "constant", or "cosine" for a decay to ``floor``, after ``warmup`` steps of linear warm-up.
+    """
     if step < warmup:
         return (step + 1) / warmup
     if schedule == "constant":
@@ -30,11 +35,11 @@ def rate(schedule: str, step: int, steps: int, warmup: int, floor: float = 0.02)
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-class Average:
-    """Exponential moving average of a model's parameters, sharded as they are; with a decay of 0 there is none.
+class EMA:
+    """Exponential moving average of a model's parameters, sharded like them; a decay of 0 disables it.
 
     Attributes:
-        values: The averages by the parameters' names.
+        values: Averages by parameter name.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -44,34 +49,34 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move toward the parameters; the decay grows with the first steps, so that the start is forgotten."""
+        """Move the averages toward the parameters; the decay starts low, so that the initial weights are forgotten."""
         decay = min(self.decay, (1 + step) / (10 + step))
         if self.values:
-            ours, theirs = map(_local, self.values.values()), map(_local, self.model.parameters())
-            torch._foreach_lerp_(list(ours), list(theirs), 1 - decay)
+            averages, parameters = map(_local, self.values.values()), map(_local, self.model.parameters())
+            torch._foreach_lerp_(list(averages), list(parameters), 1 - decay)
 
     @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """The model has the averages for parameters, and is in evaluation mode, inside."""
-        kept = [parameter.detach().clone() for parameter in self.model.parameters() if self.values]
-        training = self.model.training
+    def applied(self) -> Iterator[None]:
+        """Replace the model's parameters by the averages, in evaluation mode, inside the context."""
+        originals = [parameter.detach().clone() for parameter in self.model.parameters() if self.values]
+        was_training = self.model.training
         try:
-            self._put(self.values.values())
+            self._copy_to_model(self.values.values())
             self.model.eval()
             yield
         finally:
-            self._put(kept)
-            self.model.train(training)
+            self._copy_to_model(originals)
+            self.model.train(was_training)
 
     @torch.no_grad()
-    def _put(self, values: Iterable[torch.Tensor]) -> None:
+    def _copy_to_model(self, values: Iterable[torch.Tensor]) -> None:
         for module in self.model.modules():
             if isinstance(module, FSDPModule):
-                module.reshard()  # a forward pass without a backward pass leaves whole parameters behind
+                module.reshard()  # a forward pass without a backward pass leaves unsharded parameters behind
         for parameter, value in zip(self.model.parameters(), values, strict=False):
             parameter.copy_(value)
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:
-    """This process's part of a tensor."""
+    """Return this process's shard of a tensor."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor.detach()

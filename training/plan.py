@@ -1,9 +1,10 @@
-"""The plan of a training: what ``train_t2m.py --plan`` prints, from the options and the headers of the data's files."""
+"""The plan printed by ``train_t2m.py --plan``: cost of a training run, from its options and the headers of the data."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jsonargparse.typing import NonNegativeInt, PositiveFloat, restricted_number_type
+from jsonargparse.typing import NonNegativeInt, PositiveFloat
 from tqdm import tqdm
 
 from dataset.motion_folder import MotionFolder
@@ -12,141 +13,164 @@ from motion.resample import FPS
 from training.costs import (
     ENGINES,
     MicroBatch,
-    Parameters,
-    days,
-    flops,
-    memory,
-    parameters,
-    scamo,
-    scamo_for_tokens,
+    ParameterCount,
+    count_flops,
+    count_parameters,
+    estimate_memory,
+    scamo_optimum,
+    scamo_optimum_for_tokens,
     text_share,
+    training_days,
 )
+from utils.config import bounded
 from utils.errors import InputError
 
 GPUS = (1, 2, 4, 8, 16, 32, 64)
-TOKENS_A_PARAMETER = 20  # Hoffmann et al., "Training Compute-Optimal Large Language Models" (2022): text, not motion
+TOKENS_PER_PARAMETER = 20  # Hoffmann et al., "Training Compute-Optimal Large Language Models" (2022), for language
 
-Utilisation = restricted_number_type("Utilisation", float, [(">", 0), ("<=", 1)])
+if TYPE_CHECKING:
+    Utilisation = float
+else:
+    Utilisation = bounded("Utilisation", float, (">", 0), ("<=", 1))
 
 
 @dataclass(kw_only=True)
 class PlanOptions:
-    """Options of the plan.
-
-    Attributes:
-        plan: Print what the training would take, and end.
-        plan_tflops: Peak of one GPU, in 10^12 FLOPs a second; 989 is an H100 SXM's in dense bf16 by its data sheet.
-        plan_utilisation: Share of the peak that the training is assumed to reach, counted in FLOPs of the model.
-        plan_text: Text features of a usual caption; by default the most that the encoder gives.
-    """
+    """Options of the plan."""
 
     plan: bool = False
+    """Print the cost of the training (parameters, FLOPs, memory per GPU, days) and exit without training."""
     plan_tflops: PositiveFloat = 989.0
+    """Peak speed of one GPU for the plan, in 10^12 FLOPs per second; 989 is an H100 SXM in dense bf16 (data sheet)."""
     plan_utilisation: Utilisation = 0.4
+    """Fraction of the peak speed that the plan assumes, in FLOPs of the model."""
     plan_text: NonNegativeInt | None = None
+    """Text features of an average caption, for the plan; by default the maximum of the text encoder."""
 
 
 @dataclass
-class Data:
-    """What an epoch holds."""
+class DataSize:
+    """Size of the training data."""
 
     clips: int
     frames: int
+    frames_per_token: int
     rows: int
-    """A clip is in it once for each frame that a token may start at, and as often as it is joined to another."""
+    """Rows per epoch: one per clip and frame at which a token may start, and one per joined row of the clip."""
     tokens: int
-    """Of all rows, cut to the longest row of the model; the ends and what comes before a joined clip not counted."""
+    """Tokens of all rows, cut to the model's longest row, without ends and without the context of joined rows."""
 
 
-def count_data(folder: MotionFolder, stride: int, max_tokens: int, joined: int) -> Data:
-    """Count the training clips by the headers of their files.
+def count_data(folder: MotionFolder, frames_per_token: int, max_tokens: int, joined: int) -> DataSize:
+    """Count the training data from the headers of its files.
+
+    Args:
+        max_tokens: Longest row of the model.
+        joined: Joined rows per clip.
 
     Raises:
-        InputError: the folder is none of ours, its split is missing, or no clip is as long as a token.
+        InputError: the data folder has another layout, its split is missing, or no clip is as long as a token.
     """
     ids = folder.ids("train")
     frames = np.array([folder.frames(name) for name in tqdm(ids, desc="counting frames", unit="clip", delay=2)])
-    starts = np.array([*range(stride), *[0] * joined])
-    lengths = (frames[:, None] - starts) // stride  # (clips, rows of each)
+    starts = np.array([*range(frames_per_token), *[0] * joined])
+    lengths = (frames[:, None] - starts) // frames_per_token  # (clips, rows per clip)
     if not (lengths > 0).any():
-        raise InputError(f"no training clip of {folder.path} has the {stride} frames of a token; prepare longer ones")
-    return Data(len(ids), int(frames.sum()), int((lengths > 0).sum()), int(lengths.clip(0, max_tokens).sum()))
+        raise InputError(
+            f"no training clip of {folder.path} has the {frames_per_token} frames of a token; prepare longer clips"
+        )
+    return DataSize(
+        clips=len(ids),
+        frames=int(frames.sum()),
+        frames_per_token=frames_per_token,
+        rows=int((lengths > 0).sum()),
+        tokens=int(lengths.clip(0, max_tokens).sum()),
+    )
 
 
-def plan(
-    options: PlanOptions,
-    config: LLaMAConfig,
-    data: Data,
-    stride: int,
-    *,
-    batch_size: int,
-    steps: int,
-    accumulate: int,
-    average: bool,
-    precision: str,
-) -> str:
-    """What is printed: of the model, the data, the run, each number of GPUs, and the scaling law."""
-    count = parameters(config)
-    text, usual = config.text_length, data.tokens / data.rows
-    shown = text if options.plan_text is None else min(options.plan_text, text)
-    row = MicroBatch(1, shown, usual)
-    seen = batch_size * steps
-    tokens, total = seen * row.targets, seen * flops(config, row)
-    hours = data.frames / FPS / 3600
+@dataclass
+class PlannedRun:
+    """Settings of the run that its cost depends on."""
+
+    batch_size: int
+    """Rows per step."""
+    steps: int
+    accumulate: int
+    """Micro-batches per process and step."""
+    ema: bool
+    """Whether an EMA of the weights is kept."""
+    precision: str
+    """Arithmetic: "bf16" or "float32"."""
+
+
+def describe_plan(options: PlanOptions, config: LLaMAConfig, data: DataSize, run: PlannedRun) -> str:
+    """Describe the model, the data, the run, its memory and days per number of GPUs, and the scaling law."""
+    count = count_parameters(config)
+    text = config.text_length if options.plan_text is None else min(options.plan_text, config.text_length)
+    row = MicroBatch(1, text, data.tokens / data.rows)
+    rows = run.batch_size * run.steps
+    tokens, flops = rows * row.targets, rows * count_flops(config, row)
     lines = [
         f"model: {count.total / 1e6:,.1f} M parameters, {count.core / 1e6:,.1f} M without embedding and head",
-        f"FLOPs a token: {flops(config, row) / row.targets / 1e9:,.3f} G, forward and backward, in rows of {usual:.0f} "
-        f"tokens after {shown} text features{'' if options.plan_text is not None else ' (the most; see --plan_text)'}, "
-        f"to which {text_share(config, row):.0%} are due",
-        f"data: {data.clips:,} training clips, {hours:,.2f} hours, {data.frames // stride:,} tokens; "
-        f"an epoch is {data.rows:,} rows from all start frames, {data.tokens:,} tokens",
-        f"run: {steps:,} steps of {batch_size:,} rows, {seen / data.rows:,.1f} epochs, {tokens / 1e6:,.1f} M tokens, "
-        f"{total:.2g} FLOPs",
+        f"FLOPs per token: {count_flops(config, row) / row.targets / 1e9:,.3f} G, forward and backward, in rows of "
+        f"{row.tokens:.0f} tokens after {text} text features"
+        f"{'' if options.plan_text is not None else ' (the maximum; see --plan-text)'}; "
+        f"{text_share(config, row):.0%} is due to the text",
+        f"data: {data.clips:,} training clips, {data.frames / FPS / 3600:,.2f} hours, "
+        f"{data.frames // data.frames_per_token:,} tokens; "
+        f"an epoch has {data.rows:,} rows from all start frames, {data.tokens:,} tokens",
+        f"run: {run.steps:,} steps of {run.batch_size:,} rows, {rows / data.rows:,.1f} epochs, "
+        f"{tokens / 1e6:,.1f} M tokens, {flops:.2g} FLOPs",
         "",
-        "Memory of a GPU in GB with all activations kept / computed again, and days at "
-        f"{options.plan_utilisation:.0%} of {options.plan_tflops:,.0f} TFLOPS, {precision}:",
-        f"| GPUs | rows at once | {' | '.join(ENGINES)} | days |",
+        "Memory per GPU in GB, with all activations kept / recomputed, and days at "
+        f"{options.plan_utilisation:.0%} of {options.plan_tflops:,.0f} TFLOPS, {run.precision}:",
+        f"| GPUs | rows per GPU and micro-batch | {' | '.join(ENGINES)} | days |",
         "|---|---|---|---|---|---|",
+        *(_gpu_row(options, config, run, gpus, flops) for gpus in GPUS),
     ]
-    for gpus in GPUS:
-        rows, left_over = divmod(batch_size, gpus * accumulate)
-        if left_over:
-            lines.append(f"| {gpus} | {batch_size} rows do not split evenly |")
-            continue
-        load = MicroBatch(rows, text, config.max_tokens)
-        settings = {"average": average, "accumulate": accumulate, "precision": precision}
-        cells = [memory_cell(config, load, engine, gpus, **settings) for engine in ENGINES]
-        time = days(total, gpus, options.plan_tflops, options.plan_utilisation)
-        lines.append(f"| {gpus} | {load.rows} | {' | '.join(cells)} | {time:,.2f} |")
     return "\n".join([*lines, "", *size_hints(count, tokens)])
 
 
-def size_hints(count: Parameters, tokens: float) -> list[str]:
-    """What the scaling law for motion, and the rule for language, say to a model and the tokens it is to see."""
-    vocabulary = count.embedding
-    spent = 6 * (count.core + vocabulary) * tokens
-    hints = ["Best size by the scaling law of ScaMo (Lu et al., CVPR 2025; constants by public summaries of it):"]
-    for words, best in (
-        (f"for the compute of this run, 6 N D = {spent:.2g} FLOPs", scamo(spent)),
-        (f"for the {tokens / 1e6:,.1f} M tokens of this run", scamo_for_tokens(tokens)),
+def _gpu_row(options: PlanOptions, config: LLaMAConfig, run: PlannedRun, gpus: int, flops: float) -> str:
+    """Return the table row of a number of GPUs."""
+    rows, remainder = divmod(run.batch_size, gpus * run.accumulate)
+    if remainder:
+        return f"| {gpus} | {run.batch_size} rows cannot be divided evenly |"
+    batch = MicroBatch(rows, config.text_length, config.max_tokens)
+    settings = {"ema": run.ema, "accumulate": run.accumulate, "precision": run.precision}
+    cells = [memory_cell(config, batch, engine, gpus, **settings) for engine in ENGINES]
+    days = training_days(flops, gpus, options.plan_tflops, options.plan_utilisation)
+    return f"| {gpus} | {rows} | {' | '.join(cells)} | {days:,.2f} |"
+
+
+def memory_cell(config: LLaMAConfig, batch: MicroBatch, engine: str, gpus: int, **settings) -> str:
+    """Return the peak memory in GB with activations kept, and recomputed; settings are those of ``estimate_memory``."""
+    if engine != "DDP" and gpus == 1:
+        return "-"
+    peaks = (
+        estimate_memory(config, batch, engine, gpus, recompute=recompute, **settings).peak
+        for recompute in (False, True)
+    )
+    return " / ".join(f"{peak / 1e9:,.1f}" for peak in peaks)
+
+
+def size_hints(count: ParameterCount, tokens: float) -> list[str]:
+    """Compare a model and its number of training tokens with the scaling laws for motion and for language."""
+    flops = 6 * (count.core + count.embedding) * tokens
+    hints = ["Optimal size by the scaling law of ScaMo (Lu et al., CVPR 2025; constants from public summaries of it):"]
+    for budget, best in (
+        (f"for the compute of this run, 6 N D = {flops:.2g} FLOPs", scamo_optimum(flops)),
+        (f"for the {tokens / 1e6:,.1f} M tokens of this run", scamo_optimum_for_tokens(tokens)),
     ):
-        beyond = "; an extrapolation, the law was tested at 1e18 FLOPs" if best.flops > 1e18 else ""
+        beyond = "; an extrapolation: the law was tested at 1e18 FLOPs" if best.flops > 1e18 else ""
         hints.append(
-            f"- {words}: {best.core / 1e6:,.0f} M parameters besides {best.vocabulary / 1e6:,.1f} M of the vocabulary "
+            f"- {budget}: {best.core / 1e6:,.0f} M parameters besides {best.vocabulary / 1e6:,.1f} M of the vocabulary "
             f"({best.size}), {best.tokens / 1e6:,.1f} M tokens{beyond}"
         )
     return [
         *hints,
-        f"- this model has {count.core / 1e6:,.0f} M besides {vocabulary / 1e6:,.1f} M of the vocabulary",
-        f"By the rule for language models, {TOKENS_A_PARAMETER} tokens a parameter (Hoffmann et al., 2022): "
-        f"{tokens / TOKENS_A_PARAMETER / 1e6:,.1f} M parameters for these tokens, "
-        f"{count.total * TOKENS_A_PARAMETER / 1e6:,.0f} M tokens for this model",
+        f"- this model: {count.core / 1e6:,.0f} M parameters besides {count.embedding / 1e6:,.1f} M of the vocabulary",
+        f"By the rule for language models, {TOKENS_PER_PARAMETER} tokens per parameter (Hoffmann et al., 2022): "
+        f"{tokens / TOKENS_PER_PARAMETER / 1e6:,.1f} M parameters for these tokens, "
+        f"{count.total * TOKENS_PER_PARAMETER / 1e6:,.0f} M tokens for this model",
     ]
-
-
-def memory_cell(config: LLaMAConfig, load: MicroBatch, engine: str, gpus: int, **settings) -> str:
-    """The peak in GB, activations kept and computed again."""
-    if engine != "DDP" and gpus == 1:
-        return "-"
-    peaks = (memory(config, load, engine, gpus, recompute=recompute, **settings).peak for recompute in (False, True))
-    return " / ".join(f"{peak / 1e9:,.1f}" for peak in peaks)

@@ -1,11 +1,12 @@
-"""States of a training run, to go on from: folders of safetensors that all processes write and read together.
+"""States of a training run for resuming: folders of safetensors that all processes write and read together.
 
-    states/step-00001000/   shard-*.safetensors    weights, their average, optimizer: each process its part
-                            random-*.safetensors   random number generators of each process
+    states/step-00001000/   shard-*.safetensors    weights, EMA and optimizer, one shard per process
+                            random-*.safetensors   state of the random number generators of each process
                             run.json               step, model configuration, size and sha256 of each file
 
-A folder gets its name when all of it is on disk. Sharded tensors go through ``torch.distributed.checkpoint``, which
-puts them together again for any number of processes. Several machines must see the same run folder.
+A folder is renamed to its final name once all its files are on disk. Sharded tensors are stored with
+``torch.distributed.checkpoint``, which reshards them for any number of processes. In a run on several machines, all
+must see the same run folder.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,96 +27,101 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from utils.errors import InputError, reason_of
 
-ABOUT = "run.json"
+DESCRIPTION = "run.json"
+DESCRIPTION_KEYS = {"step", "config", "order", "best", "is_best", "files"}
 
 
-def save_state(accelerator: Accelerator, folder: Path, about: dict, write: Callable[[Path], None]) -> Path:
-    """Write the state of all processes into ``folder/step-<about["step"]>``; returns that folder.
+def save_state(accelerator: Accelerator, folder: Path, description: dict, write: Callable[[Path], None]) -> Path:
+    """Write the state of all processes into ``folder/step-<description["step"]>``.
 
     Args:
-        about: Plain values that every process has alike. write: Writes a process's part into the folder it is given.
+        description: JSON values for run.json, equal in all processes.
+        write: Writes the part of one process into the folder that it is given.
+
+    Returns:
+        The folder of the state.
 
     Raises:
-        InputError: it cannot be written; what was saved before stays.
+        InputError: the state cannot be written; earlier states are kept.
     """
-    target = folder / f"step-{about['step']:08d}"
+    target = folder / f"step-{description['step']:08d}"
     temporary = folder / f".{target.name}"
     if accelerator.is_main_process:
         shutil.rmtree(temporary, ignore_errors=True)
-    failures = _of_all(accelerator, lambda: temporary.mkdir(parents=True, exist_ok=True))
+    failures = _attempt_in_all_processes(lambda: temporary.mkdir(parents=True, exist_ok=True))
     if not failures:
-        failures = _of_all(accelerator, lambda: write(temporary))
+        failures = _attempt_in_all_processes(lambda: write(temporary))
     if not failures:
-        digests = {}
-        failures = _of_all(accelerator, lambda: digests.update(_digests(accelerator, temporary)))
-        about = about | {"files": dict(gather_object(list(digests.items())))}
+        digests: dict[str, list] = {}
+        failures = _attempt_in_all_processes(lambda: digests.update(_digests(accelerator, temporary)))
+        description = description | {"files": dict(gather_object(list(digests.items())))}
     if not failures and accelerator.is_main_process:
-        failures = _attempt(lambda: _finish(temporary, target, about))
+        failures = _attempt(lambda: _finish(temporary, target, description))
     failures = gather_object(failures)
     if failures:
         if accelerator.is_main_process:
             shutil.rmtree(temporary, ignore_errors=True)
         raise InputError(
-            f"cannot save the state of the run to {target} ({failures[0]}); what was saved before is kept: "
-            "free space, then go on with --resume true"
+            f"cannot save the state of the run to {target} ({failures[0]}); earlier states are kept: "
+            "free some space, then continue with --resume"
         )
     return target
 
 
-def remove_other_states(saved: Path, keep: int) -> None:
-    """Leave a state and those before it, ``keep`` in all: none half-written, none that was passed over as damaged."""
-    found = states(saved.parent)
-    kept = found[found.index(saved) :][:keep]
-    for path in [*(path for path in found if path not in kept), *saved.parent.glob(".step-*")]:
+def prune_states(newest: Path, keep: int) -> None:
+    """Keep a state and those before it, ``keep`` in total; remove all others, damaged and unfinished ones included."""
+    found = states(newest.parent)
+    kept = found[found.index(newest) :][:keep]
+    for path in [*(path for path in found if path not in kept), *newest.parent.glob(".step-*")]:
         shutil.rmtree(path, ignore_errors=True)
 
 
 def states(folder: Path) -> list[Path]:
-    """The states in a folder, the newest first."""
+    """Return the states in a folder, newest first."""
     return sorted(folder.glob("step-*"), reverse=True)
 
 
 def newest_state(accelerator: Accelerator, folder: Path) -> Path:
-    """The newest state that is undamaged; those passed over are named aloud.
+    """Return the newest undamaged state; damaged ones that are skipped are reported.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no undamaged state.
     """
     accelerator.wait_for_everyone()
     found = states(folder)
     for path in found:
-        faults = _of_all(accelerator, lambda path=path: _check(accelerator, path))
-        if not faults:
+        failures = _attempt_in_all_processes(partial(_verify, accelerator, path))
+        if not failures:
             return path
-        accelerator.print(f"{path} is damaged ({faults[0]}) and left alone; looking for the one before")
+        accelerator.print(f"{path} is damaged ({failures[0]}) and is skipped; trying the state before it")
     if found:
-        raise InputError(f"every state in {folder} is damaged; start again without --resume in another --out")
-    raise InputError(f"there is no state in {folder}, so there is nothing to resume; run without --resume")
+        raise InputError(f"every state in {folder} is damaged; start a new run without --resume in another --out")
+    raise InputError(f"there is no state in {folder} to resume from; run without --resume")
 
 
-def about_state(path: Path) -> dict:
-    """What ``save_state`` was told, and the files.
+def read_description(path: Path) -> dict:
+    """Return the description of a state as given to ``save_state``, with the size and sha256 of each file.
 
     Raises:
-        OSError, ValueError: it cannot be read, or not all of it is there.
+        OSError, ValueError: the description cannot be read or is incomplete.
     """
-    about = json.loads((path / ABOUT).read_text())
-    if not isinstance(about, dict) or not {"step", "config", "order", "best", "is_best", "files"} <= about.keys():
-        raise ValueError(f"{ABOUT} is not whole")
-    return about
+    description = json.loads((path / DESCRIPTION).read_text())
+    if not isinstance(description, dict) or not description.keys() >= DESCRIPTION_KEYS:
+        raise ValueError(f"{DESCRIPTION} is incomplete")
+    return description
 
 
 def save_tensors(tensors: dict[str, torch.Tensor], folder: Path) -> None:
-    """Write tensors that are sharded over the processes, or the same in each; all processes call it."""
-    with warnings.catch_warnings(action="ignore"):  # one process alone "intends to save in a single process"
+    """Write tensors that are sharded over the processes, or equal in all; all processes must call it."""
+    with warnings.catch_warnings(action="ignore"):  # a single process is warned that it saves alone
         dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True))
 
 
 def load_tensors(tensors: dict[str, torch.Tensor], folder: Path) -> None:
-    """Fill tensors, in place, with what ``save_tensors`` wrote, however many processes there were.
+    """Load the values written by ``save_tensors`` into tensors, in place, with any number of processes.
 
     Raises:
-        ValueError: it wrote others.
+        ValueError: names or shapes differ from those on disk.
     """
     try:
         with warnings.catch_warnings(action="ignore"):
@@ -123,16 +130,17 @@ def load_tensors(tensors: dict[str, torch.Tensor], folder: Path) -> None:
         raise ValueError(_reason(error)) from error
 
 
-def _finish(temporary: Path, target: Path, about: dict) -> None:
-    (temporary / ABOUT).write_text(json.dumps(about, indent=1))
-    shutil.rmtree(target, ignore_errors=True)  # of a run that was here before and has been resumed from further back
+def _finish(temporary: Path, target: Path, description: dict) -> None:
+    """Write the description and give the state its final name."""
+    (temporary / DESCRIPTION).write_text(json.dumps(description, indent=1))
+    shutil.rmtree(target, ignore_errors=True)  # a damaged state that the run was resumed from before
     os.replace(temporary, target)
 
 
 def _digests(accelerator: Accelerator, folder: Path) -> dict[str, list]:
-    """Size and sha256 of this process's share of the files of a folder."""
+    """Return the size and sha256 of each file in this process's share of a folder."""
     digests = {}
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ABOUT)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != DESCRIPTION)
     for path in files[accelerator.process_index :: accelerator.num_processes]:
         with open(path, "rb") as file:
             digests[str(path.relative_to(folder))] = [
@@ -142,38 +150,39 @@ def _digests(accelerator: Accelerator, folder: Path) -> dict[str, list]:
     return digests
 
 
-def _check(accelerator: Accelerator, path: Path) -> None:
-    """Compare this process's share of the files with what was written.
+def _verify(accelerator: Accelerator, path: Path) -> None:
+    """Compare this process's share of the files with the recorded sizes and digests.
 
     Raises:
         OSError, ValueError: they differ.
     """
     try:
-        expected = about_state(path)["files"]
+        expected = read_description(path)["files"]
     except (OSError, ValueError) as error:
-        raise ValueError(f"{ABOUT} cannot be read") from error
+        raise ValueError(f"{DESCRIPTION} cannot be read") from error
     missing = [name for name in expected if not (path / name).is_file()]
     if missing:
         raise ValueError(f"{missing[0]} is missing")
     for name, digest in _digests(accelerator, path).items():
         if digest != expected.get(name):
-            raise ValueError(f"{name} is not what was written")
+            raise ValueError(f"the checksum of {name} does not match")
 
 
-def _attempt(act: Callable[[], None]) -> list[str]:
+def _attempt(action: Callable[[], None]) -> list[str]:
+    """Run an action; returns the reason if it failed, as a list of at most one."""
     try:
-        act()
+        action()
         return []
     except (OSError, ValueError, SafetensorError, CheckpointException) as error:
         return [_reason(error)]
 
 
-def _of_all(accelerator: Accelerator, act: Callable[[], None]) -> list[str]:
-    """Let every process do it; the reasons of those that failed, for all to see."""
-    return gather_object(_attempt(act))
+def _attempt_in_all_processes(action: Callable[[], None]) -> list[str]:
+    """Run an action in every process; returns the reasons of all failures, the same list in all processes."""
+    return gather_object(_attempt(action))
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, CheckpointException):  # holds the error of each process, with its traceback
+    if isinstance(error, CheckpointException):  # holds an error and its traceback per process
         error = next(iter(error.failures.values()))[0]
-    return reason_of(error)
+    return reason_of(error) if isinstance(error, Exception) else type(error).__name__

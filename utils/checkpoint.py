@@ -1,7 +1,7 @@
-"""Checkpoint folders: ``config.json`` + ``model.safetensors``, each file written whole or not at all, loading alone.
+"""Self-contained checkpoint folders: ``config.json`` and ``model.safetensors``, each written atomically.
 
-Where the weights are large they are split: ``model.safetensors.index.json`` names the file of each tensor and the
-sha256 of each file. Split weights are loaded tensor by tensor, and bfloat16 stays what it is.
+Large weights are sharded: ``model.safetensors.index.json`` names the file of each tensor and the sha256 of each file.
+Sharded weights are loaded tensor by tensor and keep bfloat16.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -30,28 +31,29 @@ INDEX = f"{WEIGHTS}.index.json"
 
 
 class PretrainedModel(nn.Module, PyTorchModelHubMixin):
-    """Base of the models: ``__init__(config: <dataclass>)``, saved as a folder, loaded from one or the hub.
+    """Base class of the models: ``__init__(config: <dataclass>)``, saved to a folder, loaded from a folder or the hub.
 
     Attributes:
-        _no_split_modules: Names of the classes that a training shards, recomputes and compiles piece by piece.
-        forward_methods: Names of methods that are called beside ``forward``, also where the weights are sharded.
+        _no_split_modules: Names of the module classes that are sharded, recomputed and compiled one by one in training.
+        forward_methods: Names of the methods that, besides ``forward``, are called on sharded weights.
     """
 
+    config: Any  # a dataclass
     _no_split_modules: tuple[str, ...] = ()
     forward_methods: tuple[str, ...] = ()
 
     def save_pretrained(self, save_directory: str | Path, **kwargs) -> str | None:
-        """Write ``config.json`` and ``model.safetensors`` under temporary names, then rename them into the folder.
+        """Write ``config.json`` and ``model.safetensors`` to temporary files, then rename them into the folder.
 
         Raises:
-            InputError: the folder cannot be written.
+            InputError: if the folder cannot be written.
         """
         target = Path(save_directory)
         try:
             target.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".saving-", dir=target) as temporary:
                 result = super().save_pretrained(temporary, **kwargs)
-                for name in (WEIGHTS, CONFIG):  # the library's default model card stays behind
+                for name in (WEIGHTS, CONFIG):  # without the library's default model card
                     os.replace(Path(temporary) / name, target / name)
         except (OSError, SafetensorError) as error:
             reason = getattr(error, "strerror", None) or error
@@ -63,23 +65,23 @@ class PretrainedModel(nn.Module, PyTorchModelHubMixin):
         """Load from a folder or a hub id, in evaluation mode.
 
         Raises:
-            InputError: the folder is missing or incomplete, or its config and weights do not fit together.
+            InputError: if the folder is missing or incomplete, or its config and weights do not match.
         """
         source = Path(pretrained_model_name_or_path)
-        is_hub_id = len(source.parts) == 2 and not Path(source.parts[0]).exists()  # else it is a mistyped folder
+        is_hub_id = len(source.parts) == 2 and not Path(source.parts[0]).exists()  # otherwise a mistyped folder
         weights = INDEX if (source / INDEX).is_file() else WEIGHTS
         missing = [name for name in (CONFIG, weights) if not (source / name).is_file()]
         if missing and not is_hub_id:
             raise InputError(
                 f"{source} is not a {cls.__name__} checkpoint: {' and '.join(missing)} missing; "
-                "give the folder that holds both files, or train one"
+                "give the folder that holds both files, or train a model"
             )
         try:
-            with redirect_stdout(io.StringIO()):  # the library announces each load
+            with redirect_stdout(io.StringIO()):  # the library prints a line per load
                 return super().from_pretrained(str(pretrained_model_name_or_path), strict=True, **kwargs)
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
             raise InputError(
-                f"{source} is neither a folder here nor can it be had from the Hugging Face hub; check the path"
+                f"{source} is not a folder, and the Hugging Face hub does not provide it; check the path"
             ) from error
         except OSError as error:
             raise InputError(f"{source} cannot be read: {error.strerror or error}; check its permissions") from error
@@ -89,35 +91,38 @@ class PretrainedModel(nn.Module, PyTorchModelHubMixin):
             ) from error
         except (RuntimeError, TypeError, ValueError, KeyError) as error:
             if isinstance(error, InputError) and str(source) in str(error):
-                raise  # it says all
+                raise  # already complete
             reason = str(error).splitlines()[0]
             raise InputError(
                 f"{source / CONFIG} and {source / weights} do not hold a {cls.__name__} of this version ({reason}); "
-                "train again, or use the code they were made with"
+                "train again, or use the version of the code that wrote them"
             ) from error
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, config: object = None, put: Callable | None = None, **kwargs):
-        """Split weights, and any with ``put(model, folder)``, go into a model made without values."""
+    def _from_pretrained(cls, *, model_id: str, config: object = None, load_weights: Callable | None = None, **kwargs):
+        """Load sharded weights, or any with ``load_weights(model, folder)``, into a model on the meta device."""
         folder = Path(model_id)
-        if put is None and not (folder / INDEX).is_file():
+        if load_weights is None and not (folder / INDEX).is_file():
             return super()._from_pretrained(model_id=model_id, config=config, **kwargs)
         with torch.device("meta"):
             model = cls(config)
-        if put is None:
-            put_weights(model, read_weights(folder))
+        if load_weights is None:
+            assign_weights(model, read_weights(folder))
         else:
-            put(model, folder)
+            load_weights(model, folder)
         return model.eval()
 
 
 def stored_weights(folder: Path) -> dict[str, tuple[Path, torch.Tensor]]:
-    """The file of each tensor of a checkpoint, and what loading gives but for the values (on the meta device).
+    """List the tensors of a checkpoint without reading their values.
 
-    float16 only saves space: loading gives float32.
+    Returns:
+        The file of each tensor by name, and the tensor on the meta device, in the dtype that loading yields: float16
+        is a storage format only and is loaded as float32.
 
     Raises:
-        InputError: the index is damaged, or a file that it names is missing. SafetensorError: a file is damaged.
+        InputError: if the index is damaged, or a file that it names is missing.
+        SafetensorError: if a file is damaged.
     """
     files = {folder / WEIGHTS}
     if (folder / INDEX).is_file():
@@ -139,42 +144,45 @@ def stored_weights(folder: Path) -> dict[str, tuple[Path, torch.Tensor]]:
 
 
 def read_weights(folder: Path, names: Container[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
-    """Names and tensors of a checkpoint, or those among ``names``, one at a time; raises as ``stored_weights``."""
+    """Yield the names and tensors of a checkpoint, or those in ``names``; raises the errors of ``stored_weights``."""
     for name, (path, empty) in stored_weights(folder).items():
         if names is None or name in names:
             with safe_open(path, framework="pt") as file:
                 yield name, file.get_tensor(name).to(empty.dtype)
 
 
-def put_weights(
+def assign_weights(
     model: nn.Module,
     weights: Iterable[tuple[str, torch.Tensor]],
     device_of: Callable[[str], str | torch.device] = lambda name: "cpu",
 ) -> None:
-    """Give a model made without values its parameters; tied ones stay tied.
+    """Assign the parameters of a model on the meta device; tied ones stay tied.
+
+    Args:
+        device_of: Device of a parameter, by its name in ``weights``.
 
     Raises:
-        ValueError: a name or a shape is not the model's, or a parameter is left without values.
+        ValueError: if a name is unknown, a shape does not match, or a parameter is missing.
     """
-    places = {}  # parameter -> names under which it is used
+    names_of: dict[nn.Parameter, list[str]] = {}  # all names of each parameter
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        places.setdefault(parameter, []).append(name)
-    parameters = {name: parameter for parameter, names in places.items() for name in names}
+        names_of.setdefault(parameter, []).append(name)
+    parameters = {name: parameter for parameter, names in names_of.items() for name in names}
     for name, tensor in weights:
         if name not in parameters:
-            raise ValueError(f"{name} is no parameter of it")
+            raise ValueError(f"{name} is not a parameter of the model")
         if parameters[name].shape != tensor.shape:
             raise ValueError(f"{name} is {tuple(tensor.shape)} and should be {tuple(parameters[name].shape)}")
         value = nn.Parameter(tensor.to(device_of(name)))
-        for place in places.pop(parameters[name], ()):
-            module, _, attribute = place.rpartition(".")
+        for full_name in names_of.pop(parameters[name], ()):
+            module, _, attribute = full_name.rpartition(".")
             setattr(model.get_submodule(module), attribute, value)
-    if places:
-        raise ValueError(f"{next(iter(places.values()))[0]} is missing")
+    if names_of:
+        raise ValueError(f"{next(iter(names_of.values()))[0]} is missing")
 
 
 def without_tied_duplicates(model: nn.Module, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights of a model by name, tied ones under the first of their names alone."""
+    """Return the weights of a model by name, with each tied weight under its first name only."""
     names = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
     return {name: weight for name, weight in weights.items() if name in names}
 
@@ -182,16 +190,16 @@ def without_tied_duplicates(model: nn.Module, weights: dict[str, torch.Tensor]) 
 def save_model(
     model: PretrainedModel, folder: Path, precision: str, weights: dict[str, torch.Tensor] | None = None
 ) -> None:
-    """Save with parameters in "float32" or "float16" (loading gives float32 again); buffers stay as they are.
+    """Save a model with its parameters in "float32" or "float16" (loaded as float32) and its buffers unchanged.
 
     Args:
-        weights: by name; None takes the model's own.
+        weights: Weights by name; the model's own by default.
 
     Raises:
-        InputError: the precision is unknown, or the folder cannot be written.
+        InputError: if the precision is unknown, or the folder cannot be written.
     """
     if precision not in ("float32", "float16"):
-        raise InputError(f"save_precision {precision} is unknown; use float32 or float16")
+        raise InputError(f"--save-precision {precision} is unknown; use float32 or float16")
     weights = without_tied_duplicates(model, model.state_dict() if weights is None else weights)
     smaller = {name for name, _ in model.named_parameters()} if precision == "float16" else ()
     weights = {name: weight.half() if name in smaller else weight for name, weight in weights.items()}
@@ -205,16 +213,16 @@ def save_model(
 
 
 def copy_model(source: Path, target: Path) -> None:
-    """Copy a model folder's two files."""
+    """Copy the config and the weights of a model folder, each atomically."""
     for name in (CONFIG, WEIGHTS):
         with atomic_write(target / name) as file:
             shutil.copyfile(source / name, file)
 
 
 def fingerprint(folder: str | Path) -> str:
-    """The first 16 hexadecimal digits of the sha256 of a checkpoint's weights: names a model in files made with it.
+    """Return the first 16 hexadecimal digits of the sha256 of a checkpoint's weights, which identify the model.
 
-    Of split weights it is that of the index, which holds the sha256 of each file.
+    For sharded weights it is the hash of the index, which holds the sha256 of each file.
     """
     index = Path(folder) / INDEX
     with open(index if index.is_file() else Path(folder) / WEIGHTS, "rb") as file:

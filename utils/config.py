@@ -1,75 +1,82 @@
 """Options of the scripts: typed dataclasses, filled from a YAML file and the command line.
 
-An option is a field whose type holds its bounds or choices, with a docstring under it:
+An option is a field. Its type holds the bounds or choices, and the docstring under it is its help text:
 
     samples: PositiveInt = 1
     \"\"\"Motions per prompt, with successive seeds.\"\"\"
 
-``--help``, the check of a value and the sentence that refuses it all come from this one place. A dataclass has a
-``__post_init__`` only for rules that relate two options.
+``--help``, validation and error messages are all derived from this declaration. A ``__post_init__`` is needed only for
+rules that relate two options.
 """
 
 import inspect
 import re
 import sys
 from argparse import Action, ArgumentError
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, auto_cli, set_parsing_settings
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 from jsonargparse.typing import PositiveInt, restricted_number_type
 
 from utils.errors import InputError
 
 Options = TypeVar("Options")
+SWITCH = "true|false"  # shown as the value of an option of type bool
 BOUNDS = {">": "above", "≥": "of at least", "<": "below", "≤": "of at most"}
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+PLURALS = {"a whole number": "whole numbers", "a number": "numbers", "a text": "texts", "a path": "paths"}
+# Patterns of the rejected value in the messages of jsonargparse, the most reliable first.
+REJECTED_VALUE = (r"G(?:ot|iven) value: (.*)", r"(\S+) does not conform", r"with base 10: '(.*)'", r"to float: '(.*)'")
 
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
+set_parsing_settings(docstring_parse_attribute_docstrings=True, import_path_denylist=["*"])
 
 
 def parse_options(options: type[Options], description: str, arguments: list[str] | None = None) -> tuple[Options, str]:
-    """Fill a dataclass from ``--config FILE.yaml`` and command-line options, of which later ones win.
+    """Fill a dataclass from ``--config FILE.yaml`` and command-line options; later ones override earlier ones.
 
-    Options are written with hyphens or underscores. An option of type bool may stand alone, which means true.
+    Option names may be written with hyphens or underscores. A bool option without a value is a switch and means true.
 
     Args:
         options: Dataclass with one field per option.
         description: Text above the list of options in ``--help``.
-        arguments: Command line; by default that of the program.
+        arguments: Command line; ``sys.argv[1:]`` by default.
 
     Returns:
         The filled dataclass, and the options as YAML.
 
     Raises:
-        InputError: an option is unknown or has an unfit value, or a required option is missing.
+        InputError: if an option is unknown or invalid, or a required option is missing.
     """
-    parser = _parser(options, description)
+    parser = _make_parser(options, description)
     parsed = _parse(parser, sys.argv[1:] if arguments is None else arguments)
-    return _filled(parser, parsed, options), parser.dump(parsed, skip_unset=False)
+    return _instantiate(parser, parsed, options), parser.dump(parsed, skip_unset=False)
 
 
 def parse_command(commands: dict[str, type], description: str, arguments: list[str] | None = None) -> Any:
-    """Fill the dataclass of one of several commands: ``script.py NAME --option value``.
+    """Fill the options dataclass of one of several commands: ``script.py COMMAND --option value``.
 
     Args:
-        commands: Dataclass of the options of each command; the first line of its docstring is the command's help.
+        commands: Dataclass of the options of each command; its docstring is the help of the command.
+        description: Text above the list of commands in ``--help``.
+        arguments: Command line; ``sys.argv[1:]`` by default.
 
     Returns:
-        The filled dataclass of the command given.
+        The filled dataclass of the given command.
 
     Raises:
-        InputError: no known command is given; otherwise as in ``parse_options``.
+        InputError: if no known command is given, or as in ``parse_options``.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     name = next(iter(arguments), "")
     if name in commands:
-        parser = _parser(commands[name], inspect.getdoc(commands[name]) or "")
+        parser = _make_parser(commands[name], inspect.getdoc(commands[name]) or "")
         parser.prog = f"{parser.prog} {name}"
-        return _filled(parser, _parse(parser, arguments[1:]), commands[name])
+        return _instantiate(parser, _parse(parser, arguments[1:]), commands[name])
     if name not in ("-h", "--help"):
         raise InputError(f"{name or 'no command'} is given; give one of the commands {', '.join(commands)}")
     width = max(map(len, commands))
@@ -80,133 +87,142 @@ def parse_command(commands: dict[str, type], description: str, arguments: list[s
     raise SystemExit(0)
 
 
-def run_command(commands: list[Callable], description: str) -> None:
-    """Run one of several functions as ``script.py name --option value``, its parameters being the options.
-
-    Raises:
-        InputError: an option is unknown or unfit, or a required one is missing.
-    """
-    settings = {"description": description, "formatter_class": HelpFormatter, "exit_on_error": False}
-    arguments = [
-        re.sub(r"^--[\w.-]+", lambda name: "--" + name[0][2:].replace("-", "_"), word) for word in sys.argv[1:]
-    ]
-    try:
-        auto_cli(commands, args=arguments, as_positional=False, **settings)
-    except ArgumentError as error:
-        raise InputError(f"{' '.join(str(error).split())}; --help shows what is understood") from error
-
-
 def bounded(name: str, base: type, *bounds: tuple[str, float]) -> Any:
-    """A type of option: ``int`` or ``float`` within bounds such as ``(">=", 0), ("<", 2**31)``."""
+    """Make the type of a bounded option: ``int`` or ``float`` within bounds such as ``(">=", 0), ("<", 2**31)``."""
     words = " and ".join(f"{sign}{bound}".replace(">=", "≥").replace("<=", "≤") for sign, bound in bounds)
     docstring = f"{base.__name__} restricted to be {words}"
     return restricted_number_type(name, base, list(bounds), docstring=docstring)
 
 
 def spelled(name: str) -> str:
-    """An option as users write it: ``batch_size`` to ``--batch-size``."""
+    """Return an option as users write it: ``batch_size`` becomes ``--batch-size``."""
     return "--" + name.replace("_", "-")
 
 
+# --- Parsing
+
+
+def _make_parser(options: type, description: str) -> ArgumentParser:
+    """Make a parser that accepts options with hyphens and underscores, and whose help shows hyphens only."""
+    parser = ArgumentParser(description=description, formatter_class=HelpFormatter, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
+    parser.add_class_arguments(options, as_group=False)
+    for action in parser._actions:
+        hyphened = [option.replace("_", "-") for option in action.option_strings]
+        parser._option_string_actions.update(dict.fromkeys(hyphened, action))
+        action.option_strings = [option for option in hyphened if not option.endswith("+")]  # "--list+" appends
+        if action.dest == "print_config":
+            action.help, action.metavar = "Print all options with their values as YAML and exit.", ""
+        if getattr(action, "_typehint", None) is bool:
+            action.nargs, action.metavar = "?", SWITCH
+    return parser
+
+
+def _parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
+    """Parse a command line in which a switch without a value means true."""
+    switches = {option for option, action in parser._option_string_actions.items() if action.metavar == SWITCH}
+    explicit = []
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=False):
+        explicit += [argument, "true"] if argument in switches and following.startswith("--") else [argument]
+    with _input_errors(parser):
+        return parser.parse_args(explicit)
+
+
+def _instantiate(parser: ArgumentParser, parsed: Namespace, options: type[Options]) -> Options:
+    values = vars(parser.instantiate(parsed))
+    return options(**{name: _plain(value) for name, value in values.items() if name != "config"})
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with plain ints and floats in place of those of bounded types, which torch.compile may reject."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: _plain(getattr(value, field.name)) for field in fields(value)})
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return int(value) if isinstance(value, int) else float(value)
+    return value
+
+
+# --- Help
+
+
 class HelpFormatter(DefaultHelpFormatter):
-    """Keeps the line breaks of the description, which shows commands; describes types in words."""
+    """Formatter that keeps the line breaks of the description, which shows commands, and describes types in words."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return inspect.cleandoc(text)
 
     def _get_type_str(self, action: Action) -> str | None:
-        kind = _described(getattr(action, "_typehint", None))
+        kind = _describe_type(getattr(action, "_typehint", None))
         return None if kind in ("", "a text", "true or false", "a path") or kind.startswith("one of") else kind
 
     def _get_help_string(self, action: Action) -> str:
         text = super()._get_help_string(action).replace("type: %(type)s", "%(type)s")
-        absent = action.default is None or action.default == [] or action.default is False
-        return re.sub(r",? ?default: %\(default\)s|\(default: %\(default\)s\)", "", text) if absent else text
+        if action.default is True:
+            return text.replace("%(default)s", "true")
+        no_default = action.default is None or action.default == [] or action.default is False
+        return re.sub(r",? ?default: %\(default\)s|\(default: %\(default\)s\)", "", text) if no_default else text
 
 
-def _parser(options: type, description: str) -> ArgumentParser:
-    parser = ArgumentParser(description=description, formatter_class=HelpFormatter, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
-    parser.add_class_arguments(options, as_group=False)
-    for action in parser._actions:  # both spellings are understood, and help shows the one with hyphens
-        for option in list(action.option_strings):
-            action.option_strings[action.option_strings.index(option)] = hyphened = option.replace("_", "-")
-            parser._option_string_actions[hyphened] = action
-        if getattr(action, "_typehint", None) is bool:
-            action.nargs, action.metavar = "?", "true|false"
-    return parser
+def _describe_type(kind: Any) -> str:
+    """Describe the values of a type in words, to follow "give"; empty if the type is not known."""
+    if get_origin(kind) is Literal:
+        *others, last = map(str, get_args(kind))
+        return f"one of {', '.join(others)} or {last}" if others else f"one of {last}"
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(_describe_type(part) for part in get_args(kind) if part is not NoneType)
+    if get_origin(kind) is list:
+        item = _describe_type(get_args(kind)[0])
+        return f"a list of {PLURALS.get(item, f'values, each {item}')}"
+    if isinstance(kind, type) and issubclass(kind, Path):
+        return "a path"
+    restricted = re.fullmatch(r"(int|float) restricted to be (.*)", getattr(kind, "__doc__", None) or "")
+    if not restricted:
+        return KINDS.get(getattr(kind, "__name__", ""), "")
+    words = restricted[2].replace(">0", "≥1") if kind is PositiveInt else restricted[2]
+    bounds = re.findall(r"([<>≤≥])(\S+)", words)
+    if [sign for sign, _ in bounds] == ["≥", "≤"]:
+        return f"{KINDS[restricted[1]]} from {bounds[0][1]} to {bounds[1][1]}"
+    return f"{KINDS[restricted[1]]} " + " and ".join(f"{BOUNDS[sign]} {bound}" for sign, bound in bounds)
 
 
-def _parse(parser: ArgumentParser, arguments: list[str]) -> Any:
-    switches = {option for action in parser._actions if action.metavar == "true|false" for option in _spellings(action)}
-    spelled_out = [
-        word
-        for argument, follower in zip(arguments, [*arguments[1:], "--"], strict=False)
-        for word in ([argument, "true"] if argument in switches and follower.startswith("--") else [argument])
-    ]
-    with _refused_in_words(parser):
-        return parser.parse_args(spelled_out)
-
-
-def _filled(parser: ArgumentParser, parsed: Any, options: type[Options]) -> Options:
-    values = vars(parser.instantiate(parsed))
-    return options(**{name: value for name, value in values.items() if name != "config"})
-
-
-def _spellings(action: Action) -> set[str]:
-    return {text for option in action.option_strings for text in (option, "--" + option[2:].replace("-", "_"))}
+# --- Errors
 
 
 @contextmanager
-def _refused_in_words(parser: ArgumentParser) -> Iterator[None]:
-    """Turn an error of the parser into an InputError that names the option as users write it and says what fits."""
+def _input_errors(parser: ArgumentParser) -> Iterator[None]:
+    """Turn an error of the parser into an InputError that names the option as users write it."""
     try:
         yield
     except ArgumentError as error:
-        raise InputError(_refusal(parser, " ".join(str(error).split()))) from error
+        raise InputError(_reword(parser, " ".join(str(error).split()))) from error
+    except ImportError as error:  # jsonargparse lets this one through
+        raise InputError("--config names a class, and no class is loaded from options; remove class_path") from error
 
 
-def _refusal(parser: ArgumentParser, text: str) -> str:
+def _reword(parser: ArgumentParser, text: str) -> str:
+    """Reword an error message of jsonargparse as one sentence on the option and the values it takes."""
     if found := re.match(r"unrecognized arguments: (\S+)", text):
         kind = "option" if found[1].startswith("-") else "argument"
         return f"the {kind} {found[1]} is unknown; --help lists the options"
     if found := re.match(r"the following arguments are required: (\S+)", text):
         return f"{spelled(found[1].strip(','))} is missing; --help describes it"
-    found = re.match(r'Parser key "([\w.]+)":? (.*)', text)
-    if found and "class_path" in found[2]:
-        return f"{spelled(found[1])} names a class, which is never loaded from a file; give its options by their names"
-    if found and found[1] == "config":
-        return f"--config cannot be read: {found[2][:200]}; give a YAML file with options"
-    action = next((action for action in parser._actions if found and action.dest == found[1]), None)
-    value = found and re.search(
-        r"Got value: (.*)|Given value: (.*)|(\S+) does not conform|with base 10: '(.*)'|to float: '(.*)'", found[2]
-    )
-    if action is None or value is None:
+    if found := re.match(r"Problems parsing config: (.*)", text):
+        return f"--config cannot be read: {found[1][:200]}; give a YAML file with options"
+    if not (found := re.match(r'Parser key "([\w.]+)":? (.*)', text)):
         return f"{text[:300]}; --help lists the options"
-    value = next(group for group in value.groups() if group is not None)[:60]
-    kind, name = _described(getattr(action, "_typehint", None)), spelled(found[1])
+    key, message = found.groups()
+    if "class_path" in message or message.startswith("Importing "):
+        return f"{spelled(key)} names a class, and no class is loaded from options; give its options by their names"
+    if key == "config":
+        return f"--config cannot be read: {message[:200]}; give a YAML file with options"
+    action = next((action for action in parser._actions if action.dest == key), None)
+    rejected = next((found[1] for pattern in REJECTED_VALUE if (found := re.search(pattern, message))), None)
+    if action is None or rejected is None:
+        return f"{text[:300]}; --help lists the options"
+    value = rejected[:60]
+    kind = _describe_type(getattr(action, "_typehint", None))
     if kind.startswith("one of "):
-        return f"{name} {value} is unknown; use {kind.removeprefix('one of ')}"
-    return f"{name} is {value}; give {kind or 'a value that fits'}"
-
-
-def _described(kind: Any) -> str:
-    """A type in words: what a user may give."""
-    if get_origin(kind) is Literal:
-        *others, last = map(str, get_args(kind))
-        return f"one of {', '.join(others)} or {last}" if others else f"one of {last}"
-    if get_origin(kind) in (Union, UnionType):
-        return " or ".join(_described(part) for part in get_args(kind) if part is not NoneType)
-    if get_origin(kind) is list:
-        return f"a list of values, each {_described(get_args(kind)[0])}"
-    if kind is Path:
-        return "a path"
-    restricted = re.fullmatch(r"(int|float) restricted to be (.*)", getattr(kind, "__doc__", None) or "")
-    if restricted:
-        bounds = re.findall(
-            r"([<>≤≥])(\S+)", restricted[2].replace(">0", "≥1") if kind is PositiveInt else restricted[2]
-        )
-        if [sign for sign, _ in bounds] == ["≥", "≤"]:
-            return f"{KINDS[restricted[1]]} from {bounds[0][1]} to {bounds[1][1]}"
-        return f"{KINDS[restricted[1]]} " + " and ".join(f"{BOUNDS[sign]} {bound}" for sign, bound in bounds)
-    return KINDS.get(getattr(kind, "__name__", ""), "")
+        return f"{spelled(key)} {value} is unknown; use {kind.removeprefix('one of ')}"
+    return f"{spelled(key)} is {value}; give {kind or 'a value that fits'}"

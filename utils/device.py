@@ -1,4 +1,4 @@
-"""Where and in which precision things run, and how fast the device multiplies."""
+"""Device and precision of a run, and the speed of matrix products on the device."""
 
 import shutil
 import time
@@ -13,16 +13,21 @@ PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch
 def choose_device(
     device: str, precision: str, training: bool = True, quantized: bool = False
 ) -> tuple[torch.device, torch.dtype, str]:
-    """Resolve "auto" for device and precision; also a sentence that gives the reason.
+    """Resolve the device and the precision of a run.
 
     Args:
-        device: auto, cpu, cuda, cuda:1, ... precision: auto or one of ``PRECISIONS``; float16 is not for training.
-        training: bf16 wherever the device has it; otherwise float32 on a CPU, where it makes motions independent of
-            each other, and float16 where a GPU lacks bf16.
-        quantized: the weights will be: bf16 is what goes with it.
+        device: auto, cpu, cuda, cuda:1, ...
+        precision: auto or one of ``PRECISIONS``; float16 is for inference only.
+        training: Selects the meaning of "auto". In training it is bf16 if the device has it, else float32. In inference
+            it is float32 on a CPU, where motions are then independent of their batch, and bf16 on a GPU, or float16 if
+            the GPU lacks bf16.
+        quantized: Whether the weights will be quantized, which needs bf16.
+
+    Returns:
+        The device, the dtype, and a sentence that names both with the reason.
 
     Raises:
-        InputError: there is no such device or precision.
+        InputError: if the device or the precision does not exist.
     """
     choices = [name for name in ("auto", *PRECISIONS) if not (training and name == "float16")]
     if precision not in choices:
@@ -39,25 +44,25 @@ def choose_device(
     has_bf16 = (
         torch.cuda.is_bf16_supported(including_emulation=False) if on_cuda else torch.cpu._is_avx512_bf16_supported()
     )
-    reason = "asked for"
+    reason = "as requested"
     if precision == "auto" and quantized:
-        precision, reason = "bf16", "quantized weights go with it"
+        precision, reason = "bf16", "quantized weights need it"
     elif precision == "auto" and (training or on_cuda):
         reason = f"the device {'has' if has_bf16 else 'lacks'} bf16 arithmetic"
         precision = "bf16" if has_bf16 else "float32" if training else "float16"
     elif precision == "auto":
-        precision, reason = "float32", "on a CPU, motions are then the same in any batch"
+        precision, reason = "float32", "on a CPU, motions are then independent of their batch"
     name = torch.cuda.get_device_name(device) if on_cuda else f"{torch.get_num_threads()} CPU threads"
     return torch.device(device), PRECISIONS[precision], f"running on {device} ({name}) in {precision}: {reason}"
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether ``torch.compile`` has what it needs: a C++ compiler on a CPU."""
+    """Return whether ``torch.compile`` can run: on a CPU it needs a C++ compiler."""
     return device.type != "cpu" or bool(shutil.which("c++") or shutil.which("g++"))
 
 
 def gemm_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOPS of the device's product of two large square matrices in ``dtype``: the best of five."""
+    """Measure the FLOPS of a product of two large square matrices in ``dtype`` (best of five runs)."""
     size = 1024 if device.type == "cpu" else 8192
     a, b = torch.ones(2, size, size, device=device, dtype=dtype)
     best = float("inf")

@@ -1,4 +1,4 @@
-"""The one exception that the user is meant to read, and how the scripts end on it."""
+"""The exception for invalid input, and the exit status of scripts that raise it."""
 
 import sys
 from collections.abc import Iterator
@@ -6,11 +6,11 @@ from contextlib import contextmanager
 
 
 class InputError(ValueError):
-    """Input that cannot be used; the message is one sentence that says what is wrong and what to do."""
+    """Invalid input. The message is one sentence that describes the problem and its remedy."""
 
 
 def reason_of(error: Exception) -> str:
-    """Why a library failed, to stand in a sentence of ours: what it said first, never its advice to unpickle."""
+    """Return the first sentence of a library's error, to be part of a message; never its advice to allow unpickling."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = " ".join(str(error).split())
@@ -21,12 +21,12 @@ def reason_of(error: Exception) -> str:
 
 @contextmanager
 def exit_on_input_error() -> Iterator[None]:
-    """Around a script's main part: print an InputError as one line and exit with status 2; the same for Ctrl-C, 130."""
+    """Exit with status 2 and a one-line message on an InputError, and with status 130 on Ctrl-C."""
     try:
         yield
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; what was finished is kept", file=sys.stderr)
+        print("interrupted; finished work is kept", file=sys.stderr)
         sys.exit(130)

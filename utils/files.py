@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writing of files."""
 
 import os
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from utils.errors import InputError
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary name in the folder of ``path`` (made if need be, suffix kept), renamed to ``path`` at the end.
+    """Yield a temporary path with the suffix of ``path``, which is renamed to ``path`` on success.
 
-    If anything goes wrong, what was at ``path`` before stays.
+    The folder is created if needed. On an error, an existing file at ``path`` is kept.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: if the file cannot be written.
     """
     temporary = path.with_name(f".{uuid4().hex}{path.suffix}")
     try:

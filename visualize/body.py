@@ -1,9 +1,10 @@
-"""Body models: ``smplx_85`` poses in, joints and mesh vertices out.
+"""Body models, which map ``smplx_85`` poses to joints and mesh vertices.
 
-Two bodies share one interface: the wooden mannequin of ``mannequin-x`` (Apache-2.0, comes with the package), and SMPL-X
-for those who have its model file. Metres, y up. The translation of ``smplx_85`` is where the pelvis joint is put, so
-bodies of every shape follow the same path; the rest position of the pelvis never has to be added or subtracted by the
-caller.
+Two bodies share one interface: the wooden mannequin of the package ``mannequin-x`` (Apache-2.0), and SMPL-X, which
+needs a licensed model file. Metres, y up. The translation of ``smplx_85`` is the position of the pelvis joint, so
+bodies of every shape follow the same path, and callers never add or subtract the rest position of the pelvis.
+
+Poses are expected to be validated (``motion.clip.smplx85_of``).
 """
 
 import zipfile
@@ -16,38 +17,38 @@ import scipy.sparse
 from einops import rearrange
 
 from motion.skeleton import JOINTS
-from motion.smplx import SMPLX85, SMPLX85_WIDTH, check_smplx85
+from motion.smplx import SMPLX85, SMPLX85_WIDTH
 from utils.errors import InputError, reason_of
 from visualize.camera import standing_height
 
 BODIES = ("mannequin", "smplx")
-CHUNK = 64  # frames posed at a time: bounds memory for clips of any length
+CHUNK = 64  # frames posed at once, which bounds the memory for long clips
 
-WOOD, BALLS = (0.93, 0.70, 0.46), (0.60, 0.37, 0.20)  # colours of the mannequin: limbs and ball joints, RGB in 0..1
-PLASTER = (0.80, 0.80, 0.83)
+WOOD, BALLS = (0.93, 0.70, 0.46), (0.60, 0.37, 0.20)  # colours of limbs and ball joints of the mannequin, RGB in 0..1
+PLASTER = (0.80, 0.80, 0.83)  # colour of SMPL-X
 
 
 class Body(Protocol):
-    """What a renderer needs of a body model."""
+    """Interface of a body model."""
 
     faces: np.ndarray  # (F, 3) int32, counter-clockwise seen from outside
     colors: np.ndarray  # (V, 3) float32, RGB in 0..1
-    weights: np.ndarray  # (V, 22) float32, how much each joint moves each vertex; rows sum to 1
-    rest_pelvis: np.ndarray  # (3,) metres, pelvis joint of the zero shape in the model's own frame
+    weights: np.ndarray  # (V, 22) float32 skinning weights; rows sum to 1
+    rest_pelvis: np.ndarray  # (3,) metres: pelvis joint of the zero shape in the model's own frame
 
     def joints(self, smplx85: np.ndarray) -> np.ndarray:
-        """(T, 85) poses to (T, 22, 3) float32 joint positions in metres."""
+        """Return the (T, 22, 3) float32 joint positions of (T, 85) poses in metres."""
 
     def vertices(self, smplx85: np.ndarray) -> np.ndarray:
-        """(T, 85) poses to (T, V, 3) float32 vertices in metres."""
+        """Return the (T, V, 3) float32 vertices of (T, 85) poses in metres."""
 
 
 def load_body(name: str = "mannequin", model_path: str | Path | None = None) -> Body:
     """Load a body model.
 
     Args:
-        name: ``mannequin``, or ``smplx`` for the licensed model, which needs ``model_path``.
-        model_path: ``SMPLX_NEUTRAL.npz`` (or the folder that holds it), from https://smpl-x.is.tue.mpg.de.
+        name: ``mannequin``, or ``smplx``, which needs ``model_path``.
+        model_path: ``SMPLX_NEUTRAL.npz`` or its folder, from https://smpl-x.is.tue.mpg.de.
 
     Raises:
         InputError: the name is unknown, or the SMPL-X file or package is missing or unusable.
@@ -60,12 +61,12 @@ def load_body(name: str = "mannequin", model_path: str | Path | None = None) -> 
 
 
 def body_from_options(body_model: str | None, smplx_path: Path | None) -> Body:
-    """The body of the options --body-model and --smplx-path, of which the path alone is enough for SMPL-X."""
+    """Load the body of the options --body-model and --smplx-path; the path alone selects SMPL-X."""
     return load_body(body_model or ("smplx" if smplx_path else "mannequin"), smplx_path)
 
 
 def smplx_file(model_path: str | Path | None) -> Path:
-    """The model file of SMPL-X in a folder, or the file itself.
+    """Return the SMPL-X model file, given the file or its folder.
 
     Raises:
         InputError: no path is given, or there is no such file.
@@ -83,29 +84,30 @@ def smplx_file(model_path: str | Path | None) -> Path:
 
 
 def iterate_vertices(body: Body, smplx85: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the (V, 3) vertices frame by frame, posing ``CHUNK`` frames at a time."""
+    """Yield the (V, 3) vertices of each frame, posing ``CHUNK`` frames at once."""
     for start in range(0, len(smplx85), CHUNK):
         yield from body.vertices(smplx85[start : start + CHUNK])
 
 
 def floor_height(body: Body, smplx85: np.ndarray) -> float:
-    """Height in metres at which the soles stand over the clip (``standing_height``).
+    """Return the height in metres at which the soles stand over the clip (``standing_height``).
 
-    Motion is grounded by its lowest joint, but soles reach one or two centimetres below the foot joints; how far
-    depends on the body.
+    Motion is grounded by its lowest joint, but the soles are one or two centimetres below the foot joints, depending on
+    the body.
     """
     return standing_height([vertices[:, 1].min() for vertices in iterate_vertices(body, smplx85)])
 
 
 def _body_weights(weights: np.ndarray, parents: Sequence[int]) -> np.ndarray:
-    """(V, J) skinning weights to (V, 22): fingers and face hang rigidly on wrists and head."""
+    """Merge (V, J) skinning weights to (V, 22): fingers and face are attached rigidly to wrists and head."""
     merged = np.array(weights, dtype=np.float32)
     for joint in range(merged.shape[1] - 1, JOINTS - 1, -1):  # children come after their parents
         merged[:, parents[joint]] += merged[:, joint]
     return merged[:, :JOINTS]
 
 
-def _betas(smplx85: np.ndarray) -> np.ndarray:
+def _constant_betas(smplx85: np.ndarray) -> np.ndarray:
+    """Return the (10,) betas of (T, 85) poses; raise InputError if they change over time."""
     betas = smplx85[:, SMPLX85["betas"]]
     if not np.allclose(betas, betas[0], atol=1e-5):
         raise InputError("the body shape (betas) changes within the motion; give every frame the same 10 values")
@@ -115,9 +117,9 @@ def _betas(smplx85: np.ndarray) -> np.ndarray:
 class MannequinBody:
     """The wooden mannequin: 24,256 vertices, driven by SMPL-X rotations and shape.
 
-    ``Mannequin.vertices`` gathers four transforms for every vertex of every frame. Here the same linear blend skinning
-    is one sparse matrix product: vertex = sum_j w_j (R_j (x - b_j) + t_j), linear in the (R_j, t_j) of all joints and
-    frames. This reads private fields of mannequin-x 0.3.0.
+    ``Mannequin.vertices`` gathers four transforms per vertex and frame. Here the same linear blend skinning is one
+    sparse matrix product: vertex = sum_j w_j (R_j (x - b_j) + t_j), linear in the (R_j, t_j) of all joints and frames.
+    It relies on private fields of mannequin-x 0.3.0.
     """
 
     def __init__(self):
@@ -135,19 +137,19 @@ class MannequinBody:
         self._skin = self._skinning_matrix()
 
     def joints(self, smplx85: np.ndarray) -> np.ndarray:
-        """(T, 85) poses to (T, 22, 3) float32 joint positions in metres."""
-        return self._transforms(check_smplx85(smplx85))[:, :JOINTS, :3, 3].astype(np.float32)
+        """Return the (T, 22, 3) float32 joint positions of (T, 85) poses in metres."""
+        return self._transforms(smplx85)[:, :JOINTS, :3, 3].astype(np.float32)
 
     def vertices(self, smplx85: np.ndarray) -> np.ndarray:
-        """(T, 85) poses to (T, V, 3) float32 vertices in metres."""
-        transforms = self._transforms(check_smplx85(smplx85))[..., :3, :].astype(np.float32)  # (T, J, 3, 4)
+        """Return the (T, V, 3) float32 vertices of (T, 85) poses in metres."""
+        transforms = self._transforms(smplx85)[..., :3, :].astype(np.float32)  # (T, J, 3, 4)
         moved = self._skin @ rearrange(transforms, "t j row column -> (j column) (t row)")  # (V, T*3)
         return np.ascontiguousarray(rearrange(moved, "v (t row) -> t v row", row=3))
 
     def _transforms(self, smplx85: np.ndarray) -> np.ndarray:
-        """World transforms (T, J, 4, 4) of all joints, with the pelvis at the translation."""
+        """Return world transforms (T, J, 4, 4) of all joints, with the pelvis at the translation."""
         frames, rotations = len(smplx85), smplx85[:, SMPLX85["axis_angle"]].reshape(-1, JOINTS, 3)
-        self._set_shape(_betas(smplx85))
+        self._set_shape(_constant_betas(smplx85))
         pose = self._mannequin.rest_pose(batch_dims=(frames,), dtype=np.float64)
         pose["pelvis_rotation"], pose["body_pose"] = rotations[:, 0], rotations[:, 1:]
         transforms = self._mannequin.joint_transforms(pose)
@@ -160,7 +162,7 @@ class MannequinBody:
             self._skin = self._skinning_matrix()
 
     def _skinning_matrix(self) -> scipy.sparse.csr_array:
-        """(V, J*4): w_j (x - b_j) and w_j of each vertex for its four joints."""
+        """Return the (V, J*4) matrix of w_j (x - b_j) and w_j of each vertex, for its four joints."""
         identity, weights = self._mannequin._identity, self._mannequin._skin_weights  # (V, 4)
         joints = self._mannequin._skin_joint_indices  # (V, 4)
         local = identity["skin_vertices"][:, None] - identity["skin_bind_positions"][joints]  # (V, 4, 3)
@@ -183,10 +185,10 @@ class MannequinBody:
 
 
 class SMPLXBody:
-    """SMPL-X (Pavlakos et al., CVPR 2019), posed by the ``smplx`` package from the user's own model file.
+    """SMPL-X (Pavlakos et al., CVPR 2019), posed by the ``smplx`` package with the user's model file.
 
-    Only plain arrays are read from the file (``allow_pickle=False``): a model file cannot run code. Hands at zero pose
-    are the relaxed mean hands, as on the mannequin; face and expression are neutral.
+    Only plain arrays are loaded (``allow_pickle=False``), so a model file cannot run code. The hands are the relaxed
+    mean hands, as on the mannequin; face and expression are neutral.
     """
 
     ARRAYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "kintree_table", "weights", "f")
@@ -198,7 +200,7 @@ class SMPLXBody:
         except ImportError as error:
             raise InputError("the package smplx is missing; run `pip install smplx`, or use the mannequin") from error
         self._torch, self._lbs = torch, smplx.lbs.lbs
-        arrays = self._read(model_path)
+        arrays = self._load(model_path)
         self.faces = arrays["f"].astype(np.int32)
         self.colors = np.tile(np.float32(PLASTER), (len(arrays["v_template"]), 1))
         self._parents = torch.as_tensor(arrays["kintree_table"][0].astype(np.int64))
@@ -214,21 +216,23 @@ class SMPLXBody:
         self.rest_pelvis = self._pose(rest)[1][0, 0].numpy()
 
     def joints(self, smplx85: np.ndarray) -> np.ndarray:
-        """(T, 85) poses to (T, 22, 3) float32 joint positions in metres."""
-        return self._placed(check_smplx85(smplx85))[1]
+        """Return the (T, 22, 3) float32 joint positions of (T, 85) poses in metres."""
+        return self._posed_at_translation(smplx85)[1]
 
     def vertices(self, smplx85: np.ndarray) -> np.ndarray:
-        """(T, 85) poses to (T, V, 3) float32 vertices in metres."""
-        return self._placed(check_smplx85(smplx85))[0]
+        """Return the (T, V, 3) float32 vertices of (T, 85) poses in metres."""
+        return self._posed_at_translation(smplx85)[0]
 
-    def _placed(self, smplx85: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _posed_at_translation(self, smplx85: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return vertices (T, V, 3) and joints (T, 22, 3), with the pelvis at the translation."""
         vertices, joints = (part.numpy() for part in self._pose(smplx85))
         shift = (smplx85[:, SMPLX85["translation"]] - joints[:, 0]).astype(np.float32)[:, None]  # (T, 1, 3)
         return vertices + shift, joints[:, :JOINTS] + shift
 
     def _pose(self, smplx85: np.ndarray):
+        """Return vertices (T, V, 3) and joints (T, 55, 3) in the model's own frame, as tensors."""
         frames, torch = len(smplx85), self._torch
-        betas = np.tile(_betas(smplx85), (frames, 1))
+        betas = np.tile(_constant_betas(smplx85), (frames, 1))
         face = np.zeros((frames, 9))  # jaw and two eyes
         hands = np.tile(self._hands, (frames, 1))
         pose = np.concatenate((smplx85[:, SMPLX85["axis_angle"]], face, hands), axis=1)  # (T, 55*3)
@@ -244,7 +248,7 @@ class SMPLXBody:
                 self._model["weights"],
             )
 
-    def _read(self, model_path: str | Path | None) -> dict[str, np.ndarray]:
+    def _load(self, model_path: str | Path | None) -> dict[str, np.ndarray]:
         path = smplx_file(model_path)
         try:
             with np.load(path, allow_pickle=False) as archive:
@@ -255,5 +259,5 @@ class SMPLXBody:
             ) from error
         joints = len(arrays["kintree_table"][0])
         if joints != 55 or arrays["weights"].shape != (len(arrays["v_template"]), joints):
-            raise InputError(f"{path} has {joints} joints where SMPL-X has 55; give SMPLX_NEUTRAL.npz")
+            raise InputError(f"{path} has {joints} joints, but SMPL-X has 55; give SMPLX_NEUTRAL.npz")
         return arrays

@@ -1,6 +1,6 @@
-"""The camera of both renderers: three-quarters from the front, slightly from above, following the people or fixed.
+"""The camera of both renderers: a three-quarter front view, slightly from above, that follows the people or is fixed.
 
-Several people stand side by side along the picture, each at the place of its own first frame.
+Several people stand side by side across the picture, each at the position of their own first frame.
 """
 
 from collections.abc import Sequence
@@ -13,20 +13,20 @@ from motion.resample import FPS
 from motion.skeleton import JOINT_INDEX, JOINTS
 from utils.errors import InputError
 
-AZIMUTH, ELEVATION = np.radians(32.0), np.radians(11.0)  # from the first frame's facing direction; above the horizontal
-TANGENT = np.tan(np.radians(15.0))  # of half the vertical field of view
-NEAREST = 4.0  # metres: nobody is shown larger than from here
-SMOOTHING = 0.45  # seconds, standard deviation of the Gaussian that smooths the path
-FLESH = 0.12  # metres that the body reaches beyond the joints: crown of the head, fingers, soles
+AZIMUTH, ELEVATION = np.radians(32.0), np.radians(11.0)  # from the first frame's facing direction; above the horizon
+TANGENT = np.tan(np.radians(15.0))  # tangent of half the vertical field of view
+NEAREST = 4.0  # metres: the smallest distance from the people
+SMOOTHING = 0.45  # seconds: standard deviation of the Gaussian that smooths the camera's path
+FLESH = 0.12  # metres by which the body extends beyond its joints: crown of the head, fingers, soles
 SPACING = 1.3  # metres between people side by side
 CAMERAS = ("follow", "fixed")
-# The body stays within these shares of the half frame; more room above, where the title stands.
+# The body stays within these shares of half the frame; there is more room at the top, for the title.
 TOP, BOTTOM, SIDE = 0.70, 0.84, 0.90
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Pinhole camera of fixed direction, without roll, that moves along a path."""
+    """Pinhole camera of constant direction, without roll, that moves along a path."""
 
     eye: np.ndarray  # (T, 3) metres
     rotation: np.ndarray  # (3, 3) rows: right, down, forward, in world axes
@@ -36,27 +36,32 @@ class Camera:
     height: int
 
     def at(self, frame: int) -> "Camera":
-        """The camera of one frame."""
+        """Return the camera of one frame."""
         return replace(self, eye=self.eye[frame : frame + 1])
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(T, ..., 3) world points to (T, ..., 2) pixels (x right, y down) and (T, ...) depths in metres."""
+        """Project (T, ..., 3) world points to (T, ..., 2) pixels (x right, y down) and (T, ...) depths in metres."""
         eye = self.eye.reshape(len(self.eye), *[1] * (points.ndim - 2), 3)
         local = (points - eye) @ self.rotation.T
         return local[..., :2] * (self.focal / local[..., 2:]) + (self.width / 2, self.height / 2), local[..., 2]
 
 
 def view_axes(joints: np.ndarray) -> np.ndarray:
-    """(3, 3) right, down, forward of a camera that sees the person of (22, 3) joints three-quarters from the front."""
+    """Return the axes (3, 3) right, down, forward of a three-quarter front view of a person with (22, 3) joints."""
     hips = joints[JOINT_INDEX["left_hip"]] - joints[JOINT_INDEX["right_hip"]]
-    angle = np.arctan2(-hips[2], hips[0]) + AZIMUTH  # the facing direction is hips x up = (-z, 0, x) of the hips
+    angle = np.arctan2(-hips[2], hips[0]) + AZIMUTH  # facing direction: hips x up = (-z, 0, x) of the hips
     forward = -np.array([np.sin(angle) * np.cos(ELEVATION), np.sin(ELEVATION), np.cos(angle) * np.cos(ELEVATION)])
     right = np.array([np.cos(angle), 0.0, -np.sin(angle)])
     return np.stack((right, np.cross(forward, right), forward))
 
 
 def side_by_side(starts: Sequence[np.ndarray], spacing: float = SPACING) -> np.ndarray:
-    """(P, 3) steps that put people, given by the (22, 3) joints of their first frames, side by side in the picture."""
+    """Return (P, 3) translations that place P people side by side across the picture.
+
+    Args:
+        starts: (22, 3) joints of the first frame of each person.
+        spacing: Distance between neighbours in metres.
+    """
     right = view_axes(starts[0])[0]
     slots = np.arange(len(starts)) - (len(starts) - 1) / 2
     pelvis = np.array([joints[0] for joints in starts])  # (P, 3)
@@ -70,10 +75,14 @@ def place_camera(
 
     Args:
         joints: (T, 22, 3) joint positions in metres, or (T, P, 22, 3) of several people.
-        width, height: of the frame in pixels.
-        floor: height of the floor in metres.
-        fps: frames per second of the motion.
-        camera: ``follow`` goes along with the people, ``fixed`` stands where all of their way is seen.
+        width: Width of the frame in pixels.
+        height: Height of the frame in pixels.
+        floor: Height of the floor in metres.
+        fps: Frames per second of the motion.
+        camera: ``follow`` moves with the people, ``fixed`` shows all of their path.
+
+    Raises:
+        InputError: unknown camera.
     """
     if camera not in CAMERAS:
         raise InputError(f"the camera {camera!r} is unknown; choose {' or '.join(CAMERAS)}")
@@ -83,13 +92,13 @@ def place_camera(
     if camera == "fixed":
         target = np.tile((target.min(axis=0) + target.max(axis=0)) / 2, (len(target), 1))
     else:
-        length = round(3 * SMOOTHING * fps)  # the path goes on at both ends, so that the person stays in the middle
+        length = round(3 * SMOOTHING * fps)  # extended at both ends, which keeps the person in the middle
         padded = np.pad(target, ((length, length), (0, 0)), mode="reflect", reflect_type="odd")
         target = gaussian_filter1d(padded, SMOOTHING * fps, axis=0)[length : length + len(target)]
     tallest = max(joints[..., 1].max() + FLESH - floor, 1.0)
     target[:, 1] = floor + tallest * BOTTOM / (TOP + BOTTOM)
     x, y, z = np.moveaxis((joints - target[:, None, None]) @ rotation.T, -1, 0)  # (T, P, 22) each, y down
-    # A point is inside from distance d if its offset, with flesh, is at most (z + d) * share * tangent.
+    # From distance d, a point is inside the frame if its offset plus FLESH is at most (z + d) * share * tangent.
     wide = (np.abs(x) + FLESH) / (SIDE * TANGENT * width / height) - z
     high = np.maximum((FLESH - y) / TOP, (FLESH + y) / BOTTOM) / TANGENT - z
     distance = max(NEAREST, wide.max(), high.max())
@@ -97,14 +106,14 @@ def place_camera(
 
 
 def standing_height(lowest: np.ndarray) -> float:
-    """Height of the floor in metres, from the height of the lowest point of the body in each frame.
+    """Estimate the height of the floor in metres from the (T,) heights of the body's lowest point in each frame.
 
-    The 20th percentile: flight does not lift the floor, and a toe or a stray frame that dips below it, as motion
-    capture and generated motion have, does not make the person float the rest of the time.
+    The 20th percentile: jumps do not lift the floor, and a toe or a stray frame below it, common in motion capture and
+    generated motion, does not make the person float in all other frames.
     """
     return float(np.quantile(lowest, 0.2))
 
 
 def hold_last_frame(motion: np.ndarray, frames: int) -> np.ndarray:
-    """(T, ...) with its last frame repeated to ``frames``: who is done first waits for the others."""
+    """Repeat the last frame of (T, ...) up to ``frames`` frames, for people who finish before others."""
     return motion[np.minimum(np.arange(frames), len(motion) - 1)]

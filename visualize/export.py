@@ -1,27 +1,31 @@
-"""Turn motion files into what other tools open, and into pictures.
+"""Convert motion files into formats of other tools, videos, pages and pictures.
 
     python -m visualize.export clip.npz clip.bvh
     python -m visualize.export mine.bvh mine.mp4 --view skeleton
     python -m visualize.export target.npz reconstruction.npz both.mp4
     python -m visualize.export outputs/*.npz gallery.html
 
-Reads .npz (ours, or AMASS), .bvh, and .npy (272 features, smplx_85 or smplx_322). Writes .npz (with the keys of AMASS),
-.npy (272 features), .bvh, .glb (animated body), .html (player; of more than four motions a gallery), .mp4, .gif, and
-.png (a strip of poses). Several motions stand side by side.
+The last file is the one to write; the files before it are read. Reads .npz (ours, or AMASS), .bvh, and .npy (272
+features, smplx_85 or smplx_322). Writes .npz (including the keys of AMASS), .npy (272 features), .bvh, .glb (animated
+body), .html (player; a gallery for more than four motions), .mp4, .gif, and .png (a strip of poses). Videos and players
+show several motions side by side.
 """
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from formats.amass import amass_arrays
-from formats.bvh_import import ImportOptions, LengthUnit, UpAxis
 from formats.bvh_writer import write_bvh
-from formats.clip import Clip, read_clip
+from formats.clip import read_clip
+from formats.import_options import ImportOptions, LengthUnit, UpAxis
+from motion.clip import AnyMotion, Clip
+from motion.foot_lock import lock_feet
 from motion.resample import FPS
 from motion.skeleton import forward_kinematics
 from motion.smplx import smplx85_to_motion
@@ -29,61 +33,49 @@ from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 from utils.files import atomic_write
 from visualize.body import Body, body_from_options
-from visualize.camera import CAMERAS
-from visualize.foot_lock import lock_feet
 from visualize.glb import write_glb
 from visualize.page import clean, write_gallery, write_player
-from visualize.smplx import draw_strip, render_mesh_video, visualize_smplx_85
-from visualize.video import check_side
+from visualize.smplx import Poses, draw_strip, render_mesh_video, visualize_smplx_85
+from visualize.video import MAX_SIDE, PictureSide
 
-MOTIONS = (".npz", ".npy", ".bvh")  # read as well as written: such a file may be all that there is of a motion
-SINGLE = (*MOTIONS, ".glb", ".png")  # one motion a file
+MOTIONS = (".npz", ".npy", ".bvh")  # also read, so that such a file may be the only copy of a motion
+SINGLE = (*MOTIONS, ".glb", ".png")  # formats of one motion per file
 FORMATS = (*SINGLE, ".html", ".mp4", ".gif")
-PLAYED_TOGETHER = 4  # motions; a page of more is a gallery
+PLAYED_TOGETHER = 4  # motions in a player; a page of more is a gallery
 
 
 @dataclass
 class Options:
-    """How to write; the files come first: one or more to read, then the one to write.
+    """Options of the export, after the files: one or more motion files to read, then the file to write."""
 
-    Attributes:
-        view: What videos show: mesh or skeleton.
-        size: Width and height of videos, height of a strip of poses, in pixels.
-        camera: Of videos: follow or fixed.
-        poses: Number of poses in a .png.
-        title: Text in pictures and pages; without it, the prompt or the file's name.
-        foot_lock: Keep feet that stand on the floor from sliding.
-        skeleton: YAML file that maps a BVH file's joints to ours, where their names do not tell.
-        up: Axis that points up in the files to read: x, y, z, -x, -y or -z; by default it is decided from the motion.
-        units: Length unit of the positions in the files to read: m, cm, mm, in or ft; by default the bones tell.
-        fps: Frames per second of the files to read; by default those that they name.
-        force: Take motion that no person makes, such as knees that bend forward.
-        body_model: mannequin, or smplx with its file in --smplx-path; without it, whichever --smplx-path tells.
-        smplx_path: Folder or file of SMPL-X.
-        overwrite: Replace a motion file (.npz, .npy, .bvh) that is there already; pictures and pages always are.
-    """
-
-    view: str = "mesh"
-    size: int = 512
-    camera: str = "follow"
-    poses: int = 6
+    view: Literal["mesh", "skeleton"] = "mesh"
+    """Content of videos: the shaded body (mesh) or the skeleton."""
+    size: PictureSide = 512
+    """Width and height of videos, and height of a strip of poses, in pixels."""
+    camera: Literal["follow", "fixed"] = "follow"
+    """Camera of videos: follow moves with the people, fixed shows all of their path."""
+    poses: Poses = 6
+    """Number of poses in a .png."""
     title: str | None = None
+    """Text in pictures and pages; by default the prompt or the name of the file."""
     foot_lock: bool = False
+    """Keep standing feet from sliding."""
     skeleton: Path | None = None
+    """YAML file that maps the joints of a BVH file to ours, for joint names that are not recognised."""
     up: UpAxis | None = None
+    """Axis that points up in the files to read: x, y, z, -x, -y or -z; by default it is decided from the motion."""
     units: LengthUnit | None = None
+    """Length unit of the positions in the files to read: m, cm, mm, in or ft; by default it is that of the bones."""
     fps: float | None = None
+    """Frames per second of the files to read; by default the rate that each file states."""
     force: bool = False
-    body_model: str | None = None
+    """Accept implausible motion, such as knees that bend forward."""
+    body_model: Literal["mannequin", "smplx"] | None = None
+    """Body model to draw; smplx needs --smplx-path. By default smplx if --smplx-path is given, else the mannequin."""
     smplx_path: Path | None = None
+    """SMPL-X model file, or its folder."""
     overwrite: bool = False
-
-    def __post_init__(self):
-        if self.view not in ("mesh", "skeleton"):
-            raise InputError(f"--view {self.view} is unknown; use mesh or skeleton")
-        if self.camera not in CAMERAS:
-            raise InputError(f"--camera {self.camera} is unknown; use {' or '.join(CAMERAS)}")
-        check_side(self.size)
+    """Replace an existing motion file (.npz, .npy, .bvh); existing pictures, videos and pages are always replaced."""
 
 
 def main(arguments: list[str]) -> None:
@@ -99,14 +91,16 @@ def main(arguments: list[str]) -> None:
     for source, clip in zip(sources, clips, strict=True):
         for note in clip.notes:
             print(f"note: {source}: {note}", file=sys.stderr)
-        clip.smplx85 = lock_feet(clip.smplx85) if options.foot_lock else clip.smplx85
-        clip.title = options.title if options.title is not None else clip.title
+    if options.foot_lock:
+        clips = [replace(clip, smplx85=lock_feet(clip)) for clip in clips]
+    if options.title is not None:
+        clips = [replace(clip, title=options.title) for clip in clips]
     export(clips, target, options, body_from_options(options.body_model, options.smplx_path))
     print(target)
 
 
 def check_target(target: Path, count: int) -> None:
-    """Raise InputError unless that many motions can become a file of this suffix."""
+    """Raise InputError unless ``count`` motions can be written into one file with the suffix of ``target``."""
     suffix = target.suffix.lower()
     if suffix not in FORMATS:
         raise InputError(f"{target} has no suffix that can be written; give one of {', '.join(FORMATS)}")
@@ -115,15 +109,15 @@ def check_target(target: Path, count: int) -> None:
 
 
 def check_kept(target: Path, sources: Sequence[Path], overwrite: bool) -> None:
-    """Raise InputError if writing would replace one of the sources, or unasked another motion file."""
+    """Raise InputError if ``target`` is one of the sources, or an existing motion file without ``overwrite``."""
     if not target.exists():
         return
     if any(source.exists() and target.samefile(source) for source in sources):
         raise InputError(f"{target} is the file to write, after those to read, and is one of those; give another name")
     if target.suffix.lower() in MOTIONS and not overwrite:
         raise InputError(
-            f"{target}, the last file given, is the one to write and is there already; give another name, or "
-            "--overwrite true to replace it"
+            f"{target}, the last file given, is the one to write and exists already; give another name, or "
+            "--overwrite to replace it"
         )
 
 
@@ -131,43 +125,50 @@ def export(clips: Sequence[Clip], target: Path, options: Options, body: Body) ->
     """Write motions into a file of the format that its suffix names.
 
     Raises:
-        InputError: too many motions for the format, unusable motion or options, or a target that cannot be written.
+        InputError: too many motions for the format, unusable options, or a target that cannot be written.
     """
     check_target(target, len(clips))
     suffix, first = target.suffix.lower(), clips[0]
     title = " | ".join(dict.fromkeys(clip.title for clip in clips))
-    motions = [clip.smplx85 for clip in clips]
-    size = (min(4096, options.size * (1 + len(clips)) // 2), options.size)  # wider for several
+    size = (min(MAX_SIDE, options.size * (1 + len(clips)) // 2), options.size)  # wider for several motions
     if suffix == ".npz":
         write_npz(target, first)
     elif suffix == ".npy":
         with atomic_write(target) as file:
             np.save(file, first.features())
     elif suffix == ".bvh":
-        write_bvh(target, first.smplx85)
+        write_bvh(target, first)
     elif suffix == ".glb":
-        write_glb(target, first.smplx85, title, body)
+        write_glb(target, first, title, body)
     elif suffix == ".png":
-        draw_strip(first.smplx85, title, target, options.poses, options.size, body)
+        draw_strip(first, title, target, options.poses, options.size, body)
     elif suffix == ".html":
         (write_player if len(clips) <= PLAYED_TOGETHER else write_gallery)(target, clips, body)
     elif options.view == "skeleton":
-        visualize_smplx_85(motions, title, target, FPS, size, camera=options.camera)
+        visualize_smplx_85(clips, title, target, FPS, size, camera=options.camera)
     else:
-        render_mesh_video(motions, title, target, FPS, size, body, camera=options.camera)
+        render_mesh_video(clips, title, target, FPS, size, body, camera=options.camera)
 
 
 def write_npz(path: Path, clip: Clip) -> None:
-    """Write ``motion_arrays`` and the title, under the key prompt as inference_batch.py has it."""
+    """Write ``motion_arrays`` of a clip, and its title under the key ``prompt``."""
     with atomic_write(path) as file:
-        np.savez_compressed(file, **motion_arrays(clip.smplx85), prompt=clean(clip.title))
+        np.savez_compressed(file, **motion_arrays(clip), prompt=clean(clip.title))
 
 
-def motion_arrays(smplx85: np.ndarray) -> dict[str, np.ndarray]:
-    """What an ``.npz`` holds of a motion: smplx_85, joints and fps, and the same in the keys of AMASS."""
-    joints = forward_kinematics(*smplx85_to_motion(smplx85))
-    ours = {"smplx_85": smplx85.astype(np.float32), "joints": joints.astype(np.float32), "fps": np.array(FPS)}
-    return ours | amass_arrays(smplx85)
+def motion_arrays(motion: AnyMotion) -> dict[str, np.ndarray]:
+    """Return the arrays of a motion's ``.npz`` file: smplx_85, joints and fps, and the keys of AMASS.
+
+    Args:
+        motion: A clip or a (T, 85) array, at 30 frames per second.
+
+    Raises:
+        InputError: unusable motion, as in ``check_smplx85``.
+    """
+    clip = motion if isinstance(motion, Clip) else Clip(motion)
+    joints = forward_kinematics(*smplx85_to_motion(clip.smplx85))
+    ours = {"smplx_85": clip.smplx85.astype(np.float32), "joints": joints.astype(np.float32), "fps": np.array(FPS)}
+    return ours | amass_arrays(clip)
 
 
 if __name__ == "__main__":

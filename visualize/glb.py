@@ -1,7 +1,7 @@
-"""Motion to binary glTF 2.0 (.glb): the skinned body with its animation, for Blender, three.js, Unity, Windows, phones.
+"""Write motion as binary glTF 2.0 (.glb): a skinned, animated body for Blender, three.js, Unity, Windows and phones.
 
-One mesh with a primitive for each colour, 22 joints with the names of SMPL-X, one animation: a rotation for each joint
-and the path of the pelvis. The node above the pelvis lifts the soles onto y = 0.
+One mesh with one primitive per colour, 22 joints with the names of SMPL-X, and one animation with the rotation of each
+joint and the translation of the pelvis. The node above the pelvis lifts the soles onto y = 0.
 """
 
 import json
@@ -10,25 +10,32 @@ from pathlib import Path
 
 import numpy as np
 
+from motion.clip import AnyMotion, smplx85_of
 from motion.resample import FPS
 from motion.skeleton import JOINT_NAMES, JOINTS, PARENTS
-from motion.smplx import SMPLX85, check_smplx85
+from motion.smplx import SMPLX85
 from utils.files import atomic_write
 from visualize.body import Body, floor_height, load_body
 from visualize.skin import Skin, quaternions, skin_of, vertex_normals
 
-FLOAT, UINT, UBYTE = 5126, 5125, 5121  # glTF's codes of component types
-VERTICES, INDICES = 34962, 34963  # and of what a buffer view is for
-KINDS = {1: "SCALAR", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
+FLOAT, UINT, UBYTE = 5126, 5125, 5121  # component types of glTF
+VERTICES, INDICES = 34962, 34963  # targets of buffer views in glTF
+TYPES = {1: "SCALAR", 3: "VEC3", 4: "VEC4", 16: "MAT4"}  # by the number of values per element
 
 
-def write_glb(path: str | Path, smplx85: np.ndarray, title: str = "", body: Body | None = None) -> Path:
-    """Write (T, 85) motion at 30 frames per second on a body (None: the mannequin).
+def write_glb(path: str | Path, motion: AnyMotion, title: str = "", body: Body | None = None) -> Path:
+    """Write a motion on a body as .glb.
+
+    Args:
+        path: Target; its folder is created if needed.
+        motion: A clip or a (T, 85) array, at 30 frames per second.
+        title: Name of the animation.
+        body: Body from ``load_body``; None is the mannequin.
 
     Raises:
         InputError: unusable motion, or a target that cannot be written.
     """
-    smplx85, body = check_smplx85(smplx85), body or load_body()
+    smplx85, body = smplx85_of(motion), body or load_body()
     skin = skin_of(body, smplx85[0, SMPLX85["betas"]])
     parts = Parts()
     document = {
@@ -57,16 +64,16 @@ def write_glb(path: str | Path, smplx85: np.ndarray, title: str = "", body: Body
 
 
 class Parts:
-    """The binary chunk, and the accessors and views that describe it."""
+    """The binary chunk of a .glb, and the accessors and buffer views that describe it."""
 
     def __init__(self):
         self.data, self.views, self.accessors = bytearray(), [], []
 
     def add(self, values: np.ndarray, component: int, target: int | None = None, normalized: bool = False) -> int:
-        """Append an (N, width) array; returns the number of its accessor."""
+        """Append an (N, width) array and return the index of its accessor."""
         view = {"buffer": 0, "byteOffset": len(self.data), "byteLength": values.nbytes}
         accessor = {"bufferView": len(self.views), "componentType": component, "count": len(values)}
-        accessor["type"] = KINDS[values.shape[1]]
+        accessor["type"] = TYPES[values.shape[1]]
         if component == FLOAT:  # required for positions and times
             accessor |= {"min": values.min(axis=0).tolist(), "max": values.max(axis=0).tolist()}
         self.views.append(view | ({"target": target} if target else {}))
@@ -86,7 +93,7 @@ def _joint_nodes(skin: Skin) -> list[dict]:
 
 
 def _root_nodes(lift: float) -> list[dict]:
-    """The joints' root, and the mesh: its own transform is ignored by skinning, so it stands at the scene's root."""
+    """Return the parent node of the pelvis and the mesh node; skinning ignores the transform of the latter."""
     return [
         {"name": "skeleton", "children": [0], "translation": [0.0, lift, 0.0]},
         {"name": "body", "mesh": 0, "skin": 0},
@@ -113,7 +120,7 @@ def _primitives(parts: Parts, skin: Skin) -> list[dict]:
 
 
 def _materials(skin: Skin) -> list[dict]:
-    """One a colour; glTF wants linear values."""
+    """Return one material per colour; glTF requires linear RGB."""
     linear = [np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) for c in np.unique(skin.colors, axis=0)]
     return [
         {
@@ -128,7 +135,7 @@ def _materials(skin: Skin) -> list[dict]:
 
 
 def _bind(parts: Parts, skin: Skin) -> int:
-    """Inverse bind matrices: each joint's rest place moved to the origin, column by column."""
+    """Add the inverse bind matrices (column-major), which move the rest position of each joint to the origin."""
     matrices = np.tile(np.eye(4, dtype=np.float32), (JOINTS, 1, 1))
     matrices[:, 3, :3] = -skin.joints
     return parts.add(matrices.reshape(JOINTS, 16), FLOAT)

@@ -1,8 +1,8 @@
-"""Pages for a browser: a player for one motion or a few side by side, and a gallery of many. They need no network.
+"""HTML pages: a player for one motion or a few side by side, and a gallery of many. They need no network.
 
-A page is one file: three.js, the scripts of visualize/web, the body's mesh once, and a few kilobytes for each motion.
-Its policy (CSP) lets only these very scripts run and nothing be loaded. The data stand in it as base64 of compressed
-JSON, and the scripts put texts in as text: whatever a prompt holds, it stays a text.
+A page is one file with three.js, the scripts of visualize/web, the mesh of the body, and a few kilobytes per motion.
+Its content security policy (CSP) allows these scripts only and blocks all requests. The data are embedded as base64 of
+compressed JSON and inserted as text, so prompts are never interpreted as HTML.
 """
 
 import base64
@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from formats.clip import Clip, read_clip
+from formats.clip import read_clip
+from motion.clip import Clip, smplx85_of
 from motion.resample import FPS
 from motion.skeleton import PARENTS
-from motion.smplx import SMPLX85, check_smplx85
+from motion.smplx import SMPLX85
 from utils.errors import InputError
 from utils.files import atomic_write
 from utils.prompts import MAX_PROMPT
@@ -26,7 +27,7 @@ from visualize.body import Body, floor_height, load_body
 from visualize.skin import quaternions, simplified, skin_of
 
 WEB = Path(__file__).parent / "web"
-MAX_TITLE = 400  # characters of a text that a page keeps
+MAX_TITLE = 400  # characters; longer texts are truncated
 MAX_SIDE_BY_SIDE = 8
 PLAYER_BODY = "<main></main>"
 GALLERY_BODY = """<header><h1></h1><input type="search" placeholder="Search" aria-label="search"><output></output>
@@ -34,7 +35,7 @@ GALLERY_BODY = """<header><h1></h1><input type="search" placeholder="Search" ari
 <main class="grid"></main>
 <dialog><button type="button" class="close" aria-label="close">✕</button><div class="stage"></div></dialog>"""
 APP_BODY = f"""<main class="app"><form autocomplete="off">
-<label>Sentence; more lines make one continuous motion
+<label>Sentences, one per line; several lines make one continuous motion
 <textarea name="prompts" rows="4" dir="auto" required maxlength="{MAX_PROMPT}">a person walks forward</textarea></label>
 <div class="fields">
 <label>Seed<span><input name="seed" type="number" min="0" max="1000000000" value="0" required>
@@ -42,7 +43,7 @@ APP_BODY = f"""<main class="app"><form autocomplete="off">
 <label>Variations<input name="variations" type="number" min="1" value="1" required></label>
 <label>Temperature<input name="temperature" type="number" min="0" max="2" step="0.05" required></label>
 <label>Guidance<input name="guidance" type="number" min="0" max="10" step="0.1" required></label>
-<label class="wide">Seconds for each sentence<input name="seconds" type="number" min="0.1" step="0.1"></label>
+<label class="wide">Seconds per sentence<input name="seconds" type="number" min="0.1" step="0.1"></label>
 </div>
 <p><button type="submit" name="go">Generate</button> <button type="button" name="stop" disabled>Stop</button></p>
 <p role="status"></p><div class="downloads"></div>
@@ -50,32 +51,32 @@ APP_BODY = f"""<main class="app"><form autocomplete="off">
 
 
 def write_player(path: str | Path, clips: Sequence[Clip], body: Body | None = None) -> Path:
-    """Write a page that plays a motion, or up to eight side by side; errors as in ``write_gallery``."""
+    """Write a page that plays one motion, or up to eight side by side; errors as in ``write_gallery``."""
     if not 1 <= len(clips) <= MAX_SIDE_BY_SIDE:
-        raise InputError(f"{len(clips)} motions are to play side by side; give 1 to {MAX_SIDE_BY_SIDE}, or a gallery")
+        raise InputError(f"{len(clips)} motions are given for a player; give 1 to {MAX_SIDE_BY_SIDE}, or a gallery")
     title = clean(" | ".join(dict.fromkeys(clip.title for clip in clips)))
     return _write(path, ("player.js", "single.js"), PLAYER_BODY, title, clips, body)
 
 
 def write_gallery(path: str | Path, clips: Sequence[Clip], body: Body | None = None, notes: Sequence[str] = ()) -> Path:
-    """Write a page of cards with search, each of which plays when it is pointed at and opens in a player.
+    """Write a page of cards with search; a card plays under the pointer and opens in a player on a click.
 
     Args:
-        path: target; its folder is made.
-        clips: motions; all are shown on one body, of the shape of the first.
-        body: of ``load_body``; None is the mannequin.
-        notes: a second line for each card; without it, the length.
+        path: Target; its folder is created if needed.
+        clips: Motions; all are shown on one body, with the shape of the first motion.
+        body: Body from ``load_body``; None is the mannequin.
+        notes: Second line of each card; by default the length of the motion.
 
     Raises:
-        InputError: no or unusable motions, or a target that cannot be written.
+        InputError: no motions, or a target that cannot be written.
     """
     if not clips:
-        raise InputError("a gallery of no motions is asked for; give at least one")
+        raise InputError("a gallery needs motions, but none are given; give at least one")
     return _write(path, ("player.js", "gallery.js"), GALLERY_BODY, f"{len(clips)} motions", clips, body, notes)
 
 
 def write_results_gallery(folder: Path, body: Body | None = None) -> Path:
-    """Write ``gallery.html`` of all motions that the results.json of inference_batch.py lists; errors as there."""
+    """Write ``gallery.html`` with all motions listed in ``results.json``; errors as in ``write_gallery``."""
     entries = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     entries = [entry for entry in entries if (folder / f"{entry['name']}.npz").is_file()]  # some may have been removed
     clips = [Clip(read_clip(folder / f"{entry['name']}.npz").smplx85, entry["prompt"]) for entry in entries]
@@ -95,14 +96,10 @@ def _write(
     body = body or load_body()
     motions = []
     for number, clip in enumerate(clips):
-        smplx85 = check_smplx85(clip.smplx85)
+        smplx85 = smplx85_of(clip)
         note = clean(notes[number]) if notes else f"{len(smplx85) / FPS:.1f} s"
         motions.append({"title": clean(clip.title), "note": note, **pack_motion(smplx85, floor_height(body, smplx85))})
-    data = {
-        "title": title,
-        "body": pack_body(body, clips[0].smplx85[0, SMPLX85["betas"]]),
-        "motions": motions,
-    }
+    data = {"title": title, "body": pack_body(body, clips[0].smplx85[0, SMPLX85["betas"]]), "motions": motions}
     text = page(title, scripts, content, data)
     with atomic_write(Path(path)) as file:
         file.write_text(text, encoding="utf-8")
@@ -110,7 +107,15 @@ def _write(
 
 
 def page(title: str, scripts: Sequence[str], content: str, data: dict, connect: str = "'none'") -> str:
-    """The HTML of a page: its texts, scripts of visualize/web after stage.js, its body, and the data for them."""
+    """Return the HTML of a page.
+
+    Args:
+        title: Title of the page.
+        scripts: Scripts of visualize/web to run after three.min.js and stage.js.
+        content: HTML of the body element; an empty ``<h1>`` receives the title.
+        data: Data for the scripts, anything JSON can hold.
+        connect: Source of the policy's connect-src, to which the scripts may send requests.
+    """
     sources = [(WEB / name).read_text(encoding="utf-8") for name in ("three.min.js", "stage.js", *scripts)]
     style = (WEB / "page.css").read_text(encoding="utf-8")
     allowed = " ".join(map(_hash, sources))
@@ -133,11 +138,11 @@ def page(title: str, scripts: Sequence[str], content: str, data: dict, connect: 
 
 
 def pack_body(body: Body, betas: np.ndarray | None = None) -> dict:
-    """The skin of a body, simplified, as the class BodyParts of stage.js reads it."""
+    """Pack the simplified skin of a body for the class BodyParts of stage.js."""
     skin = simplified(skin_of(body, betas))
     palette, colors = np.unique(skin.colors, axis=0, return_inverse=True)
     if len(palette) > 256:
-        raise InputError(f"the body has {len(palette)} colours; a page takes at most 256")
+        raise InputError(f"the body has {len(palette)} colours; use a body with at most 256")
     return {
         "vertices": _base64(skin.vertices.astype("<f4")),
         "faces": _base64(skin.faces.astype("<u4")),
@@ -151,9 +156,11 @@ def pack_body(body: Body, betas: np.ndarray | None = None) -> dict:
 
 
 def pack_motion(smplx85: np.ndarray, floor: float | None = None) -> dict:
-    """Frames as the class Motion of stage.js reads them: quaternions in 32767ths and the pelvis in metres.
+    """Pack frames for the class Motion of stage.js: quaternions in 32767ths and the pelvis in metres.
 
-    floor: height of the floor in metres; None where earlier frames have told.
+    Args:
+        smplx85: (T, 85) poses.
+        floor: Height of the floor in metres; None for later frames of a motion, whose first frames had it.
     """
     return {
         "rotations": _base64(np.round(quaternions(smplx85) * 32767).astype("<i2")),
@@ -162,7 +169,7 @@ def pack_motion(smplx85: np.ndarray, floor: float | None = None) -> dict:
 
 
 def clean(text: str) -> str:
-    """A text for a page: its beginning, in valid Unicode."""
+    """Truncate a text for a page or file and replace invalid Unicode."""
     return text[:MAX_TITLE].encode("utf-8", "replace").decode()
 
 

@@ -1,6 +1,6 @@
-"""Videos and files of other formats made in processes of their own, beside the generation that feeds them.
+"""Render videos and export other formats in worker processes while generation continues.
 
-They run at a lower priority, so that they take no time from the generation.
+The processes run at a lower priority than generation.
 """
 
 import os
@@ -19,12 +19,13 @@ from visualize.export import Options, export
 
 
 class Renderers:
-    """A pool of processes that turn motions into videos and other files; a context manager.
+    """A pool of processes that export motions to videos and other files; a context manager.
 
     Args:
-        workers: Processes. size: Width and height of the videos in pixels.
-        smplx_path: SMPL-X model file or folder, to draw its body; None for the mannequin.
-        views: What will be drawn ("mesh", "skeleton"): the processes prepare for it at once, while a model loads.
+        workers: Number of processes.
+        size: Width and height of the videos in pixels.
+        smplx_path: SMPL-X model file or its folder; None draws the mannequin.
+        views: Views that will be drawn ("mesh", "skeleton"), for which the processes prepare while a model loads.
     """
 
     def __init__(self, workers: int, size: int, smplx_path: Path | None, views: list[str]):
@@ -41,16 +42,16 @@ class Renderers:
         self.pool.shutdown(cancel_futures=kind is not None)
 
     def draw(self, source: Path, target: Path, view: str) -> None:
-        """Write the motion of an npz file into ``target``, in the format that its suffix names, some time soon."""
+        """Queue the motion of an npz file to be written into ``target``, in the format that its suffix names."""
         try:
             future = self.pool.submit(write_file, source, target, view, self.size, self.smplx_path)
-        except BrokenProcessPool as error:  # a process was killed: the file fails, not the program
+        except BrokenProcessPool as error:  # a process was killed: the file fails, the program continues
             future = Future()
             future.set_exception(error)
         self.targets[future] = target
 
     def finish(self) -> dict[str, str]:
-        """Wait for all files and print each as it is done; gives what failed, by file name, with the reason."""
+        """Wait for all files, print each when it is done, and return the reasons of failures by file name."""
         failures = {}
         for future in as_completed(self.targets):
             error = future.exception()
@@ -62,7 +63,7 @@ class Renderers:
 
 
 def warm_up(views: list[str]) -> None:
-    """Import and compile what a process needs."""
+    """Import and compile the renderers of ``views`` in this process."""
     from visualize.smplx import render_body
 
     if "mesh" in views:
@@ -70,11 +71,11 @@ def warm_up(views: list[str]) -> None:
 
 
 def write_file(source: Path, target: Path, view: str, size: int, smplx_path: Path | None) -> None:
-    """Write the motion of an npz file into another format; videos and pages are titled with its prompt."""
+    """Write the motion of an npz file in another format; videos and pages are titled with its prompt."""
     export([read_clip(source)], target, Options(view=view, size=size), body_of(smplx_path))
 
 
 @cache
 def body_of(smplx_path: Path | None) -> Body:
-    """The body to draw, loaded once a process."""
+    """Load the body to draw, once per process."""
     return body_from_options(None, smplx_path)

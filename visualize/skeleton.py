@@ -1,7 +1,7 @@
-"""Skeleton plots: coloured limbs and their shadow, floor grid and trajectory, drawn by matplotlib's Agg renderer.
+"""Skeleton renderer: coloured limbs and their shadow, floor grid and trajectory, drawn by matplotlib's Agg renderer.
 
-The projection is our own, so every frame is a few dozen 2-D paths, without figure, axes or artists. No state is shared:
-several threads and processes may draw at once.
+Points are projected here, so a frame is a few dozen 2-D paths without figure, axes or artists. No state is shared:
+several threads and processes can draw at the same time.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,11 +29,12 @@ LIMB_COLORS = {
 BACKGROUND, GRID, SHADOW, TRAJECTORY = "#f4f6f8", "#d3d9e0", "#c3cad3", "#7f8ea3"
 PAPER = np.uint8([*(255 * np.array(to_rgb(BACKGROUND))).round(), 255])  # RGBA
 HEAD = JOINT_INDEX["head"]
-# (B, 2) joints and (B,) colours of the bones
+# Joints (B, 2) and colours (B,) of the bones.
 BONES = np.array([bone for chain in LIMBS.values() for bone in zip(chain[:-1], chain[1:], strict=True)])
 BONE_COLORS = np.array([LIMB_COLORS[name] for name, chain in LIMBS.items() for _ in chain[1:]])
-GRID_STEP, GRID_RADIUS = 0.5, 0.8  # metres; share of the camera's distance, so that no line passes behind it
-TRAIL = 10.0  # seconds of the path that are drawn
+GRID_STEP = 0.5  # metres
+GRID_RADIUS = 0.8  # share of the camera's distance: below 1, so that no line passes behind the camera
+TRAIL = 10.0  # seconds: length of the trajectory
 DPI = 100
 
 
@@ -45,22 +46,22 @@ def plot_3d_motion(
     floor: float | None = None,
     camera: str = "follow",
 ) -> np.ndarray:
-    """Draw a motion; the calling convention of T2M-GPT and its successors.
+    """Draw a motion, with the calling convention of T2M-GPT and its successors.
 
     Args:
         args: ``[joints, path, title]``: (T, 22, 3) positions in metres, y up, or a list of several motions, which are
             drawn side by side; the ``.mp4`` or ``.gif`` to write, or None; the title, or None.
-        title: used where ``args`` has none.
-        fps: frames per second of the motion.
-        size: width and height of the frames in pixels.
-        floor: height of the floor in metres; None takes it from the lowest joints (``standing_height``).
-        camera: ``follow`` or ``fixed``.
+        title: Title if ``args`` has none.
+        fps: Frames per second of the motion.
+        size: Width and height of the frames in pixels.
+        floor: Height of the floor in metres; None estimates it from the lowest joints (``standing_height``).
+        camera: ``follow`` moves with the people, ``fixed`` shows all of their path.
 
     Returns:
         (T, H, W, 3) uint8 frames.
 
     Raises:
-        InputError: unusable joints, fps, or path.
+        InputError: unusable joints, fps, size, camera or path.
     """
     joints, path, own_title = (*args, None, None)[:3]
     frames = np.stack(list(render_skeleton(joints, own_title or title, fps, size, floor, camera)))
@@ -77,20 +78,32 @@ def render_skeleton(
     floor: float | None = None,
     camera: str = "follow",
 ) -> Iterator[np.ndarray]:
-    """Yield the (H, W, 3) uint8 frames one by one; arguments and errors as in ``plot_3d_motion``."""
+    """Return an iterator of (H, W, 3) uint8 frames; arguments and errors as in ``plot_3d_motion``."""
     check_fps(fps)
     check_size(size)
     several = isinstance(joints, list | tuple) and np.ndim(joints[0] if joints else joints) >= 3
     people = [check_joints(each) for each in (joints if several else [joints])]
+    return skeleton_frames(people, title, fps, size, floor, camera)
+
+
+def skeleton_frames(
+    people: Sequence[np.ndarray],
+    title: str | None,
+    fps: float,
+    size: tuple[int, int],
+    floor: float | None,
+    camera: str,
+) -> Iterator[np.ndarray]:
+    """Yield the frames of ``render_skeleton`` for validated (T, 22, 3) joints, fps and size."""
     lowest = [standing_height(each[..., 1].min(axis=1)) if floor is None else floor for each in people]
-    steps = side_by_side([each[0] for each in people]) - np.multiply.outer(lowest, (0, 1, 0))
+    steps = side_by_side([each[0] for each in people]) - np.multiply.outer(lowest, (0, 1, 0))  # (P, 3)
     longest = max(map(len, people))
     placed = np.stack([hold_last_frame(each, longest) + step for each, step in zip(people, steps, strict=True)], axis=1)
-    return _draw(placed, Title(title, *size), fps, place_camera(placed, *size, fps=fps, camera=camera))
+    yield from _draw(placed, Title(title, *size), fps, place_camera(placed, *size, fps=fps, camera=camera))
 
 
 def check_joints(joints) -> np.ndarray:
-    """Check (T, 22, 3) or (1, T, 22, 3) joint positions, NumPy or torch, and return them as (T, 22, 3) float64."""
+    """Validate (T, 22, 3) or (1, T, 22, 3) joints, NumPy or torch, and return them as a (T, 22, 3) float64 array."""
     joints = np.asarray(joints.detach().cpu() if hasattr(joints, "detach") else joints)
     joints = joints[0] if joints.ndim == 4 and len(joints) == 1 else joints
     if joints.shape[1:] != (JOINTS, 3) or len(joints) == 0:
@@ -101,7 +114,7 @@ def check_joints(joints) -> np.ndarray:
 
 
 def _draw(joints: np.ndarray, title: Title, fps: float, camera: Camera) -> Iterator[np.ndarray]:
-    """Frames of (T, P, 22, 3) joints of P people on the floor y = 0."""
+    """Yield frames of (T, P, 22, 3) joints of P people on the floor y = 0."""
     width, height, people = camera.width, camera.height, joints.shape[1]
     ground = joints * (1, 0, 1)
     pixels, depths = (part.reshape(len(part), people * JOINTS, -1) for part in camera.project(joints))
@@ -114,7 +127,7 @@ def _draw(joints: np.ndarray, title: Title, fps: float, camera: Camera) -> Itera
     renderer = RendererAgg(width, height, DPI)
     canvas = np.asarray(renderer.buffer_rgba())  # (H, W, 4)
     to_pixels = Affine2D.from_values(1, 0, 0, -1, 0, height)  # y points up in matplotlib
-    thick = height / 72  # pixels, of a bone
+    thick = height / 72  # pixels: width of a bone
 
     def pen(color: str, width: float) -> GraphicsContextBase:
         context = renderer.new_gc()
@@ -131,7 +144,7 @@ def _draw(joints: np.ndarray, title: Title, fps: float, camera: Camera) -> Itera
     grid, shadow, trail = pen(GRID, 0.08 * thick), pen(SHADOW, 0.8 * thick), pen(TRAJECTORY, 0.35 * thick)
     bones, head = {color: pen(color, thick) for color in LIMB_COLORS.values()}, pen(LIMB_COLORS["spine"], 0)
     for frame in range(len(joints)):
-        canvas.view(np.uint32).fill(PAPER.view(np.uint32)[0])  # many times faster than four bytes a pixel
+        canvas.view(np.uint32).fill(PAPER.view(np.uint32)[0])  # many times faster than four bytes per pixel
         draw_lines(grid, grid_lines[frame])
         draw_lines(shadow, shadows[frame, bone_joints])
         past, past_depth = camera.at(frame).project(ground[None, max(0, frame - round(TRAIL * fps)) : frame + 1, :, 0])
@@ -143,14 +156,14 @@ def _draw(joints: np.ndarray, title: Title, fps: float, camera: Camera) -> Itera
             ball = Affine2D.from_values(1.3 * thick, 0, 0, 1.3 * thick, x, y)
             renderer.draw_path(head, Path.unit_circle(), ball + to_pixels, to_rgb(LIMB_COLORS["spine"]))
         picture = np.empty((height, width, 3), np.uint8)
-        for channel in range(3):  # twice as fast as all at once
+        for channel in range(3):  # twice as fast as all channels at once
             picture[..., channel] = canvas[..., channel]
         title.draw(picture)
         yield picture
 
 
 def _grid(middles: np.ndarray, radius: float) -> np.ndarray:
-    """Lines of a grid that is fixed to the world, within a disc around (T, 3) points: (T, L, 2 ends, 3)."""
+    """Return lines (T, L, 2 ends, 3) of a grid fixed in the world, within a disc around each of (T, 3) points."""
     count = int(radius / GRID_STEP)
     lines = np.empty((len(middles), 2, 2 * count, 2, 3))  # along z, along x
     for along, across in ((2, 0), (0, 2)):

@@ -1,7 +1,7 @@
-"""A body at rest with its skinning weights, which programs outside (glTF, the browser) move by joint rotations alone.
+"""The skin of a body: rest pose and skinning weights, which glTF viewers and the browser animate by joint rotations.
 
-Four joints a vertex, weights in 255ths, as the graphics formats have it. What a body model adds depending on the pose
-(SMPL-X's pose blend shapes) is left out: the formats cannot hold it.
+Four joints per vertex with weights in 255ths, as graphics formats require. Pose-dependent corrections (SMPL-X's pose
+blend shapes) are omitted, because these formats cannot hold them.
 """
 
 from dataclasses import dataclass, replace
@@ -14,23 +14,23 @@ from motion.skeleton import JOINTS
 from motion.smplx import SMPLX85, SMPLX85_WIDTH
 from visualize.body import Body
 
-INFLUENCES = 4
+INFLUENCES = 4  # joints per vertex
 
 
 @dataclass
 class Skin:
-    """The rest pose of a body, in its own frame."""
+    """The rest pose of a body in its own frame."""
 
     vertices: np.ndarray  # (V, 3) float32 metres
     faces: np.ndarray  # (F, 3) int32
-    colors: np.ndarray  # (V, 3) float32 RGB in 0..1, as shown on a screen (sRGB)
+    colors: np.ndarray  # (V, 3) float32 sRGB in 0..1
     joints: np.ndarray  # (22, 3) float32 metres
     indices: np.ndarray  # (V, 4) uint8 joints; 0 where the weight is 0
     weights: np.ndarray  # (V, 4) uint8 adding up to 255
 
 
 def skin_of(body: Body, betas: np.ndarray | None = None) -> Skin:
-    """The skin of a body of the shape ``betas`` (10); None for the mean shape."""
+    """Return the skin of a body of shape ``betas`` (10,); None is the mean shape."""
     rest = np.zeros((1, SMPLX85_WIDTH))
     rest[:, SMPLX85["translation"]] = body.rest_pelvis
     rest[:, SMPLX85["betas"]] = 0 if betas is None else betas
@@ -50,9 +50,14 @@ def skin_of(body: Body, betas: np.ndarray | None = None) -> Skin:
 
 
 def simplified(skin: Skin, removed: float = 0.6) -> Skin:
-    """A skin with that share of its faces collapsed, part by part, so that a browser without a graphics card keeps up.
+    """Return a skin with fewer faces, for browsers without a graphics card.
 
-    New vertices take colour and weights from the nearest old vertex of the same part (a limb, a ball joint).
+    Each part (a limb, a ball joint) is simplified alone. New vertices take colour and weights from the nearest old
+    vertex of their part.
+
+    Args:
+        skin: Skin to simplify.
+        removed: Share of the faces that is removed.
     """
     import fast_simplification
 
@@ -83,7 +88,7 @@ def simplified(skin: Skin, removed: float = 0.6) -> Skin:
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(V, 3) unit normals, each the mean of the faces around it weighted by area."""
+    """Return (V, 3) unit normals, each the area-weighted mean of the normals of the adjacent faces."""
     a, b, c = (vertices[faces[:, corner]].astype(np.float64) for corner in range(3))
     across = np.cross(b - a, c - a)
     normals = np.zeros(vertices.shape)
@@ -94,7 +99,7 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def quaternions(smplx85: np.ndarray) -> np.ndarray:
-    """(T, 85) to (T, 22, 4) unit quaternions x, y, z, w, whose sign does not jump from frame to frame."""
+    """Convert (T, 85) to (T, 22, 4) unit quaternions x, y, z, w, whose signs are continuous over time."""
     from scipy.spatial.transform import Rotation
 
     rotations = smplx85[:, SMPLX85["axis_angle"]].reshape(-1, 3)

@@ -1,36 +1,45 @@
-"""Frames to files: the title in the frame, MP4 through moviepy, GIF through imageio's ffmpeg.
+"""Write frames to files (MP4 through moviepy, GIF through imageio's ffmpeg, PNG) and draw titles into frames.
 
-Frames are uint8 (H, W, 3) arrays and are encoded as they come, so that a clip of any length needs the memory of one
-frame. A file appears under its name only when it is whole.
+Frames are uint8 (H, W, 3) arrays. They are encoded one by one, so that memory does not grow with the length of the
+clip. Writes are atomic.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from motion.resample import check_fps
+from utils.config import bounded
 from utils.errors import InputError
 from utils.files import atomic_write
 
-SIDES = range(64, 4097)  # pixels that a picture can be wide and high
-TITLE_CHARACTERS = 400  # more is cut off
+MIN_SIDE, MAX_SIDE = 64, 4096  # pixels: width and height of pictures
+if TYPE_CHECKING:
+    PictureSide = int
+else:
+    PictureSide = bounded("PictureSide", int, (">=", MIN_SIDE), ("<=", MAX_SIDE))
+
+TITLE_CHARACTERS = 400  # longer titles are truncated
 TITLE_LINES = 3
 TITLE_COLOR = np.float32((38, 42, 50))
 
 
 def write_mp4(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> Path:
-    """Write H.264 (yuv420p, plays everywhere, starts before it is loaded); an odd size is padded to an even one.
+    """Write H.264 video (yuv420p, supported by all players; playback can start before the file is fully loaded).
+
+    Odd sizes are padded to even ones.
 
     Args:
-        path: target; its folder is made.
+        path: Target; its folder is created if needed.
         frames: (T, H, W, 3) uint8 array or an iterator of (H, W, 3) frames.
-        fps: frames per second.
+        fps: Frames per second.
 
     Raises:
-        InputError: no or uneven frames, fps not positive, or a target that cannot be written.
+        InputError: no frames, frames of different sizes, fps not positive, or a target that cannot be written.
     """
     from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter
 
@@ -52,7 +61,7 @@ def write_mp4(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> Pat
 
 
 def write_gif(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> Path:
-    """Write an endless GIF with a palette made for the clip; arguments and errors as in ``write_mp4``."""
+    """Write a looping GIF with a palette optimised for the clip; arguments and errors as in ``write_mp4``."""
     import imageio_ffmpeg
 
     def encode(target: Path, frames: Iterator[np.ndarray], width: int, height: int) -> None:
@@ -69,7 +78,7 @@ def write_gif(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> Pat
             ffmpeg_log_level="error",
             output_params=options,
         )
-        writer.send(None)  # starts the encoder
+        writer.send(None)  # start the encoder
         try:
             for frame in frames:
                 writer.send(frame)
@@ -80,7 +89,7 @@ def write_gif(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> Pat
 
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> Path:
-    """Write an MP4 or a GIF, whichever the suffix of ``path`` says; arguments and errors as in ``write_mp4``."""
+    """Write an MP4 or a GIF, according to the suffix of ``path``; arguments and errors as in ``write_mp4``."""
     writers = {".mp4": write_mp4, ".gif": write_gif}
     suffix = Path(path).suffix.lower()
     if suffix not in writers:
@@ -89,7 +98,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> P
 
 
 def write_png(path: str | Path, frame: np.ndarray) -> Path:
-    """Write one (H, W, 3) uint8 frame as a picture.
+    """Write one (H, W, 3) uint8 frame as a PNG.
 
     Raises:
         InputError: the target cannot be written.
@@ -102,15 +111,15 @@ def write_png(path: str | Path, frame: np.ndarray) -> Path:
 
 
 def check_size(size: tuple[int, int]) -> None:
-    """Raise InputError unless ``size`` is (width, height) in pixels that a picture can have."""
-    if len(size) != 2 or not all(isinstance(side, int | np.integer) and side in SIDES for side in size):
-        raise InputError(f"frame size is {size}; give (width, height) as whole pixels from {SIDES[0]} to {SIDES[-1]}")
+    """Raise InputError unless ``size`` is (width, height) in whole pixels, each from MIN_SIDE to MAX_SIDE."""
+    if len(size) != 2 or not all(isinstance(side, int | np.integer) and MIN_SIDE <= side <= MAX_SIDE for side in size):
+        raise InputError(f"frame size is {size}; give (width, height) as whole pixels from {MIN_SIDE} to {MAX_SIDE}")
 
 
 def check_side(side: int) -> None:
-    """Raise InputError unless a square picture can have ``side`` pixels, the option --size of the scripts."""
-    if side not in SIDES:
-        raise InputError(f"--size is {side}; give {SIDES[0]} to {SIDES[-1]} pixels")
+    """Raise InputError unless ``side`` is a valid --size, the side of a square picture in pixels."""
+    if not MIN_SIDE <= side <= MAX_SIDE:
+        raise InputError(f"--size is {side}; give {MIN_SIDE} to {MAX_SIDE} pixels")
 
 
 def _write(path: str | Path, frames: Iterable[np.ndarray], fps: float, suffix: str, encode: Callable) -> Path:
@@ -128,7 +137,7 @@ def _write(path: str | Path, frames: Iterable[np.ndarray], fps: float, suffix: s
 
 
 def _same_size(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Pass frames on that are uint8 (H, W, 3 or 4) of one size, without their alpha channel."""
+    """Validate frames, uint8 (H, W, 3 or 4) of one size, and yield them without their alpha channel."""
     shape = None
     for frame in frames:
         frame = np.asarray(frame)
@@ -139,11 +148,13 @@ def _same_size(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 class Title:
-    """A title, wrapped and drawn once, that is laid over frames; safe for any string.
+    """A title that is wrapped and rasterised once, and then drawn over frames; safe for any string.
 
     Args:
-        text: any string; line breaks and control characters become spaces, what exceeds three lines ends in an
-        ellipsis. width, height: size of the frames in pixels.
+        text: Any string. Line breaks and control characters become spaces; text beyond three lines is replaced by an
+            ellipsis.
+        width: Width of the frames in pixels.
+        height: Height of the frames in pixels.
     """
 
     def __init__(self, text: str | None, width: int, height: int):
@@ -165,12 +176,12 @@ class Title:
         self.clear, self.ink = 1 - alpha, alpha * TITLE_COLOR  # (P, 1), (P, 3)
 
     def draw(self, frame: np.ndarray) -> None:
-        """Lay the title over an (H, W, 3) uint8 frame, in place."""
+        """Draw the title over an (H, W, 3) uint8 frame, in place."""
         frame[self.pixels] = frame[self.pixels] * self.clear + self.ink
 
 
 def wrap_title(text: str, fits: Callable[[str], bool]) -> list[str]:
-    """Break a title into at most three lines that fit, between words where possible."""
+    """Break a title into at most three lines for which ``fits`` holds, between words where possible."""
     text = "".join(character if character.isprintable() else " " for character in text[:TITLE_CHARACTERS])
     words, lines = text.split(), []
     while words and len(lines) < TITLE_LINES:
@@ -192,20 +203,23 @@ def wrap_title(text: str, fits: Callable[[str], bool]) -> list[str]:
 
 @cache
 def font_for(text: str) -> str:
-    """DejaVu Sans, which matplotlib carries (Latin, Greek, Cyrillic, Arabic, Hebrew and more), or where it lacks
-    characters of the text, the font of this machine that lacks the fewest."""
+    """Return the path of a font for a text.
+
+    DejaVu Sans, which ships with matplotlib (Latin, Greek, Cyrillic, Arabic, Hebrew and more); if it lacks characters
+    of the text, the installed font that lacks the fewest.
+    """
     import matplotlib
     from matplotlib.font_manager import findSystemFonts
     from matplotlib.ft2font import FT2Font
 
     wanted = {ord(character) for character in text if character.isprintable() and not character.isspace()}
 
-    def lacking(path: str) -> int:
+    def missing(path: str) -> int:
         try:
             font = FT2Font(path)
-            return len(wanted - font.get_charmap().keys()) if font.scalable else len(wanted)  # bitmaps have one size
+            return len(wanted - font.get_charmap().keys()) if font.scalable else len(wanted)  # bitmap font
         except (OSError, RuntimeError):  # damaged
             return len(wanted)
 
-    carried = str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
-    return carried if lacking(carried) == 0 else min((carried, *sorted(findSystemFonts())), key=lacking)
+    default = str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
+    return default if missing(default) == 0 else min((default, *sorted(findSystemFonts())), key=missing)

@@ -1,4 +1,4 @@
-// The page of app.py: a form beside a player that shows motions while they are being generated.
+// Page of app.py: a form and a player that shows motions while they are generated.
 "use strict";
 
 class App {
@@ -10,11 +10,11 @@ class App {
     this.player = new Player(document.querySelector(".stage"), new BodyParts(data.body));
     const { seed, seconds, variations, temperature, guidance, dice, stop } = this.form.elements;
     seconds.max = data.limits.seconds;
-    seconds.placeholder = `as it comes, up to ${data.limits.seconds}`;
+    seconds.placeholder = `automatic, at most ${data.limits.seconds}`;
     variations.max = data.limits.variations;
     temperature.value = data.defaults.temperature;
     guidance.value = data.defaults.guidance;
-    guidance.closest("label").hidden = data.defaults.guidance === 1; // the model was not trained for any
+    guidance.closest("label").hidden = data.defaults.guidance === 1; // the model was trained without guidance
     dice.addEventListener("click", () => (seed.value = Math.floor(Math.random() * 1e6)));
     stop.addEventListener("click", () => this.abort?.abort());
     this.form.addEventListener("submit", (event) => {
@@ -26,40 +26,40 @@ class App {
     });
   }
 
-  #order() {
+  #request() {
     const { prompts, seed, seconds, variations, temperature, guidance } = this.form.elements;
-    const order = {
+    const request = {
       prompts: prompts.value.split("\n").map((line) => line.trim()).filter(Boolean),
       seed: Number(seed.value),
       variations: Number(variations.value),
       temperature: Number(temperature.value),
       guidance: Number(guidance.value),
     };
-    if (seconds.value) order.seconds = Number(seconds.value);
-    return order;
+    if (seconds.value) request.seconds = Number(seconds.value);
+    return request;
   }
 
   async #generate() {
-    this.abort?.abort(); // one at a time for each page
+    this.abort?.abort(); // one generation at a time per page
     const abort = (this.abort = new AbortController());
-    const order = this.#order();
-    const most = this.data.limits.sentences;
-    if (order.prompts.length < 1 || order.prompts.length > most) {
-      this.status.textContent = `Give 1 to ${most} sentences, one a line.`;
+    const request = this.#request();
+    const limit = this.data.limits.sentences;
+    if (request.prompts.length < 1 || request.prompts.length > limit) {
+      this.status.textContent = `Enter 1 to ${limit} sentences, one per line.`;
       return;
     }
     this.downloads.replaceChildren();
-    this.#busy(true, "Asking …");
+    this.#busy(true, "Requesting …");
     try {
       const response = await fetch("/generate", {
         method: "POST",
         headers: { "Content-Type": "application/json" },
-        body: JSON.stringify(order),
+        body: JSON.stringify(request),
         signal: abort.signal,
       });
       if (!response.ok) throw new Error((await response.json()).error);
       this.motions = null;
-      for await (const line of this.#lines(response.body)) this.#take(line, order);
+      for await (const line of this.#lines(response.body)) this.#receive(line, request);
     } catch (error) {
       if (this.abort === abort) this.status.textContent = abort.signal.aborted ? "Stopped." : error.message;
     }
@@ -78,15 +78,15 @@ class App {
     }
   }
 
-  #take(line, order) {
+  #receive(line, request) {
     if (line.error) throw new Error(line.error);
-    if (line.waiting) this.status.textContent = `Waiting: ${line.waiting} ahead of you …`;
+    if (line.waiting) this.status.textContent = `Waiting: ${line.waiting} ahead of you in the queue …`;
     if (line.rotations) {
-      this.motions ??= Array.from({ length: order.variations }, () => new Motion());
+      this.motions ??= Array.from({ length: request.variations }, () => new Motion());
       const first = this.motions.every((motion) => motion.frames === 0);
       this.motions[line.variation].append(line);
       if (first) {
-        this.player.show(this.motions, order.prompts.join(" → "));
+        this.player.show(this.motions, request.prompts.join(" → "));
         this.player.growing = true;
       }
       this.status.textContent = `Generating: ${this.player.seconds.toFixed(1)} s …`;

@@ -1,8 +1,8 @@
-// The page of many motions: a card for each, drawn by one WebGL canvas; a card plays while it is pointed at.
+// Page of many motions: one card per motion, all drawn by one WebGL canvas; a card plays under the pointer.
 "use strict";
 
-const CARD = 320; // pixels along each side of a card's picture
-const POSTER = 0.4; // share of the motion at which it stands still
+const CARD = 320; // pixels: side of a card's picture
+const POSTER = 0.4; // time of the poster, as a share of the motion
 
 class Gallery {
   constructor(data) {
@@ -12,7 +12,7 @@ class Gallery {
     this.search = document.querySelector("input[type=search]");
     this.count = document.querySelector("header output");
     this.dialog = document.querySelector("dialog");
-    this.waiting = []; // cards whose poster is still to be drawn
+    this.waiting = []; // cards whose poster is not drawn yet
     const seen = new IntersectionObserver((entries) => this.#drawPosters(entries, seen), { rootMargin: "200px" });
     this.cards = data.motions.map((packed) => this.#card(packed));
     document.querySelector("main").append(...this.cards.map((card) => card.root));
@@ -35,7 +35,7 @@ class Gallery {
     return card;
   }
 
-  /** A card's motion, unpacked when it is first needed. */
+  /** The motion of a card, unpacked on first use. */
   #motion(card) {
     card.motion ??= Motion.from(card.packed);
     return card.motion;
@@ -49,7 +49,7 @@ class Gallery {
     card.picture.drawImage(this.stage.renderer.domElement, 0, 0);
   }
 
-  /** Posters are drawn one a frame, so that scrolling never waits for them. */
+  /** Draw posters of cards that came into view, one per frame, so that they do not block scrolling. */
   #drawPosters(entries, seen) {
     const idle = this.waiting.length === 0;
     for (const entry of entries.filter((entry) => entry.isIntersecting)) {

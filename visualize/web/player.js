@@ -1,11 +1,11 @@
-// A stage with play, pause, scrubbing, speed, orbit and follow.
+// A stage with controls: play, pause, time, speed, orbit and a camera that follows.
 "use strict";
 
-/** An element with properties (text goes in as text, never as HTML) and children. */
+/** Create an element with properties (text is set as text, never as HTML) and children. */
 function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
+  const created = Object.assign(document.createElement(tag), properties);
+  created.append(...children);
+  return created;
 }
 
 class Player {
@@ -48,7 +48,7 @@ class Player {
     this.controls.maxDistance = 20;
     this.time = 0;
     this.playing = false;
-    this.growing = false; // more frames are to come: wait for them at the end instead of starting over
+    this.growing = false; // more frames will arrive: wait at the end instead of restarting
     this.dirty = true;
     this.last = performance.now();
 
@@ -124,7 +124,7 @@ class Player {
     }
     if (this.follow.checked) {
       const target = this.stage.centre(this.time, new THREE.Vector3());
-      target.y = this.stage.target.y; // where panning has put it
+      target.y = this.stage.target.y; // keep the height set by panning
       const share = this.snap ? 1 : 1 - Math.exp(-6 * elapsed);
       this.stage.moveTo(target.sub(this.stage.target).multiplyScalar(share).add(this.stage.target));
     }

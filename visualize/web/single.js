@@ -1,4 +1,4 @@
-// The page of one or a few motions side by side.
+// Page of one motion, or a few side by side.
 "use strict";
 
 readData().then((data) => {

@@ -1,10 +1,10 @@
-// A body on a floor in WebGL. Metres, y up; motions and mesh as visualize/page.py packs them.
+// Bodies on a floor in WebGL. Metres, y up; motions and mesh as packed by visualize/page.py.
 "use strict";
 
 const FPS = 30;
-const SPACING = 1.4; // metres between people who stand side by side
-const AZIMUTH = 0.56; // radians from the direction that the first frame faces
-const ELEVATION = 0.19;
+const SPACING = 1.4; // metres between people side by side
+const AZIMUTH = 0.56; // radians from the direction in which the first frame faces
+const ELEVATION = 0.19; // radians above the horizon
 const LOOK_AT = 0.86; // metres above the floor
 const BACKGROUND = 0xd9dde3;
 
@@ -12,7 +12,7 @@ function bytesOf(base64) {
   return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 }
 
-/** The page's data: base64 of gzipped JSON, so that no text in it can end the element it stands in. */
+/** Read the page's data: base64 of gzipped JSON, so that no text in it can close the element that holds it. */
 async function readData() {
   const packed = new Blob([bytesOf(document.getElementById("data").textContent)]);
   return new Response(packed.stream().pipeThrough(new DecompressionStream("gzip"))).json();
@@ -25,7 +25,7 @@ function joined(Type, first, second) {
   return both;
 }
 
-/** Rotations of 22 joints and the place of the pelvis for each frame; may grow while it is shown. */
+/** Rotations of 22 joints and position of the pelvis per frame; may grow while it is shown. */
 class Motion {
   constructor(title, note) {
     this.title = title;
@@ -53,7 +53,7 @@ class Motion {
     return Math.max(0, this.frames - 1) / FPS;
   }
 
-  /** The pelvis at a time in seconds, over the floor. */
+  /** Set `target` to the pelvis above the floor at a time in seconds; return the frames to interpolate. */
   place(time, target) {
     const position = Math.min(Math.max(time * FPS, 0), Math.max(0, this.frames - 1));
     const frame = Math.min(Math.floor(position), Math.max(0, this.frames - 2));
@@ -65,7 +65,7 @@ class Motion {
   }
 }
 
-/** What all bodies share: geometry, material, rest skeleton. */
+/** Data shared by all bodies: geometry, material, rest skeleton. */
 class BodyParts {
   constructor(packed) {
     const floats = (name) => new Float32Array(bytesOf(packed[name]).buffer);
@@ -81,7 +81,7 @@ class BodyParts {
     this.geometry.setIndex(new THREE.BufferAttribute(new Uint32Array(bytesOf(packed.faces).buffer), 1));
     this.geometry.computeVertexNormals();
     this.material = new THREE.MeshStandardMaterial({ vertexColors: true, roughness: 0.55 });
-    this.joints = packed.joints; // 22 rest places
+    this.joints = packed.joints; // rest positions of 22 joints
     this.parents = packed.parents;
   }
 }
@@ -99,7 +99,7 @@ class Body {
     this.mesh.add(this.bones[0]);
     this.mesh.updateMatrixWorld(true);
     this.mesh.bind(new THREE.Skeleton(this.bones));
-    this.mesh.frustumCulled = false; // it moves away from its rest pose
+    this.mesh.frustumCulled = false; // it leaves the bounds of its rest pose
     this.mesh.castShadow = this.mesh.receiveShadow = true;
     this.start = new THREE.Quaternion();
     this.end = new THREE.Quaternion();
@@ -117,7 +117,7 @@ class Body {
   }
 }
 
-/** Scene, camera and renderer on one canvas; shows one motion, or several side by side. */
+/** Scene, camera and renderer of one canvas; shows one motion, or several side by side. */
 class Stage {
   constructor(canvas, parts) {
     this.parts = parts;
@@ -152,7 +152,7 @@ class Stage {
     texture.colorSpace = THREE.SRGBColorSpace;
     texture.wrapS = texture.wrapT = THREE.RepeatWrapping;
     texture.repeat.set(60, 60);
-    texture.anisotropy = 2; // more is slow without a graphics card
+    texture.anisotropy = 2; // higher values are slow without a graphics card
     this.floor = new THREE.Mesh(
       new THREE.PlaneGeometry(60, 60),
       new THREE.MeshLambertMaterial({ map: texture }),
@@ -162,7 +162,7 @@ class Stage {
     return this.floor;
   }
 
-  /** Show these motions from the front; time then runs through draw(). */
+  /** Show motions from the front; draw() sets the time. */
   show(motions) {
     while (this.bodies.length < motions.length) this.bodies.push(new Body(this.parts));
     this.bodies.forEach((body, index) => {
@@ -190,7 +190,7 @@ class Stage {
     this.camera.updateProjectionMatrix();
   }
 
-  /** Where the camera should look at that time. */
+  /** Set `target` to the point the camera looks at, at a time in seconds. */
   centre(time, target) {
     const place = new THREE.Vector3();
     target.set(0, LOOK_AT, 0);
@@ -203,7 +203,7 @@ class Stage {
     return target;
   }
 
-  /** Move camera and what it looks at by the same step. */
+  /** Move the camera and its target so that it looks at `target`. */
   moveTo(target) {
     this.camera.position.add(target).sub(this.target);
     this.target.copy(target);
@@ -212,7 +212,7 @@ class Stage {
   draw(time) {
     this.bodies.forEach((body, index) => index < this.motions.length && body.pose(this.motions[index], time));
     const middle = this.centre(time, new THREE.Vector3());
-    this.floor.position.set(Math.round(middle.x), 0, Math.round(middle.z)); // by whole tiles: it seems endless
+    this.floor.position.set(Math.round(middle.x), 0, Math.round(middle.z)); // by whole tiles, so that it seems endless
     const reach = 1.6 + (this.motions.length * SPACING) / 2;
     Object.assign(this.sun.shadow.camera, { left: -reach, right: reach, top: reach, bottom: -reach, near: 1, far: 16 });
     this.sun.shadow.camera.updateProjectionMatrix();

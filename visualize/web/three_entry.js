@@ -1,4 +1,4 @@
-// What the pages use of three.js, bundled into three.min.js by the commands in README.md.
+// Parts of three.js that the pages use, bundled into three.min.js by the commands in README.md.
 export {
   Bone,
   BufferAttribute,

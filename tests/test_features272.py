@@ -1,10 +1,10 @@
-"""The 272 features: parity with the golden fixtures, round trips, gradients, NumPy = torch."""
+"""The 272-dim features: parity with the golden fixtures, round trips, gradients, equality of NumPy and torch."""
 
 import numpy as np
 import pytest
 import torch
 
-from motion import features272, measures, resample, rotation, skeleton, smplx
+from motion import features272, measures, rotation, skeleton, smplx
 from tests.conftest import GOLDEN_DIR
 from utils.errors import InputError
 
@@ -18,23 +18,26 @@ def clip(request) -> dict[str, np.ndarray]:
         return {key: file[key].astype(np.float64) if file[key].dtype == np.float32 else file[key] for key in file.files}
 
 
-def test_golden_fixtures_are_there():
+def test_golden_fixtures_exist():
     assert CLIPS
 
 
-def test_skeleton_agrees_with_the_fixture(clip):
+def test_skeleton_has_the_parents_of_the_fixture(clip):
     assert tuple(clip["parents"]) == skeleton.PARENTS
 
 
-def test_axes(clip):
+def test_z_up_to_y_up(clip):
     rotations, positions = smplx.smplx85_to_motion(clip["smpl85_zup"])
     rotations, positions = skeleton.z_up_to_y_up(rotations, positions)
     expected, expected_positions = smplx.smplx85_to_motion(clip["smpl85_yup"])
     np.testing.assert_allclose(rotations, expected, atol=1e-3)
     np.testing.assert_allclose(positions, expected_positions, atol=1e-5)
+    back = skeleton.y_up_to_z_up(rotations, positions)
+    for part, original in zip(back, smplx.smplx85_to_motion(clip["smpl85_zup"]), strict=True):
+        np.testing.assert_allclose(part, original, atol=1e-12)
 
 
-def test_mirror(clip):
+def test_mirror_is_its_own_inverse(clip):
     rotations, positions = skeleton.mirror(*smplx.smplx85_to_motion(clip["smpl85_yup"]))
     expected, expected_positions = smplx.smplx85_to_motion(clip["smpl85_yup_mirrored"])
     np.testing.assert_allclose(rotations, expected, atol=1e-5)
@@ -43,7 +46,7 @@ def test_mirror(clip):
     np.testing.assert_allclose(again, smplx.smplx85_to_motion(clip["smpl85_yup"])[0], atol=1e-12)
 
 
-def test_face_forward_kinematics_and_ground(clip):
+def test_face_forward_forward_kinematics_and_ground(clip):
     rotations, trans = smplx.smplx85_to_motion(clip["smpl85_yup"])
     if clip["face_z_aligned"]:
         rotations, trans = features272.face_forward(rotations, trans)
@@ -55,7 +58,7 @@ def test_face_forward_kinematics_and_ground(clip):
     np.testing.assert_allclose(features272.ground(joints), clip["joints_grounded"], atol=1e-5)
 
 
-def test_encode(clip):
+def test_encode_equals_the_fixture(clip):
     rotations, _ = smplx.smplx85_to_motion(clip["smpl85"])
     np.testing.assert_allclose(rotations, clip["local_rotmats"], atol=1e-5)
     heading = features272.heading_angle(rotations[:, 0])
@@ -66,7 +69,7 @@ def test_encode(clip):
 
 
 @pytest.mark.parametrize("prefix", ["", "noisy_"])
-def test_recover(clip, prefix):
+def test_recovery_equals_the_fixture(clip, prefix):
     features = clip["x272_noisy" if prefix else "x272"]
     smplx85 = features272.features_to_smplx85(features)
     expected, translation = smplx.smplx85_to_motion(clip[prefix + "rec_smpl85"])
@@ -80,7 +83,7 @@ def test_recover(clip, prefix):
     assert not smplx85[:, 66:72].any() and not smplx85[:, 75:].any()
 
 
-def test_both_ways_to_joints_agree(clip):
+def test_joints_from_positions_equal_joints_from_rotations(clip):
     offsets = clip["rest_offsets"]
     features = clip["x272"]
     np.testing.assert_allclose(
@@ -88,12 +91,12 @@ def test_both_ways_to_joints_agree(clip):
     )
 
 
-def test_foot_contacts(clip):
-    np.testing.assert_array_equal(measures.foot_contacts(clip["joints"]), clip["foot_contacts"].astype(bool))
+def test_still_feet_are_the_published_foot_contacts(clip):
+    np.testing.assert_array_equal(measures.still_feet(clip["joints"]), clip["foot_contacts"].astype(bool))
 
 
 def random_motion(frames: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A smooth random motion on our skeleton: rotations (frames, 22, 3, 3) and pelvis (frames, 3)."""
+    """Return a smooth random motion of our skeleton: rotations (frames, 22, 3, 3) and pelvis (frames, 3)."""
     rng = np.random.default_rng(seed)
     axis_angle = rng.normal(0, 0.4, (22, 3)) + np.cumsum(rng.normal(0, 0.02, (frames, 22, 3)), axis=0)
     axis_angle[:, 0] = np.array([0.0, 1.0, 0.0]) * rng.uniform(-np.pi, np.pi) + axis_angle[:, 0] * 0.2
@@ -102,7 +105,7 @@ def random_motion(frames: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 7, 64])
-def test_round_trip_with_any_frames_and_heading(frames):
+def test_round_trip_for_any_length_and_heading(frames):
     rotations, pelvis = random_motion(frames, seed=frames)
     features = features272.features_from_motion(rotations, pelvis)
     assert features.shape == (frames, 272)
@@ -132,25 +135,6 @@ def test_recovery_is_differentiable():
     assert torch.autograd.gradcheck(features272.recover_joints_fk, (features,), fast_mode=True)
 
 
-def test_axis_angle_near_pi_keeps_its_precision():
-    axis = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
-    axis /= np.linalg.norm(axis, axis=1, keepdims=True)
-    angle = np.linspace(np.pi - 1e-3, np.pi, 100, dtype=np.float32)[:, None]
-    matrix = rotation.axis_angle_to_matrix(axis * angle)
-    np.testing.assert_allclose(rotation.axis_angle_to_matrix(rotation.matrix_to_axis_angle(matrix)), matrix, atol=2e-6)
-
-
-def test_resampling_keeps_the_motion():
-    rotations, pelvis = random_motion(41, seed=5)
-    fast = resample.resample_rotations(rotations, 120, 30), resample.resample_positions(pelvis, 120, 30)
-    assert len(fast[0]) == len(fast[1]) == 11
-    np.testing.assert_allclose(fast[0], rotations[::4], atol=1e-9)
-    np.testing.assert_allclose(fast[1], pelvis[::4], atol=1e-9)
-    slow = resample.resample_rotations(rotations, 20, 30)
-    np.testing.assert_allclose(slow[::3], rotations[::2], atol=1e-9)
-    assert len(slow) == 61
-
-
 @pytest.mark.parametrize(
     ("features", "words"),
     [
@@ -161,6 +145,6 @@ def test_resampling_keeps_the_motion():
         (np.zeros(272), "shape"),
     ],
 )
-def test_bad_features_are_refused(features, words):
+def test_unusable_features_are_refused(features, words):
     with pytest.raises(InputError, match=words):
         features272.check_features(features, "clip.npy")

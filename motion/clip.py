@@ -1,0 +1,52 @@
+"""A clip: one validated motion with a title. Functions that draw or export motion accept a clip or a plain array."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from motion.body_shape import leg_length
+from motion.features272 import features_from_motion
+from motion.smplx import SMPLX85, check_smplx85, smplx85_to_motion
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """One motion at 30 frames per second, y up, validated on construction.
+
+    Raises:
+        InputError: unusable motion, as in ``check_smplx85``.
+    """
+
+    smplx85: np.ndarray
+    """(T, 85) poses, float32 or float64."""
+    title: str = ""
+    """Any text, for example the prompt."""
+    notes: tuple[str, ...] = ()
+    """Decisions of the reader that the user should know."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "smplx85", check_smplx85(self.smplx85))
+
+    def features(self) -> np.ndarray:
+        """Return (T, 272) features, not normalised; the clip is turned to face +z, grounded and scaled to mean legs."""
+        rotations, pelvis = smplx85_to_motion(self.smplx85)
+        betas = self.smplx85[0, SMPLX85["betas"]]
+        if betas.any():
+            pelvis = pelvis * (leg_length(np.zeros(10)) / leg_length(betas))
+        return features_from_motion(rotations, pelvis).astype(np.float32)
+
+
+AnyMotion = Clip | np.ndarray | Tensor
+
+
+def smplx85_of(motion: AnyMotion) -> np.ndarray:
+    """Return a (T, 85) float64 copy of the poses of a clip, or of an array, which is validated first.
+
+    Args:
+        motion: A clip, or a (T, 85) or (1, T, 85) array, NumPy or torch.
+
+    Raises:
+        InputError: unusable motion, as in ``check_smplx85``.
+    """
+    return (motion.smplx85 if isinstance(motion, Clip) else check_smplx85(motion)).astype(np.float64)

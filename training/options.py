@@ -1,0 +1,69 @@
+"""Options shared by both training scripts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from models.llama import SIZES
+from utils.config import bounded
+
+if TYPE_CHECKING:
+    Seed = int
+    Size = str
+else:
+    Seed = bounded("Seed", int, (">=", 0), ("<", 2**31))
+    Size = Literal[tuple(SIZES)]  # of the generator
+
+
+@dataclass(kw_only=True)
+class TrainingOptions:
+    """Options shared by both training scripts."""
+
+    data: Path
+    """Data folder: one written by prepare_data.py, or one in the layout of MotionMillion or HumanML3D-272."""
+    out: Path
+    """Run folder to write."""
+    resume: bool = False
+    """Resume the run in --out from its newest undamaged state."""
+    batch_size: PositiveInt = 64
+    """Windows or clips per step, over all processes and micro-batches."""
+    accumulate: PositiveInt = 1
+    """Micro-batches per process and step (gradient accumulation)."""
+    steps: PositiveInt = 5000
+    """Number of training steps."""
+    learning_rate: PositiveFloat = 5e-4
+    """Peak learning rate of AdamW."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after the warm-up: cosine decay, or constant."""
+    warmup: NonNegativeInt = 200
+    """Steps of linear learning rate warm-up."""
+    weight_decay: NonNegativeFloat = 0.01
+    """Weight decay of AdamW; biases, norms and embeddings are not decayed."""
+    clip_norm: PositiveFloat = 1.0
+    """Maximum gradient norm; larger gradients are scaled down to it."""
+    ema: ClosedUnitInterval = 0.99
+    """Decay of the exponential moving average (EMA) of the weights, which is validated and saved; 0 disables it."""
+    recompute: bool = False
+    """Activation checkpointing: recompute the activations of each block in the backward pass to save memory."""
+    compiled: bool = False
+    """Compile the blocks with torch.compile."""
+    validate_every: PositiveInt = 500
+    """Steps between validations on the val split; each validation also saves the run."""
+    keep: PositiveInt = 2
+    """Number of states to keep for resuming, newest first."""
+    draw: NonNegativeInt = 2
+    """Number of validation motions to render beside their targets at each validation."""
+    wandb: bool = False
+    """Log to Weights & Biases in addition to TensorBoard."""
+    device: str = "auto"
+    """Device to train on: auto, cpu, cuda, cuda:1, ..."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """Arithmetic: float32, bf16 (autocast over float32 weights), or auto (bf16 if the device supports it)."""
+    save_precision: Literal["float32", "float16"] = "float32"
+    """Precision of the saved weights; float16 halves the size of the checkpoint."""
+    workers: NonNegativeInt = 0
+    """Number of data loading processes; 0 loads data in the training process."""
+    seed: Seed = 0
+    """Seed of the weights, dropout and data order."""

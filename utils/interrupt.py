@@ -1,0 +1,28 @@
+"""Ctrl-C during the imports of a script ends it with one line and exit status 130.
+
+Import this module first in a script, before the slow imports. ``exit_on_input_error`` takes over when the main part
+begins. Where the main program is not a script of this repository, nothing changes.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+INTERRUPTED = "interrupted; finished work is kept"
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    os.write(2, f"{INTERRUPTED}\n".encode())
+    os._exit(130)
+
+
+def _is_our_script() -> bool:
+    file = getattr(sys.modules.get("__main__"), "__file__", None)
+    return file is not None and ROOT in Path(file).resolve().parents and ".venv" not in Path(file).parts
+
+
+if _is_our_script():
+    signal.signal(signal.SIGINT, _end)
