@@ -11,7 +11,7 @@ import json
 import os
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,9 @@ from tqdm import tqdm
 from dataset.captions import CaptionRules, swap_left_right
 from dataset.motion_folder import MIRRORED, SPLITS, STATISTICS, VECTORS, Statistics, read_lines, split_of
 from dataset.synthetic import synthetic_clips
-from formats.bvh import SkeletonMap, read_bvh
+from formats.bvh_import import import_bvh
+from formats.import_options import ImportOptions, LengthUnit, UpAxis
+from formats.skeleton_map import SkeletonMap
 from motion.features272 import check_features, features_from_motion
 from motion.resample import FPS
 from motion.skeleton import mirror
@@ -41,8 +43,16 @@ class BvhOptions:
     """Folder with .bvh files, searched with its subfolders."""
     out: Path
     """Data folder to write."""
-    skeleton: Path = Path("configs/data/bandai_skeleton.yaml")
-    """YAML file that maps the joints of the files to the 22 SMPL-X joints."""
+    skeleton: Path | None = None
+    """YAML file that maps the joints of the files to the 22 SMPL-X joints; by default their names are recognised."""
+    up: UpAxis | None = None
+    """Axis that points up in the files: x, y, z, -x, -y or -z; by default it is decided from the motion of each."""
+    units: LengthUnit | None = None
+    """Length unit of the positions in the files: m, cm, mm, in or ft; by default it is that of the bones."""
+    fps: float | None = None
+    """Frames per second of the files; by default the rate that each file states."""
+    force: bool = False
+    """Accept implausible motion, such as knees that bend forward."""
     captions: Path | None = None
     """YAML file with captions; by default, a text file beside each BVH file (walk.txt for walk.bvh)."""
     mirrored: bool = True
@@ -53,6 +63,11 @@ class BvhOptions:
     """Minimum length of a clip in frames at 30 fps; shorter clips are rejected."""
     workers: PositiveInt = CORES
     """Number of processes; by default, one per CPU core."""
+
+    @property
+    def reading(self) -> ImportOptions:
+        """How the files are read."""
+        return ImportOptions(self.up, self.units, self.fps, self.force)
 
 
 @dataclass
@@ -76,7 +91,9 @@ class ClipReport:
     sums: tuple[np.ndarray, np.ndarray] | None = None
     """Sum and sum of squares of the features over all frames, (272,) each; None if rejected."""
     rejected: str = ""
-    """Reason for the rejection."""
+    """Reason for the rejection, with the file."""
+    notes: list[str] = field(default_factory=list)
+    """Decisions of the reader that the user should know."""
 
 
 def bvh(options: BvhOptions) -> None:
@@ -90,7 +107,7 @@ def bvh(options: BvhOptions) -> None:
     convert = partial(
         convert_bvh,
         options=options,
-        skeleton=SkeletonMap.from_yaml(options.skeleton),
+        skeleton=SkeletonMap.from_yaml(options.skeleton) if options.skeleton else None,
         rules=CaptionRules.from_yaml(options.captions) if options.captions else None,
     )
     make_folder(options.out)
@@ -136,26 +153,29 @@ def find_bvh(source: Path, mirrored: bool) -> list[Path]:
     return files
 
 
-def convert_bvh(file: Path, options: BvhOptions, skeleton: SkeletonMap, rules: CaptionRules | None) -> list[ClipReport]:
+def convert_bvh(
+    file: Path, options: BvhOptions, skeleton: SkeletonMap | None, rules: CaptionRules | None
+) -> list[ClipReport]:
     """Convert one BVH file into a clip, and a mirrored copy of a training clip.
 
     Returns:
         The reports of the clips written, or one report with the reason why the file is rejected.
     """
     try:
-        rotations, pelvis = skeleton.retarget(read_bvh(file), FPS)
+        rotations, pelvis, _, notes = import_bvh(file, FPS, skeleton, options.reading)
         if len(rotations) < options.min_frames:
             raise InputError(
                 f"{file} has {len(rotations)} frames at {FPS} fps, fewer than --min-frames {options.min_frames}"
             )
         captions = rules.captions(file.stem, options.captions_per_clip) if rules else captions_beside(file)
         clips = [write_clip(options.out, file.stem, rotations, pelvis, captions)]
+        clips[0].notes = [f"{file}: {note}" for note in notes]
         if options.mirrored and split_of(file.stem) == "train":
             swapped = [swap_left_right(caption) for caption in captions]
             clips.append(write_clip(options.out, file.stem + MIRRORED, *mirror(rotations, pelvis), swapped))
         return clips
     except InputError as error:
-        return [ClipReport(file.stem, rejected=str(error))]
+        return [ClipReport(file.stem, rejected=str(error) if str(file) in str(error) else f"{file}: {error}")]
 
 
 def captions_beside(file: Path) -> list[str]:
@@ -213,8 +233,8 @@ def finish_folder(out: Path, reports: list[ClipReport]) -> None:
     """
     reports = sorted(reports, key=lambda report: report.clip_id)
     rejected = {report.clip_id: report.rejected for report in reports if report.rejected}
-    for reason in rejected.values():
-        print(f"rejected: {reason}")
+    print_once("note", [note for report in reports for note in report.notes])
+    print_once("rejected", list(rejected.values()))
     kept = [report for report in reports if not report.rejected]
     splits = {split: [report for report in kept if split_of(report.clip_id) == split] for split in SPLITS}
     if not splits["train"]:
@@ -235,6 +255,16 @@ def finish_folder(out: Path, reports: list[ClipReport]) -> None:
     }
     (out / "report.json").write_text(json.dumps(summary, indent=1))
     print(f"{out}: clips {summary['clips']}, frames {summary['frames']}, {len(rejected)} files rejected")
+
+
+def print_once(label: str, lines: list[str]) -> None:
+    """Print lines that begin with a file name; a text that several files share is printed once, for the first."""
+    files: dict[str, list[str]] = {}  # text after the name of the file -> lines
+    for line in lines:
+        file, suffix, text = line.partition(".bvh")
+        files.setdefault(text if suffix else line, []).append(line)
+    for first, *others in files.values():
+        print(f"{label}: {first}" + (f" (likewise in {len(others)} other files)" if others else ""))
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import prepare_data
 from dataset.captions import CaptionRules
 from dataset.motion_folder import MIRRORED, VECTORS, MotionFolder, split_of
 from dataset.synthetic import synthetic_clips
-from formats.bvh import SkeletonMap
+from formats.skeleton_map import SkeletonMap
 from motion.features272 import LAYOUT, features_from_motion, recover_joints_fk, recover_rotations
 from motion.resample import FPS
 from motion.skeleton import MIRROR, mirror
