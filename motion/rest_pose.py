@@ -31,6 +31,7 @@ X, Y, Z = np.eye(3)
 # Angles in degrees
 SAME_POSE = 30.0  # limbs within this of ours are in our rest pose; the difference is one of proportions
 SAME_END = 35.0  # likewise for hands, feet and toes
+DUMMY = 75.0  # end sites further off hold no direction of a hand, head or toe
 UPRIGHT = 25.0  # a zero pose this close to the file's axes is meant to be along them
 TURNED_BACK = 75.0  # a trunk joint this far from the trunk is turned back by its children
 BENT = 4.0  # knees and elbows that bend less on average do not tell their axis
@@ -228,6 +229,8 @@ def _reference_turn(name: str, frame: np.ndarray, data: _Source, pose: dict, kno
     if name in LIMBS:
         begin = _turn_to(before, ours, theirs, name, data, frame, SAME_POSE if known else 60.0)
         return shortest_turn(begin @ ours, theirs) @ begin, begin
+    if name in TIPS and known and _degrees(before @ ours, theirs) > DUMMY:
+        return before, before
     if name in FEET:
         by = _slope(before.T @ theirs) - (_slope(ours) if known else _flat_slope(name, data))
         turn = before if known and abs(by) < np.deg2rad(SAME_END) else before @ _about(X, by)
@@ -305,6 +308,8 @@ def _estimated_frame(name: str, index: int, data: _Source, constants: dict) -> n
     turns = constants[parent, above].T @ turns  # times C: our local rotation
     ours, theirs = _bone(name, data)
     if theirs is None or not (name in LIMBS or name in FEET or name in TIPS and name != "head"):
+        return _set_to_axes(_mean_turn(turns), np.eye(3))
+    if name in TIPS and _degrees(theirs, data.bones.get(name, theirs)) > DUMMY:
         return _set_to_axes(_mean_turn(turns), np.eye(3))
     base = shortest_turn(ours, theirs)
     found = base @ _about(ours, -_mean_twist(turns @ base, ours))  # C without twist on average
