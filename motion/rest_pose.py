@@ -31,9 +31,11 @@ X, Y, Z = np.eye(3)
 # Angles in degrees
 SAME_POSE = 30.0  # limbs within this of ours are in our rest pose; the difference is one of proportions
 SAME_END = 35.0  # likewise for hands, feet and toes
+DUMMY = 75.0  # end sites further off hold no direction of a hand, head or toe
 UPRIGHT = 25.0  # a zero pose this close to the file's axes is meant to be along them
 TURNED_BACK = 75.0  # a trunk joint this far from the trunk is turned back by its children
-BENT = 4.0  # knees and elbows that bend less on average do not tell their axis
+BENT = 2.0  # knees and elbows whose bend varies less (standard deviation) do not tell their axis,
+STAYS_BENT = 45.0  # unless they are always bent by more
 NEAR_FRAME = 40.0  # a frame found from the motion is set to one along the axes within this
 OTHER = 20.0  # an unusual frame must be nearer by this
 SAME_LENGTH = 0.015  # relative spread of bone lengths below which a skeleton is ours
@@ -228,6 +230,8 @@ def _reference_turn(name: str, frame: np.ndarray, data: _Source, pose: dict, kno
     if name in LIMBS:
         begin = _turn_to(before, ours, theirs, name, data, frame, SAME_POSE if known else 60.0)
         return shortest_turn(begin @ ours, theirs) @ begin, begin
+    if name in TIPS and known and _degrees(before @ ours, theirs) > DUMMY:
+        return before, before
     if name in FEET:
         by = _slope(before.T @ theirs) - (_slope(ours) if known else _flat_slope(name, data))
         turn = before if known and abs(by) < np.deg2rad(SAME_END) else before @ _about(X, by)
@@ -306,6 +310,8 @@ def _estimated_frame(name: str, index: int, data: _Source, constants: dict) -> n
     ours, theirs = _bone(name, data)
     if theirs is None or not (name in LIMBS or name in FEET or name in TIPS and name != "head"):
         return _set_to_axes(_mean_turn(turns), np.eye(3))
+    if name in TIPS and _degrees(theirs, data.bones.get(name, theirs)) > DUMMY:
+        return _set_to_axes(_mean_turn(turns), np.eye(3))
     base = shortest_turn(ours, theirs)
     found = base @ _about(ours, -_mean_twist(turns @ base, ours))  # C without twist on average
     bend = _bend(name, index, data)
@@ -334,10 +340,13 @@ def _bend(name: str, index: int, data: _Source) -> np.ndarray | None:
     middle, end = ("knee", "ankle") if joint == "hip" else ("elbow", "wrist")
     first, last = (data.joints[f"{side}_{part}"][0] for part in (middle, end))
     lower = unit(data.places[:, last] - data.places[:, first])
-    lower = (lower[:, None] @ data.turns[:, index])[:, 0].mean(axis=0)
+    lower = (lower[:, None] @ data.turns[:, index])[:, 0]
     bone = unit(data.bones[f"{side}_{middle}"])
-    bend = lower - (lower @ bone) * bone
-    return bend if np.linalg.norm(bend) > np.sin(np.deg2rad(BENT)) else None
+    across = lower - (lower @ bone)[:, None] * bone  # (S, 3), as long as the sine of the bend
+    size = np.linalg.norm(across, axis=-1)
+    if size.std() > np.sin(np.deg2rad(BENT)):  # the way in which the bend grows; straight limbs are not quite straight
+        return (size - size.mean()) @ (across - across.mean(axis=0))
+    return across.mean(axis=0) if np.median(size) > np.sin(np.deg2rad(STAYS_BENT)) else None
 
 
 def _sole(name: str, data: _Source) -> np.ndarray | None:

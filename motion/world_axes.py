@@ -18,7 +18,7 @@ TURNS = {  # axis that is up -> rotation (3, 3) of the file's axes to ours, y up
     "-x": np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1]]),
 }
 UNIT_FACTORS = (0.001, 0.01, 0.0254, 0.1, 1 / 2.54, 2.54, 10.0, 1 / 0.0254, 100.0, 1000.0)
-JUMP = 20.0  # degrees: mean turn of the limbs from a leading pose to the motion
+JUMP = 30.0  # degrees: turn of a limb from a leading pose to the motion, the most of all limbs
 STILL = 0.1  # degrees
 
 
@@ -141,8 +141,8 @@ def drop_leading_pose(source: SourceMotion, joints: dict[str, list[int]], notes:
     cos = (np.einsum("tjab,tjab->tj", turns[1:], turns[:-1]) - 1) / 2
     steps = np.degrees(np.arccos(np.clip(cos, -1, 1)))  # (most, 8)
     still = int(np.argmax(steps.max(axis=1) > STILL))  # frame steps without motion before the first with
-    jump, after = steps[still].mean(), steps[still + 1 :]
-    if len(after) < 2 or jump < JUMP or jump < 5 * after.mean() or not _is_rest_pose(source, joints):
+    jump, after = steps[still].max(), steps[still + 1 :]
+    if len(after) < 2 or jump < JUMP or jump < 3 * after.max() or not _is_rest_pose(source, joints):
         return source
     notes.append(f"the first {still + 1} frame(s) hold a rest pose, not motion, and are left out")
     return source.frames(still + 1)
@@ -154,6 +154,6 @@ def _is_rest_pose(source: SourceMotion, joints: dict[str, list[int]]) -> bool:
     for side in SIDES:
         for parts in (("shoulder", "elbow", "wrist"), ("hip", "knee", "ankle")):
             start, middle, end = (places[joints[f"{side}_{part}"][0]] for part in parts)
-            if unit(middle - start) @ unit(end - middle) < np.cos(np.deg2rad(20)):
+            if unit(middle - start) @ unit(end - middle) < np.cos(np.deg2rad(30)):
                 return False
     return True
