@@ -62,7 +62,7 @@ class Options:
     skeleton: Path | None = None
     """YAML file that maps the joints of a BVH file to ours, for joint names that are not recognised."""
     body_model: Literal["mannequin", "smplx"] | None = None
-    """Body model to draw; smplx needs --smplx-path. By default smplx if --smplx-path is given, else the mannequin."""
+    """Body model to draw: mannequin, or smplx with --smplx-path. By default smplx if --smplx-path is given."""
     smplx_path: Path | None = None
     """SMPL-X model file, or its folder."""
     overwrite: bool = False
