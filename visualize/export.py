@@ -71,7 +71,7 @@ class Options:
     force: bool = False
     """Accept implausible motion, such as knees that bend forward."""
     body_model: Literal["mannequin", "smplx"] | None = None
-    """Body model to draw; smplx needs --smplx-path. By default smplx if --smplx-path is given, else the mannequin."""
+    """Body model to draw: mannequin, or smplx with --smplx-path. By default smplx if --smplx-path is given."""
     smplx_path: Path | None = None
     """SMPL-X model file, or its folder."""
     overwrite: bool = False
