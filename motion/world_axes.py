@@ -28,7 +28,7 @@ def axis_name(direction: np.ndarray) -> str:
 
 
 def world_turn(up: str, body: np.ndarray | None) -> np.ndarray:
-    """Rotation (3, 3) of the file's axes to ours; a zero pose ``body`` that stands along the same axes faces +z then."""
+    """Rotation (3, 3) of the file's axes to ours; a zero pose ``body`` along the same axes then faces +z."""
     if body is not None and np.abs(body).max(axis=0).min() > 0.999 and axis_name(body[:, 1]) == up:
         return body.T
     return TURNS[up]
