@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from motion.rest_pose import PARENT, unit
+from motion.directions import unit
+from motion.rest_pose import PARENT
 from motion.skeleton import JOINT_NAMES
 from motion.source_motion import SourceMotion, sample_frames
 
