@@ -258,7 +258,7 @@ def finish_folder(out: Path, reports: list[ClipReport]) -> None:
 
 
 def print_once(label: str, lines: list[str]) -> None:
-    """Print lines that begin with a file name; a text that several files share is printed once, for the first."""
+    """Print lines that begin with the name of a file; a text that several files share is printed once."""
     files: dict[str, list[str]] = {}  # text after the name of the file -> lines
     for line in lines:
         file, suffix, text = line.partition(".bvh")

@@ -11,11 +11,24 @@ keep our rest pose, whose curves differ between skeletons; hands, feet and toes 
 arms. If all bones have our lengths (times a factor), it is our own skeleton and every bone is matched.
 """
 
-from itertools import permutations, product
 from typing import NamedTuple
 
 import numpy as np
 
+from motion.directions import (
+    AXIS_TURNS,
+    angle_about,
+    degrees_between,
+    fit_turn,
+    mean_turn,
+    mean_twist,
+    nearest_axes,
+    nearest_direction,
+    shortest_turn,
+    turn_about,
+    turn_angle,
+    unit,
+)
 from motion.skeleton import JOINT_NAMES, PARENTS, REST_OFFSETS
 from motion.source_motion import SourceMotion, sample_frames
 
@@ -133,7 +146,7 @@ def _is_ours(bones: dict[str, np.ndarray], joints: dict[str, list[int]]) -> bool
     for parent in ("pelvis", "spine3"):
         ours = np.array([REST[child] for child in CHILDREN[parent]])
         theirs = np.array([bones[child] for child in CHILDREN[parent]]) / scale
-        if np.linalg.norm(theirs - ours @ _fit(ours, theirs).T) > 0.03 * np.linalg.norm(ours):
+        if np.linalg.norm(theirs - ours @ fit_turn(ours, theirs).T) > 0.03 * np.linalg.norm(ours):
             return False
     return True
 
@@ -156,7 +169,7 @@ def _body(at: dict[str, np.ndarray]) -> np.ndarray | None:
             return None
     body = np.stack((left, up, np.cross(left, up)), axis=1)
     nearest = nearest_axes(body)
-    return nearest if angle(nearest, body) < UPRIGHT else body
+    return nearest if turn_angle(nearest, body) < UPRIGHT else body
 
 
 def _fits(rest: dict[int, np.ndarray], data: _Source) -> bool:
@@ -177,7 +190,7 @@ def _turned_back(data: _Source, frames: dict[int, np.ndarray]) -> dict[int, np.n
         for index in data.joints[name]:
             frame = frames[index]
             found = _trunk_frame(data, index)
-            if angle(found, frame) > TURNED_BACK:
+            if turn_angle(found, frame) > TURNED_BACK:
                 changed[index] = _set_to_axes(found, frame)
     return changed
 
@@ -190,7 +203,7 @@ def _trunk_frame(data: _Source, index: int) -> np.ndarray:
     left = unit(unit(at["left_hip"] - at["right_hip"]) + unit(at["left_shoulder"] - at["right_shoulder"]))
     left = unit(left - (left * up).sum(axis=-1, keepdims=True) * up)
     body = np.stack((left, up, np.cross(left, up)), axis=-1)  # (S, 3, 3)
-    return _mean_turn(data.turns[:, index].transpose(0, 2, 1) @ body).T
+    return mean_turn(data.turns[:, index].transpose(0, 2, 1) @ body).T
 
 
 def _constants(data: _Source, frames: dict[int, np.ndarray], known: bool) -> dict:
@@ -217,7 +230,7 @@ def _reference_turn(name: str, frame: np.ndarray, data: _Source, pose: dict, kno
     children = [child for child in CHILDREN[name] if child in data.bones]
     if data.same and len(children) > 1:
         theirs = np.array([data.bones[child] for child in children]) @ frame.T
-        turn = _fit(np.array([REST[child] for child in children]), theirs)
+        turn = fit_turn(np.array([REST[child] for child in children]), theirs)
         return turn, turn
     ours, theirs = _bone(name, data)
     if theirs is None:
@@ -230,11 +243,11 @@ def _reference_turn(name: str, frame: np.ndarray, data: _Source, pose: dict, kno
     if name in LIMBS:
         begin = _turn_to(before, ours, theirs, name, data, frame, SAME_POSE if known else 60.0)
         return shortest_turn(begin @ ours, theirs) @ begin, begin
-    if name in TIPS and known and _degrees(before @ ours, theirs) > DUMMY:
+    if name in TIPS and known and degrees_between(before @ ours, theirs) > DUMMY:
         return before, before
     if name in FEET:
         by = _slope(before.T @ theirs) - (_slope(ours) if known else _flat_slope(name, data))
-        turn = before if known and abs(by) < np.deg2rad(SAME_END) else before @ _about(X, by)
+        turn = before if known and abs(by) < np.deg2rad(SAME_END) else before @ turn_about(X, by)
         return turn, turn
     if name in TIPS:
         turn = _turn_to(before, ours, theirs, name, data, frame, SAME_END)
@@ -271,13 +284,13 @@ def _turn_to(before, ours, theirs, name, data, frame, tolerance) -> np.ndarray:
 
     Arms are raised about the forward axis, legs and feet turn about the axis from left to right, as people do.
     """
-    if _degrees(before @ ours, theirs) <= tolerance:
+    if degrees_between(before @ ours, theirs) <= tolerance:
         return before
     side, _, joint = name.partition("_")
     if joint == "shoulder":
         # the whole arm tells the pose best, if it is straight in the zero pose, where all frames are the same
         whole, whole_theirs = (bones[f"{side}_elbow"] + bones[f"{side}_wrist"] for bones in (REST, data.bones))
-        if _degrees(theirs, frame @ whole_theirs) < SAME_POSE:
+        if degrees_between(theirs, frame @ whole_theirs) < SAME_POSE:
             return _turned_about(before @ Z, before, whole, frame @ whole_theirs, snap=not data.same)
         return _turned_about(before @ Z, before, ours, theirs)
     if joint in ("hip", "knee", "ankle", "foot"):
@@ -290,11 +303,11 @@ def _turned_about(axis, before, ours, theirs, snap: bool = False) -> np.ndarray:
     start = before @ unit(ours)
     if max(abs(start @ axis), abs(unit(theirs) @ axis)) > 0.85:
         return shortest_turn(start, unit(theirs)) @ before
-    by = np.degrees(_angle_about(axis, start, theirs))
+    by = np.degrees(angle_about(axis, start, theirs))
     right_angle = round(by / 90) * 90
     if snap and right_angle and abs(by - right_angle) < 10:
         by = right_angle
-    return _about(axis, np.deg2rad(by)) @ before
+    return turn_about(axis, np.deg2rad(by)) @ before
 
 
 def _estimated_frame(name: str, index: int, data: _Source, constants: dict) -> np.ndarray:
@@ -309,25 +322,29 @@ def _estimated_frame(name: str, index: int, data: _Source, constants: dict) -> n
     turns = constants[parent, above].T @ turns  # times C: our local rotation
     ours, theirs = _bone(name, data)
     if theirs is None or not (name in LIMBS or name in FEET or name in TIPS and name != "head"):
-        return _set_to_axes(_mean_turn(turns), np.eye(3))
-    if name in TIPS and _degrees(theirs, data.bones.get(name, theirs)) > DUMMY:
-        return _set_to_axes(_mean_turn(turns), np.eye(3))
+        return _set_to_axes(mean_turn(turns), np.eye(3))
+    if name in TIPS and degrees_between(theirs, data.bones.get(name, theirs)) > DUMMY:
+        return _set_to_axes(mean_turn(turns), np.eye(3))
     base = shortest_turn(ours, theirs)
-    found = base @ _about(ours, -_mean_twist(turns @ base, ours))  # C without twist on average
+    found = base @ turn_about(ours, -mean_twist(turns @ base, ours))  # C without twist on average
     bend = _bend(name, index, data)
     if bend is not None:  # or with the knee bending backward, the elbow forward
         forward = base @ (Z if name.endswith("shoulder") else -Z)
-        found = _about(theirs, _angle_about(theirs, forward, bend)) @ base
-    frames = [turned for turned in AXIS_TURNS if _degrees(turned @ theirs, ours) < 50]  # along the axes of the T-pose
+        found = turn_about(theirs, angle_about(theirs, forward, bend)) @ base
+    frames = [
+        turned for turned in AXIS_TURNS if degrees_between(turned @ theirs, ours) < 50
+    ]  # along the axes of the T-pose
     usual = [turned.T @ shortest_turn(ours, turned @ theirs) for turned in frames]
     flat = ours * (0, 1, 1) if name in FEET else ours  # or turned there by the shortest way, from T-pose or parent
     along = nearest_direction(theirs) if name in FEET else theirs
     others = [shortest_turn(flat, along), constants[parent, above]]
     others = [shortest_turn(turned @ ours, theirs) @ turned for turned in others]
-    offs = [angle(constant, found) for constant in usual] + [angle(constant, found) + OTHER for constant in others]
+    offs = [turn_angle(constant, found) for constant in usual] + [
+        turn_angle(constant, found) + OTHER for constant in others
+    ]
     frames += [constant.T for constant in others]
     if name.endswith("ankle") and (sole := _sole(name, data)) is not None:
-        offs, frames = [angle(sole, found)], [sole.T]
+        offs, frames = [turn_angle(sole, found)], [sole.T]
     best = int(np.argmin(offs))
     return frames[best] if offs[best] < NEAR_FRAME else found.T
 
@@ -355,102 +372,19 @@ def _sole(name: str, data: _Source) -> np.ndarray | None:
     if foot not in data.tips or foot not in data.bones:
         return None
     ankle, toe = data.joints[name][0], data.joints[foot][0]
-    bend = _mean_turn(data.turns[:, ankle].transpose(0, 2, 1) @ data.turns[:, toe])
+    bend = mean_turn(data.turns[:, ankle].transpose(0, 2, 1) @ data.turns[:, toe])
     ours, theirs = [unit(REST[foot]), np.array(TIPS[foot])], [unit(data.bones[foot]), data.tips[foot]]
-    if angle(bend, np.eye(3)) > 20 or abs(_degrees(*ours) - _degrees(*theirs)) > 3:
+    if turn_angle(bend, np.eye(3)) > 20 or abs(degrees_between(*ours) - degrees_between(*theirs)) > 3:
         return None
-    return _fit(np.array(ours), np.array(theirs))
+    return fit_turn(np.array(ours), np.array(theirs))
 
 
 def _set_to_axes(frame: np.ndarray, base: np.ndarray) -> np.ndarray:
     """The nearest of the 24 frames along the axes of ``base``, if it is near."""
     nearest = nearest_axes(frame @ base.T) @ base
-    return nearest if angle(nearest, frame) < NEAR_FRAME else frame
-
-
-def _mean_twist(turns: np.ndarray, axis: np.ndarray) -> float:
-    """Mean angle in radians by which rotations (S, 3, 3) turn about ``axis`` before they swing it."""
-    # The quaternion's part along the axis and its real part, from the matrix: twist = 2 atan2(v . axis, w)
-    cos = 1 + np.trace(turns, axis1=1, axis2=2)  # 4 w^2
-    skew = np.stack((turns[:, 2, 1] - turns[:, 1, 2], turns[:, 0, 2] - turns[:, 2, 0], turns[:, 1, 0] - turns[:, 0, 1]))
-    along = axis @ skew  # 4 w (v . axis)
-    # (w + i v.a)^2 = w^2 - (v.a)^2 + 2 i w (v.a); (v.a)^2 from the symmetric part
-    square = 1 - np.trace(turns, axis1=1, axis2=2) + 2 * np.einsum("i,sij,j->s", axis, turns, axis)  # 4 (v.a)^2
-    return float(np.angle(np.sum(cos - square + 2j * along)))
-
-
-def _mean_turn(turns: np.ndarray) -> np.ndarray:
-    """Mean rotation (3, 3) of rotations (S, 3, 3)."""
-    return _nearest_rotation(turns.sum(axis=0))
-
-
-def _fit(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Rotation (3, 3) that best turns the vectors ``start`` (N, 3) to ``end``."""
-    return _nearest_rotation(end.T @ start)
-
-
-def _nearest_rotation(matrix: np.ndarray) -> np.ndarray:
-    left, _, right = np.linalg.svd(matrix)
-    return left @ np.diag([1, 1, np.sign(np.linalg.det(left @ right))]) @ right
-
-
-def nearest_axes(turn: np.ndarray) -> np.ndarray:
-    """The rotation along the axes (one of 24) that is nearest to ``turn`` (3, 3)."""
-    return max(AXIS_TURNS, key=lambda candidate: float((candidate * turn).sum()))
-
-
-AXIS_TURNS = [
-    matrix
-    for order in permutations(range(3))
-    for signs in product((1.0, -1.0), repeat=3)
-    if np.linalg.det(matrix := np.diag(signs)[list(order)]) > 0
-]
-
-
-def nearest_direction(vector: np.ndarray) -> np.ndarray:
-    """The axis, with its sign, that is nearest to ``vector`` (3)."""
-    axis = np.zeros(3)
-    axis[np.abs(vector).argmax()] = np.sign(vector[np.abs(vector).argmax()])
-    return axis
-
-
-def shortest_turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Rotation (3, 3) of least angle that turns direction ``start`` (3) to ``end`` (3)."""
-    start, end = unit(start), unit(end)
-    if start @ end < -0.9999:  # half a turn about any axis across
-        axis = unit(np.cross(start, np.eye(3)[np.abs(start).argmin()]))
-        return 2 * np.outer(axis, axis) - np.eye(3)
-    cross = np.cross(start, end)
-    skew = np.array([[0, -cross[2], cross[1]], [cross[2], 0, -cross[0]], [-cross[1], cross[0], 0]])
-    return np.eye(3) + skew + skew @ skew / (1.0 + start @ end)
-
-
-def _about(axis: np.ndarray, radians: float) -> np.ndarray:
-    skew = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    return np.eye(3) + np.sin(radians) * skew + (1 - np.cos(radians)) * skew @ skew
-
-
-def _angle_about(axis: np.ndarray, start: np.ndarray, end: np.ndarray) -> float:
-    """Angle in radians about ``axis`` from ``start`` to ``end``."""
-    start, end = (vector - (vector @ axis) * axis for vector in (start, end))
-    return float(np.arctan2(np.cross(start, end) @ axis, start @ end))
+    return nearest if turn_angle(nearest, frame) < NEAR_FRAME else frame
 
 
 def _slope(direction: np.ndarray) -> float:
     """Angle in radians about +x from +z to a direction, seen from the side."""
     return float(np.arctan2(-direction[1], direction[2]))
-
-
-def angle(one: np.ndarray, other: np.ndarray) -> float:
-    """Degrees between two rotations (3, 3)."""
-    return float(np.degrees(np.arccos(np.clip((np.sum(one * other) - 1) / 2, -1, 1))))
-
-
-def _degrees(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.degrees(np.arccos(np.clip(unit(one) @ unit(other), -1, 1))))
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors (..., 3) at length 1; zero vectors stay."""
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return vectors / np.where(length > 0, length, 1)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from motion.rest_pose import PARENT, unit
+from motion.directions import unit
+from motion.rest_pose import PARENT
 from motion.skeleton import JOINT_NAMES
 from motion.source_motion import SourceMotion, sample_frames
 
@@ -28,7 +29,7 @@ def axis_name(direction: np.ndarray) -> str:
 
 
 def world_turn(up: str, body: np.ndarray | None) -> np.ndarray:
-    """Rotation (3, 3) of the axes of the file to ours; a zero pose ``body`` along the same axes then faces +z."""
+    """Rotation (3, 3) of the file's axes to ours; a zero pose ``body`` along the same axes then faces +z."""
     if body is not None and np.abs(body).max(axis=0).min() > 0.999 and axis_name(body[:, 1]) == up:
         return body.T
     return TURNS[up]
