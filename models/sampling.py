@@ -21,7 +21,8 @@ class Sampling:
     """Settings by which tokens are sampled from logits; invalid values raise InputError."""
 
     temperature: float = 1.0
-    """Divisor of the logits, from ``MIN_TEMPERATURE`` to ``MAX_TEMPERATURE``; 0 selects the most likely token (greedy)."""
+    """Divisor of the logits, from ``MIN_TEMPERATURE`` to ``MAX_TEMPERATURE``; 0 selects the most likely token
+    (greedy)."""
     top_k: int = 0
     """Sample from the k most likely tokens; 0 for all."""
     top_p: float = 1.0

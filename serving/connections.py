@@ -108,14 +108,15 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list | None = None) -> None:
         for connection in list(self.server_state.connections):
-            if connection.cycle is not None and not connection.cycle.response_complete:
+            cycle = connection.cycle if isinstance(connection, GuardedProtocol) else None
+            if cycle is not None and not cycle.response_complete:
                 connection.transport.abort()
         await super().shutdown(sockets)
 
 
 def make_server(app: Starlette, options: Options) -> Server:
     """Make the server of the app; ``run(sockets=[...])`` serves until Ctrl-C or SIGTERM."""
-    places = Places(options.connections, options.connections_per_address, "connections")
+    places = Places(options.connections, options.connections_per_address, full="", used="")  # see REFUSED
     protocol = partial(GuardedProtocol, places=places, proxy=Proxy(options.trusted_proxy))
     config = uvicorn.Config(
         app,

@@ -44,7 +44,12 @@ class Downloads:
 
     def __init__(self, body: Body, options: Options):
         self.body, self.smplx_path = body, options.smplx_path
-        self.places = Places(options.capacity, options.per_address, "downloads")
+        self.places = Places(
+            options.capacity,
+            options.per_address,
+            full="too many downloads are in preparation; try again in a minute",
+            used="downloads for your network address are already in preparation; wait until one is done",
+        )
         self.thread = ThreadPoolExecutor(1)
         self.video_turn = asyncio.Lock()
 

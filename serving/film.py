@@ -31,7 +31,8 @@ def draw(job: dict) -> None:
 
 def end_with_app(folder: str) -> None:
     """Wait for the end of the app, then remove the folder and kill the process group of this process."""
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1):  # without the lock of sys.stdin, which would be held when Python ends
+        pass
     shutil.rmtree(folder, ignore_errors=True)
     os.killpg(0, signal.SIGKILL)
 

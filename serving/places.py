@@ -30,11 +30,13 @@ class Places:
         total: Number of places.
         share: Number of places for one address; reduced to ``total - 1`` (but not below 1), so that one address never
             takes all places.
-        noun: Plural of the work that takes a place, for the error: "downloads".
+        full: Error if all places are taken.
+        used: Error if the share of an address is used.
     """
 
-    def __init__(self, total: int, share: int, noun: str):
-        self.total, self.share, self.noun = total, share_of(total, share), noun
+    def __init__(self, total: int, share: int, full: str, used: str):
+        self.total, self.share = total, share_of(total, share)
+        self.full, self.used = full, used
         self.held: Counter[str] = Counter()  # address -> places
 
     @property
@@ -49,9 +51,9 @@ class Places:
             Busy: no place is free, or the share of the address is used.
         """
         if self.taken >= self.total:
-            raise Busy(f"too many {self.noun} are in progress; try again in a minute", 503)
+            raise Busy(self.full, 503)
         if self.held[address] >= self.share:
-            raise Busy(f"{self.noun} for your network address are in progress; wait until one is done", 429)
+            raise Busy(self.used, 429)
         self.held[address] += 1
 
     def release(self, address: str) -> None:

@@ -44,7 +44,7 @@ class GenerationRequest:
             raise InputError(f"give 1 to {options.sentences} sentences, one per line")
         prompt = Prompt.parse(prompts)
 
-        def number(name: str, low: float, high: float, default: float) -> float:
+        def number(name: str, low: float, high: float, default: float | None) -> float:
             value = data.get(name, default)
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
                 raise InputError(f"{name} must be a number from {low} to {high}")

@@ -53,7 +53,12 @@ class MotionService:
     def __init__(self, model: TextToMotion, body: Body, options: Options):
         self.model, self.body, self.options = model, body, options
         self.thread = ThreadPoolExecutor(1)
-        self.places = Places(options.capacity, options.per_address, "motions")
+        self.places = Places(
+            options.capacity,
+            options.per_address,
+            full="too many visitors are being served; try again in a minute",
+            used="motions for your network address are already being generated; wait until one is done",
+        )
         self.queue: list[Visitor] = []  # in order of arrival
         self.results: OrderedDict[str, Result] = OrderedDict()  # by token, the oldest first
 
