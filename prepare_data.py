@@ -7,6 +7,10 @@ Features are at 30 frames per second. A clip is assigned to train, val or test b
 the same on every machine.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 import json
 import os
 from collections import Counter
