@@ -27,8 +27,9 @@ STOPS = {signal.SIGTERM: Stop("SIGTERM", 0), signal.SIGINT: Stop("Ctrl-C", 130)}
 class Loop:
     """The steps of a run; a context manager around them.
 
-    On SIGTERM or Ctrl-C the current step is finished, the state is saved, and the program exits with status 0 or 130; a
-    second Ctrl-C ends it at once. An InputError in a step is raised again with the step, its clips and the newest state.
+    On SIGTERM or Ctrl-C, the current step is finished, the state is saved, and the program exits with status 0 or 130;
+    a second Ctrl-C ends it at once. An InputError in a step is raised again with the step, its clips and the newest
+    state.
 
     Args:
         run: The run.
@@ -140,10 +141,10 @@ class Loop:
         gradient_norm = self.accelerator.clip_grad_norm_(self.engine.wrapped.parameters(), self.options.clip_norm)
         if isinstance(gradient_norm, DTensor):
             gradient_norm = gradient_norm.full_tensor()
-        received = torch.tensor([float(self.received == number) for number in STOPS], device=self.run.device)
-        total_loss, *received = self.accelerator.reduce(torch.stack((self.loss.float(), *received)), "sum")
+        own = torch.tensor([float(self.received == number) for number in STOPS], device=self.run.device)
+        total_loss, *received = self.accelerator.reduce(torch.stack((self.loss.float(), *own)), "sum")
         values = total_loss, torch.as_tensor(gradient_norm).to(total_loss), count, *received
-        loss, norm, units, *received = torch.stack(values).tolist()  # one transfer from the device
+        loss, norm, units, *stopping = torch.stack(values).tolist()  # one transfer from the device
         if not abs(loss) + abs(norm) < float("inf"):
             raise InputError(
                 f"the loss is {loss} and the gradient norm {norm}; check these clips, or lower --learning-rate and "
@@ -153,7 +154,7 @@ class Loop:
         optimizer.zero_grad(set_to_none=True)
         self.engine.ema.update(step)
         self.meter.count_step(units)
-        self.stop = next((stop for stop, processes in zip(STOPS.values(), received, strict=True) if processes), None)
+        self.stop = next((stop for stop, processes in zip(STOPS.values(), stopping, strict=True) if processes), None)
         self.clips = []
         return {"loss/total": loss, "learning_rate": optimizer.param_groups[0]["lr"], "gradient_norm": norm}
 
