@@ -15,6 +15,7 @@ import utils.interrupt  # noqa: F401
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -29,6 +30,7 @@ from accelerate.utils import gather_object
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from formats.clip import read_clip
+from formats.import_options import ImportOptions, LengthUnit, UpAxis
 from models.pipeline import DEFAULT_SAMPLING, TextToMotion
 from models.rewrite import rewrite_prompts
 from models.sampling import Sampling, resolve_guidance
@@ -86,6 +88,14 @@ class Options:
     """Motion file to continue (.npz of this project or AMASS, .bvh, .npy); every generated motion begins with it."""
     init_skeleton: Path | None = None
     """YAML file that maps the joints of a .bvh in --init-motion to SMPL-X, for joint names that are not recognized."""
+    init_up: UpAxis | None = None
+    """Axis that points up in --init-motion; by default it is found from the motion."""
+    init_units: LengthUnit | None = None
+    """Length unit of the positions in --init-motion; by default it is found from the lengths of the bones."""
+    init_fps: PositiveFloat | None = None
+    """Frame rate of --init-motion in frames per second; by default the rate that the file states."""
+    init_force: bool = False
+    """Accept an implausible motion in --init-motion, such as knees that bend forward."""
     batch_size: PositiveInt = 32
     """Number of motions generated at the same time; finished ones are replaced by waiting prompts."""
     dtype: Literal["auto", "float32", "bf16", "float16"] = "auto"
@@ -151,7 +161,7 @@ class Options:
 
 def main(options: Options) -> None:
     items = read_items(options)
-    init = read_clip(options.init_motion, options.init_skeleton).features() if options.init_motion else None
+    init = read_initial_motion(options) if options.init_motion else None
     check_writable(options.out_dir)
     if options.smplx_path is not None and options.shows_body:
         body_from_options(options.body_model, options.smplx_path)  # an unusable body is refused before generation
@@ -219,6 +229,18 @@ def read_items(options: Options) -> list[PromptItem]:
         Prompt.parse(options.prompt)
         items = expand([{"prompt": options.prompt}], options.seed, options.samples)
     return [replace(item, seconds=item.seconds or options.seconds) for item in items]
+
+
+def read_initial_motion(options: Options) -> np.ndarray:
+    """Return the features (T, 272) of --init-motion; errors name the options of this script."""
+    reading = ImportOptions(options.init_up, options.init_units, options.init_fps, options.init_force)
+    try:
+        clip = read_clip(options.init_motion, options.init_skeleton, reading)
+    except InputError as error:
+        raise InputError(re.sub(r"--(skeleton|up|units|fps|force)\b", r"--init-\1", str(error))) from error
+    for note in clip.notes:
+        print(f"note: {options.init_motion}: {note}")
+    return clip.features()
 
 
 def settings_of(
