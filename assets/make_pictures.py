@@ -6,6 +6,10 @@ Writes demo.png, demo.gif, app.png and gallery.png into assets. The last two are
 packages of requirements-dev.txt.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 import re
 import shutil
 import subprocess

@@ -6,6 +6,10 @@ The captions are encoded one at a time by the tokenizer and T5EncoderModel of tr
 ratio, the largest difference of the features, and the time of reading cached features from disk.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 import random
 import tempfile
 import time

@@ -11,6 +11,10 @@ body), .html (player; a gallery for more than four motions), .mp4, .gif, and .pn
 show several motions side by side.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

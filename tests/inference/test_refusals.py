@@ -77,8 +77,9 @@ def test_unusable_body_is_refused_before_generation(run, tmp_path):
 
 def test_folders_in_place_of_result_files_are_reported(run, tmp_path):
     (tmp_path / "out" / "results.json").mkdir(parents=True)
-    assert_refused(run("--prompt", "walk"), "results.json")
-    assert len(npz_files(tmp_path / "out")) == 1
+    assert_refused(run("--prompt", "walk"), "results.json", "move it away")
+    assert npz_files(tmp_path / "out") == []  # refused before generation
+    (tmp_path / "out" / "results.json").rmdir()
     (tmp_path / "out" / "jump_seed0.npz").mkdir()
     assert_refused(run("--prompt", "jump"), "jump_seed0.npz")
 
