@@ -9,6 +9,7 @@ the same on every machine.
 
 import json
 import os
+import re
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -20,8 +21,9 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
-from dataset.captions import CaptionRules, swap_left_right
-from dataset.motion_folder import MIRRORED, SPLITS, STATISTICS, VECTORS, Statistics, read_lines, split_of
+from dataset.caption_sides import mirror_caption
+from dataset.captions import CaptionRules
+from dataset.motion_folder import MIRRORED, SPLITS, STATISTICS, VECTORS, Statistics, split_of
 from dataset.synthetic import synthetic_clips
 from formats.bvh_import import import_bvh
 from formats.import_options import ImportOptions, LengthUnit, UpAxis
@@ -31,6 +33,7 @@ from motion.resample import FPS
 from motion.skeleton import mirror
 from utils.config import parse_command
 from utils.errors import InputError, exit_on_input_error
+from utils.reading.texts import read_lines
 
 CORES = os.cpu_count() or 1
 
@@ -137,7 +140,7 @@ def find_bvh(source: Path, mirrored: bool) -> list[Path]:
     Raises:
         InputError: there are no files, two share a name, or one has the name of a mirrored copy.
     """
-    files = sorted(source.rglob("*.bvh"))
+    files = sorted(file for file in source.rglob("*") if file.suffix.lower() == ".bvh")
     if not files:
         raise InputError(f"{source} holds no .bvh file; check --source")
     taken = [file for file in files if mirrored and file.stem.endswith(MIRRORED)]
@@ -171,7 +174,7 @@ def convert_bvh(
         clips = [write_clip(options.out, file.stem, rotations, pelvis, captions)]
         clips[0].notes = [f"{file}: {note}" for note in notes]
         if options.mirrored and split_of(file.stem) == "train":
-            swapped = [swap_left_right(caption) for caption in captions]
+            swapped = [mirror_caption(caption) for caption in captions]
             clips.append(write_clip(options.out, file.stem + MIRRORED, *mirror(rotations, pelvis), swapped))
         return clips
     except InputError as error:
@@ -184,8 +187,9 @@ def captions_beside(file: Path) -> list[str]:
     Raises:
         InputError: the text file is missing or has no captions.
     """
-    text = file.with_suffix(".txt")
-    captions = [line.strip() for line in read_lines(text) if line.strip()] if text.is_file() else []
+    text = next((path for path in map(file.with_suffix, (".txt", ".TXT")) if path.is_file()), file.with_suffix(".txt"))
+    lines = read_lines(text, "captions") if text.is_file() else []
+    captions = [line.strip() for line in lines if line.strip()]
     if not captions:
         raise InputError(
             f"{file} has no caption; write {text.name} beside it, one caption per line, or give --captions"
@@ -261,8 +265,8 @@ def print_once(label: str, lines: list[str]) -> None:
     """Print lines that begin with a file name; a text that several files share is printed once, for the first."""
     files: dict[str, list[str]] = {}  # text after the name of the file -> lines
     for line in lines:
-        file, suffix, text = line.partition(".bvh")
-        files.setdefault(text if suffix else line, []).append(line)
+        file, *rest = re.split(r"(?<=\.bvh)", line, maxsplit=1, flags=re.IGNORECASE)
+        files.setdefault(rest[0] if rest else line, []).append(line)
     for first, *others in files.values():
         print(f"{label}: {first}" + (f" (likewise in {len(others)} other files)" if others else ""))
 
