@@ -117,7 +117,7 @@ _LEFT = _rules(
     (
         "kept",
         r"\b(?:is|are|was|were|be|been|being|gets?|got)(?: \w+ly)? @ (?:over|out|off|standing"
-        r"|hanging|sitting|lying|without)\b",
+        r"|hanging|sitting|lying|without|with (?:no|only|just)|as is)\b",
     ),
     ("kept", r"@ (?:behind|alone)\b|\bwhere(?: \w+){1,2} @ off\b"),
     ("side", r"@ of\b"),
@@ -152,7 +152,7 @@ _LEFT = _rules(
     ),
     (
         "kept",
-        r"\b(?:got|stood|came|sat|said|waved|bowed|finished|grabbed|turned around)\b(?:(?! right\b"
+        r"\b(?:got|stood|came|sat|said|says|waved?s?|bow(?:s|ed)|finish(?:es|ed)|grabbed|turned around)\b(?:(?! right\b"
         r"| left\b| then\b) \w+)*?"
         rf",? and (?:then )?(?:quickly )?@(?:{_END}| (?:for|through|by)\b)",
     ),
@@ -178,6 +178,7 @@ _RIGHT = _rules(
         r"\bleft,?(?: (?:and|or|then|to|but|not|nor)|/|-)+ ?@|\bleft, ?@|@,?(?: (?:and|or|then|to"
         r"|but|not)|/|-)* ?left\b",
     ),
+    ("side", r"@ (?:over|under|behind|across|above|below|before|after|past) left\b"),
     ("side", rf"\bleft @{_END}|\bleft(?: \w+)? {_OUT}\b.*@ {_OUT}\b|@ {_OUT}\b.*\bleft {_OUT}\b"),
     # correct
     (

@@ -70,8 +70,15 @@ EXCHANGED = [
     ("raises the right arm right away", "raises the left arm right away"),
     ("with no strength left he drops his right arm", "with no strength left he drops his left arm"),
     ("bends the left elbow at a right angle", "bends the right elbow at a right angle"),
+    ("crosses right over left leg", "crosses left over right leg"),
+    ("the man is left standing on the right leg", "the man is left standing on the left leg"),
+    ("punches left right left right", "punches right left right left"),
 ]
 KEPT = [
+    "he was left with no choice",
+    "a man waves goodbye and left",
+    "he waves right at her",
+    "reaches right out to the side",
     "the person left the room and right after that came back",
     "what is left of the wall",
     "he left",
