@@ -13,6 +13,7 @@ import utils.interrupt  # noqa: F401
 
 import json
 import os
+import re
 from collections import Counter
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, field, replace
@@ -26,8 +27,9 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from pebble import ProcessExpired
 from tqdm import tqdm
 
-from dataset.captions import CaptionRules, swap_left_right
-from dataset.motion_folder import MIRRORED, SPLITS, STATISTICS, VECTORS, Statistics, read_lines, split_of
+from dataset.caption_sides import mirror_caption
+from dataset.captions import CaptionRules
+from dataset.motion_folder import MIRRORED, SPLITS, STATISTICS, VECTORS, Statistics, split_of
 from dataset.staging import check_clip_id, staged_folder
 from dataset.synthetic import synthetic_clips
 from formats.bvh_import import import_bvh
@@ -41,6 +43,7 @@ from utils.errors import InputError, exit_on_input_error, reason_of
 from utils.files import refusing_write_errors
 from utils.processes import describe_failure, worker_pool
 from utils.reading.files import shown
+from utils.reading.texts import read_lines
 
 CORES = os.cpu_count() or 1
 
@@ -158,7 +161,7 @@ def find_bvh(source: Path, mirrored: bool) -> list[Path]:
     Raises:
         InputError: there are no files, two share a name, or one has the name of a mirrored copy.
     """
-    files = sorted(source.rglob("*.bvh"))
+    files = sorted(file for file in source.rglob("*") if file.suffix.lower() == ".bvh")
     if not files:
         raise InputError(f"{source} holds no .bvh file; check --source")
     taken = [file for file in files if mirrored and file.stem.endswith(MIRRORED)]
@@ -227,7 +230,7 @@ def read_bvh_clips(
     captions = rules.captions(file.stem, options.captions_per_clip) if rules else captions_beside(file)
     clips = [prepared_clip(file.stem, rotations, pelvis, captions)]
     if options.mirrored and split_of(file.stem) == "train":
-        swapped = [swap_left_right(caption) for caption in captions]
+        swapped = [mirror_caption(caption) for caption in captions]
         clips.append(prepared_clip(file.stem + MIRRORED, *mirror(rotations, pelvis), swapped))
     return clips, notes
 
@@ -238,8 +241,9 @@ def captions_beside(file: Path) -> list[str]:
     Raises:
         InputError: the text file is missing or has no captions.
     """
-    text = file.with_suffix(".txt")
-    captions = [line.strip() for line in read_lines(text) if line.strip()] if text.is_file() else []
+    text = next((path for path in map(file.with_suffix, (".txt", ".TXT")) if path.is_file()), file.with_suffix(".txt"))
+    lines = read_lines(text, "captions") if text.is_file() else []
+    captions = [line.strip() for line in lines if line.strip()]
     if not captions:
         raise InputError(
             f"{file} has no caption; write {text.name} beside it, one caption per line, or give --captions"
@@ -311,8 +315,8 @@ def print_once(label: str, lines: list[str]) -> None:
     """Print lines that begin with the name of a file; a text that several files share is printed once."""
     files: dict[str, list[str]] = {}  # text after the name of the file -> lines
     for line in lines:
-        file, suffix, text = line.partition(".bvh")
-        files.setdefault(text if suffix else line, []).append(line)
+        file, *rest = re.split(r"(?<=\.bvh)", line, maxsplit=1, flags=re.IGNORECASE)
+        files.setdefault(rest[0] if rest else line, []).append(line)
     for first, *others in files.values():
         print(f"{label}: {first}" + (f" (likewise in {len(others)} other files)" if others else ""))
 

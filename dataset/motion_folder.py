@@ -7,15 +7,16 @@ mean_std/vector_272/{mean,std}.npy  (272,) float32, over the training clips
 """
 
 import hashlib
-import math
 import os
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from dataset.captions import CaptionLine
 from motion.features272 import FEATURES, LAYOUT, check_features
 from utils.errors import InputError, reason_of
+from utils.reading.texts import read_lines
 
 VECTORS = Path("motion_data/vector_272")
 STATISTICS = Path("mean_std/vector_272")
@@ -115,9 +116,12 @@ class MotionFolder:
             raise InputError(f"clip {clip_id} has no captions: {file} is missing; write them to it, one per line")
         spans: dict[tuple[float, float] | None, list[str]] = {}
         for number, line in enumerate(read_lines(file), start=1):
-            caption, *others = (part.strip() for part in line.split("#"))
+            try:
+                caption, span = CaptionLine.parse(line)
+            except InputError as error:
+                raise InputError(f"line {number} of {file} {error}") from error
             if caption:
-                spans.setdefault(_span(others[1:3], f"line {number} of {file}"), []).append(caption)
+                spans.setdefault(span, []).append(caption)
         return spans
 
     def mean_std(self) -> tuple[np.ndarray, np.ndarray]:
@@ -130,29 +134,6 @@ class MotionFolder:
         if values.shape != (FEATURES,) or not np.isfinite(values).all() or (name == "std" and (values <= 0).any()):
             raise InputError(f"{file} must hold {FEATURES} finite values (std: above zero); prepare the data again")
         return values.astype(np.float32)
-
-
-def _span(times: list[str], source: str) -> tuple[float, float] | None:
-    """Part (from, to) in seconds that a line describes; None for the whole clip (0.0#0.0 or nan in HumanML3D)."""
-    if len(times) < 2:
-        return None
-    try:
-        start, end = (0.0 if math.isnan(time) else time for time in map(float, times))
-    except ValueError as error:
-        raise InputError(f"{source} has {'#'.join(times)} instead of from#to in seconds; correct it") from error
-    return (start, end) if start or end else None
-
-
-def read_lines(path: Path) -> list[str]:
-    """Return the lines of a UTF-8 text file.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as UTF-8 text ({error}); write it again") from error
 
 
 def load_array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
