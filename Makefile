@@ -1,34 +1,63 @@
-# make demo: sentences to videos with the shipped checkpoint. make test: lint and tests.
-# Both install what they need into .venv first. PYTHON names the interpreter, 3.11 or newer.
+# make demo     write motions and videos of the demo prompts, from the shipped checkpoint
+# make test     run the linters and the tests
+# make lint     check style, formatting and types
+# make format   fix style and formatting
+# make browser  install Chromium and the glTF validator, which some tests need
+# make lock     pin all packages with hashes in requirements.lock and requirements-dev.lock
+#
+# Python packages are installed into .venv first: those of the lock files on the platform that they are made for, and
+# those of requirements.txt elsewhere. PYTHON is the interpreter to use, 3.11 or newer.
 
 PYTHON ?= python3
 BIN := .venv/bin
+LOCKED := CPython 3.11 Linux x86_64
+PLATFORM := $(shell $(PYTHON) -c "import platform as p; print(p.python_implementation(), p.python_version()[:4], p.system(), p.machine())")
+REQUIREMENTS := $(if $(findstring $(LOCKED),$(PLATFORM)),lock,txt)
+VALIDATOR := .venv/npm/node_modules/gltf-validator
 
-.PHONY: demo test
+.PHONY: browser chromium demo format lint lock test
 
 demo: .venv/installed
-	$(BIN)/python inference_batch.py --prompts assets/demo_prompts.txt --out-dir outputs/demo --overwrite true
+	$(BIN)/python inference_batch.py --prompts assets/demo_prompts.txt --out-dir outputs/demo --overwrite
 
-test: .venv/installed-dev .venv/outside-tools
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+test: lint
+	@command -v chromium > /dev/null || command -v google-chrome > /dev/null \
+	  || echo "tests/test_browser.py will be skipped: Chromium is not installed; make browser installs it"
+	@test -d $(VALIDATOR) \
+	  || echo "one test of tests/test_export.py will be skipped: the glTF validator is not installed; make browser installs it"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.venv/installed: requirements.txt
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+browser: chromium $(VALIDATOR)
+
+chromium:
+	@command -v chromium || command -v google-chrome || timeout 600 sh -c \
+	  "apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null" \
+	  || { echo "Chromium was not installed; apt-get needs root and a network"; exit 1; }
+
+$(VALIDATOR):
+	timeout 300 npm install --silent --no-save --prefix .venv/npm gltf-validator@2.0.0-dev.3.10
+
+lock:
+	for name in requirements requirements-dev; do \
+	  $(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	    --custom-compile-command "make lock" $$name.txt --output-file $$name.lock || exit 2; \
+	done
+
+.venv/installed: requirements.txt requirements.lock
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; set PYTHON=')"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet -r requirements.$(REQUIREMENTS)
 	touch $@
 
-# A browser and the glTF validator, where they can be had: without them their tests are skipped.
-.venv/outside-tools: .venv/installed-dev
-	command -v chromium || command -v google-chrome || { test "$$(id -u)" = 0 && timeout 600 sh -c \
-	  "apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium" > /dev/null 2>&1; } \
-	  || echo "Chromium could not be installed; the tests in a browser will be skipped"
-	timeout 300 npm install --silent --no-save --prefix .venv/npm gltf-validator@2.0.0-dev.3.10 > /dev/null 2>&1 \
-	  || echo "npm could not install gltf-validator; its test will be skipped"
-	touch $@
-
-.venv/installed-dev: requirements-dev.txt .venv/installed
-	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+.venv/installed-dev: requirements-dev.txt requirements-dev.lock .venv/installed
+	$(BIN)/python -m pip install --quiet -r requirements-dev.$(REQUIREMENTS)
 	touch $@

@@ -1,12 +1,16 @@
-"""How much memory each size of the generator takes: its parameters, its weights, its KV cache.
+"""Memory of the generator by size: parameters, weights and KV cache.
 
     python -m benchmarks.memory                                (the table)
-    python -m benchmarks.memory --check 111M,343M,775M         (and what a process really allocates for these)
+    python -m benchmarks.memory --check 111M,343M,775M         (also measures these in a process)
 
 For the released vocabulary (64,000 codes), Flan-T5-XL text and sequences of 150 text features and 150 motion tokens.
-int8 and int4 are those of models/optimize.py: linear layers, the head among them, with a scale for each output or a
-scale and a zero for each 128 weights; the rest (token embedding, norms) is in bfloat16.
+int8 and int4 weights are those of models/optimize.py: linear layers including the head, with a scale per output (int8)
+or a scale and a zero point per 128 weights (int4); token embedding and norms are in bfloat16.
 """
+
+import utils.interrupt  # noqa: F401
+
+# isort: split
 
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -23,24 +27,22 @@ from utils.errors import InputError, exit_on_input_error
 
 RELEASED = {"codebook_size": 64000, "text_dim": 2048, "text_encoder": "flan-t5-xl"}
 LENGTHS = {"text_length": 150, "max_tokens": 150}
-BYTES = {"float32": 4.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5 + 4 / INT4_GROUP}  # a weight of a linear layer
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "int8": torch.bfloat16}  # of the rest; int4 is CUDA's
+BYTES = {"float32": 4.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5 + 4 / INT4_GROUP}  # per weight of a linear layer
+# of the other weights and of the cache; int4 needs CUDA
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "int8": torch.bfloat16}
 
 
 @dataclass
 class Options:
-    """What to print.
-
-    Attributes:
-        check: Sizes to allocate here, separated by commas.
-    """
+    """Options of the table."""
 
     check: str = ""
+    """Sizes to allocate and measure on this machine, separated by commas."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         unknown = [size for size in self.sizes if size not in SIZES]
         if unknown:
-            raise InputError(f"--check knows no size {unknown[0]}; use some of {', '.join(SIZES)}")
+            raise InputError(f"--check: the size {unknown[0]} is unknown; use {', '.join(SIZES)}")
 
     @property
     def sizes(self) -> list[str]:
@@ -49,7 +51,7 @@ class Options:
 
 def main(options: Options) -> None:
     print("| size | parameters | " + " | ".join(f"weights {name}" for name in BYTES), end=" | ")
-    print("KV cache a row, float32 | bf16 |\n|---|---|---|---|---|---|---|---|")
+    print("KV cache per row, float32 | bf16 |\n|---|---|---|---|---|---|---|---|")
     for size in SIZES:
         if size in ("debug", "demo"):
             continue
@@ -58,14 +60,12 @@ def main(options: Options) -> None:
         caches = [f"{cache_bytes(config, DTYPES[precision]) / 1e9:.3f}" for precision in ("float32", "bf16")]
         print(f"| {size} | {count_parameters(config).total / 1e6:,.0f} M | {' | '.join(weights + caches)} |")
     if options.sizes:
-        print(
-            "\n| size, precision | weights and cache of 4 rows by the table | what the process grew by |\n|---|---|---|"
-        )
+        print("\n| size, precision | weights and cache of 4 rows, computed | growth of the process |\n|---|---|---|")
     for size in options.sizes:
         for precision, dtype in DTYPES.items():
             config = config_of(size)
             quantize = "int8" if precision == "int8" else "none"
-            with ProcessPoolExecutor(1, get_context("spawn")) as fresh:  # a process that has freed nothing yet
+            with ProcessPoolExecutor(1, get_context("spawn")) as fresh:  # has no freed memory to reuse
                 grown = fresh.submit(allocate, config, dtype, quantize).result()
             computed = weight_bytes(config, precision) + 4 * cache_bytes(config, dtype)
             print(f"| {size}, {precision} | {computed / 1e9:.2f} | {grown / 1e9:.2f} |")
@@ -76,18 +76,19 @@ def config_of(size: str) -> LLaMAConfig:
 
 
 def weight_bytes(config: LLaMAConfig, precision: str) -> float:
+    """Return the bytes of all weights."""
     count = count_parameters(config)
     return count.linear * BYTES[precision] + (count.total - count.linear) * max(BYTES[precision], BYTES["bf16"])
 
 
 def cache_bytes(config: LLaMAConfig, dtype: torch.dtype) -> int:
-    """Keys and values of all layers for one row of full length; guidance doubles the rows."""
+    """Return the bytes of keys and values of one row of full length; guidance doubles the rows."""
     return 2 * config.n_layer * config.block_size * config.n_embd * dtype.itemsize
 
 
 def allocate(config: LLaMAConfig, dtype: torch.dtype, quantize: str) -> int:
-    """By how many bytes this process grows with a model and a KV cache of four full rows, every page written."""
-    optimize(LLaMAHF(config_of("debug")), dtype, quantize)  # imports and the kernels' own memory
+    """Return the growth of this process in bytes with a model and a KV cache of four rows, every page written."""
+    optimize(LLaMAHF(config_of("debug")), dtype, quantize)  # imports and memory of the kernels
     process = psutil.Process()
     before = process.memory_info().rss
     with torch.device("meta"):

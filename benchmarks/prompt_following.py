@@ -1,9 +1,13 @@
-"""Does the motion do what the sentence says? Each prompt is generated with many seeds and its motions are measured.
+"""Prompt following: each prompt is generated with many seeds and the motions are checked by a rule.
 
     python -m benchmarks.prompt_following --checkpoint checkpoints/demo --seeds 32
 
-Prints a Markdown table: the share of motions that meet the rule, and the bar that the shipped checkpoint is held to.
+Prints a Markdown table with the share of motions that meet the rule and the share required of the shipped checkpoint.
 """
+
+import utils.interrupt  # noqa: F401
+
+# isort: split
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,9 +16,10 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jsonargparse.typing import PositiveInt
 
-from models.generate import resolve_guidance
 from models.pipeline import DEFAULT_SAMPLING, Motion, TextToMotion
+from models.sampling import resolve_guidance
 from motion.features272 import LAYOUT
 from motion.measures import speed, total_turn
 from motion.resample import FPS
@@ -26,26 +31,24 @@ from utils.errors import exit_on_input_error
 
 @dataclass
 class Options:
-    """What to measure.
-
-    Attributes:
-        checkpoint: Folder of a text-to-motion model.
-        seeds: Motions a prompt.
-        guidance: Guidance scale; 2 if not given, or 1 where the model was trained without text dropout.
-        temperature: Sampling temperature; the default sampling's if not given.
-        dtype: Precision of the generator, float32 or bf16. quantize: Its weights, none or int8 (with bf16).
-    """
+    """Options of the benchmark."""
 
     checkpoint: Path = Path("checkpoints/demo")
-    seeds: int = 32
+    """Folder of a text-to-motion model."""
+    seeds: PositiveInt = 32
+    """Number of motions per prompt."""
     guidance: float | None = DEFAULT_SAMPLING.guidance
+    """Scale of classifier-free guidance; by default 2, or 1 for a model trained without text dropout."""
     temperature: float = DEFAULT_SAMPLING.temperature
+    """Temperature of sampling; 0 selects the most likely token (greedy)."""
     dtype: Literal["float32", "bf16"] = "float32"
+    """Precision of the generator."""
     quantize: Literal["none", "int8"] = "none"
+    """Precision of the generator's linear layers; int8 goes with bf16."""
 
 
 def forward_speed(motion: Motion) -> float:
-    """Mean speed along the facing direction in metres per second; backward is negative."""
+    """Return the mean speed along the facing direction in metres per second; backward is negative."""
     return float(motion.features[1:, LAYOUT["root_velocity"]][:, 1].mean() * FPS)
 
 
@@ -54,12 +57,12 @@ def sideways_speed(motion: Motion) -> float:
 
 
 def turn(motion: Motion) -> float:
-    """Degrees from the first to the last heading; left is positive."""
+    """Return the degrees from the first to the last heading; left is positive."""
     return total_turn(torch.from_numpy(motion.features))
 
 
 def lift(motion: Motion, side: str) -> float:
-    """Metres by which a wrist rises above where it starts, relative to the pelvis."""
+    """Return the metres by which a wrist rises above its first height, relative to the pelvis."""
     height = motion.joints[:, JOINT_INDEX[f"{side}_wrist"], 1] - motion.joints[:, 0, 1]
     return float(height.max() - height[0])
 
@@ -103,10 +106,10 @@ def main(options: Options) -> None:
         return model.generate([prompt] * options.seeds, list(range(options.seeds)), sampling)
 
     print(
-        f"{model.checkpoint_id}, {options.dtype}, {options.seeds} seeds a prompt, temperature {sampling.temperature}, "
-        f"top-p {sampling.top_p}, guidance {sampling.guidance}\n"
+        f"{model.checkpoint_id}, {options.dtype}, {options.seeds} seeds per prompt, "
+        f"temperature {sampling.temperature}, top-p {sampling.top_p}, guidance {sampling.guidance}\n"
     )
-    print("| prompt | what counts | share | at least |\n|---|---|---|---|")
+    print("| prompt | criterion | share | required |\n|---|---|---|---|")
     for prompt, meaning, rule, bar in RULES:
         share = np.mean([rule(motion) for motion in motions_of(prompt)])
         print(f"| {prompt} | {meaning} | {100 * share:.0f} % | {100 * bar:.0f} % |")

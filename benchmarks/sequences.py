@@ -1,17 +1,21 @@
-"""Do several sentences make one continuous motion, each part of which does what its sentence says?
+"""Sequences of sentences: continuity of the motion and prompt following of its second part.
 
     python -m benchmarks.sequences --checkpoint checkpoints/demo --seeds 16
 
-At a seam, the fastest joint's speed from the last frame of one part to the first of the next is held against the 99th
-percentile of the fastest joint's speed inside the parts. The second part of each sequence is measured like a motion of
-its own.
+At a seam, the speed of the fastest joint from the last frame of one part to the first of the next is compared with the
+99th percentile of the speed of the fastest joint inside the parts. Prompt following is measured on the second part.
 """
+
+import utils.interrupt  # noqa: F401
+
+# isort: split
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jsonargparse.typing import PositiveInt
 
 from models.pipeline import TextToMotion
 from motion.measures import speed
@@ -23,19 +27,16 @@ from utils.errors import exit_on_input_error
 
 @dataclass
 class Options:
-    """What to measure.
-
-    Attributes:
-        checkpoint: Folder of a text-to-motion model.
-        seeds: Motions a sequence.
-    """
+    """Options of the benchmark."""
 
     checkpoint: Path = Path("checkpoints/demo")
-    seeds: int = 16
+    """Folder of a text-to-motion model."""
+    seeds: PositiveInt = 16
+    """Number of motions per sequence."""
 
 
 def wrist_above_pelvis(joints: np.ndarray, side: str) -> float:
-    """Greatest height in metres of a wrist above the pelvis."""
+    """Return the greatest height in metres of a wrist above the pelvis."""
     return float((joints[:, JOINT_INDEX[f"{side}_wrist"], 1] - joints[:, 0, 1]).max())
 
 
@@ -61,8 +62,8 @@ SEQUENCES: list[tuple[list[str], str, Callable[[np.ndarray], bool]]] = [
 
 def main(options: Options) -> None:
     model = TextToMotion.from_pretrained(options.checkpoint)
-    print(f"{model.checkpoint_id}, {options.seeds} seeds a sequence\n")
-    print("| first | then | what counts | share | seams below the 99th percentile | seam, m/s | 99th percentile, m/s |")
+    print(f"{model.checkpoint_id}, {options.seeds} seeds per sequence\n")
+    print("| first | then | criterion | share | seams below the 99th percentile | seam, m/s | 99th percentile, m/s |")
     print("|---|---|---|---|---|---|---|")
     for sentences, meaning, rule in SEQUENCES:
         follows, seams, usual = [], [], []

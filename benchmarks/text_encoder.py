@@ -1,10 +1,14 @@
-"""Encoding captions with a T5 of Flan-T5-base's size and random weights, against one at a time as research code does.
+"""Speed of encoding captions with a T5 of the size of Flan-T5-base and random weights, in batches and one at a time.
 
     python -m benchmarks.text_encoder
 
-One at a time: the tokenizer and T5EncoderModel of transformers as they are. Prints both times, their ratio, and the
-largest difference of the features; then the time of reading them from disk.
+The captions are encoded one at a time by the tokenizer and T5EncoderModel of transformers. Prints both times, their
+ratio, the largest difference of the features, and the time of reading cached features from disk.
 """
+
+import utils.interrupt  # noqa: F401
+
+# isort: split
 
 import random
 import tempfile
@@ -15,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse.typing import PositiveInt
 
 from models.text_encoder import load_text_encoder
 from models.text_features import CaptionFeatures
@@ -32,15 +37,12 @@ PARTS = {
 
 @dataclass
 class Options:
-    """What to encode.
+    """Options of the benchmark."""
 
-    Attributes:
-        captions: How many, all different.
-        seed: Of captions and weights.
-    """
-
-    captions: int = 1000
+    captions: PositiveInt = 1000
+    """Number of captions, all different."""
     seed: int = 0
+    """Seed of captions and weights."""
 
 
 def main(options: Options) -> None:
@@ -60,12 +62,12 @@ def main(options: Options) -> None:
         )
         words = sum(len(caption.split()) for caption in captions) / len(captions)
         print(f"{len(captions)} different captions of {words:.1f} words, {mask.sum() / len(captions):.1f} states each")
-        print(f"one at a time {seconds:.1f} s, together {together:.1f} s: {seconds / together:.1f} times faster")
-        print(f"largest difference of the features: {difference:.1e} (their size is {features[mask].std():.2f})")
+        print(f"one at a time {seconds:.1f} s, in batches {together:.1f} s: {seconds / together:.1f} times faster")
+        print(f"largest difference of the features: {difference:.1e} (standard deviation {features[mask].std():.2f})")
         cached, making = timed(lambda: CaptionFeatures(encoder, Path(folder) / "features", captions))
         _, reading = timed(lambda: [cached(captions[first : first + 32]) for first in range(0, len(captions), 32)])
         size = sum(file.stat().st_size for file in (Path(folder) / "features").rglob("*.safetensors"))
-        print(f"on disk: {size / 1e6:.0f} MB, made in {making:.1f} s, read in batches of 32 in {reading:.2f} s")
+        print(f"on disk: {size / 1e6:.0f} MB, written in {making:.1f} s, read in batches of 32 in {reading:.2f} s")
 
 
 def make_captions(count: int, seed: int) -> list[str]:
@@ -81,7 +83,7 @@ def make_t5_base(folder: Path, captions: list[str], seed: int) -> None:
 
     folder.mkdir()
     words = sorted({word for caption in captions for word in caption.split()})
-    sentences = captions + 50 * words  # so that most words become one piece, as in Flan-T5's vocabulary
+    sentences = captions + 50 * words  # so that most words are one piece, as in Flan-T5's vocabulary
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences), model_prefix=str(folder / "spiece"), vocab_size=400, hard_vocab_limit=False,
         pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
@@ -92,7 +94,7 @@ def make_t5_base(folder: Path, captions: list[str], seed: int) -> None:
 
 
 def plain_encoder(folder: Path) -> Callable[[str], torch.Tensor]:
-    """A function from a caption to its states (L, 768)."""
+    """Return a function from a caption to its states (L, 768)."""
     from transformers import T5EncoderModel, T5Tokenizer
 
     model, tokenizer = T5EncoderModel.from_pretrained(folder).eval(), T5Tokenizer.from_pretrained(folder)

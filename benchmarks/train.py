@@ -13,6 +13,10 @@ full-width one (width 512, depth 3, 64,000 codes) on windows of 64 frames; its p
 the codebook statistics through a one-hot matrix.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 import tempfile
 import time
 from collections.abc import Callable
@@ -149,7 +153,7 @@ def public_generator(options: Options, t5: Path, with_text: bool) -> Measured:
             states = encode(caption)
             text[row, : len(states)], mask[row, : len(states)], tokens[row, : len(own)] = states, True, own
         targets = model.next_tokens(tokens)
-        logits = model.lm_head(model.hidden(text, mask, tokens))[:, TEXT_LENGTH - 1 :]
+        logits = model.lm_head(model.hidden_states(text, mask, tokens))[:, TEXT_LENGTH - 1 :]
         kept = targets != model.config.pad_id
         finish_step(model, optimizer, F.cross_entropy(logits.flatten(0, 1), targets.where(kept, -100).flatten()))
         return step_size(model, mask, kept)

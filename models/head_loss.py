@@ -1,23 +1,25 @@
-"""Cross entropy of a large output layer without keeping its logits.
+"""Cross entropy of a large output layer without storing its logits.
 
-With 64,000 codes the logits are most of the memory of a training step, and reading and writing them most of the time
-beside the matrix products. Here they are made for ``ROWS`` positions at a time in the precision of the products,
-turned into the gradient at once, and forgotten. PyTorch's ``linear_cross_entropy`` does the same on GPUs, but has no
-bf16 products on CPUs and no z-loss.
+With 64,000 codes the logits take most of the memory of a training step, and most of its time besides the matrix
+products. Here the logits of ``ROWS`` positions at a time are computed in the precision of the products, turned into the
+gradient, and discarded. PyTorch's ``linear_cross_entropy`` does the same on GPUs, but lacks bf16 products on CPUs and
+the z-loss.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ROWS = 1024
+ROWS = 1024  # positions per chunk
 
 
 class HeadLoss(torch.autograd.Function):
-    """Sum of the cross entropy of ``hidden @ weight.T`` and of its z-loss; ``head_loss`` calls it."""
+    """Sum of cross entropy and z-loss of the logits ``hidden @ weight.T``; see ``head_loss``."""
 
     @staticmethod
-    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float) -> Tensor:
         rows, outputs = max(1, min(ROWS, len(hidden))), len(weight)
         cast = weight.to(hidden.dtype)
         hidden_grad, weight_grad = torch.empty_like(hidden), torch.zeros_like(weight)
@@ -25,43 +27,45 @@ class HeadLoss(torch.autograd.Function):
         product = torch.empty_like(cast)
         loss = torch.zeros((), device=hidden.device)
         for first in range(0, len(hidden), rows):
-            part, target = hidden[first : first + rows], targets[first : first + rows]
-            logits, shares = (buffer[: len(part)] for buffer in buffers)
-            at_target = torch.arange(len(part), device=hidden.device), target
-            torch.mm(part, cast.T, out=logits)
-            torch.softmax(logits, dim=1, out=shares)
-            likelihood = shares[at_target].float()  # (rows,)
-            shares[at_target] = 0
-            others = shares.sum(dim=1).float()  # tells what bf16 rounds away from a likelihood near 1
-            likelihood = torch.where(likelihood < 0.5, likelihood, 1 - others)
-            logs = likelihood.clamp(min=torch.finfo(torch.float32).tiny).log()
-            loss -= logs.sum()
+            chunk, target = hidden[first : first + rows], targets[first : first + rows]
+            logits, probs = (buffer[: len(chunk)] for buffer in buffers)
+            at_target = torch.arange(len(chunk), device=hidden.device), target
+            torch.mm(chunk, cast.T, out=logits)
+            torch.softmax(logits, dim=1, out=probs)
+            prob_target = probs[at_target].float()  # (rows,)
+            probs[at_target] = 0
+            prob_others = probs.sum(dim=1).float()  # keeps the distance from 1, which bf16 rounds away
+            prob_target = torch.where(prob_target < 0.5, prob_target, 1 - prob_others)
+            log_prob = prob_target.clamp(min=torch.finfo(torch.float32).tiny).log()
+            loss -= log_prob.sum()
             if z_loss:
-                log_sums = logits[at_target].float() - logs
-                loss += z_loss * log_sums.square().sum()
-                shares *= (1 + 2 * z_loss * log_sums)[:, None]
-                others -= 2 * z_loss * log_sums * likelihood
-            shares[at_target] = -others.to(shares.dtype)  # now the gradient by the logits
-            torch.mm(shares, cast, out=hidden_grad[first : first + rows])
-            torch.mm(shares.T, part, out=product)
+                log_sum_exp = logits[at_target].float() - log_prob
+                loss += z_loss * log_sum_exp.square().sum()
+                probs *= (1 + 2 * z_loss * log_sum_exp)[:, None]
+                prob_others -= 2 * z_loss * log_sum_exp * prob_target
+            probs[at_target] = -prob_others.to(probs.dtype)  # the gradient with respect to the logits
+            torch.mm(probs, cast, out=hidden_grad[first : first + rows])
+            torch.mm(probs.T, chunk, out=product)
             weight_grad.add_(product)
         ctx.save_for_backward(hidden_grad, weight_grad)
         return loss
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         hidden_grad, weight_grad = ctx.saved_tensors
         return hidden_grad.mul_(grad), weight_grad.mul_(grad), None, None
 
 
 def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
-    """Sum over positions of the cross entropy of ``hidden @ weight.T``, and of the z-loss.
+    """Return the sum over positions of the cross entropy of the logits ``hidden @ weight.T``, and of their z-loss.
 
-    Gradients are made along with it, so it can be differentiated once. Under autocast the products are in its
-    precision.
+    The forward pass computes the gradients too, so the loss can be differentiated only once. Under autocast the
+    products are in its precision.
 
     Args:
-        hidden: (P, C). weight: (V, C). targets: (P,) int64 below V.
+        hidden: (P, C).
+        weight: (V, C).
+        targets: (P,) int64 below V.
         z_loss: Weight of the squared log of the softmax's denominator, which keeps logits small (Chowdhery et al.,
             "PaLM", 2022).
 
@@ -71,6 +75,6 @@ def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0
     if not torch.is_grad_enabled():
         logits = F.linear(hidden, weight).float()
         return F.cross_entropy(logits, targets, reduction="sum") + z_loss * logits.logsumexp(dim=1).square().sum()
-    kind = hidden.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     return HeadLoss.apply(hidden.to(dtype), weight, targets, z_loss)

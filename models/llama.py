@@ -1,28 +1,28 @@
-"""LLaMAHF: a LLaMA decoder that reads text features and writes motion tokens.
+"""LLaMAHF: a LLaMA decoder from text features to motion tokens.
 
-One row of a sequence is ``[text features, motion tokens, end]``. Attention is full inside the text and causal after it;
-rotary positions run from 0 at the first text feature through the last token without a gap. In a batch, texts of any
-length stand directly before the tokens (padding on the left, never attended): all rows write their tokens in the same
-columns, and each gets what it would get alone.
+The sequence of a row is ``[text features, motion tokens, end]``. Attention is full inside the text and causal after it.
+Rotary positions count from 0 at the first text feature through the last token without a gap. In a batch, texts are
+padded on the left and padding is never attended to: the tokens of all rows are in the same columns, and the result of a
+row does not depend on the other rows.
 
 Architecture and parameter names are those of MotionMillion-Codes' LLaMAHF (after lit-llama), so that its weights load
 directly: pre-norm blocks, RMSNorm, rotary embedding on interleaved pairs (Su et al., 2021), SwiGLU (Shazeer, 2020).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.head_loss import head_loss
+from models.kv_cache import CacheShape, KVCache, KVWriter
+from models.llama_layers import MLP, Attention, RMSNorm, rope_table
 from utils.checkpoint import PretrainedModel
 from utils.errors import InputError
-
-NORM_EPS = 1e-5
-ROPE_BASE = 10000.0
 
 # Keyword arguments of LLaMAConfig by size. 44M to 7B are the public table of MotionMillion-Codes.
 SIZES = {
@@ -44,32 +44,32 @@ SIZES = {
 
 @dataclass
 class LLaMAConfig:
-    """Everything that defines a LLaMAHF; contradictions raise InputError."""
+    """Configuration of a LLaMAHF; invalid values raise InputError."""
 
     codebook_size: int
-    """Motion token ids are 0 .. codebook_size - 1: the product of the tokenizer's FSQ levels."""
+    """Number of motion tokens, the ids 0 .. codebook_size - 1."""
     text_dim: int
     """Width of the text features."""
     text_encoder: str
-    """Name of the text encoder that the model is trained with."""
+    """Name of the text encoder."""
     text_length: int
-    """Most text features a row may have."""
+    """Largest number of text features per row."""
     max_tokens: int
-    """Most motion tokens a row may have, end not counted."""
+    """Largest number of motion tokens per row, end not counted."""
     n_layer: int
     """Number of transformer blocks."""
     n_head: int
-    """Attention heads a block."""
+    """Number of attention heads per block."""
     n_embd: int
-    """Width of the model: n_head times an even head width."""
+    """Width of the model, a multiple of 2 * n_head."""
     dropout: float = 0.0
-    """Dropout of the embeddings and of what each block adds, in training."""
+    """Dropout of the embeddings and of the residual branches, in training."""
     text_dropout: float = 0.0
-    """Share of training rows whose text becomes the null text; above 0, classifier-free guidance is possible."""
+    """Probability that a training row gets the null text; above 0, classifier-free guidance is possible."""
     tokenizer: str = ""
-    """Fingerprint of the tokenizer whose tokens the model was trained on (``utils.checkpoint.fingerprint``)."""
+    """Fingerprint (``utils.checkpoint.fingerprint``) of the tokenizer of the training data."""
     tie_weights: bool = False
-    """Use the token embedding as output matrix (which then has an unused output for the pad id)."""
+    """Use the token embedding as the output matrix; its output for the pad id is unused."""
 
     def __post_init__(self) -> None:
         for name in ("codebook_size", "text_dim", "text_length", "max_tokens", "n_layer", "n_head", "n_embd"):
@@ -77,7 +77,7 @@ class LLaMAConfig:
                 raise InputError(f"LLaMAConfig.{name} is {getattr(self, name)}; give a number of at least 1")
         for name in ("dropout", "text_dropout"):
             if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"LLaMAConfig.{name} is {getattr(self, name)}; give a share of at least 0 and below 1")
+                raise InputError(f"LLaMAConfig.{name} is {getattr(self, name)}; give at least 0 and less than 1")
         if self.n_embd % (2 * self.n_head):
             raise InputError(
                 f"LLaMAConfig.n_embd is {self.n_embd}, which does not split into {self.n_head} heads of "
@@ -91,7 +91,7 @@ class LLaMAConfig:
 
     @property
     def pad_id(self) -> int:
-        """Token id that fills rows up on the right; never predicted."""
+        """Token id that pads rows on the right; never predicted."""
         return self.codebook_size + 1
 
     @property
@@ -101,7 +101,7 @@ class LLaMAConfig:
 
     @property
     def block_size(self) -> int:
-        """Longest sequence: text and motion tokens together."""
+        """Length of the longest sequence: text and motion tokens."""
         return self.text_length + self.max_tokens
 
     @property
@@ -111,15 +111,18 @@ class LLaMAConfig:
 
     @property
     def mlp_hidden(self) -> int:
-        """Hidden width of the SwiGLU: 8/3 of the model's, rounded up to a multiple of 256."""
+        """Hidden width of the SwiGLU: 8/3 of n_embd, rounded up to a multiple of 256."""
         return 256 * math.ceil((8 * self.n_embd // 3) / 256)
 
 
 def null_text(text: Tensor) -> tuple[Tensor, Tensor]:
-    """The text of no text, one zero feature (so that the bias of ``llama_proj`` is learned as its embedding).
+    """Return the null text used for classifier-free guidance.
+
+    It is one zero feature, so that the bias of ``llama_proj`` is learned as its embedding.
 
     Args:
-        text: (B, L, D) features, of which only shape, dtype and device matter.
+        text: (B, L, D) features; only shape, dtype and device are used.
+
     Returns:
         text (B, L, D) of zeros and its mask (B, L), true in the first column.
     """
@@ -131,10 +134,16 @@ def null_text(text: Tensor) -> tuple[Tensor, Tensor]:
 def drop_text(
     text: Tensor, text_mask: Tensor, p: float, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Replace each row's text by the null text with probability ``p`` (for guidance; Ho & Salimans, 2022).
+    """Replace each row's text by the null text with probability ``p``, for classifier-free guidance.
+
+    See Ho & Salimans, "Classifier-Free Diffusion Guidance", 2022.
 
     Args:
-        text: (B, L, D). text_mask: (B, L) bool. generator: on the CPU, for reproducible drops.
+        text: (B, L, D).
+        text_mask: (B, L) bool.
+        p: Probability.
+        generator: CPU generator, for reproducible draws.
+
     Returns:
         new text and text_mask.
     """
@@ -143,182 +152,47 @@ def drop_text(
     return torch.where(drop[:, None, None], null, text), torch.where(drop[:, None], null_mask, text_mask)
 
 
-class KVCache:
-    """Keys and values of all layers, allocated once; row i has filled the columns ``starts[i] .. lengths[i] - 1``.
-
-    Rows fill independently of each other, so that a row can be replaced by another one at any step.
-
-    Args:
-        config: of the model. rows: how many there can be. columns: longest sequence, text and tokens together.
-    """
-
-    GRAIN = 8  # attention looks at a multiple of so many columns: few different shapes
-
-    def __init__(self, config: LLaMAConfig, rows: int, columns: int, device: torch.device, dtype: torch.dtype) -> None:
-        shape = (config.n_layer, rows, config.n_head, columns, config.head_dim)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
-        self.starts = torch.zeros(rows, dtype=torch.long, device=device)  # padding to the left of the text
-        self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
-        self.columns = torch.arange(columns, device=device)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return len(self.lengths), len(self.columns)
-
-    def fill(self, first: int) -> "Store":
-        """Where a prefill of (B, S) columns goes: rows ``first .. first + B - 1``, from column 0; it sees itself."""
-
-        def store(layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-            rows, end = slice(first, first + len(keys)), keys.shape[2]
-            self.keys[layer, rows, :, :end] = keys
-            self.values[layer, rows, :, :end] = values
-            return keys, values
-
-        return store
-
-    def append(self, rows: int, extent: int) -> "Store":
-        """Where one new column of each of the first ``rows`` rows goes; it sees the first ``extent`` columns."""
-        index, lengths = torch.arange(rows, device=self.lengths.device), self.lengths[:rows]
-
-        def store(layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-            all_keys, all_values = self.keys[layer, :rows], self.values[layer, :rows]
-            all_keys[index, :, lengths] = keys[:, :, 0]
-            all_values[index, :, lengths] = values[:, :, 0]
-            return all_keys[:, :, :extent], all_values[:, :, :extent]
-
-        return store
-
-    def extent(self, rows: int) -> int:
-        """Columns that the next step of the first ``rows`` rows has to look at."""
-        needed = int(self.lengths[:rows].max()) + 1
-        return min(-(-needed // self.GRAIN) * self.GRAIN, len(self.columns))
-
-    def select(self, rows: list[int]) -> None:
-        """Move ``rows`` to the front, in that order; rows that stand where they belong are not copied."""
-        moved = [(slot, row) for slot, row in enumerate(rows) if slot != row]
-        if moved:
-            slots, sources = torch.tensor(moved, device=self.lengths.device).unbind(dim=1)
-            end = int(self.lengths[sources].max())
-            for store in (self.keys, self.values):
-                store[:, slots, :, :end] = store[:, sources, :, :end]
-            self.starts[slots], self.lengths[slots] = self.starts[sources], self.lengths[sources]
-
-
-Store = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Keeps a layer's new keys and values (B, H, S, head_dim); gives back those that attention looks at."""
-
-
-def rope_table(positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (B, S, 1, 1, head_dim), each angle twice, of the rotary angles at ``positions`` (B, S)."""
-    pairs = torch.arange(head_dim, device=positions.device) // 2 * 2  # 0, 0, 2, 2, ...
-    angles = positions[:, :, None, None, None].float() * ROPE_BASE ** (-pairs.float() / head_dim)
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each interleaved pair (2i, 2i + 1) of the last axis of x (B, S, ..., head_dim) by its rotary angle.
-
-    Computed and given back in float32.
-    """
-    cos, sin = rope
-    x = x.float()
-    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.addcmul(x * cos, torch.stack((-odd, even), dim=-1).flatten(-2), sin)
-
-
-class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last axis with a learned scale (Zhang & Sennrich, 2019)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.scale.shape, self.scale, NORM_EPS)
-
-
-def attend_one_on_cpu(q: Tensor, k: Tensor, v: Tensor, attend: Tensor) -> Tensor:
-    """Attention of one query (B, H, 1, D) over k and v (B, H, S, D).
-
-    PyTorch's own is slow at it in bfloat16: with few rows float32 is faster, with many two batched products are.
-    """
-    if q.dtype == torch.float32 or len(q) < 4:
-        y = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=attend)
-        return y.to(q.dtype)
-    scores = torch.bmm(k.flatten(0, 1), q.flatten(0, 1).transpose(1, 2)).view(*k.shape[:3])  # (B, H, S)
-    scores = scores.float().mul_(q.shape[-1] ** -0.5).masked_fill_(~attend[:, 0], -math.inf)
-    weights = scores.softmax(dim=-1).to(v.dtype)
-    return torch.bmm(weights.flatten(0, 1)[:, None], v.flatten(0, 1)).view(q.shape)
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention with rotary positions."""
-
-    def __init__(self, config: LLaMAConfig, layer: int) -> None:
-        super().__init__()
-        self.n_head, self.layer = config.n_head, layer
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
-
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], attend: Tensor, store: Store | None) -> Tensor:
-        qkv = self.c_attn(x).unflatten(-1, (3, self.n_head, -1))  # (B, S, 3, H, D)
-        qk, v = qkv.split((2, 1), dim=2)
-        q, k = rotate(qk, rope).to(x.dtype).transpose(1, 3).unbind(2)  # (B, H, S, D) each
-        v = v.squeeze(2).transpose(1, 2)  # (B, H, S, D)
-        if store is not None:
-            k, v = store(self.layer, k, v)
-        attention = attend_one_on_cpu if q.shape[2] == 1 and q.device.type == "cpu" else F.scaled_dot_product_attention
-        y = attention(q, k, v, attend)
-        return self.c_proj(y.transpose(1, 2).flatten(2))  # (B, S, C)
-
-
-class MLP(nn.Module):
-    """SwiGLU."""
-
-    def __init__(self, config: LLaMAConfig) -> None:
-        super().__init__()
-        self.c_fc1 = nn.Linear(config.n_embd, config.mlp_hidden, bias=False)
-        self.c_fc2 = nn.Linear(config.n_embd, config.mlp_hidden, bias=False)
-        self.c_proj = nn.Linear(config.mlp_hidden, config.n_embd, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(F.silu(self.c_fc1(x)) * self.c_fc2(x))
-
-
 class Block(nn.Module):
     """Pre-norm transformer block."""
 
     def __init__(self, config: LLaMAConfig, layer: int) -> None:
         super().__init__()
         self.rms_1 = RMSNorm(config.n_embd)
-        self.attn = Attention(config, layer)
+        self.attn = Attention(config.n_embd, config.n_head, layer)
         self.rms_2 = RMSNorm(config.n_embd)
-        self.mlp = MLP(config)
+        self.mlp: nn.Module = MLP(config.n_embd, config.mlp_hidden)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], attend: Tensor, store: Store | None) -> Tensor:
-        x = x + self.dropout(self.attn(self.rms_1(x), rope, attend, store))
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor, write: KVWriter | None) -> Tensor:
+        x = x + self.dropout(self.attn(self.rms_1(x), rope, mask, write))
         return x + self.dropout(self.mlp(self.rms_2(x)))
 
 
+class Transformer(nn.ModuleDict):
+    """Token embedding, blocks and last norm, under the names of the reference."""
+
+    wte: nn.Embedding
+    h: nn.ModuleList
+    ln_f: RMSNorm
+
+
 class LLaMAHF(PretrainedModel):
-    """Text features and the motion tokens so far in, logits of the next motion token out.
+    """Predicts the next motion token from text features and the motion tokens before it.
 
     Attributes:
-        fixed_step: Whether ``step`` is compiled for one shape of cache (``models.optimize``).
+        static_shapes: Whether ``step`` is compiled for one cache shape (``models.optimize``).
     """
 
-    fixed_step = False
     _no_split_modules = ("Block",)
 
     def __init__(self, config: LLaMAConfig) -> None:
         super().__init__()
         self.config = config
+        self.static_shapes = False
+        self.idle_cache: KVCache | None = None
         outputs = config.vocab_size if config.tie_weights else config.vocab_size - 1  # pad is never predicted
         self.lm_head = nn.Linear(config.n_embd, outputs, bias=False)
-        self.transformer = nn.ModuleDict(
+        self.transformer = Transformer(
             {
                 "wte": nn.Embedding(config.vocab_size, config.n_embd),
                 "h": nn.ModuleList(Block(config, layer) for layer in range(config.n_layer)),
@@ -331,13 +205,17 @@ class LLaMAHF(PretrainedModel):
         if config.tie_weights:
             self.lm_head.weight = self.transformer.wte.weight
 
+    @property
+    def blocks(self) -> Iterable[Block]:
+        return cast(Iterable[Block], self.transformer.h)
+
     def _init_weights(self, module: nn.Module) -> None:
-        """Normal weights, the two projections into the residual stream scaled down with depth (GPT-2)."""
+        """Initialize with normal weights; projections into the residual stream are scaled down with depth (GPT-2)."""
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
-        if isinstance(module, Attention | MLP):  # apply() comes to a module after its children
+        if isinstance(module, Attention | MLP):  # apply() visits a module after its children
             nn.init.normal_(module.c_proj.weight, std=0.02 / math.sqrt(2 * self.config.n_layer))
 
     def forward(
@@ -349,92 +227,102 @@ class LLaMAHF(PretrainedModel):
         count: Tensor | None = None,
         z_loss: float = 0.0,
     ) -> Tensor:
-        """Logits of each motion token given the text and the tokens before it, or the training loss.
+        """Return the logits of each motion token given the text and the tokens before it, or the training loss.
 
         Args:
-            text: (B, L, text_dim) features; which side is padded does not matter, and padding is never looked at.
-            text_mask: (B, L) bool, true for features; at least one a row (see ``null_text``).
-            tokens: (B, N) int64 motion tokens, filled up with pad_id on the right; N may be 0.
+            text: (B, L, text_dim) features, padded on either side; padding is never attended to.
+            text_mask: (B, L) bool, true for features; at least one per row (see ``null_text``).
+            tokens: (B, N) int64 motion tokens, padded with pad_id on the right; N may be 0.
             targets: (B, N + 1) int64, pad_id where nothing is to be predicted (see ``next_tokens``).
-            count: () how many targets the mean goes over, where this is a part of a batch: the losses of the parts then
-                add up to that of the whole. None means the targets given.
-            z_loss: Its weight; see ``models.head_loss``.
+            count: () number of targets to average over; by default that of ``targets``. With the number of a whole
+                batch, the losses of its micro-batches add up to the loss of the batch.
+            z_loss: Weight of the z-loss; see ``models.head_loss``.
+
         Returns:
             logits (B, N + 1, vocab_size - 1), or vocab_size with tied weights: column i predicts motion token i, the
-            first from the text alone. With targets: their mean cross entropy, (), with the head computed only where
-            there is one.
+            first one from the text alone. With targets: their mean cross entropy, (); the head is computed only at
+            positions with a target.
+
         Raises:
-            InputError: text or tokens are too long for the model, or the text has another width.
+            InputError: text or tokens are too long for the model, or the text features have another width.
         """
-        hidden = self.hidden(text, text_mask, tokens)[:, text.shape[1] - 1 :]  # (B, N + 1, C)
+        hidden = self.hidden_states(text, text_mask, tokens)[:, text.shape[1] - 1 :]  # (B, N + 1, C)
         if targets is None:
             return self.lm_head(hidden)
         kept = targets != self.config.pad_id
         loss = head_loss(hidden[kept], self.lm_head.weight, targets[kept], z_loss)
-        return loss / (kept.sum() if count is None else count).clamp(min=1)  # rows may be all context
+        return loss / (kept.sum() if count is None else count).clamp(min=1)  # a batch may have no targets
 
     def next_tokens(self, tokens: Tensor) -> Tensor:
-        """Targets (B, N + 1) of tokens (B, N): the tokens themselves, end_id after each row's last one, then pad_id."""
+        """Return the targets (B, N + 1) of tokens (B, N): the tokens, end_id after the last of each row, pad_id."""
         targets = F.pad(tokens, (0, 1), value=self.config.pad_id)
         lengths = (tokens != self.config.pad_id).sum(dim=1, keepdim=True)
         return targets.scatter(1, lengths, self.config.end_id)
 
     def loss(self, text: Tensor, text_mask: Tensor, tokens: Tensor) -> Tensor:
-        """Mean cross entropy () of predicting ``tokens`` and the end after them; arguments as in ``forward``."""
+        """Return the mean cross entropy () of ``tokens`` and the end after them; arguments as in ``forward``."""
         return self(text, text_mask, tokens, self.next_tokens(tokens))
 
-    def hidden(self, text: Tensor, text_mask: Tensor, tokens: Tensor) -> Tensor:
-        """Final states (B, L + N, n_embd) of all columns: text aligned right, tokens; arguments as in ``forward``."""
-        return self._transform(*self._embed(text, text_mask, tokens))
+    def hidden_states(self, text: Tensor, text_mask: Tensor, tokens: Tensor) -> Tensor:
+        """Return the last hidden states (B, L + N, n_embd) of right-aligned text and tokens, as in ``forward``."""
+        return self._run_blocks(*self._embed(text, text_mask, tokens))
 
     def new_cache(self, rows: int, columns: int) -> KVCache:
-        """A cache for ``rows`` rows of at most ``columns`` text and token columns.
+        """Return a cache for ``rows`` rows of at most ``columns`` text and token columns.
 
-        The one given back last is used again if it is of this size: memory that was never touched is slow at first.
+        The cache released last is reused if it has this shape, because the first write to new memory is slow.
         """
-        weight, idle = self.transformer.wte.weight, vars(self).pop("idle_cache", None)
-        if idle is not None and idle.shape == (rows, columns) and idle.keys.dtype == weight.dtype:
+        weight, idle, self.idle_cache = self.transformer.wte.weight, self.idle_cache, None
+        config = self.config
+        shape = CacheShape(config.n_layer, rows, config.n_head, columns, config.head_dim)
+        if idle is not None and idle.shape == shape and idle.keys.dtype == weight.dtype:
             return idle
-        return KVCache(self.config, rows, columns, weight.device, weight.dtype)
+        return KVCache(shape, weight.device, weight.dtype)
 
-    def give_back(self, cache: KVCache) -> None:
-        """Keep a cache that is no longer in use for the next ``new_cache``."""
-        vars(self)["idle_cache"] = cache
+    def release_cache(self, cache: KVCache) -> None:
+        """Keep a cache that is no longer used for the next ``new_cache``."""
+        self.idle_cache = cache
 
     def prefill(self, text: Tensor, text_mask: Tensor, tokens: Tensor, cache: KVCache, first: int = 0) -> Tensor:
-        """Read texts, and the motion tokens that are there already, into the cache's rows from ``first`` on.
+        """Write texts, and motion tokens that precede the new ones, into the cache's rows from ``first`` on.
 
         Args:
-            text, text_mask, tokens: as in ``forward``; (B, 0) tokens where a motion starts.
+            text, text_mask, tokens: See ``forward``; tokens are (B, 0) at the beginning of a motion.
+
         Returns:
-            logits (B, outputs) of each row's next motion token.
+            logits (B, outputs) of the next motion token of each row.
         """
-        x, positions, attend = self._embed(text, text_mask, tokens)
+        x, positions, mask = self._embed(text, text_mask, tokens)
         counts = (tokens != self.config.pad_id).sum(dim=1)
         rows = slice(first, first + len(text))
         cache.starts[rows] = text.shape[1] - text_mask.sum(dim=1)
         cache.lengths[rows] = text.shape[1] + counts
-        hidden = self._transform(x, positions, attend, cache.fill(first))
+        hidden = self._run_blocks(x, positions, mask, cache.prefill_writer(first))
         last = text.shape[1] - 1 + counts
         return self.lm_head(hidden[torch.arange(len(text), device=text.device), last])
 
     def step(self, tokens: Tensor, cache: KVCache, extent: int) -> Tensor:
-        """Append one token to each of the cache's first B rows, (B,); logits (B, outputs) of the next.
+        """Append one token to each of the first B rows of the cache and predict the next ones.
 
-        ``extent`` is ``cache.extent(B)``, or more.
+        Args:
+            tokens: (B,).
+            extent: ``cache.extent(B)`` or more.
+
+        Returns:
+            logits (B, outputs).
         """
         starts, lengths = cache.starts[: len(tokens), None], cache.lengths[: len(tokens), None]
         columns = cache.columns[:extent]
-        attend = (columns >= starts) & (columns <= lengths)  # (B, extent)
+        mask = (columns >= starts) & (columns <= lengths)  # (B, extent)
         x = self.transformer.wte(tokens)[:, None]  # (B, 1, C)
-        hidden = self._transform(x, lengths - starts, attend[:, None, None], cache.append(len(tokens), extent))
+        hidden = self._run_blocks(x, lengths - starts, mask[:, None, None], cache.step_writer(len(tokens), extent))
         cache.lengths[: len(tokens)] += 1
         return self.lm_head(hidden[:, 0])
 
     def _embed(self, text: Tensor, text_mask: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Embeddings (B, S, C) of text, moved right, and tokens; positions (B, S); who sees whom (B, 1, S, S)."""
+        """Return embeddings (B, S, C) of right-aligned text and tokens, positions (B, S), mask (B, 1, S, S)."""
         self._check_sizes(text, tokens)
-        order = text_mask.to(torch.uint8).argsort(dim=1, stable=True)  # padding first, features in their order
+        order = text_mask.to(torch.uint8).argsort(dim=1, stable=True)  # padding first
         is_text = text_mask.gather(1, order)  # (B, L)
         text = text.masked_fill(~text_mask[:, :, None], 0).gather(1, order[:, :, None].expand_as(text))
         text = self.llama_proj(text.to(self.transformer.wte.weight.dtype))
@@ -443,10 +331,10 @@ class LLaMAHF(PretrainedModel):
         visible = F.pad(is_text, (0, tokens.shape[1]), value=True)  # (B, S)
         is_text = F.pad(is_text, (0, tokens.shape[1]), value=False)
         positions = (visible.cumsum(dim=1) - 1).clamp(min=0)
-        itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)  # so that padding has a defined softmax
+        itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)  # so that the softmax of padding is defined
         causal = torch.ones_like(itself).tril()
-        attend = (causal | (is_text[:, :, None] & is_text[:, None, :])) & visible[:, None, :] | itself  # (B, S, S)
-        return self.dropout(x), positions, attend[:, None]
+        mask = (causal | (is_text[:, :, None] & is_text[:, None, :])) & visible[:, None, :] | itself  # (B, S, S)
+        return self.dropout(x), positions, mask[:, None]
 
     def _check_sizes(self, text: Tensor, tokens: Tensor) -> None:
         config = self.config
@@ -455,16 +343,16 @@ class LLaMAHF(PretrainedModel):
                 f"text features are {text.shape[2]} wide but the model takes {config.text_dim}; "
                 f"encode the text with {config.text_encoder}"
             )
-        for what, count, most in (
+        for name, length, limit in (
             ("text features", text.shape[1], config.text_length),
             ("motion tokens", tokens.shape[1], config.max_tokens),
         ):
-            if count > most:
-                raise InputError(f"a row has {count} {what} but the model takes at most {most}; shorten it")
+            if length > limit:
+                raise InputError(f"a row has {length} {name} but the model takes at most {limit}; shorten it")
 
-    def _transform(self, x: Tensor, positions: Tensor, attend: Tensor, store: Store | None = None) -> Tensor:
-        """All blocks and the last norm on x (B, S, C) at ``positions`` (B, S)."""
+    def _run_blocks(self, x: Tensor, positions: Tensor, mask: Tensor, write: KVWriter | None = None) -> Tensor:
+        """Apply all blocks and the last norm to x (B, S, C) at ``positions`` (B, S)."""
         rope = rope_table(positions, self.config.head_dim)
-        for block in self.transformer.h:
-            x = block(x, rope, attend, store)
+        for block in self.blocks:
+            x = block(x, rope, mask, write)
         return self.transformer.ln_f(x)

@@ -1,44 +1,48 @@
-"""A trained LLaMAHF made fast to sample from: precision, weight layout, int8 and int4, torch.compile.
+"""Faster inference of a trained LLaMAHF: precision, weight layout, int8 and int4 weights, torch.compile.
 
 On a CPU every linear layer gets a kernel that reads its weight at the speed of the memory: oneDNN with the weight in
-oneDNN's own blocked layout, or int8 weights. PyTorch's plain linear layer reaches a third to a half of that with few
-rows (``benchmarks/generate.py`` measures it). All of it is for inference only: an optimized model cannot be saved.
+oneDNN's blocked layout, or int8 weights. PyTorch's plain linear layer reaches a third to a half of that speed with few
+rows (measured by ``benchmarks/generate.py``). Optimized models are for inference only and cannot be saved.
 """
 
 import logging
 import warnings
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.llama import MLP, KVCache, LLaMAHF
+from models.kv_cache import KVCache
+from models.llama import LLaMAHF
+from models.llama_layers import MLP
 from utils.device import can_compile
 from utils.errors import InputError
 
 QUANTIZE = ("none", "int8", "int4")
-INT8_WIDTH = 32  # the int8 kernel of the CPU reads past the end of inputs of other widths
+INT8_WIDTH = 32  # the int8 kernel for CPUs reads past the end of inputs whose width is not a multiple of it
 INT4_GROUP = 128  # inputs that share a scale
-ROWS = 64  # oneDNN lays weights out for about so many rows; the layout is good for fewer as well
+PACKED_ROWS = 64  # number of input rows that oneDNN lays weights out for; the layout is also good for fewer
 
 
 def optimize(model: LLaMAHF, dtype: torch.dtype, quantize: str = "none", compiled: bool = False) -> LLaMAHF:
-    """Make the model fast to sample from, in place, on the device where it is.
+    """Optimize the model for inference, in place and on its device.
 
     Args:
-        dtype: float32, bfloat16 or float16 of weights and activations; quantized weights go with bfloat16.
-        quantize: "int8" (CPU and CUDA) or "int4" (CUDA) keep the weights of the linear layers so, through ``torchao``.
-        compiled: Compile the step of one token a row with ``torch.compile``. Its shapes are fixed: all slots, all
-            columns. Without a C++ compiler a warning says so and the step stays as it is.
+        dtype: Precision of weights and activations: float32, bfloat16 or float16; bfloat16 with quantized weights.
+        quantize: Precision of the weights of linear layers: "none", "int8" (CPU and CUDA) or "int4" (CUDA), by
+            ``torchao``.
+        compiled: Whether to compile the decode step with ``torch.compile``. Its shapes are fixed: all slots and all
+            columns. Without a C++ compiler this is skipped with a warning.
 
     Raises:
-        InputError: the device cannot do this.
+        InputError: the device does not support the combination.
     """
     device = model.transformer.wte.weight.device
     check_support(device.type, dtype, quantize)
     model.to(dtype).eval().requires_grad_(False)
-    for block in model.transformer.h:
-        block.mlp = JoinedMLP(block.mlp)
+    for block in model.blocks:
+        block.mlp = FusedMLP(cast(MLP, block.mlp))
     if quantize != "none":
         _quantize(model, device.type, quantize)
     if compiled and not can_compile(device):
@@ -49,21 +53,22 @@ def optimize(model: LLaMAHF, dtype: torch.dtype, quantize: str = "none", compile
         if not compiled:
             pack_linears(model)
     if compiled:
-        if device.type == "cpu":  # it warns of CUDA compilers without a GPU
+        if device.type == "cpu":  # PyTorch warns about CUDA compilers on machines without a GPU
             logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-        model.step, model.fixed_step = CompiledStep(model), True
+        model.step = CompiledStep(model)  # type: ignore[method-assign]
+        model.static_shapes = True
     return model
 
 
 def check_support(device: str, dtype: torch.dtype, quantize: str) -> None:
-    """Raise InputError unless models can be run so on a device ("cpu" or "cuda")."""
+    """Raise InputError unless a device ("cpu" or "cuda") supports the precision and quantization."""
     if quantize not in QUANTIZE:
         raise InputError(f"quantize {quantize} is unknown; use one of {', '.join(QUANTIZE)}")
     if quantize == "int4" and device != "cuda":
         raise InputError(f"int4 weights need a CUDA device and this is {device}; use int8, or none")
     if quantize != "none" and dtype != torch.bfloat16:
         raise InputError(
-            f"{quantize} weights go with bf16 and {str(dtype).removeprefix('torch.')} is asked for; use bf16"
+            f"{quantize} weights go with bf16 and {str(dtype).removeprefix('torch.')} is requested; use bf16"
         )
     if device == "cpu" and dtype == torch.float16:
         raise InputError("float16 is slow on a CPU; use float32 or bf16")
@@ -89,17 +94,17 @@ def _use_int8_kernel(model: nn.Module) -> None:
 
 
 def pack_linears(model: nn.Module) -> None:
-    """Replace the linear layers of a frozen model on a CPU by ``PackedLinear``, freeing one after the other."""
+    """Replace the linear layers of a frozen model on a CPU by ``PackedLinear``, one after the other to save memory."""
     for parent in [module for module in model.modules() if not isinstance(module, nn.Linear)]:
         for name, module in list(parent.named_children()):
             if isinstance(module, nn.Linear):
                 setattr(parent, name, PackedLinear(module))
 
 
-class JoinedMLP(nn.Module):
-    """A SwiGLU whose two first layers are one: a weight is read faster in one large piece."""
+class FusedMLP(nn.Module):
+    """SwiGLU whose two input layers are one: a weight is read faster in one large piece."""
 
-    def __init__(self, mlp: MLP):
+    def __init__(self, mlp: MLP) -> None:
         super().__init__()
         hidden, width = mlp.c_fc1.weight.shape
         self.c_fc = nn.Linear(width, 2 * hidden, bias=False, device="meta")
@@ -113,11 +118,11 @@ class JoinedMLP(nn.Module):
 
 
 class PackedLinear(nn.Module):
-    """A linear layer on a CPU with its weight in oneDNN's blocked layout; (..., K) to (..., N)."""
+    """Linear layer on a CPU with its weight in oneDNN's blocked layout: (..., K) to (..., N)."""
 
-    def __init__(self, linear: nn.Linear):
+    def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous(), ROWS)
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous(), PACKED_ROWS)
         self.bias = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,14 +130,18 @@ class PackedLinear(nn.Module):
 
 
 class Int8Linear(nn.Module):
-    """A linear layer on a CPU with torchao's int8 weight, in PyTorch's own kernel; (..., K) to (..., N) in bfloat16.
+    """Linear layer on a CPU with int8 weights, by PyTorch's own kernel: (..., K) to (..., N) in bfloat16.
 
-    ``torchao``'s layer expands the weight at every call unless it is compiled; this kernel reads it as it is.
+    ``torchao``'s layer dequantizes the weight at every call unless it is compiled; this kernel reads int8.
+
+    Args:
+        linear: Layer quantized by ``torchao``.
     """
 
-    def __init__(self, linear: nn.Linear):
+    def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.weight, self.scale = linear.weight.qdata, linear.weight.scale.flatten().bfloat16()  # (N, K) int8, (N,)
+        quantized = cast(Any, linear.weight)
+        self.weight, self.scale = quantized.qdata, quantized.scale.flatten().bfloat16()  # (N, K) int8, (N,)
         self.bias = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -141,12 +150,13 @@ class Int8Linear(nn.Module):
 
 
 class CompiledStep:
-    """``LLaMAHF.step`` compiled once, for all rows and columns of a cache; rows not in use are computed too."""
+    """``LLaMAHF.step`` compiled once, for all rows and columns of a cache; unused rows are computed too."""
 
-    def __init__(self, model: LLaMAHF):
+    def __init__(self, model: LLaMAHF) -> None:
         on_cuda = model.transformer.wte.weight.device.type == "cuda"
-        how = {"mode": "reduce-overhead"} if on_cuda else {"options": {"freezing": True}}  # CUDA graphs; packed weights
-        self.compiled = torch.compile(model.step, dynamic=False, **how)
+        # CUDA graphs on a GPU, packed weights on a CPU
+        settings: dict[str, Any] = {"mode": "reduce-overhead"} if on_cuda else {"options": {"freezing": True}}
+        self.compiled = torch.compile(model.step, dynamic=False, **settings)
 
     def __call__(self, tokens: Tensor, cache: KVCache, extent: int) -> Tensor:
         rows = len(cache.lengths)

@@ -1,40 +1,47 @@
-"""Prompts said anew by a chat model before generation, as MotionMillion-Codes offers: plainer wording, same meaning."""
+"""Prompt rewriting with a chat model before generation: plainer wording, same meaning (as in MotionMillion-Codes)."""
 
 import re
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from utils.errors import InputError
-from utils.prompts import check_prompt, parts_of
+from utils.prompts import Prompt
 
 INSTRUCTION = """You word descriptions of human motion for a motion generator.
 Say the following description as one clear, plain sentence about a person. Keep every action, its order, direction, \
 speed, body part and style; add nothing and leave nothing out.
 Answer with the sentence alone, in curly brackets, for example: {{A person walks forward and waves the right hand.}}
 Description: {prompt}"""
-MAX_REPLY = 256  # word pieces
+MAX_REPLY = 256  # new tokens
 
 
 def rewrite_prompts(model: str | None, prompts: Sequence[str], device: torch.device) -> dict[str, str]:
-    """Prompt -> what the chat model ``model`` (a folder or hub id) makes of its sentences; {} if there is none.
+    """Rewrite each sentence of each prompt. Decoding is greedy, so that a prompt is always rewritten in the same way.
 
-    A prompt whose reply cannot be used stays as it is, with a warning. The likeliest reply is taken: the same prompt
-    always gets the same.
+    A prompt whose reply is not usable is kept unchanged, with a warning.
+
+    Args:
+        model: Folder or hub id of a chat model; None for no rewriting.
+
+    Returns:
+        A dictionary from prompts to rewritten prompts; empty without a model.
 
     Raises:
-        InputError: the model cannot be loaded or is no chat model.
+        InputError: a prompt is invalid, or the model cannot be loaded or is no chat model.
     """
     if model is None or not prompts:
         return {}
+    parsed = {prompt: Prompt.parse(prompt) for prompt in prompts}
     chat = Chat(model, device)
     rewritten = {}
-    for prompt in dict.fromkeys(prompts):
+    for prompt, parsed_prompt in parsed.items():
         try:
-            parts = [sentence_of(chat.reply(INSTRUCTION.format(prompt=part))) for part in parts_of(prompt)]
-            rewritten[prompt] = " | ".join(parts)
-        except (InputError, RuntimeError) as error:  # torch raises RuntimeError, out of memory among others
+            replies = [chat.reply(INSTRUCTION.format(prompt=sentence)) for sentence in parsed_prompt.sentences]
+            rewritten[prompt] = str(Prompt.parse([sentence_of(reply) for reply in replies]))
+        except (InputError, RuntimeError) as error:  # torch raises RuntimeError, for example out of memory
             reason = str(error).splitlines()[0]
             warnings.warn(f"the prompt {prompt[:60]!r} is used as it is: rewriting failed ({reason})", stacklevel=2)
             rewritten[prompt] = prompt
@@ -42,30 +49,29 @@ def rewrite_prompts(model: str | None, prompts: Sequence[str], device: torch.dev
 
 
 def sentence_of(reply: str) -> str:
-    """The sentence in the last curly brackets of a reply.
+    """Return the sentence in the last curly brackets of a reply.
 
     Raises:
-        InputError: there is none, or it is no prompt.
+        InputError: there is none, or it is not a valid prompt.
     """
     found = re.findall(r"\{([^{}]*)\}", reply)
     if not found:
         raise InputError(f"no sentence in curly brackets in the reply {reply.strip()[:60]!r}")
     sentence = " ".join(found[-1].replace("|", " ").split())
-    check_prompt(sentence)
-    return sentence
+    return str(Prompt.parse(sentence))
 
 
 class Chat:
-    """A chat model of ``transformers``, in bfloat16 on a GPU and in the precision of its files on the CPU."""
+    """Chat model of ``transformers``, in bfloat16 on a GPU and in the precision of its files on a CPU."""
 
-    def __init__(self, model: str, device: torch.device):
+    def __init__(self, model: str, device: torch.device) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(model)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(model)
             dtype = torch.bfloat16 if device.type == "cuda" else "auto"
-            self.model = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).eval().to(device)
-        except Exception as error:  # the library raises many kinds
+            self.model: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).eval().to(device)
+        except Exception as error:  # the library raises many types of errors
             reason = " ".join(str(error).split())[:200]
             raise InputError(
                 f"the rewrite model {model} cannot be loaded ({reason}); check the folder or id"
@@ -75,6 +81,7 @@ class Chat:
 
     @torch.inference_mode()
     def reply(self, message: str) -> str:
+        """Return the reply to a message, at most ``MAX_REPLY`` tokens."""
         conversation = [{"role": "user", "content": message}]
         inputs = self.tokenizer.apply_chat_template(
             conversation, add_generation_prompt=True, return_tensors="pt", return_dict=True

@@ -79,24 +79,24 @@ def converted(out: Path, fixture: str, generator: Path | None = None, **options:
 
 @pytest.fixture(scope="session")
 def golden_generator(tmp_path_factory) -> LLaMAHF:
-    """The reference's generator fixture, converted and loaded; its text features come from no encoder of ours.
+    """The reference's generator, converted and loaded, whatever its size, text width and number of codes are.
 
-    The conversion needs a tokenizer with as many codes: a fixture with its quantizer replaced by a single dimension.
+    Its text features come from none of our encoders. It is converted with a tokenizer that has one level per code.
     """
     folder = tmp_path_factory.mktemp("golden")
-    shape = json.loads(golden("llama_ckpt.json").read_text())
-    tensors = torch.load(golden("tokenizer_down2_ckpt.pth"), weights_only=True)["net"]
-    for layer in ("project_in", "project_out"):
-        size = (1, -1) if layer == "project_in" else (-1, 1)
-        weight = tensors[f"vqvae.quantizer.{layer}.weight"].flatten()
-        width = len(tensors["vqvae.quantizer.project_out.bias"])
-        tensors[f"vqvae.quantizer.{layer}.weight"] = weight[:width].reshape(size)
-    tensors["vqvae.quantizer.project_in.bias"] = tensors["vqvae.quantizer.project_in.bias"][:1]
-    torch.save({"net": tensors}, folder / "tokenizer.pth")
+    sizes = json.loads(golden("llama_ckpt.json").read_text())
+    weights = torch.load(golden("tokenizer_down2_ckpt.pth"), weights_only=True)["net"]
+    width = len(weights["vqvae.quantizer.project_out.weight"])
+    weights |= {
+        "vqvae.quantizer.project_in.weight": torch.zeros(1, width),
+        "vqvae.quantizer.project_in.bias": torch.zeros(1),
+        "vqvae.quantizer.project_out.weight": torch.zeros(width, 1),
+    }
+    torch.save({"net": weights}, folder / "tokenizer.pth")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(text_encoder.WIDTHS, "fixture", shape["clip_dim"])
-        converted(folder / "generator", "tokenizer_down2", golden("llama_ckpt.pth"), text_encoder="fixture",
-                  tokenizer=folder / "tokenizer.pth", levels=[shape["nb_code"]], n_head=shape["n_head"])  # fmt: skip
+        patch.setitem(text_encoder.WIDTHS, "fixture", sizes["clip_dim"])
+        converted(folder / "generator", "tokenizer_down2", golden("llama_ckpt.pth"), tokenizer=folder / "tokenizer.pth",
+                  levels=[sizes["nb_code"]], n_head=sizes["n_head"], text_encoder="fixture")  # fmt: skip
     return LLaMAHF.from_pretrained(folder / "generator")
 
 

@@ -11,7 +11,7 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFl
 from utils.config import bounded, parse_command, parse_options, spelled
 from utils.errors import InputError
 
-Seed = bounded("TestSeed", int, (">=", 0), ("<", 2**31))
+Digit = bounded("Digit", int, (">=", 0), ("<", 10))
 
 
 @dataclass
@@ -42,8 +42,8 @@ class Options:
     """Weight decay."""
     drop: ClosedUnitInterval = 0.5
     """Probability of dropping a token."""
-    seed: Seed = 0
-    """Seed of the weights."""
+    digit: Digit = 0
+    """Digit of a number."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to run on."""
     resume: bool = False
@@ -105,8 +105,8 @@ def test_switches_accept_values():
 
 
 def test_values_have_plain_types():
-    options = parse("--batch-size", 7, "--rate", 1, "--seed", 3, "--shape.hidden-size", 5)
-    values = (options.batch_size, options.rate, options.seed, options.shape.hidden_size)
+    options = parse("--batch-size", 7, "--rate", 1, "--digit", 3, "--shape.hidden-size", 5)
+    values = (options.batch_size, options.rate, options.digit, options.shape.hidden_size)
     assert [type(value) for value in values] == [int, float, int, int]
 
 
@@ -120,7 +120,7 @@ def test_later_options_override_earlier_ones_and_the_yaml_file(tmp_path):
 
 
 def test_the_returned_yaml_restores_the_options(tmp_path):
-    options, as_yaml = parse_options(Options, "", ["--data", "d", "--seed", "5", "--shape.norm", "layer"])
+    options, as_yaml = parse_options(Options, "", ["--data", "d", "--digit", "5", "--shape.norm", "layer"])
     (tmp_path / "options.yaml").write_text(as_yaml)
     assert parse_options(Options, "", ["--config", str(tmp_path / "options.yaml")])[0] == options
 
@@ -137,7 +137,7 @@ def test_the_returned_yaml_restores_the_options(tmp_path):
         (("--rate", 0), "--rate is 0; give a number above 0"),
         (("--weight-decay", -1), "--weight-decay is -1; give a number of at least 0"),
         (("--drop", 1.5), "--drop is 1.5; give a number from 0 to 1"),
-        (("--seed", -1), "--seed is -1; give a whole number of at least 0 and below 2147483648"),
+        (("--digit", 10), "--digit is 10; give a whole number of at least 0 and below 10"),
         (("--limit", 0), "--limit is 0; give a whole number of at least 1"),
         (("--device", "tpu"), "--device tpu is unknown; use auto, cpu or cuda"),
         (("--shape.norm", "batch"), "--shape.norm batch is unknown; use none or layer"),
@@ -251,6 +251,11 @@ def test_help_lists_the_commands_and_describes_one(capsys):
         parse_command(COMMANDS, "", ["copy", "--help"])
     printed = capsys.readouterr().out
     assert "Further text." in printed and "--out OUT" in printed and "--force" not in printed
+
+
+def test_types_with_equal_bounds_are_shared():
+    assert bounded("OtherDigit", int, (">=", 0), ("<", 10)) is Digit
+    assert bounded("Letter", int, (">=", 0), ("<", 26)) is not Digit
 
 
 def test_option_names_are_written_with_hyphens():

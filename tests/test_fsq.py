@@ -88,8 +88,8 @@ def test_state_dict_has_the_names_and_shapes_of_the_released_tokenizer():
     released = json.loads(golden("state_dict_keys.json").read_text())["HumanVQVAE"]
     config, prefix = released["config"], "vqvae.quantizer."
     quantizer = FSQ(config["levels"], dim=config["code_dim"])
-    ours = {key: list(value.shape) for key, value in quantizer.state_dict().items()}
-    assert ours == {key.removeprefix(prefix): shape for key, shape, _ in released["keys"] if key.startswith(prefix)}
+    shapes = {key: list(value.shape) for key, value in quantizer.state_dict().items()}
+    assert shapes == {key.removeprefix(prefix): shape for key, shape, _ in released["keys"] if key.startswith(prefix)}
     assert quantizer.codebook_size == config["codebook_size"]
 
 
@@ -111,28 +111,27 @@ def test_equals_vector_quantize_pytorch(levels, codebooks, keep, dim, shape, cha
     channel_first = channel_first or len(shape) > 2  # in the library, images are always channel first
     options = {"dim": dim, "num_codebooks": codebooks, "keep_num_codebooks_dim": keep, "channel_first": channel_first}
     torch.manual_seed(seed)
-    theirs = vector_quantize_pytorch.FSQ(levels, **options)
-    ours = FSQ(levels, **options)
-    ours.load_state_dict(theirs.state_dict())
+    library = vector_quantize_pytorch.FSQ(levels, **options)
+    quantizer = FSQ(levels, **options)
+    quantizer.load_state_dict(library.state_dict())
     batch, *positions = shape
-    z = torch.randn((batch, ours.dim, *positions) if channel_first else (*shape, ours.dim)) * spread
-    z_ours, z_theirs = z.clone().requires_grad_(), z.clone().requires_grad_()
+    z = torch.randn((batch, quantizer.dim, *positions) if channel_first else (*shape, quantizer.dim)) * spread
+    z_quantizer, z_library = z.clone().requires_grad_(), z.clone().requires_grad_()
 
-    out, indices, *_ = ours(z_ours)
-    their_out, their_indices = theirs(z_theirs)
-    close(out, their_out, 1e-6)
-    assert torch.equal(indices, their_indices.long())
+    out, indices, *_ = quantizer(z_quantizer)
+    library_out, library_indices = library(z_library)
+    close(out, library_out, 1e-6)
+    assert torch.equal(indices, library_indices.long())
     weight = torch.randn_like(out)
-    for result in (out, their_out):
+    for result in (out, library_out):
         (result * weight).sum().backward()
-    close(z_ours.grad, z_theirs.grad, 1e-6)
+    close(z_quantizer.grad, z_library.grad, 1e-6)
 
-    assert ours.codebook_size == theirs.codebook_size
-    close(ours.implicit_codebook, theirs.implicit_codebook, 1e-6)
-    theirs.channel_first = (
-        False  # the library's flag also moves the channels of sequences; ours depends on the shape alone
-    )
-    close(ours.indices_to_codes(indices), theirs.indices_to_codes(their_indices), 1e-6)
+    assert quantizer.codebook_size == library.codebook_size
+    close(quantizer.implicit_codebook, library.implicit_codebook, 1e-6)
+    # The library's flag also moves the channels of sequences; our result depends on the shape alone.
+    library.channel_first = False
+    close(quantizer.indices_to_codes(indices), library.indices_to_codes(library_indices), 1e-6)
 
 
 # ---- round trips and layouts

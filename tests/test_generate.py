@@ -1,4 +1,4 @@
-"""Generation: the reference's greedy tokens, independence of the batch, sampling, guidance and limits."""
+"""Generation: greedy tokens of the reference, independence of the batch, sampling, guidance and limits."""
 
 import dataclasses
 import json
@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.generate import Part, Request, Sampling, close_gaps, decode_steps, generate, pick
+from models.generate import Part, Request, compact_slots, decode_steps, generate
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
+from models.sampling import Sampling, sample_tokens
 from tests.conftest import golden
 from utils.errors import InputError
 
@@ -19,7 +20,7 @@ GREEDY = Sampling(temperature=0)
 
 @pytest.fixture
 def model() -> LLaMAHF:
-    """A debug model with weights large enough for lively, text-dependent motions of different length."""
+    """Debug model with weights large enough that its motions depend on the text and differ in length."""
     torch.manual_seed(0)
     config = LLaMAConfig(
         codebook_size=8,
@@ -43,17 +44,17 @@ def random_text(model: LLaMAHF, lengths: list[int]) -> tuple[Tensor, Tensor]:
     return text.masked_fill(~mask[:, :, None], torch.nan), mask
 
 
-def requests_of(
+def make_requests(
     text: Tensor, mask: Tensor, seeds: list[int], sampling: Sampling, lengths: list[int | None] | None = None
 ) -> list[Request]:
-    """One request a row; a length given is made exactly."""
+    """One request per row; ``lengths`` are exact where they are not None."""
     lengths = lengths or [None] * len(text)
     bounds = [(length or sampling.min_tokens, length or sampling.max_tokens or 24) for length in lengths]
     parts = [Part(row[kept], *bound) for row, kept, bound in zip(text, mask, bounds, strict=True)]
     return [Request([part], seed) for part, seed in zip(parts, seeds, strict=True)]
 
 
-def make(
+def generate_all(
     model: LLaMAHF,
     text: Tensor,
     mask: Tensor,
@@ -63,13 +64,13 @@ def make(
     slots: int = 32,
 ) -> list[list[int]]:
     """Tokens of each row of text."""
-    motions = dict(generate(model, requests_of(text, mask, seeds, sampling, lengths), sampling, slots))
+    motions = dict(generate(model, make_requests(text, mask, seeds, sampling, lengths), sampling, slots))
     return [motions[number] for number in range(len(text))]
 
 
 @torch.no_grad()
 def slow_generate(model: LLaMAHF, text: Tensor, mask: Tensor, seed: int, sampling: Sampling) -> list[int]:
-    """One row by the book: no cache, no batch, guidance from two separate forwards."""
+    """Generate one row without cache or batch, guidance from two separate forward passes."""
     end_id, null = model.config.end_id, (torch.zeros(1, 1, model.config.text_dim), torch.ones(1, 1, dtype=torch.bool))
     uniforms = torch.rand(model.config.max_tokens, generator=torch.Generator().manual_seed(seed))
     tokens: list[int] = []
@@ -81,7 +82,7 @@ def slow_generate(model: LLaMAHF, text: Tensor, mask: Tensor, seed: int, samplin
             logits = plain + sampling.guidance * (logits - plain)
         if len(tokens) < sampling.min_tokens:
             logits[:, end_id] = -math.inf
-        token = int(pick(logits, uniform[None], sampling))
+        token = int(sample_tokens(logits, uniform[None], sampling))
         if token == end_id:
             break
         tokens.append(token)
@@ -98,14 +99,14 @@ def test_golden_greedy_tokens_in_one_batch(golden_generator):
     texts = [torch.from_numpy(arrays[f"greedy_{case}_feat"]) for case in cases]
     text = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
     mask = torch.arange(text.shape[1]) < torch.tensor([len(row) for row in texts])[:, None]
-    motions = make(model, text, mask, [0] * len(cases), Sampling(temperature=0, max_tokens=limit))
+    motions = generate_all(model, text, mask, [0] * len(cases), Sampling(temperature=0, max_tokens=limit))
     for case, row, motion in zip(cases, texts, motions, strict=True):
         expected, step_logits = arrays[f"greedy_{case}_tokens"], arrays[f"greedy_{case}_step_logits"]
         if step_logits[0].argmax() == model.config.end_id:
-            # An end at once is a placeholder token in the reference; here the likeliest motion token comes first.
+            # For an empty motion the reference returns a placeholder; ours begins with the most likely motion token.
             assert motion[0] == step_logits[0, : model.config.end_id].argmax() and len(motion) >= 1
             continue
-        # The reference makes one call beyond the limit only to see whether an end comes: the tokens are the same.
+        # The reference makes one more call to see whether the end follows; its token is dropped.
         assert motion == expected.tolist()
         logits = model(row[None], mask.new_ones(1, len(row)), torch.tensor([motion]))[0, : len(step_logits)]
         torch.testing.assert_close(logits, torch.from_numpy(step_logits), atol=1e-4, rtol=0)
@@ -126,10 +127,10 @@ def test_golden_greedy_tokens_in_one_batch(golden_generator):
         Sampling(guidance=0.0),
     ],
 )
-def test_batch_with_cache_equals_each_row_by_the_book(model, sampling):
+def test_cached_batch_equals_uncached_single_rows(model, sampling):
     lengths, seeds = [5, 1, 10, 7, 3, 10, 2, 8], list(range(8))
     text, mask = random_text(model, lengths)
-    motions = make(model, text, mask, seeds, sampling)
+    motions = generate_all(model, text, mask, seeds, sampling)
     for row, (length, seed) in enumerate(zip(lengths, seeds, strict=True)):
         alone = slow_generate(model, text[row : row + 1, :length], mask[row : row + 1, :length], seed, sampling)
         assert motions[row] == alone
@@ -137,21 +138,21 @@ def test_batch_with_cache_equals_each_row_by_the_book(model, sampling):
         assert len({len(motion) for motion in motions}) > 3, "rows must leave the batch at different steps"
 
 
-def test_order_and_company_change_nothing(model):
+def test_tokens_do_not_depend_on_order_or_other_rows(model):
     text, mask = random_text(model, [5, 1, 10, 7])
     seeds = [11, 12, 13, 14]
-    motions = make(model, text, mask, seeds, Sampling())
+    motions = generate_all(model, text, mask, seeds, Sampling())
     for order in ([3, 1, 0, 2], [2], [1, 3], [0, 0, 2]):
-        again = make(model, text[order], mask[order], [seeds[row] for row in order], Sampling())
+        again = generate_all(model, text[order], mask[order], [seeds[row] for row in order], Sampling())
         assert again == [motions[row] for row in order]
-    others = make(model, text, mask, [seed + 100 for seed in seeds], Sampling())
+    others = generate_all(model, text, mask, [seed + 100 for seed in seeds], Sampling())
     assert others != motions
 
 
-def test_one_rows_limits_do_not_change_its_neighbours(model):
+def test_limits_of_a_row_do_not_change_other_rows(model):
     text, mask = random_text(model, [5, 1, 10])
-    free = make(model, text, mask, [1, 2, 3], Sampling())
-    mixed = make(model, text, mask, [1, 2, 3], Sampling(), lengths=[None, 24, None])
+    free = generate_all(model, text, mask, [1, 2, 3], Sampling())
+    mixed = generate_all(model, text, mask, [1, 2, 3], Sampling(), lengths=[None, 24, None])
     assert mixed[0] == free[0] and mixed[2] == free[2] and len(mixed[1]) == 24
 
 
@@ -161,36 +162,36 @@ def test_finished_rows_leave_the_batch(model, monkeypatch, guidance):
     widths = []
     step = model.step
     monkeypatch.setattr(model, "step", lambda tokens, *rest: (widths.append(len(tokens)), step(tokens, *rest))[1])
-    make(model, text, mask, [1, 2, 3, 4], Sampling(guidance=guidance), lengths=[2, 5, 3, 2])
+    generate_all(model, text, mask, [1, 2, 3, 4], Sampling(guidance=guidance), lengths=[2, 5, 3, 2])
     copies = 1 if guidance == 1 else 2
     assert widths == [copies * rows for rows in (4, 2, 1, 1)], "no step after a row's last token"
 
 
 @pytest.mark.parametrize("ended", [[1, 0, 0, 1, 0], [0, 0, 0, 1], [1, 1, 0, 0], [0, 1, 1, 1], [1, 0, 1, 0, 1, 0, 0]])
-def test_close_gaps_moves_no_more_than_it_must(ended):
+def test_compact_slots_moves_as_few_rows_as_possible(ended):
     remaining = [slot for slot, end in enumerate(ended) if not end]
-    kept = close_gaps(remaining)
+    kept = compact_slots(remaining)
     assert sorted(kept) == remaining
     assert sum(place != slot for place, slot in enumerate(kept)) == sum(ended[: len(kept)])
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 @pytest.mark.parametrize("slots", [1, 3, 16])
-def test_waiting_rows_take_the_places_of_finished_ones(model, slots, guidance):
+def test_finished_rows_are_replaced_by_waiting_requests(model, slots, guidance):
     lengths = [1 + 7 * row % 10 for row in range(20)]
     text, mask = random_text(model, lengths)
     sampling, seeds = Sampling(guidance=guidance, min_tokens=3), list(range(20))
-    rows = requests_of(text, mask, seeds, sampling)
-    alone = [make(model, text[row:][:1], mask[row:][:1], seeds[row:][:1], sampling)[0] for row in range(20)]
-    assert make(model, text, mask, seeds, sampling, slots=slots) == alone
-    rounds = [sum(made.token is not None for made in step) for step in decode_steps(model, rows, sampling, slots)]
+    rows = make_requests(text, mask, seeds, sampling)
+    alone = [generate_all(model, text[row:][:1], mask[row:][:1], seeds[row:][:1], sampling)[0] for row in range(20)]
+    assert generate_all(model, text, mask, seeds, sampling, slots=slots) == alone
+    rounds = [sum(new.token is not None for new in step) for step in decode_steps(model, rows, sampling, slots)]
     assert max(rounds) <= slots
     if slots == 3:
         assert sum(rounds) > 0.8 * slots * len(rounds), "the batch stays full while requests wait"
 
 
-def test_requests_are_read_as_their_turn_comes(model):
-    rows, read = requests_of(*random_text(model, [3] * 12), list(range(12)), Sampling(), lengths=[4] * 12), []
+def test_requests_are_read_when_a_slot_is_free(model):
+    rows, read = make_requests(*random_text(model, [3] * 12), list(range(12)), Sampling(), lengths=[4] * 12), []
     steps = decode_steps(model, (read.append(number) or row for number, row in enumerate(rows)), Sampling(), slots=4)
     next(steps)
     assert read == [0, 1, 2, 3]
@@ -198,33 +199,33 @@ def test_requests_are_read_as_their_turn_comes(model):
     assert read == list(range(12))
 
 
-# --- sequences and motions to go on from
+# --- sequences and initial motions
 
 
-def by_the_book(model: LLaMAHF, request: Request, kept: int) -> list[int]:
-    """A request's tokens without cache or batch: each sentence goes on from the last ``kept`` tokens."""
+def slow_sequence(model: LLaMAHF, request: Request, kept: int) -> list[int]:
+    """Tokens of a request without cache or batch; the context of each sentence is the last ``kept`` tokens."""
     uniforms = iter(
-        torch.rand(sum(p.most for p in request.parts), generator=torch.Generator().manual_seed(request.seed))
+        torch.rand(sum(p.max_tokens for p in request.parts), generator=torch.Generator().manual_seed(request.seed))
     )
     motion, end_id = list(request.context), model.config.end_id
     for number, part in enumerate(request.parts):
         context = motion[-kept:] if number else list(motion)
-        made: list[int] = []
-        while len(made) < part.most and len(context) + len(made) < model.config.max_tokens:
-            so_far = torch.tensor([context + made], dtype=torch.long)
+        new: list[int] = []
+        while len(new) < part.max_tokens and len(context) + len(new) < model.config.max_tokens:
+            so_far = torch.tensor([context + new], dtype=torch.long)
             logits = model(part.text[None], torch.ones(1, len(part.text), dtype=torch.bool), so_far)[:, -1]
-            if len(made) < part.least:
+            if len(new) < part.min_tokens:
                 logits[:, end_id] = -math.inf
-            token = int(pick(logits, next(uniforms)[None], Sampling()))
+            token = int(sample_tokens(logits, next(uniforms)[None], Sampling()))
             if token == end_id:
                 break
-            made.append(token)
-        motion += made
+            new.append(token)
+        motion += new
     return motion[len(request.context) :]
 
 
 @torch.no_grad()
-def test_sequences_and_contexts_equal_the_book(model):
+def test_sequences_with_context_equal_uncached_generation(model):
     text, mask = random_text(model, [5, 1, 10, 7, 3, 8])
     texts = [row[kept] for row, kept in zip(text, mask, strict=True)]
     rows = [
@@ -233,20 +234,22 @@ def test_sequences_and_contexts_equal_the_book(model):
         Request([Part(texts[4], 5, 5), Part(texts[5], 7, 7)], seed=3, context=[7] * 18),
         Request([Part(texts[5], 1, 24), Part(texts[0], 22, 24)], seed=4),
     ]
-    expected = [by_the_book(model, row, kept=2 if row is rows[3] else 6) for row in rows]
+    expected = [slow_sequence(model, row, kept=2 if row is rows[3] else 6) for row in rows]
     for slots in (1, 2, 8):
         motions = dict(generate(model, rows, Sampling(), slots))
         assert [motions[number] for number in range(4)] == expected
-    made = [made for step in decode_steps(model, rows[:1], Sampling()) for made in step if made.token is not None]
-    assert [made.token for made in made] == expected[0]
-    assert [made.part for made in made] == sorted(made.part for made in made) and made[-1].part == 2
+    steps = list(decode_steps(model, rows[:1], Sampling()))
+    new_tokens = [new for step in steps for new in step if new.token is not None]
+    assert [new.token for new in new_tokens] == expected[0]
+    parts = [new.part for new in new_tokens]
+    assert parts == sorted(parts) and parts[-1] == 2
 
 
 # --- lengths, ends, streaming
 
 
 def always_pick(model: LLaMAHF, first_id: int) -> LLaMAHF:
-    """Make ``first_id`` and what comes after it in the vocabulary by far the likeliest tokens at every step."""
+    """Make ``first_id`` and the ids after it by far the most likely tokens at every step."""
     model.transformer.ln_f.forward = torch.ones_like
     with torch.no_grad():
         model.lm_head.weight.zero_()
@@ -263,60 +266,59 @@ def always_pick(model: LLaMAHF, first_id: int) -> LLaMAHF:
         (Sampling(min_tokens=4), [None, 2, 24], [4, 2, 24]),
     ],
 )
-def test_end_is_forbidden_before_the_least_length(model, sampling, lengths, expected):
+def test_end_is_not_sampled_before_min_tokens(model, sampling, lengths, expected):
     text, mask = random_text(model, [5, 1, 10])
-    motions = make(always_pick(model, model.config.end_id), text, mask, [1, 2, 3], sampling, lengths)
+    motions = generate_all(always_pick(model, model.config.end_id), text, mask, [1, 2, 3], sampling, lengths)
     assert [len(motion) for motion in motions] == expected
 
 
 @pytest.mark.parametrize("tie_weights", [False, True])
-def test_only_motion_ids_come_back(model, tie_weights):
+def test_only_motion_ids_are_returned(model, tie_weights):
     model = LLaMAHF(dataclasses.replace(model.config, tie_weights=tie_weights, codebook_size=3)).eval()
     always_pick(model, model.config.end_id)
-    motions = make(model, *random_text(model, [5, 1]), [1, 2], Sampling(min_tokens=9))
+    motions = generate_all(model, *random_text(model, [5, 1]), [1, 2], Sampling(min_tokens=9))
     assert [len(motion) for motion in motions] == [9, 9]
     for motion in motions:
         assert set(motion) <= {0, 1, 2}
 
 
-def test_a_motion_without_end_stops_at_the_limit(model):
+def test_motion_without_end_stops_at_max_tokens(model):
     with torch.no_grad():
         always_pick(model, 0).lm_head.weight[model.config.end_id] = 0
     text, mask = random_text(model, [5, 1])
     for sampling, length in ((Sampling(), model.config.max_tokens), (Sampling(max_tokens=3), 3)):
-        assert [len(motion) for motion in make(model, text, mask, [1, 2], sampling)] == [length] * 2
+        assert [len(motion) for motion in generate_all(model, text, mask, [1, 2], sampling)] == [length] * 2
 
 
-def test_tokens_come_as_they_are_made(model):
-    rows = requests_of(*random_text(model, [5, 1, 10]), [1, 2, 3], Sampling())
+def test_steps_yield_one_token_per_request(model):
+    rows = make_requests(*random_text(model, [5, 1, 10]), [1, 2, 3], Sampling())
     motions = dict(generate(model, rows, Sampling()))
     steps = list(decode_steps(model, rows, Sampling()))
     for number, motion in motions.items():
-        made = [token for step in steps for owner, _, token in step if owner == number]
-        assert made == [*motion, None]
-        where = [index for index, step in enumerate(steps) if any(made.number == number for made in step)]
-        assert where[: len(motion)] == list(range(len(motion))), "a token a step"
+        assert [new.token for step in steps for new in step if new.request == number] == [*motion, None]
+        where = [index for index, step in enumerate(steps) if any(new.request == number for new in step)]
+        assert where[: len(motion)] == list(range(len(motion))), "one token per step"
     assert next(decode_steps(model, rows, Sampling())) == steps[0]
 
 
 def test_bfloat16_generates_reproducibly(model):
     text, mask = random_text(model, [5, 1, 10])
     model.bfloat16()
-    motions = make(model, text, mask, [1, 2, 3], Sampling(top_p=0.9, guidance=2.0))
-    again = make(model, text, mask, [1, 2, 3], Sampling(top_p=0.9, guidance=2.0))
+    motions = generate_all(model, text, mask, [1, 2, 3], Sampling(top_p=0.9, guidance=2.0))
+    again = generate_all(model, text, mask, [1, 2, 3], Sampling(top_p=0.9, guidance=2.0))
     assert motions == again
     assert all(1 <= len(motion) <= model.config.max_tokens for motion in motions)
 
 
-# --- picking a token
+# --- sampling
 
 GRID = 20_000
 
 
 def shares(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Share of an even grid of uniforms that picks each token: the sampled distribution (V,), exact to 1 / GRID."""
+    """Sampled distribution (V,), exact to 1 / GRID: the share of an even grid of uniforms per token."""
     uniforms = (torch.arange(GRID) + 0.5) / GRID
-    return pick(logits.expand(GRID, -1), uniforms, sampling).bincount(minlength=len(logits)) / GRID
+    return sample_tokens(logits.expand(GRID, -1), uniforms, sampling).bincount(minlength=len(logits)) / GRID
 
 
 LOGITS = torch.tensor([0.3, -1.0, 2.0, 1.2, -math.inf, 0.9])
@@ -328,12 +330,12 @@ def test_temperature_scales_the_logits(temperature):
     torch.testing.assert_close(shares(LOGITS, Sampling(temperature=temperature)), expected, atol=2e-4, rtol=0)
 
 
-def test_greedy_and_tiny_temperature_take_the_likeliest():
+def test_greedy_and_tiny_temperature_select_the_most_likely_token():
     for sampling in (GREEDY, Sampling(temperature=1e-9), Sampling(top_k=1), Sampling(top_p=1e-6)):
         assert shares(LOGITS, sampling).tolist() == [0, 0, 1, 0, 0, 0]
 
 
-def test_top_k_keeps_the_k_likeliest():
+def test_top_k_keeps_the_k_most_likely_tokens():
     kept = torch.tensor([False, False, True, True, False, True])
     expected = LOGITS.masked_fill(~kept, -math.inf).softmax(-1)
     torch.testing.assert_close(shares(LOGITS, Sampling(top_k=3)), expected, atol=2e-4, rtol=0)
@@ -348,16 +350,16 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p():
         torch.testing.assert_close(shares(probabilities.log(), Sampling(top_p=top_p)), expected, atol=2e-4, rtol=0)
 
 
-def test_top_p_counts_inside_top_k():
+def test_top_p_applies_after_top_k():
     probabilities = torch.tensor([0.4, 0.3, 0.2, 0.1])  # of the first three: 0.44, 0.33, 0.22
     assert shares(probabilities.log(), Sampling(top_k=3, top_p=0.75)).gt(0).tolist() == [True, True, False, False]
 
 
-def test_extreme_uniforms_never_pick_an_impossible_token():
+def test_extreme_uniforms_never_sample_an_impossible_token():
     logits = torch.tensor([-math.inf, 0.0, -math.inf, 0.5, -math.inf]).expand(2, -1)
     uniforms = torch.tensor([0.0, 1.0 - 2.0**-24])
-    assert pick(logits, uniforms, Sampling()).tolist() == [1, 3]
-    assert pick(logits, torch.ones(2), Sampling(top_k=2, top_p=0.99)).tolist() == [3, 3]
+    assert sample_tokens(logits, uniforms, Sampling()).tolist() == [1, 3]
+    assert sample_tokens(logits, torch.ones(2), Sampling(top_k=2, top_p=0.99)).tolist() == [3, 3]
 
 
 # --- faults
@@ -368,15 +370,20 @@ def test_extreme_uniforms_never_pick_an_impossible_token():
     [
         ({"temperature": -0.1}, "temperature is -0.1"),
         ({"temperature": math.nan}, "temperature is nan"),
+        ({"temperature": 1e-300}, "temperature is 1e-300"),
+        ({"temperature": 1e308}, "temperature is 1e[+]308"),
+        ({"temperature": math.inf}, "temperature is inf"),
         ({"top_k": -1}, "top_k is -1"),
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"top_p": 1.1}, "top_p is 1.1"),
+        ({"top_p": 5e-324}, "top_p is 5e-324"),
         ({"guidance": math.inf}, "guidance is inf"),
+        ({"guidance": 1e308}, "guidance is 1e[+]308"),
         ({"min_tokens": 0}, "min_tokens is 0"),
         ({"min_tokens": 5, "max_tokens": 4}, "max_tokens is 4, below min_tokens"),
     ],
 )
-def test_senseless_sampling_is_refused(settings, message):
+def test_invalid_sampling_raises(settings, message):
     with pytest.raises(InputError, match=message):
         Sampling(**settings)
 
@@ -385,7 +392,7 @@ def test_senseless_sampling_is_refused(settings, message):
     ("request_", "message"),
     [
         (Request([]), "has no text"),
-        (Request([Part(torch.zeros(2, 12), 1, 25)]), "1 to 25 tokens are asked for but the model makes 1 to 24"),
+        (Request([Part(torch.zeros(2, 12), 1, 25)]), "1 to 25 tokens are requested but the model generates 1 to 24"),
         (Request([Part(torch.zeros(2, 12), 25, 25)]), "25 to 25 tokens"),
         (Request([Part(torch.zeros(2, 12), 0, 5)]), "0 to 5 tokens"),
         (Request([Part(torch.zeros(2, 12), 5, 4)]), "5 to 4 tokens"),
@@ -395,21 +402,24 @@ def test_senseless_sampling_is_refused(settings, message):
         (Request([Part(torch.zeros(2, 5), 1, 24)]), r"\(2, 5\) but the model takes \(L, 12\)"),
         (Request([Part(torch.zeros(11, 12), 1, 24)]), "11 features but the model takes at most 10"),
         (Request([Part(torch.zeros(2, 12), 1, 24)], context=[0, 8]), "no motion tokens"),
-        (Request([Part(torch.zeros(2, 12), 5, 24)], context=[0] * 20), "20 tokens to go on from and 5 to make"),
+        (
+            Request([Part(torch.zeros(2, 12), 5, 24)], context=[0] * 20),
+            "initial motion of 20 tokens and 5 new tokens exceed the 24",
+        ),
     ],
 )
-def test_unfitting_requests_are_refused(model, request_, message):
+def test_invalid_requests_raise(model, request_, message):
     with pytest.raises(InputError, match=message):
         next(decode_steps(model, [request_], Sampling()))
 
 
-def test_models_that_cannot_generate_are_refused(model):
+def test_unusable_models_raise(model):
     text, mask = random_text(model, [5, 1])
     model.config.text_dropout = 0.0
     with pytest.raises(InputError, match="trained without text dropout"):
-        make(model, text, mask, [1, 2], Sampling(guidance=2.0))
+        generate_all(model, text, mask, [1, 2], Sampling(guidance=2.0))
     with pytest.raises(RuntimeError, match="eval"):
-        make(model.train(), text, mask, [1, 2], Sampling())
+        generate_all(model.train(), text, mask, [1, 2], Sampling())
     torch.nn.init.constant_(model.lm_head.weight, torch.nan)
     with pytest.raises(InputError, match="weights are damaged"):
-        make(model.eval(), text, mask, [1, 2], Sampling())
+        generate_all(model.eval(), text, mask, [1, 2], Sampling())

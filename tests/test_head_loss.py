@@ -1,4 +1,4 @@
-"""The loss of a large output layer, against PyTorch's cross entropy in float64."""
+"""Loss of a large output layer, compared with PyTorch's cross entropy in float64."""
 
 import pytest
 import torch
@@ -17,15 +17,15 @@ def expected(hidden, weight, targets, z_loss):
 
 
 def errors(loss, hidden, weight, exact):
-    """Relative errors of loss and gradients, once ``loss`` has been differentiated."""
+    """Relative errors of loss and gradients, after the backward pass."""
     pairs = zip((loss, hidden.grad, weight.grad), exact, strict=True)
     return [float((ours.detach() - right).norm() / right.norm()) for ours, right in pairs]
 
 
 @pytest.mark.parametrize("z_loss", [0.0, 0.01])
-@pytest.mark.parametrize("scale", [1.0, 8.0], ids=["unsure", "sure"])
+@pytest.mark.parametrize("scale", [1.0, 8.0], ids=["uniform", "peaked"])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=["float32", "bf16"])
-def test_it_is_as_exact_as_pytorch_with_all_logits(monkeypatch, precision, scale, z_loss):
+def test_head_loss_is_as_exact_as_cross_entropy_of_all_logits(monkeypatch, precision, scale, z_loss):
     monkeypatch.setattr(head_loss, "ROWS", 16)
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(300, 24, generator=generator).bfloat16().float().requires_grad_()
@@ -48,7 +48,7 @@ def test_it_is_as_exact_as_pytorch_with_all_logits(monkeypatch, precision, scale
         assert head_loss.head_loss(hidden, weight, targets, z_loss).item() == pytest.approx(exact[0].item(), rel=1e-5)
 
 
-def test_a_part_without_targets_adds_nothing():
+def test_head_loss_without_targets_is_zero():
     hidden, weight = torch.randn(0, 4, requires_grad=True), torch.randn(9, 4, requires_grad=True)
     loss = head_loss.head_loss(hidden, weight, torch.zeros(0, dtype=torch.long))
     loss.backward()
@@ -56,7 +56,7 @@ def test_a_part_without_targets_adds_nothing():
 
 
 @pytest.mark.parametrize("tie_weights", [False, True])
-def test_training_loss_of_the_model_is_that_of_its_logits(tie_weights):
+def test_training_loss_equals_cross_entropy_of_the_logits(tie_weights):
     torch.manual_seed(0)
     config = LLaMAConfig(50, 6, "none", 4, 9, **SIZES["debug"], tie_weights=tie_weights)
     model = LLaMAHF(config)

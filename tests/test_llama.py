@@ -1,4 +1,4 @@
-"""LLaMAHF: equal to the reference's fixtures, to itself in any batch, and to itself with a KV cache."""
+"""LLaMAHF: equivalence with the reference, of batches and single rows, and of cached and uncached logits."""
 
 import json
 
@@ -19,7 +19,7 @@ def small_config(**changes) -> LLaMAConfig:
 
 @pytest.fixture
 def model() -> LLaMAHF:
-    """A debug model with weights large enough that every input matters."""
+    """Debug model with weights large enough that every input matters."""
     torch.manual_seed(0)
     model = LLaMAHF(small_config()).eval()
     for parameter in model.parameters():
@@ -39,7 +39,7 @@ def random_batch(config: LLaMAConfig, text_lengths: list[int], tokens: int) -> t
 
 
 class Golden:
-    """Fixture model and arrays, and the training batch in the form that ``forward`` takes."""
+    """The reference's model, its arrays, and its training batch in the form of our ``forward``."""
 
     def __init__(self, model: LLaMAHF) -> None:
         self.model, self.sizes = model, json.loads(golden("llama_ckpt.json").read_text())
@@ -49,7 +49,7 @@ class Golden:
         self.text_lengths = self.io["text_lens"].tolist()
 
     def tokens(self, end: bool) -> Tensor:
-        """Motion tokens (B, N), each row's from column 0; ``end``: with all ids behind them, else motion ids only."""
+        """Motion tokens (B, N), each row from column 0; with ``end`` all ids after the text, else motion ids only."""
         pad = self.model.config.pad_id
         counts = [
             self.block_size - text if end else int(motion)
@@ -76,7 +76,7 @@ def test_golden_sizes_and_names(reference):
 def test_golden_logits_at_text_and_motion_positions(reference):
     tokens = reference.tokens(end=True)
     with torch.no_grad():
-        logits = reference.model.lm_head(reference.model.hidden(reference.text, reference.mask, tokens))
+        logits = reference.model.lm_head(reference.model.hidden_states(reference.text, reference.mask, tokens))
         predictions = reference.model(reference.text, reference.mask, tokens)
     width = reference.text.shape[1]
     for row, length in enumerate(reference.text_lengths):
@@ -101,7 +101,7 @@ def test_golden_loss_and_gradients(reference):
 # --- batches, padding, causality
 
 
-def test_row_in_a_batch_equals_the_row_alone(model):
+def test_padded_batch_equals_single_rows(model):
     lengths = [5, 1, 10, 7]
     text, mask, tokens = random_batch(model.config, lengths, tokens=13)
     batched = model(text, mask, tokens)
@@ -116,7 +116,7 @@ def test_left_padded_text_equals_right_padded_text(model):
     torch.testing.assert_close(model(left, mask.flip(1), tokens), model(text, mask, tokens))
 
 
-def test_text_padding_is_never_looked_at(model):
+def test_text_padding_is_ignored(model):
     text, mask, tokens = random_batch(model.config, [3, 8], tokens=4)
     poisoned = text.masked_fill(~mask[:, :, None], torch.nan).requires_grad_()
     logits = model(poisoned, mask, tokens)
@@ -126,7 +126,7 @@ def test_text_padding_is_never_looked_at(model):
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-def test_token_padding_is_causally_harmless(model):
+def test_token_padding_does_not_change_earlier_logits(model):
     text, mask, tokens = random_batch(model.config, [3, 8], tokens=9)
     padded = tokens.clone()
     padded[0, 5:] = model.config.pad_id
@@ -141,7 +141,7 @@ def influences(model: LLaMAHF, text: Tensor, mask: Tensor, tokens: Tensor, colum
     text = text.clone().requires_grad_()
     embedded = []
     hook = model.transformer.wte.register_forward_hook(lambda _module, _inputs, output: embedded.append(output))
-    state = model.hidden(text, mask, tokens)[0, column]
+    state = model.hidden_states(text, mask, tokens)[0, column]
     hook.remove()
     from_text, from_tokens = torch.autograd.grad(state.square().sum(), (text, embedded[0]))
     return from_text[0].ne(0).any(dim=-1), from_tokens[0].ne(0).any(dim=-1)
@@ -159,8 +159,8 @@ def test_positions_matter_and_have_no_gap(model):
     text, mask, tokens = random_batch(model.config, [6], tokens=8)
     swapped = text[:, [1, 0, 2, 3, 4, 5]]
     assert not torch.allclose(model(swapped, mask, tokens), model(text, mask, tokens), atol=1e-3)
-    _, positions, attend = model._embed(*random_batch(model.config, [2, 5], tokens=3))
-    assert attend.any(dim=-1).all(), "padding, too, sees something: no softmax over nothing on any device"
+    _, positions, mask = model._embed(*random_batch(model.config, [2, 5], tokens=3))
+    assert mask.any(dim=-1).all(), "padding attends to something, so that no softmax is empty"
     assert positions.tolist() == [[0, 0, 0, 0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5, 6, 7]]
 
 
@@ -168,7 +168,7 @@ def test_positions_matter_and_have_no_gap(model):
 
 
 def cached_logits(model: LLaMAHF, text: Tensor, mask: Tensor, tokens: Tensor, poison: float = 0.0) -> Tensor:
-    """What ``forward`` gives, computed token by token through a cache whose unused columns hold ``poison``."""
+    """Logits of ``forward``, computed token by token with a cache whose unused columns contain ``poison``."""
     cache = model.new_cache(len(text), text.shape[1] + tokens.shape[1])
     cache.keys.fill_(poison)
     cache.values.fill_(poison)
@@ -193,7 +193,7 @@ def test_cache_select_moves_rows_in_place(model):
     model.prefill(text, mask, tokens[:, :0], cache)
     for column in tokens[:, :6].T:
         model.step(column, cache, cache.extent(4))
-    rows = [3, 1]  # rows 0 and 2 leave
+    rows = [3, 1]  # rows 0 and 2 are finished
     cache.select(rows)
     for column in tokens[rows, 6:].T:
         logits = model.step(column, cache, cache.extent(2))
@@ -202,14 +202,14 @@ def test_cache_select_moves_rows_in_place(model):
 
 
 @torch.no_grad()
-def test_rows_join_a_running_batch(model):
+def test_new_rows_join_a_running_batch(model):
     text, mask, tokens = random_batch(model.config, [5, 1, 10], tokens=12)
     text2, mask2, tokens2 = random_batch(model.config, [2, 9], tokens=6)
     cache = model.new_cache(5, 30)
-    model.prefill(text, mask, tokens[:, :4], cache)  # goes on from tokens that are there
+    model.prefill(text, mask, tokens[:, :4], cache)  # with a context
     for column in tokens[:, 4:9].T:
         model.step(column, cache, cache.extent(3))
-    cache.select([0, 2])  # row 1 leaves, two come
+    cache.select([0, 2])  # row 1 is replaced by two rows
     first = model.prefill(text2, mask2, tokens2[:, :0], cache, first=2)
     torch.testing.assert_close(first, model(text2, mask2, tokens2)[:, 0], atol=1e-5, rtol=1e-5)
     both = torch.cat((tokens[[0, 2], 9:12], tokens2[:, :3]))
@@ -220,7 +220,7 @@ def test_rows_join_a_running_batch(model):
 
 
 @torch.no_grad()
-def test_prefill_of_uneven_contexts(model):
+def test_prefill_with_contexts_of_different_length(model):
     text, mask, tokens = random_batch(model.config, [5, 1, 10], tokens=7)
     tokens[0, 3:], tokens[2, :] = model.config.pad_id, model.config.pad_id
     cache = model.new_cache(3, 30)
@@ -230,7 +230,7 @@ def test_prefill_of_uneven_contexts(model):
 
 
 @torch.no_grad()
-def test_bfloat16_stays_near_float32(model):
+def test_bfloat16_is_close_to_float32(model):
     batch = random_batch(model.config, [5, 10], tokens=20)
     expected = model(*batch)
     model.bfloat16()
@@ -249,7 +249,7 @@ def test_targets_put_end_after_each_rows_last_token():
     assert targets.tolist() == [[3, 4, 5, end], [6, end, pad, pad], [end, pad, pad, pad]]
 
 
-def test_loss_equals_cross_entropy_of_all_logits_without_pads(model):
+def test_loss_equals_cross_entropy_without_padding(model):
     text, mask, tokens = random_batch(model.config, [3, 8], tokens=9)
     tokens[0, 5:] = model.config.pad_id
     targets = model.next_tokens(tokens)
@@ -262,7 +262,9 @@ def test_loss_falls_under_training_with_dropout():
     torch.manual_seed(0)
     model = LLaMAHF(small_config(dropout=0.1))
     batch = random_batch(model.config, [3, 8, 5, 1], tokens=9)
-    assert abs(model.loss(*batch).item() - np.log(model.config.vocab_size - 1)) < 0.2, "new weights know nothing"
+    assert abs(model.loss(*batch).item() - np.log(model.config.vocab_size - 1)) < 0.2, (
+        "the initial prediction is uniform"
+    )
     assert model.loss(*batch) != model.loss(*batch), "dropout is on"
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(60):
@@ -274,7 +276,7 @@ def test_loss_falls_under_training_with_dropout():
     assert model.eval().loss(*batch) == model.loss(*batch)
 
 
-def test_text_dropout_replaces_whole_rows_by_the_null_text(model):
+def test_text_dropout_replaces_rows_by_the_null_text(model):
     text, mask, tokens = random_batch(model.config, [4] * 200, tokens=2)
     generator = torch.Generator().manual_seed(1)
     dropped_text, dropped_mask = drop_text(text, mask, 0.25, generator)
@@ -291,7 +293,7 @@ def test_text_dropout_replaces_whole_rows_by_the_null_text(model):
     assert all(torch.equal(*pair) for pair in zip(everything, null_text(text), strict=True))
 
 
-def test_null_text_learns_the_bias_only(model):
+def test_null_text_trains_only_the_bias(model):
     text, mask = null_text(torch.randn(2, 5, model.config.text_dim))
     model.loss(text, mask, torch.zeros(2, 3, dtype=torch.long)).backward()
     assert model.llama_proj.weight.grad.eq(0).all() and model.llama_proj.bias.grad.ne(0).any()
@@ -329,12 +331,12 @@ def test_every_size_makes_a_valid_config(size):
         ({"n_embd": 30, "n_head": 2}, "even width"),
     ],
 )
-def test_contradictory_config_is_refused(changes, message):
+def test_invalid_config_raises(changes, message):
     with pytest.raises(InputError, match=message):
         small_config(**changes)
 
 
-def test_unfitting_input_is_refused(model):
+def test_invalid_input_raises(model):
     text, mask, tokens = random_batch(model.config, [4], tokens=2)
     with pytest.raises(InputError, match="5 wide but the model takes 12"):
         model(text[:, :, :5], mask, tokens)

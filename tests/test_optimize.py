@@ -1,4 +1,4 @@
-"""Precision, packed and quantized weights, compiled steps: the same motions, or nearly, and clear refusals."""
+"""Precision, packed and quantized weights, compiled steps: equal or similar results, and errors."""
 
 import shutil
 import warnings
@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from models.generate import Part, Request, Sampling, generate
+from models.generate import Part, Request, generate
 from models.llama import LLaMAConfig, LLaMAHF
 from models.optimize import Int8Linear, PackedLinear, check_support, optimize
+from models.sampling import Sampling
 from utils.errors import InputError
 
 
@@ -38,7 +39,7 @@ def requests(count: int = 9) -> list[Request]:
 
 
 def logits_of(model: LLaMAHF) -> torch.Tensor:
-    """Logits after a text and eight tokens of four rows."""
+    """Logits of four rows after a text and eight tokens."""
     generator = torch.Generator().manual_seed(6)
     text = torch.randn(4, 5, 24, generator=generator)
     tokens = torch.randint(50, (4, 8), generator=generator)
@@ -48,33 +49,33 @@ def logits_of(model: LLaMAHF) -> torch.Tensor:
         return model.step(tokens[:, 7], cache, cache.extent(4)).float()
 
 
-def all_of(model: LLaMAHF, sampling: Sampling, slots: int) -> list[list[int]]:
+def generate_all(model: LLaMAHF, sampling: Sampling, slots: int) -> list[list[int]]:
     return [motion for _, motion in sorted(generate(model, requests(), sampling, slots))]
 
 
-def test_packed_weights_make_the_same_motions():
+def test_packed_weights_generate_the_same_motions():
     plain, packed = make_model(), optimize(make_model(), torch.float32)
     assert isinstance(packed.lm_head, PackedLinear)
     torch.testing.assert_close(logits_of(packed), logits_of(plain), atol=1e-4, rtol=1e-4)
     for sampling in (Sampling(), Sampling(guidance=2.0, top_p=0.9), Sampling(temperature=0)):
-        expected = all_of(plain, sampling, 4)
+        expected = generate_all(plain, sampling, 4)
         for slots in (1, 3, 9):
-            assert all_of(packed, sampling, slots) == expected
+            assert generate_all(packed, sampling, slots) == expected
 
 
 @pytest.mark.parametrize("quantize", ["none", "int8"])
-def test_less_precision_stays_near(quantize):
+def test_lower_precision_is_close_to_float32(quantize):
     plain, fast = make_model(), optimize(make_model(), torch.bfloat16, quantize)
     assert isinstance(fast.lm_head, Int8Linear if quantize == "int8" else PackedLinear)
-    assert isinstance(fast.llama_proj, PackedLinear), "the int8 kernel needs inputs of a multiple of 32"
+    assert isinstance(fast.llama_proj, PackedLinear), "the int8 kernel needs an input width that is a multiple of 32"
     expected, logits = logits_of(plain), logits_of(fast)
     assert (logits - expected).norm() < 0.05 * expected.norm()
-    motions = all_of(fast, Sampling(), 4)
-    assert motions == all_of(fast, Sampling(), 4), "the same call gives the same motions"
+    motions = generate_all(fast, Sampling(), 4)
+    assert motions == generate_all(fast, Sampling(), 4), "the same call gives the same motions"
     assert all(3 <= len(motion) <= 20 and set(motion) <= set(range(50)) for motion in motions)
 
 
-def test_int8_is_the_weight_rounded_to_its_rows_largest_value():
+def test_int8_scales_each_output_row_by_its_largest_weight():
     linear = nn.Linear(64, 30).bfloat16()
     weight, x = linear.weight.detach().float(), torch.randn(2, 3, 64).bfloat16()
     model = nn.Sequential(linear).eval().requires_grad_(False)
@@ -87,34 +88,34 @@ def test_int8_is_the_weight_rounded_to_its_rows_largest_value():
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
-def test_a_compiled_step_makes_the_same_motions_without_compiling_again():
+def test_compiled_step_generates_the_same_motions_without_recompiling():
     plain, compiled = make_model(), optimize(make_model(), torch.float32, compiled=True)
     torch.compiler.reset()
-    assert all_of(compiled, Sampling(), 4) == all_of(plain, Sampling(), 4)
+    assert generate_all(compiled, Sampling(), 4) == generate_all(plain, Sampling(), 4)
     with torch.compiler.set_stance("fail_on_recompile"):
-        assert all_of(compiled, Sampling(), 4) == all_of(plain, Sampling(), 4)
+        assert generate_all(compiled, Sampling(), 4) == generate_all(plain, Sampling(), 4)
 
 
-def test_without_a_compiler_the_step_stays_as_it_is(monkeypatch):
+def test_without_a_compiler_the_step_is_not_compiled(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.warns(UserWarning, match="no C\\+\\+ compiler is found"):
         model = optimize(make_model(), torch.float32, compiled=True)
-    assert not model.fixed_step and isinstance(model.lm_head, PackedLinear)
+    assert not model.static_shapes and isinstance(model.lm_head, PackedLinear)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert all_of(model, Sampling(), 4) == all_of(make_model(), Sampling(), 4)
+        assert generate_all(model, Sampling(), 4) == generate_all(make_model(), Sampling(), 4)
 
 
 @pytest.mark.parametrize(
     ("device", "dtype", "quantize", "message"),
     [
         ("cpu", torch.bfloat16, "int4", "int4 weights need a CUDA device and this is cpu"),
-        ("cpu", torch.float32, "int8", "int8 weights go with bf16 and float32 is asked for"),
-        ("cuda", torch.float16, "int8", "float16 is asked for"),
+        ("cpu", torch.float32, "int8", "int8 weights go with bf16 and float32 is requested"),
+        ("cuda", torch.float16, "int8", "float16 is requested"),
         ("cpu", torch.float16, "none", "float16 is slow on a CPU"),
         ("cpu", torch.float32, "int2", "quantize int2 is unknown; use one of none, int8, int4"),
     ],
 )
-def test_what_a_device_cannot_do_is_refused(device, dtype, quantize, message):
+def test_unsupported_settings_raise(device, dtype, quantize, message):
     with pytest.raises(InputError, match=message):
         check_support(device, dtype, quantize)

@@ -1,4 +1,4 @@
-"""What README and docs show works: Python runs, commands name what is there, the file tree is true."""
+"""README and docs: Python snippets run, options and files exist, the file tree and the index are complete."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-README = "\n".join(page.read_text() for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))))
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")))
+README = "\n".join(page.read_text() for page in PAGES)
 
 
 @pytest.mark.parametrize("snippet", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
@@ -16,7 +17,7 @@ def test_python_snippets_run(snippet, tmp_path, monkeypatch):
     exec(compile(snippet, "README.md", "exec"), {})
 
 
-def test_files_that_the_readme_names_are_there():
+def test_files_named_in_the_docs_exist():
     folders = "assets|benchmarks|checkpoints/demo|configs|dataset|formats|models|motion|training|utils|visualize"
     named = set(re.findall(rf"\b(?:{folders})/[\w./-][\w./-]+\w", README))  # "motion/s" is a unit
     assert len(named) > 10
@@ -24,7 +25,7 @@ def test_files_that_the_readme_names_are_there():
     assert not missing
 
 
-def test_options_that_the_readme_uses_exist():
+def test_options_used_in_the_docs_exist():
     for script, rest in re.findall(r"python ((?:-m benchmarks\.)?\w+(?:\.py)?)\b((?:[^\n\\]|\\\n)*)", README):
         script = script.replace("-m benchmarks.", "benchmarks/").removesuffix(".py") + ".py"
         if not (ROOT / script).is_file():  # python -m of another package
@@ -34,3 +35,28 @@ def test_options_that_the_readme_uses_exist():
         for option in re.findall(r"--([\w-]+)", rest):
             name = option.replace("-", "_")
             assert re.search(rf"\b{name}\b: ", source) or name in ("config", "help"), f"{script} has no --{option}"
+
+
+def test_file_tree_of_the_readme_lists_existing_files_and_all_packages():
+    tree = re.search(r"## Where things are\n\n```\n(.*?)```", PAGES[0].read_text(), re.DOTALL)[1]
+    folder, top = ROOT, set()
+    for line in tree.splitlines():
+        name = line.split()[0]
+        if not line.startswith(" "):
+            folder = ROOT / name
+            top.add(name.strip("/"))
+        path = folder / name if line.startswith(" ") else folder
+        assert path.exists(), name
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert packages | {path.name for path in ROOT.glob("*.py")} <= top
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_links_between_pages_lead_to_files(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_index_lists_every_docs_page():
+    index = (ROOT / "docs" / "index.md").read_text()
+    assert all(f"]({page.name})" in index for page in ROOT.glob("docs/*.md") if page.name != "index.md")

@@ -32,6 +32,7 @@ KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", 
 PLURALS = {"a whole number": "whole numbers", "a number": "numbers", "a text": "texts", "a path": "paths"}
 # Patterns of the rejected value in the messages of jsonargparse, the most reliable first.
 REJECTED_VALUE = (r"G(?:ot|iven) value: (.*)", r"(\S+) does not conform", r"with base 10: '(.*)'", r"to float: '(.*)'")
+_BOUNDED: dict[tuple, Any] = {}  # the types made by ``bounded``
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True, import_path_denylist=["*"])
 
@@ -88,10 +89,17 @@ def parse_command(commands: dict[str, type], description: str, arguments: list[s
 
 
 def bounded(name: str, base: type, *bounds: tuple[str, float]) -> Any:
-    """Make the type of a bounded option: ``int`` or ``float`` within bounds such as ``(">=", 0), ("<", 2**31)``."""
+    """Make the type of a bounded option: ``int`` or ``float`` within bounds such as ``(">=", 0), ("<", 2**31)``.
+
+    Types with equal bounds are the same type: jsonargparse registers each restriction once, under a name of its own.
+    """
+    if (base, bounds) in _BOUNDED:
+        return _BOUNDED[base, bounds]
     words = " and ".join(f"{sign}{bound}".replace(">=", "≥").replace("<=", "≤") for sign, bound in bounds)
     docstring = f"{base.__name__} restricted to be {words}"
-    return restricted_number_type(name, base, list(bounds), docstring=docstring)
+    unique_name = f"{name}{len(_BOUNDED)}"
+    _BOUNDED[base, bounds] = restricted_number_type(unique_name, base, list(bounds), docstring=docstring)
+    return _BOUNDED[base, bounds]
 
 
 def spelled(name: str) -> str:

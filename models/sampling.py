@@ -1,0 +1,126 @@
+"""Sampling of tokens from logits: settings, classifier-free guidance, temperature, top-k and top-p."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from models.llama import LLaMAHF
+from utils.errors import InputError
+
+GUIDANCE = 2.0  # default scale for models trained with text dropout
+# Bounds within which logits divided by the temperature, and guided logits, stay finite and distinct in float32.
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-9, 100.0
+MIN_TOP_P = 1e-9
+MAX_GUIDANCE = 100.0
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Settings by which tokens are sampled from logits; invalid values raise InputError."""
+
+    temperature: float = 1.0
+    """Divisor of the logits, from ``MIN_TEMPERATURE`` to ``MAX_TEMPERATURE``; 0 selects the most likely token
+    (greedy)."""
+    top_k: int = 0
+    """Sample from the k most likely tokens; 0 for all."""
+    top_p: float = 1.0
+    """Sample from the most likely tokens that together reach this probability (Holtzman et al., 2020); from
+    ``MIN_TOP_P`` to 1."""
+    guidance: float | None = 1.0
+    """Scale of classifier-free guidance: 1 for none, larger values up to ``MAX_GUIDANCE`` follow the text more closely.
+    None is ``GUIDANCE``, or 1 for a model trained without text dropout (see ``resolve_guidance``)."""
+    min_tokens: int = 1
+    """Smallest number of tokens before the end; at least 1, as a motion is never empty."""
+    max_tokens: int | None = None
+    """Largest number of tokens; the model's limit if None."""
+
+    def __post_init__(self) -> None:
+        if self.temperature != 0 and not MIN_TEMPERATURE <= self.temperature <= MAX_TEMPERATURE:
+            raise InputError(
+                f"temperature is {self.temperature}; give 0 (greedy) or {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}"
+            )
+        if self.top_k < 0:
+            raise InputError(f"top_k is {self.top_k}; give 0 (off) or more")
+        if not MIN_TOP_P <= self.top_p <= 1:
+            raise InputError(f"top_p is {self.top_p}; give a probability from {MIN_TOP_P:g} to 1")
+        if self.guidance is not None and not 0 <= self.guidance <= MAX_GUIDANCE:
+            raise InputError(f"guidance is {self.guidance}; give 1 (none) or another scale from 0 to {MAX_GUIDANCE:g}")
+        if self.min_tokens < 1:
+            raise InputError(f"min_tokens is {self.min_tokens}; give at least 1")
+        if self.max_tokens is not None and self.max_tokens < self.min_tokens:
+            raise InputError(f"max_tokens is {self.max_tokens}, below min_tokens ({self.min_tokens}); raise it")
+
+
+def resolve_guidance(model: LLaMAHF, sampling: Sampling) -> Sampling:
+    """Return the sampling with the guidance scale that the model gets; it is never None.
+
+    Raises:
+        InputError: guidance is requested from a model that was trained without the null text.
+    """
+    trained_with_null_text = model.config.text_dropout > 0
+    if sampling.guidance is None:
+        return replace(sampling, guidance=GUIDANCE if trained_with_null_text else 1.0)
+    if sampling.guidance != 1 and not trained_with_null_text:
+        raise InputError(
+            "the model was trained without text dropout and has no null text for guidance; "
+            "set guidance to 1 or train with text_dropout above 0"
+        )
+    return sampling
+
+
+def apply_guidance(logits: Tensor, guidance: float) -> Tensor:
+    """Apply classifier-free guidance.
+
+    Args:
+        logits: (2 B, V), conditional and unconditional logits alternating; (B, V) if ``guidance`` is 1.
+
+    Returns:
+        guided logits (B, V).
+    """
+    if guidance == 1:
+        return logits
+    conditional, unconditional = logits.unflatten(0, (-1, 2)).unbind(dim=1)
+    return unconditional + guidance * (conditional - unconditional)
+
+
+def sample_tokens(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
+    """Sample one token per row by inverse transform sampling over the token ids in their natural order.
+
+    Args:
+        logits: (B, V) float32; a token with -inf is never sampled.
+        uniform: (B,) in [0, 1), ignored if greedy.
+
+    Returns:
+        token ids (B,). Tokens that tie with the last one inside top_k or top_p are inside too.
+    """
+    if sampling.temperature == 0:
+        return logits.argmax(dim=-1)
+    logits = (logits - logits.amax(dim=-1, keepdim=True)) / sampling.temperature
+    if 0 < sampling.top_k < logits.shape[-1]:
+        threshold = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < threshold, -math.inf)
+    probabilities = logits.softmax(dim=-1)
+    if sampling.top_p < 1:
+        threshold = nucleus_threshold(probabilities, sampling.top_p)
+        probabilities = probabilities.masked_fill(probabilities < threshold, 0)
+    cumulative = probabilities.cumsum(dim=-1)
+    total = cumulative[:, -1:]
+    point = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))  # below total
+    return torch.searchsorted(cumulative, point, right=True)[:, 0]
+
+
+def nucleus_threshold(probabilities: Tensor, top_p: float) -> Tensor:
+    """Return the smallest probability (B, 1) of the most likely tokens of (B, V) that together reach ``top_p``.
+
+    Usually few tokens reach it, so only the first ones are ranked, and more only if they do not suffice.
+    """
+    count = 64
+    while True:
+        ranked = probabilities.topk(min(count, probabilities.shape[-1]), dim=-1).values  # (B, count) descending
+        mass = ranked.cumsum(dim=-1)
+        if count >= probabilities.shape[-1] or bool((mass[:, -1] >= top_p).all()):
+            inside = mass - ranked < top_p  # the tokens before it have not reached top_p
+            return ranked.gather(-1, inside.sum(dim=-1, keepdim=True) - 1)
+        count *= 8

@@ -1,0 +1,118 @@
+"""inference_batch.py with several processes, failing renderers, and as a command line."""
+
+import subprocess
+import sys
+
+import pytest
+from pebble import ProcessExpired
+
+import visualize.renderers
+from tests.conftest import ROOT
+from tests.inference.helpers import (
+    InProcess,
+    assert_refused,
+    backdate,
+    changed_files,
+    frames_of,
+    load,
+    npz_files,
+    results_in,
+)
+
+
+def test_processes_share_the_prompts(checkpoint, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n".join(f"a person walks {count} steps" for count in range(5)))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    launch += [ROOT / "inference_batch.py"]  # on a CPU, `accelerate launch` starts one process; torchrun starts several
+    launch += ["--prompts", prompts, "--checkpoint", checkpoint, "--out-dir", tmp_path / "out"]
+    command = [str(word) for word in (*launch, "--save", "npz", "--seconds", "0.3", "--workers", "1")]
+    printed = []
+    for _ in range(2):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stdout + done.stderr
+        printed.append(done.stdout)
+    assert "3 motions generated" in printed[0] and "2 motions generated" in printed[0]
+    assert "generated" not in printed[1] and "3 of 3 motions" in printed[1] and "2 of 2 motions" in printed[1]
+    assert len(results_in(tmp_path / "out")) == len(npz_files(tmp_path / "out")) == 5
+
+
+def test_processes_of_a_machine_share_the_renderers(run, prompt_file, monkeypatch):
+    started = []
+
+    class Counted(InProcess):
+        def __init__(self, workers, *prepare):
+            started.append(workers)
+            super().__init__(workers, *prepare)
+
+    monkeypatch.setattr(visualize.renderers, "worker_pool", Counted)
+    for local, workers in (("1", 8), ("4", 8), ("4", 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
+        assert run("--prompts", prompt_file, "--seconds", 0.2, "--workers", workers)[0] == 0
+    assert started == [3, 2, 1]  # at most one per motion
+
+
+def test_failed_video_leaves_other_files_complete(run, prompt_file, tmp_path):
+    out = tmp_path / "out"
+    occupied = out / "someone-waves-the-left-hand_seed0_skeleton.mp4"
+    occupied.mkdir(parents=True)
+    arguments = ("--prompts", prompt_file, "--seconds", 0.2, "--save", "mp4", "--size", 64, "--view", "skeleton")
+    assert_refused(run(*arguments), occupied.name, "run again")
+    results = results_in(out)
+    assert [list(result["failed"]) for result in results] == [[], [occupied.name], []]
+    assert [len(result["files"]) for result in results] == [2, 1, 2]
+    assert all((out / file).is_file() for result in results for file in result["files"])
+    occupied.rmdir()
+    before = backdate(out)
+    assert run(*arguments)[0] == 0
+    assert changed_files(out, before) == {occupied.name, "results.json"} and frames_of(occupied) == 8
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (RuntimeError("no font"), "no font"),
+        (MemoryError(), "MemoryError()"),
+        (ProcessExpired("", -9), "its process ended unexpectedly (exit status -9), perhaps for lack of memory"),
+    ],
+)
+def test_renderer_failures_are_listed(run, prompt_file, tmp_path, monkeypatch, failure, reason):
+    def write_file(source, *rest):
+        if source.name.startswith("someone-waves"):
+            raise failure
+
+    monkeypatch.setattr(visualize.renderers, "write_file", write_file)
+    monkeypatch.setattr(visualize.renderers, "warm_up", lambda views: None)
+    assert_refused(run("--prompts", prompt_file, "--save", "mp4", "--seconds", 0.2), "1 files", "someone-waves")
+    failed = [list(result["failed"].values()) for result in results_in(tmp_path / "out")]
+    assert failed == [[], [reason], []]
+
+
+def test_generation_continues_without_a_renderer(run, prompt_file, tmp_path, monkeypatch):
+    class Broken(InProcess):
+        def submit(self, call, timeout, *arguments):
+            if call is not visualize.renderers.warm_up:
+                raise RuntimeError("Unexpected error within the Pool")
+
+    monkeypatch.setattr(visualize.renderers, "worker_pool", Broken)
+    assert_refused(run("--prompts", prompt_file, "--save", "mp4", "--seconds", 0.2), "3 files", "within the Pool")
+    assert [len(result["failed"]) for result in results_in(tmp_path / "out")] == [1, 1, 1]
+    assert len(npz_files(tmp_path / "out")) == 3
+
+
+def test_command_line_with_renderer_processes(checkpoint, tmp_path):
+    command = [sys.executable, ROOT / "inference_batch.py", "--checkpoint", checkpoint, "--out-dir", tmp_path]
+    options = ["--prompt", "../walk", "--seconds", "1", "--size", "64", "--view", "both", "--workers", "1"]
+    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    (result,) = results_in(tmp_path)
+    name = result["name"]
+    frames = len(load(tmp_path / f"{name}.npz")["features"])
+    for file in (f"{name}.mp4", f"{name}_skeleton.mp4"):
+        assert frames_of(tmp_path / file) == frames
+        assert file in done.stdout
+
+    missing = [*command, "--prompts", tmp_path / "missing.txt"]
+    done = subprocess.run(missing, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert_refused((done.returncode, done.stdout, done.stderr), "missing.txt")
+    assert len(results_in(tmp_path)) == 1

@@ -1,0 +1,91 @@
+"""Regular files within a size limit, and the one sentence that refuses a file."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from utils.errors import InputError, reason_of
+
+MB = 2**20
+
+
+def shown(text: object, most: int = 80) -> str:
+    """Return foreign text as it may stand in a message: on one line, control characters escaped, shortened.
+
+    Everything that is not printable is escaped: line ends, terminal codes, marks that reverse the direction of text,
+    halves of surrogate pairs. A long text loses its middle.
+    """
+    text = str(text)
+    if len(text) > 2 * most:  # before the escapes: the text may have millions of characters
+        text = f"{text[:most]}{text[-most:]}"
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    if len(text) <= most:
+        return text
+    head = (most - 5) * 2 // 3
+    return f"{text[:head]} ... {text[len(text) - (most - 5 - head) :]}"
+
+
+def refusal(path: Path, reason: object, advice: str) -> InputError:
+    """Return the InputError "PATH: REASON; ADVICE", on one line and under 500 characters."""
+    return InputError(f"{shown(path, 200)}: {shown(reason, 180)}; {shown(advice, 90)}")
+
+
+@contextmanager
+def refusing(path: Path, kind: str, advice: str = "write or copy it again") -> Iterator[None]:
+    """Turn every exception of the code within into an InputError that names the file.
+
+    Args:
+        path: File that is read.
+        kind: Noun of its content: "a NumPy array", "JSON".
+        advice: Remedy named at the end of the sentence.
+    """
+    try:
+        yield
+    except InputError as error:
+        if shown(path, 200) in str(error):
+            raise
+        raise refusal(path, error, advice) from error
+    except FileNotFoundError as error:
+        raise refusal(path, "the file is missing", "check the path") from error
+    except OSError as error:
+        raise refusal(path, f"it cannot be read ({reason_of(error)})", advice) from error
+    except MemoryError as error:
+        raise refusal(path, "it does not fit into the memory", advice) from error
+    except RecursionError as error:
+        raise refusal(path, f"it is no {kind.split(' ', 1)[-1]} that can be used: nested too deeply", advice) from error
+    except Exception as error:  # libraries raise many kinds on damaged files
+        raise refusal(path, f"it cannot be read as {kind} ({reason_of(error)})", advice) from error
+
+
+@contextmanager
+def open_regular(path: Path, kind: str, most: int | None = None) -> Iterator[BinaryIO]:
+    """Open a regular file for reading; within, exceptions become InputError as in ``refusing``.
+
+    Args:
+        path: File to open; folders, FIFOs, sockets and devices are refused without waiting for them.
+        kind: Noun of its content.
+        most: Largest size in bytes; None for any.
+
+    Yields:
+        The file, opened in binary mode.
+
+    Raises:
+        InputError: The file is missing, not regular, not permitted or too large.
+    """
+    with refusing(path, kind):
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would wait, opening a device may act
+            raise refusal(path, "it is not a regular file but a folder, pipe or device", f"give a file with {kind}")
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if most is not None and size > most:
+                raise refusal(path, f"it has {size} bytes, more than the {most} of {kind} that are read", "split it")
+            yield file
+
+
+def read_bytes(path: Path, kind: str, most: int) -> bytes:
+    """Return the content of a regular file of at most ``most`` bytes; raises InputError as ``open_regular``."""
+    with open_regular(path, kind, most) as file:
+        return file.read(most + 1)[:most]
