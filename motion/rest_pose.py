@@ -31,6 +31,7 @@ from motion.directions import (
 )
 from motion.skeleton import JOINT_NAMES, PARENTS, REST_OFFSETS
 from motion.source_motion import SourceMotion, sample_frames
+from motion.zero_pose import zero_pose_body
 
 REST = {name: REST_OFFSETS[joint].astype(np.float64) for joint, name in enumerate(JOINT_NAMES)}
 PARENT = {name: JOINT_NAMES[PARENTS[joint]] for joint, name in enumerate(JOINT_NAMES) if joint}
@@ -45,7 +46,6 @@ X, Y, Z = np.eye(3)
 SAME_POSE = 30.0  # limbs within this of ours are in our rest pose; the difference is one of proportions
 SAME_END = 35.0  # likewise for hands, feet and toes
 DUMMY = 75.0  # end sites further off hold no direction of a hand, head or toe
-UPRIGHT = 25.0  # a zero pose this close to the file's axes is meant to be along them
 TURNED_BACK = 75.0  # a trunk joint this far from the trunk is turned back by its children
 BENT = 2.0  # knees and elbows whose bend varies less (standard deviation) do not tell their axis,
 STAYS_BENT = 45.0  # unless they are always bent by more
@@ -102,15 +102,6 @@ def find_rest(
     return _constants(data, turned | back, known=True)
 
 
-def zero_pose_body(source: SourceMotion, joints: dict[str, list[int]]) -> np.ndarray | None:
-    """Columns left, up and forward (3, 3) of the file's zero pose, or None if nobody stands in it.
-
-    They are set to the file's axes if they are near.
-    """
-    zero = source.zero_pose()
-    return _body({name: zero[entry[0]] for name, entry in joints.items() if entry})
-
-
 def _local_bones(joints: dict, turns: np.ndarray, places: np.ndarray) -> dict[str, np.ndarray]:
     """Mean place of each joint in the local axes of our parent's source joint."""
     bones = {}
@@ -151,27 +142,6 @@ def _is_ours(bones: dict[str, np.ndarray], joints: dict[str, list[int]]) -> bool
     return True
 
 
-def _body(at: dict[str, np.ndarray]) -> np.ndarray | None:
-    """Columns left, up and forward (3, 3) of a pose of joint places, or None if nobody stands in it."""
-    hips, shoulders, ankles = ((at[f"left_{part}"] + at[f"right_{part}"]) / 2 for part in ("hip", "shoulder", "ankle"))
-    trunk, legs = unit(at["head"] - hips), unit(hips - ankles)
-    left = unit(at["left_hip"] - at["right_hip"])
-    across = unit(at["left_shoulder"] - at["right_shoulder"])
-    if not trunk @ legs > 0.7 or not left @ across > 0.5 or abs(left @ legs) > 0.5:
-        return None
-    up = unit(unit(at["head"] - ankles) + unit(shoulders - ankles))
-    left = unit(unit(left + across) - (left + across) @ up / np.linalg.norm(left + across) * up)
-    for side, sign in (("left", 1), ("right", -1)):
-        parts = [at[f"{side}_{part}"] for part in ("hip", "knee", "ankle")]
-        thigh, shin = unit(parts[1] - parts[0]), unit(parts[2] - parts[1])
-        arm = unit(at[f"{side}_elbow"] - at[f"{side}_shoulder"])
-        if max(thigh @ up, shin @ up) > -0.25 or sign * (arm @ left) < -0.5:
-            return None
-    body = np.stack((left, up, np.cross(left, up)), axis=1)
-    nearest = nearest_axes(body)
-    return nearest if turn_angle(nearest, body) < UPRIGHT else body
-
-
 def _fits(rest: dict[int, np.ndarray], data: _Source) -> bool:
     """Whether limbs and trunk point roughly as ours in the T-pose of these frames."""
     for name in (*(child for limb in LIMBS for child in CHILDREN[limb]), "left_hip", "right_hip"):
@@ -207,9 +177,10 @@ def _trunk_frame(data: _Source, index: int) -> np.ndarray:
 
 
 def _constants(data: _Source, frames: dict[int, np.ndarray], known: bool) -> dict:
-    """C of every joint and source joint; frames that are not known are found from the motion."""
-    frames, constants = dict(frames), {}
-    pose = {}  # our joint -> rotation of the reference pose that its children start from
+    """C of every joint and source joint; frames (source joint -> F) that are not known are found from the motion."""
+    frames = dict(frames)
+    constants: dict[tuple[str, int], np.ndarray] = {}
+    pose: dict[str, np.ndarray] = {}  # our joint -> rotation of the reference pose that its children start from
     for name in JOINT_NAMES:
         entry = data.joints[name]
         if not entry:
@@ -279,10 +250,24 @@ def _bone(name: str, data: _Source) -> tuple[np.ndarray, np.ndarray | None]:
     return ours, data.tips.get(name)
 
 
-def _turn_to(before, ours, theirs, name, data, frame, tolerance) -> np.ndarray:
-    """Rotation of the reference pose at a joint: that of its parent, or turned on if the bone points elsewhere.
+def _turn_to(
+    before: np.ndarray,
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    name: str,
+    data: _Source,
+    frame: np.ndarray,
+    tolerance: float,
+) -> np.ndarray:
+    """Rotation (3, 3) of the reference pose at a joint: that of its parent, or turned on if the bone points elsewhere.
 
     Arms are raised about the forward axis, legs and feet turn about the axis from left to right, as people do.
+
+    Args:
+        before: Rotation of the reference pose at the parent.
+        ours, theirs: The bone (3) in our rest pose, and in the reference pose.
+        frame: F of the joint.
+        tolerance: Degrees by which the bone may point elsewhere.
     """
     if degrees_between(before @ ours, theirs) <= tolerance:
         return before
@@ -298,8 +283,13 @@ def _turn_to(before, ours, theirs, name, data, frame, tolerance) -> np.ndarray:
     return shortest_turn(before @ ours, theirs) @ before
 
 
-def _turned_about(axis, before, ours, theirs, snap: bool = False) -> np.ndarray:
-    """``before``, turned about ``axis`` towards ``theirs``; by the shortest way if that is along the axis."""
+def _turned_about(
+    axis: np.ndarray, before: np.ndarray, ours: np.ndarray, theirs: np.ndarray, snap: bool = False
+) -> np.ndarray:
+    """``before``, turned about ``axis`` towards ``theirs``; by the shortest way if that is along the axis.
+
+    ``snap`` sets angles near a right angle to it, where skeletons differ in their proportions.
+    """
     start = before @ unit(ours)
     if max(abs(start @ axis), abs(unit(theirs) @ axis)) > 0.85:
         return shortest_turn(start, unit(theirs)) @ before
@@ -331,20 +321,28 @@ def _estimated_frame(name: str, index: int, data: _Source, constants: dict) -> n
     if bend is not None:  # or with the knee bending backward, the elbow forward
         forward = base @ (Z if name.endswith("shoulder") else -Z)
         found = turn_about(theirs, angle_about(theirs, forward, bend)) @ base
-    frames = [
-        turned for turned in AXIS_TURNS if degrees_between(turned @ theirs, ours) < 50
-    ]  # along the axes of the T-pose
-    usual = [turned.T @ shortest_turn(ours, turned @ theirs) for turned in frames]
-    flat = ours * (0, 1, 1) if name in FEET else ours  # or turned there by the shortest way, from T-pose or parent
-    along = nearest_direction(theirs) if name in FEET else theirs
-    others = [shortest_turn(flat, along), constants[parent, above]]
-    others = [shortest_turn(turned @ ours, theirs) @ turned for turned in others]
-    offs = [turn_angle(constant, found) for constant in usual] + [
-        turn_angle(constant, found) + OTHER for constant in others
-    ]
-    frames += [constant.T for constant in others]
     if name.endswith("ankle") and (sole := _sole(name, data)) is not None:
-        offs, frames = [turn_angle(sole, found)], [sole.T]
+        return sole.T if turn_angle(sole, found) < NEAR_FRAME else found.T
+    return _usual_frame(found, ours, theirs, constants[parent, above], foot=name in FEET)
+
+
+def _usual_frame(found: np.ndarray, ours: np.ndarray, theirs: np.ndarray, above: np.ndarray, foot: bool) -> np.ndarray:
+    """The frame that an exporter would choose and whose C is nearest to ``found``, if one is near.
+
+    Args:
+        found: C (3, 3) as the motion has it.
+        ours, theirs: The bone (3) in our rest pose and in the joint's local axes.
+        above: C of the parent.
+        foot: Whether it is an ankle or toe joint, whose bone slopes downward in the rest pose.
+    """
+    frames = [turn for turn in AXIS_TURNS if degrees_between(turn @ theirs, ours) < 50]  # along the T-pose's axes
+    offs = [turn_angle(turn.T @ shortest_turn(ours, turn @ theirs), found) for turn in frames]
+    # Others turn the axes by the shortest way from the T-pose, or from the parent's axes.
+    shortest = shortest_turn(ours * (0, 1, 1), nearest_direction(theirs)) if foot else shortest_turn(ours, theirs)
+    for turn in (shortest, above):
+        constant = shortest_turn(turn @ ours, theirs) @ turn
+        frames.append(constant.T)
+        offs.append(turn_angle(constant, found) + OTHER)
     best = int(np.argmin(offs))
     return frames[best] if offs[best] < NEAR_FRAME else found.T
 

@@ -14,11 +14,12 @@ import numpy as np
 
 from motion.directions import shortest_turn, unit
 from motion.resample import resample_positions, resample_rotations
-from motion.rest_pose import find_rest, zero_pose_body
+from motion.rest_pose import find_rest
 from motion.rotation import slerp
 from motion.skeleton import JOINT_INDEX, JOINT_NAMES, JOINTS, PARENTS, REST_OFFSETS
 from motion.source_motion import SourceMotion
 from motion.world_axes import AXES, axis_name, drop_leading_pose, place_root, up_axis, world_turn
+from motion.zero_pose import zero_pose_body
 from utils.errors import InputError
 
 SIDES = ("left", "right")
