@@ -12,25 +12,17 @@ import utils.interrupt  # noqa: F401
 
 # isort: split
 
-import socket
-
 from models.pipeline import TextToMotion
-from serving.connections import make_server
+from serving.connections import listen, make_server
 from serving.endpoints import make_app
 from serving.options import Options
 from utils.config import parse_options
 from utils.device import choose_device
-from utils.errors import InputError, exit_on_input_error
+from utils.errors import exit_on_input_error
 
 
 def main(options: Options) -> None:
-    try:
-        family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-        listener = socket.create_server((options.host, options.port), family=family)
-    except OSError as error:
-        raise InputError(
-            f"cannot listen on {options.host}, port {options.port} ({error.strerror or error}); choose another --port"
-        ) from error
+    listener = listen(options.host, options.port)
     device, _, reason = choose_device(options.device, "float32")
     print(reason)
     app = make_app(TextToMotion.from_pretrained(options.checkpoint, device), options)

@@ -5,6 +5,7 @@ accepts, or if its reader accepts no data for a while.
 """
 
 import asyncio
+import socket
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from serving.options import Options
 from serving.places import Busy, Places, Proxy, site_of
+from utils.errors import InputError
 
 REQUEST_SECONDS = 15.0  # from the first byte of a request, or the start of the connection, to its last byte
 STALL_SECONDS = 20.0  # for which a reader may accept no data
@@ -22,6 +24,7 @@ IDLE_SECONDS = 5  # between two requests
 MAX_HEADERS = 16 * 1024  # bytes
 MAX_REQUEST = 20_000  # bytes of a body
 MAX_RECEIVED = 2 * (MAX_HEADERS + MAX_REQUEST)  # bytes of one request, whatever it declares
+SEND_BUFFER = 128 * 1024  # bytes that the kernel holds for a reader; with more, a slow reader would go unnoticed
 REFUSAL = b"too many connections; try again in a minute\n"
 REFUSED = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nConnection: close\r\n"
@@ -112,6 +115,23 @@ class Server(uvicorn.Server):
             if cycle is not None and not cycle.response_complete:
                 connection.transport.abort()
         await super().shutdown(sockets)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the socket that the server listens on; port 0 selects a free port.
+
+    Raises:
+        InputError: the address cannot be used.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise InputError(
+            f"cannot listen on {host}, port {port} ({error.strerror or error}); choose another --port"
+        ) from error
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    return listener
 
 
 def make_server(app: Starlette, options: Options) -> Server:

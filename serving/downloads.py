@@ -44,11 +44,14 @@ class Downloads:
 
     def __init__(self, body: Body, options: Options):
         self.body, self.smplx_path = body, options.smplx_path
-        self.places = Places(
-            options.capacity,
-            options.per_address,
-            full="too many downloads are in preparation; try again in a minute",
-            used="downloads for your network address are already in preparation; wait until one is done",
+        self.places, self.video_places = (  # of their own, so that waiting videos keep nobody from small files
+            Places(
+                options.capacity,
+                options.per_address,
+                full=f"too many {noun} are in preparation; try again in a minute",
+                used=f"{noun} for your network address are already in preparation; wait until one is done",
+            )
+            for noun in ("downloads", "videos")
         )
         self.thread = ThreadPoolExecutor(1)
         self.video_turn = asyncio.Lock()
@@ -66,11 +69,12 @@ class Downloads:
             Busy: too many downloads are in preparation, for all visitors or for this address.
             InputError: the file cannot be written.
         """
+        if kind == "mp4":
+            with self.video_places.hold(address):
+                async with self.video_turn:
+                    return await self._draw(clip)
         with self.places.hold(address):
-            if kind != "mp4":
-                return await run_in(self.thread, self._write, clip, kind)
-            async with self.video_turn:
-                return await self._draw(clip)
+            return await run_in(self.thread, self._write, clip, kind)
 
     def _write(self, clip: Clip, kind: str) -> bytes:
         with temporary_folder() as folder:

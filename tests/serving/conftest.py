@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from serving.connections import make_server
+from serving.connections import listen, make_server
 from serving.endpoints import make_app
 from serving.options import Options
 from tests.serving.helpers import FakeModel, visitor
@@ -25,7 +25,7 @@ def server(model):
     def start(**options):
         options = Options(**options)
         app = make_app(model, options)
-        listener = socket.create_server(("0.0.0.0", 0))  # so that clients have several addresses, 127.0.0.x
+        listener = listen("127.0.0.1", 0)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)  # so that a slow reader is noticed early
         server = make_server(app, options)
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))

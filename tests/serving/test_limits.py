@@ -317,7 +317,7 @@ def test_abandoned_video_is_killed(server, model, work_folder, quiet):
     with connect(client) as connection:
         connection.sendall(f"GET {path}.mp4 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
         until(lambda: list(work_folder.glob(f"{PREFIX}*/motion.npy")) and films())
-    until(lambda: not films() and not list(work_folder.iterdir()) and not state.downloads.places.taken)
+    until(lambda: not films() and not list(work_folder.iterdir()) and not state.downloads.video_places.taken)
 
 
 def test_video_that_cannot_be_drawn_is_an_error(server, model, monkeypatch, work_folder):
