@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -38,6 +39,7 @@ from motion.foot_lock import lock_feet
 from utils.config import bounded, parse_options
 from utils.device import choose_device
 from utils.errors import InputError, exit_on_input_error
+from utils.language import language_warning
 from utils.processes import exit_on_sigterm
 from utils.prompts import MAX_SEED, Prompt, PromptItem, expand, read_prompts
 from visualize.body import body_from_options, smplx_file
@@ -59,9 +61,9 @@ class Options:
     """Options of batch inference."""
 
     prompts: Path | None = None
-    """Prompt file: text with one prompt per line, or .jsonl with prompt and optionally name, seed, length (seconds)."""
+    """Prompt file: .txt (a prompt per line), or .jsonl, .json, .csv, .tsv with prompt, name, seed, length (seconds)."""
     prompt: str | None = None
-    """Single prompt, in place of a prompt file; " | " separates the sentences of one continuous motion."""
+    """Single prompt, in place of a prompt file; '|' separates the sentences of one continuous motion."""
     checkpoint: Path = Path("checkpoints/demo")
     """Folder of a text-to-motion model, as train_t2m.py writes it."""
     out_dir: Path = Path("outputs")
@@ -167,6 +169,8 @@ def main(options: Options) -> None:
         body_from_options(options.body_model, options.smplx_path)  # an unusable body is refused before generation
     processes = PartialState(cpu=not torch.cuda.is_available())  # `accelerate launch` starts several
     share = items[processes.process_index :: processes.num_processes]
+    if processes.is_main_process and options.rewrite_model is None:
+        warn_of_languages(items)
     processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # set by torchrun and Accelerate
     workers = max(1, min(options.workers // processes_here, len(share)))
     with (
@@ -226,9 +230,14 @@ def read_items(options: Options) -> list[PromptItem]:
     if options.prompts is not None:
         items = read_prompts(options.prompts, options.seed, options.samples)
     else:
-        Prompt.parse(options.prompt)
-        items = expand([{"prompt": options.prompt}], options.seed, options.samples)
+        items = expand([{"prompt": str(Prompt.parse(options.prompt))}], options.seed, options.samples)
     return [replace(item, seconds=item.seconds or options.seconds) for item in items]
+
+
+def warn_of_languages(items: Sequence[PromptItem]) -> None:
+    """Print one line to the standard error about prompts that are not in English."""
+    if warning := language_warning(item.prompt for item in items):
+        print(warning, file=sys.stderr)
 
 
 def read_initial_motion(options: Options) -> np.ndarray:

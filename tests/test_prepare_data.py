@@ -169,3 +169,17 @@ def test_invalid_command_line_ends_with_one_sentence(refused, prepared, tmp_path
     assert "give one of the commands bvh, synthetic" in refused("prepare_data.py", "--out", tmp_path / "out")
     assert "cannot write" in refused("prepare_data.py", "synthetic", "--out", tmp_path / "file")
     assert not (tmp_path / "out").exists()
+
+
+def test_upper_case_suffixes_and_foreign_text_encodings_are_read(tmp_path, motions):
+    source, name = tmp_path / "source", clip_name("walk", "train")
+    write_bvh(source / f"{name}.bvh", own_clip(*motions["walk_turn_left"]))
+    (source / f"{name}.bvh").rename(source / f"{name}.BVH")
+    text = "turns left, counter-clockwise\r\n\r\nleft the room right after song #5\r\n"
+    (source / f"{name}.TXT").write_bytes(text.encode("utf-16"))
+    (tmp_path / "map.yaml").write_text(yaml.safe_dump(OWN_MAP))
+    options = prepare_data.BvhOptions(source, tmp_path / "out", tmp_path / "map.yaml", workers=1, force=True)
+    prepare_data.bvh(options)
+    folder = MotionFolder(tmp_path / "out")
+    assert folder.captions(name) == ["turns left, counter-clockwise", "left the room right after song #5"]
+    assert folder.captions(name + MIRRORED) == ["turns right, clockwise", "left the room right after song #5"]
