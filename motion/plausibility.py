@@ -1,7 +1,7 @@
 """A guard against motion that no person makes: the sign of a wrong up axis, unit, frame rate or skeleton map.
 
 The thresholds leave room: none of 3,013 clips of motion capture and animation was rejected, with cartwheels, rolls,
-falls, crawling, swimming and climbing among them.
+falls, crawling, swimming and climbing among them (``python -m benchmarks.retarget`` counts the rejections of a folder).
 """
 
 from typing import NamedTuple
