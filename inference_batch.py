@@ -8,11 +8,18 @@ AMASS) as soon as it is generated, and as NAME.mp4, NAME.bvh and so on. results.
 gallery.html shows them. A second run resumes: it skips motions that are already in the folder.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 import hashlib
 import json
 import os
+import re
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -24,6 +31,7 @@ from accelerate.utils import gather_object
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from formats.clip import read_clip
+from formats.import_options import ImportOptions, LengthUnit, UpAxis
 from models.pipeline import DEFAULT_SAMPLING, TextToMotion
 from models.rewrite import rewrite_prompts
 from models.sampling import Sampling, resolve_guidance
@@ -31,11 +39,15 @@ from motion.foot_lock import lock_feet
 from utils.config import bounded, parse_options
 from utils.device import choose_device
 from utils.errors import InputError, exit_on_input_error
+from utils.language import language_warning
+from utils.processes import exit_on_sigterm
 from utils.prompts import MAX_SEED, Prompt, PromptItem, expand, read_prompts
 from visualize.body import body_from_options, smplx_file
-from visualize.output_folder import FORMATS, VIDEOS, VIEWS, OutputFolder, check_writable
+from visualize.output_folder import FORMATS, VIDEOS, VIEWS, OutputFolder, check_writable, output_folder_in_use
 from visualize.renderers import Renderers
 from visualize.video import PictureSide
+
+STOPPED = "stopped on SIGTERM; finished motions are kept and listed: run the same command again to continue"
 
 if TYPE_CHECKING:
     Seed, Probability = int, float
@@ -49,9 +61,9 @@ class Options:
     """Options of batch inference."""
 
     prompts: Path | None = None
-    """Prompt file: text with one prompt per line, or .jsonl with prompt and optionally name, seed, length (seconds)."""
+    """Prompt file: .txt (a prompt per line), or .jsonl, .json, .csv, .tsv with prompt, name, seed, length (seconds)."""
     prompt: str | None = None
-    """Single prompt, in place of a prompt file; " | " separates the sentences of one continuous motion."""
+    """Single prompt, in place of a prompt file; '|' separates the sentences of one continuous motion."""
     checkpoint: Path = Path("checkpoints/demo")
     """Folder of a text-to-motion model, as train_t2m.py writes it."""
     out_dir: Path = Path("outputs")
@@ -78,6 +90,14 @@ class Options:
     """Motion file to continue (.npz of this project or AMASS, .bvh, .npy); every generated motion begins with it."""
     init_skeleton: Path | None = None
     """YAML file that maps the joints of a .bvh in --init-motion to SMPL-X, for joint names that are not recognized."""
+    init_up: UpAxis | None = None
+    """Axis that points up in --init-motion; by default it is found from the motion."""
+    init_units: LengthUnit | None = None
+    """Length unit of the positions in --init-motion; by default it is found from the lengths of the bones."""
+    init_fps: PositiveFloat | None = None
+    """Frame rate of --init-motion in frames per second; by default the rate that the file states."""
+    init_force: bool = False
+    """Accept an implausible motion in --init-motion, such as knees that bend forward."""
     batch_size: PositiveInt = 32
     """Number of motions generated at the same time; finished ones are replaced by waiting prompts."""
     dtype: Literal["auto", "float32", "bf16", "float16"] = "auto"
@@ -142,54 +162,67 @@ class Options:
 
 
 def main(options: Options) -> None:
-    sampling, items = options.sampling, read_items(options)
-    init = read_clip(options.init_motion, options.init_skeleton).features() if options.init_motion else None
+    items = read_items(options)
+    init = read_initial_motion(options) if options.init_motion else None
     check_writable(options.out_dir)
     if options.smplx_path is not None and options.shows_body:
         body_from_options(options.body_model, options.smplx_path)  # an unusable body is refused before generation
     processes = PartialState(cpu=not torch.cuda.is_available())  # `accelerate launch` starts several
     share = items[processes.process_index :: processes.num_processes]
+    if processes.is_main_process and options.rewrite_model is None:
+        warn_of_languages(items)
     processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # set by torchrun and Accelerate
     workers = max(1, min(options.workers // processes_here, len(share)))
-    with Renderers(workers, options.size, options.smplx_path, options.video_views) as renderers:
-        several = processes.num_processes > 1 and options.device == "auto"  # one GPU per process
-        device, dtype, reason = choose_device(
-            str(processes.device) if several else options.device,
-            options.dtype,
-            training=False,
-            quantized=options.quantize != "none",
-        )
-        print(reason)
-        model = TextToMotion.from_pretrained(
-            options.checkpoint,
-            device,
-            dtype=dtype,
-            quantize=options.quantize,
-            compiled=options.compiled,
-            text_encoder_path=options.text_encoder_path,
-            device_memory=options.device_memory,
-        )
-        sampling = resolve_guidance(model.generator, sampling)
+    with (
+        exit_on_sigterm(STOPPED),
+        output_folder_in_use(options.out_dir, options.formats) as folder_in_use,
+        Renderers(workers, options.size, options.smplx_path, options.video_views) as renderers,
+    ):
+        model, device, dtype = load_model(options, processes)
+        sampling = resolve_guidance(model.generator, options.sampling)
         settings = settings_of(options, sampling, dtype, init, model.checkpoint_id)
-        folder = OutputFolder(options.out_dir, options.formats, options.video_views, model.checkpoint_id, settings)
+        folder = OutputFolder(folder_in_use, options.formats, options.video_views, model.checkpoint_id, settings)
         todo = select_missing(folder, share, renderers, options.overwrite)
         texts = rewrite_prompts(options.rewrite_model, [item.prompt for item in todo], device)
         try:
             generate(model, todo, texts, sampling, init, options, folder, renderers)
+            drawn = renderers.finish()
         except BaseException:
-            complete = [item for item in share if folder.is_complete(item)]
-            if complete and processes.is_main_process:
-                folder.write_results(complete, {})
+            if folder.finished:
+                with suppress(InputError):  # the first error is reported
+                    folder.write_results(folder.finished, {})
             raise
-        failures = dict(gather_object(list(renderers.finish().items())))
-    if processes.is_main_process:
-        results = folder.write_results(items, failures)
-        if "html" in options.formats:
-            print(folder.write_gallery(body_from_options(options.body_model, options.smplx_path)))
-        print(f"{len(items)} motions in {options.out_dir}, listed in {results}")
+        failures = dict(gather_object(list(drawn.items())))
+        if processes.is_main_process:
+            results = folder.write_results(items, failures)
+            if "html" in options.formats:
+                print(folder.write_gallery(body_from_options(options.body_model, options.smplx_path)))
+            print(f"{len(items)} motions in {options.out_dir}, listed in {results}")
     if failures:
         file, why = next(iter(failures.items()))
         raise InputError(f"{len(failures)} files could not be made, {file} first: {why}; fix the cause and run again")
+
+
+def load_model(options: Options, processes: PartialState) -> tuple[TextToMotion, torch.device, torch.dtype]:
+    """Load the checkpoint; returns it with the device of this process and the data type of its arithmetic."""
+    several = processes.num_processes > 1 and options.device == "auto"  # one GPU per process
+    device, dtype, reason = choose_device(
+        str(processes.device) if several else options.device,
+        options.dtype,
+        training=False,
+        quantized=options.quantize != "none",
+    )
+    print(reason)
+    model = TextToMotion.from_pretrained(
+        options.checkpoint,
+        device,
+        dtype=dtype,
+        quantize=options.quantize,
+        compiled=options.compiled,
+        text_encoder_path=options.text_encoder_path,
+        device_memory=options.device_memory,
+    )
+    return model, device, dtype
 
 
 def read_items(options: Options) -> list[PromptItem]:
@@ -197,9 +230,26 @@ def read_items(options: Options) -> list[PromptItem]:
     if options.prompts is not None:
         items = read_prompts(options.prompts, options.seed, options.samples)
     else:
-        Prompt.parse(options.prompt)
-        items = expand([{"prompt": options.prompt}], options.seed, options.samples)
+        items = expand([{"prompt": str(Prompt.parse(options.prompt))}], options.seed, options.samples)
     return [replace(item, seconds=item.seconds or options.seconds) for item in items]
+
+
+def warn_of_languages(items: Sequence[PromptItem]) -> None:
+    """Print one line to the standard error about prompts that are not in English."""
+    if warning := language_warning(item.prompt for item in items):
+        print(warning, file=sys.stderr)
+
+
+def read_initial_motion(options: Options) -> np.ndarray:
+    """Return the features (T, 272) of --init-motion; errors name the options of this script."""
+    reading = ImportOptions(options.init_up, options.init_units, options.init_fps, options.init_force)
+    try:
+        clip = read_clip(options.init_motion, options.init_skeleton, reading)
+    except InputError as error:
+        raise InputError(re.sub(r"--(skeleton|up|units|fps|force)\b", r"--init-\1", str(error))) from error
+    for note in clip.notes:
+        print(f"note: {options.init_motion}: {note}")
+    return clip.features()
 
 
 def settings_of(

@@ -1,26 +1,64 @@
-"""Captions for clips whose names contain labels, built from the phrases and templates of a YAML file."""
+"""Captions: the lines of caption files, and captions for clips whose names contain labels, built from a YAML file."""
 
+import math
 import random
 import re
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import yaml
+import regex
 
 from utils.errors import InputError
+from utils.reading.files import shown
+from utils.reading.texts import check_template, read_yaml
 
-_SIDES = {"left": "right", "right": "left"}
+MAX_PATTERN = 1000  # characters
+MAX_REPEATS = 10_000  # product of the counts in braces, which regex unrolls
+MATCH_SECONDS = 1.0  # for one clip id; an ordinary pattern takes microseconds, others would backtrack for years
+_TOKEN = re.compile(r"\S+/[A-Z]+")  # of HumanML3D, such as person/NOUN
+_TIME = re.compile(r"\s*(?:nan|\d+\.\d*)\s*")  # as HumanML3D writes it: 3.0, never 3
+_too_slow: set[str] = set()  # patterns that a process does not try again for every clip
 
 
-def swap_left_right(text: str) -> str:
-    """Exchange the words left and right, keeping their case, for the caption of a mirrored clip."""
+class CaptionLine(NamedTuple):
+    """A line of ``texts/<id>.txt``."""
 
-    def swap(match: re.Match) -> str:
-        word = match.group()
-        swapped = _SIDES[word.lower()]
-        return swapped.upper() if word.isupper() else swapped.capitalize() if word[0].isupper() else swapped
+    caption: str
+    span: tuple[float, float] | None
+    """The described part (from, to) in seconds; None for the whole clip."""
 
-    return re.sub(r"\b(left|right)\b", swap, text, flags=re.IGNORECASE)
+    @classmethod
+    def parse(cls, line: str) -> "CaptionLine":
+        """Read a line: HumanML3D's ``caption#tokens#from#to``, or a plain caption, in which ``#`` is a character.
+
+        The times 0.0#0.0 and nan#nan mean the whole clip.
+
+        Raises:
+            InputError: the line has tokens, but its times are not numbers; the message begins with "has".
+        """
+        caption, *others = line.rsplit("#", 3)
+        if len(others) == 3 and (_are_tokens(others[0]) or all(_TIME.fullmatch(time) for time in others[1:])):
+            return cls(caption.strip(), _span(others[1].strip(), others[2].strip()))
+        caption, _, tokens = line.rpartition("#")
+        return cls((caption if _are_tokens(tokens) else line).strip(), None)
+
+
+def _are_tokens(text: str) -> bool:
+    words = text.split()
+    return bool(words) and all(_TOKEN.fullmatch(word) for word in words)
+
+
+def _span(start: str, end: str) -> tuple[float, float] | None:
+    """Part of a clip in seconds; None for the whole clip."""
+    try:
+        times = [0.0 if math.isnan(time) else time for time in (float(start), float(end))]
+    except ValueError as error:
+        raise InputError(f"has {shown(f'{start}#{end}', 40)} instead of from#to in seconds; correct it") from error
+    if math.inf in times or -math.inf in times:
+        raise InputError("has an infinite time; give from#to in seconds")
+    return (times[0], times[1]) if any(times) else None
 
 
 @dataclass
@@ -49,6 +87,7 @@ class CaptionRules:
     """Content labels by clip id, for clips with a wrong file name."""
 
     def __post_init__(self) -> None:
+        _check_types(self)
         tables = {"clips": self.clips, "contents": self.contents, "styles": self.styles}
         lists = {f"{key}.{label}": texts for key, table in tables.items() for label, texts in table.items()}
         if self.pattern:
@@ -56,17 +95,14 @@ class CaptionRules:
         if self.styles_without_mention:
             lists["templates_without_style"] = self.templates_without_style
         for key, texts in lists.items():
-            if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
-                raise InputError(f"{key} of the captions file is {texts!r}; give a list of texts")
-        if self.pattern and not {"content", "style"} <= set(re.compile(self.pattern).groupindex):
-            raise InputError(f"pattern {self.pattern} of the captions file lacks the group content or style; add it")
+            if not _is_texts(texts) or not texts:
+                raise InputError(f"{shown(key, 60)} of the captions file is {shown(repr(texts))}; give a list of texts")
+        if self.pattern and not {"content", "style"} <= set(_compiled(self.pattern).groupindex):
+            raise InputError(
+                f"pattern {shown(self.pattern)} of the captions file lacks the group content or style; add it"
+            )
         for template in self.templates + self.templates_without_style:
-            try:
-                template.format(content="", style="")
-            except (KeyError, IndexError, ValueError) as error:
-                raise InputError(
-                    f"template {template!r} of the captions file may contain only {{content}} and {{style}}; correct it"
-                ) from error
+            check_template(template, ("content", "style"))
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "CaptionRules":
@@ -75,13 +111,16 @@ class CaptionRules:
         Raises:
             InputError: the file cannot be read, a key is unknown, or a value is invalid.
         """
+        values, known = read_yaml(path), [field.name for field in fields(cls)]
         try:
-            return cls(**yaml.safe_load(Path(path).read_text()))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, re.error, TypeError, AttributeError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"{path} is not a captions file ({reason}); see the keys of configs/data/bandai_captions.yaml"
-            ) from error
+            if not isinstance(values, dict):
+                raise InputError(f"it has no keys; use {', '.join(known)}")
+            unknown = next((key for key in values if key not in known), None)
+            if unknown is not None:
+                raise InputError(f"the key {shown(unknown, 60)} is unknown; use {', '.join(known)}")
+            return cls(**values)
+        except InputError as error:
+            raise InputError(f"{shown(path, 150)} is not a captions file: {error}") from error
 
     def captions(self, clip_id: str, count: int) -> list[str]:
         """Return at most ``count`` distinct captions of a clip, the same on every call.
@@ -94,21 +133,35 @@ class CaptionRules:
         """
         if clip_id in self.clips:
             return self.clips[clip_id][:count]
-        match = re.fullmatch(self.pattern, clip_id) if self.pattern else None
+        match = self._match(clip_id) if self.pattern else None
         if not match:
             raise InputError(
-                f"the captions file has no entry for the clip {clip_id}; add it under `clips` or correct `pattern`"
+                f"the captions file has no entry for the clip {shown(clip_id)}; "
+                "add it under `clips` or correct `pattern`"
             )
         content, style = self.content_overrides.get(clip_id, match["content"]), match["style"]
         if content not in self.contents or style not in self.styles:
-            raise InputError(f"the captions file has no phrases for {content} {style} (clip {clip_id}); add the labels")
+            labels = shown(f"{content} {style}")
+            raise InputError(f"the captions file has no phrases for {labels} (clip {shown(clip_id)}); add the labels")
         pool = self._pool(content, style, size=5 * count)
         return random.Random(clip_id).sample(pool, min(count, len(pool)))
+
+    def _match(self, clip_id: str) -> regex.Match | None:
+        if self.pattern not in _too_slow:
+            try:
+                return _compiled(self.pattern).fullmatch(clip_id, timeout=MATCH_SECONDS)
+            except (TimeoutError, MemoryError):
+                _too_slow.add(self.pattern)
+        raise InputError(
+            f"the pattern {shown(self.pattern)} of the captions file takes too long; do not repeat a group that repeats"
+        )
 
     def _pool(self, content: str, style: str, size: int) -> list[str]:
         """At most ``size`` distinct captions of a content and a style."""
         generator = random.Random(f"{content} {style}")
         unstyled = style in self.styles_without_mention
+        forms = len(self.templates) + len(self.templates_without_style)
+        size = min(size, forms * len(self.contents[content]) * len(self.styles[style]))
         pool: dict[str, None] = {}
         for _ in range(20 * size):
             bare = unstyled and generator.random() < 0.7
@@ -120,3 +173,48 @@ class CaptionRules:
             if len(pool) == size:
                 break
         return list(pool)
+
+
+def _compiled(pattern: str) -> regex.Pattern:
+    """Compile the pattern of a captions file, in the syntax of ``re``; its matches can be given a time limit.
+
+    Raises:
+        InputError: it is too long, repeats too much or is no regular expression.
+    """
+    counts = re.findall(r"\{(\d*),?(\d*)\}", pattern[:MAX_PATTERN])
+    repeats = math.prod(max(int(low or 1), int(high or 1), 1) for low, high in counts)
+    if len(pattern) > MAX_PATTERN or repeats > MAX_REPEATS:
+        raise InputError(
+            f"pattern {shown(pattern)} has more than {MAX_PATTERN} characters or {MAX_REPEATS} repetitions; simplify it"
+        )
+    try:
+        re.compile(pattern)  # refuses the extensions of regex
+        return regex.compile(pattern)
+    except (re.error, regex.error, ValueError, OverflowError, RecursionError, MemoryError) as error:
+        raise InputError(f"pattern {shown(pattern)} is no regular expression ({shown(error)}); correct it") from error
+
+
+def _check_types(rules: CaptionRules) -> None:
+    """Raise InputError if a field has not the type of its annotation; lists inside tables are checked later."""
+
+    def check(key: str, valid: bool, needed: str) -> None:
+        if not valid:
+            raise InputError(f"{key} of the captions file is {shown(repr(getattr(rules, key)))}; give {needed}")
+
+    for key in ("clips", "contents", "styles"):
+        check(key, _is_table(getattr(rules, key)), "texts, each with a list of texts")
+    for key in ("templates", "templates_without_style", "styles_without_mention"):
+        check(key, _is_texts(getattr(rules, key)), "a list of texts")
+    overrides = rules.content_overrides
+    check("content_overrides", _is_table(overrides) and _is_texts(overrides.values()), "texts, each with a text")
+    check("pattern", isinstance(rules.pattern, str), "a regular expression")
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) and _is_texts(value)
+
+
+def _is_texts(values: Any) -> bool:
+    return (
+        isinstance(values, Collection) and not isinstance(values, str) and all(isinstance(v, str) and v for v in values)
+    )

@@ -7,12 +7,12 @@ mean_std/vector_272/{mean,std}.npy  (272,) float32, over the training clips
 """
 
 import hashlib
-import math
 import os
 from pathlib import Path
 
 import numpy as np
 
+from dataset.captions import CaptionLine
 from motion.features272 import FEATURES, LAYOUT, check_features
 from utils.errors import InputError, shown
 from utils.reading.arrays import read_npy, read_npy_header, read_vector, to_float32
@@ -118,9 +118,12 @@ class MotionFolder:
             raise InputError(f"clip {clip_id} has no captions: {file} is missing; write them to it, one per line")
         spans: dict[tuple[float, float] | None, list[str]] = {}
         for number, line in enumerate(read_lines(file, "captions"), start=1):
-            caption, *others = (part.strip() for part in line.split("#"))
+            try:
+                caption, span = CaptionLine.parse(line)
+            except InputError as error:
+                raise InputError(f"line {number} of {file} {error}") from error
             if caption:
-                spans.setdefault(_span(others[1:3], f"line {number} of {file}"), []).append(caption)
+                spans.setdefault(span, []).append(caption)
         return spans
 
     def mean_std(self) -> tuple[np.ndarray, np.ndarray]:
@@ -133,18 +136,6 @@ class MotionFolder:
         if name == "std" and (values <= 0).any():
             raise InputError(f"{file} must hold values above zero; prepare the data again")
         return values
-
-
-def _span(times: list[str], source: str) -> tuple[float, float] | None:
-    """Part (from, to) in seconds that a line describes; None for the whole clip (0.0#0.0 or nan in HumanML3D)."""
-    if len(times) < 2:
-        return None
-    try:
-        start, end = (0.0 if math.isnan(time) else time for time in map(float, times))
-    except ValueError as error:
-        times = shown("#".join(times), 60)
-        raise InputError(f"{source} has {times} instead of from#to in seconds; correct it") from error
-    return (start, end) if start or end else None
 
 
 def count_frames(path: Path) -> int:

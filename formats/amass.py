@@ -1,6 +1,7 @@
 """The ``.npz`` keys of AMASS (Mahmood et al., ICCV 2019) in its SMPL-X form: z up, translation of the model's origin.
 
 Tools that read AMASS (the SMPL-X add-on of Blender, body viewers, converters) open files with these keys.
+SMPL and SMPL+H files are read too.
 """
 
 import numpy as np
@@ -9,13 +10,15 @@ from motion.body_shape import rest_joints
 from motion.clip import AnyMotion, smplx85_of
 from motion.resample import FPS
 from motion.rotation import axis_angle_to_matrix, matrix_to_axis_angle
-from motion.skeleton import y_up_to_z_up, z_up_to_y_up
+from motion.skeleton import JOINT_INDEX, JOINTS, forward_kinematics, y_up_to_z_up
 from motion.smplx import SMPLX85, SMPLX85_WIDTH, smplx85_to_motion
+from motion.world_axes import TURNS, up_of_body
 from utils.errors import InputError
 
 POSES = 165  # 55 joints of SMPL-X: body (22), jaw, eyes, hands
-SMPLH_POSES = 156  # 52 joints of SMPL+H: body (22), hands
+OTHER_POSES = {156: "SMPL+H", 72: "SMPL", 66: "the body alone"}  # 52, 24 and 22 joints; the first 22 are ours
 SMPLH_PELVIS = (-0.0018, -0.2233, 0.0282)  # metres; rest pelvis of SMPL's mean neutral shape
+LEGS = (0.8, 1.25)  # leg lengths of people, by that of the mean shape
 
 
 def amass_arrays(motion: AnyMotion) -> dict[str, np.ndarray]:
@@ -45,33 +48,89 @@ def amass_arrays(motion: AnyMotion) -> dict[str, np.ndarray]:
     }
 
 
-def amass_to_smplx85(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """Convert ``poses``, ``trans`` and optional ``betas`` of an AMASS file to (T, 85), at the file's own frame rate.
+def read_arrays(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Poses (T, P) and translation (T, 3) under any of the keys in use, or None if they are not there.
 
-    Hands and face are dropped. The betas of SMPL+H do not apply to SMPL-X and become zero.
+    ``poses``, or ``root_orient`` and ``pose_body`` (or ``global_orient`` and ``body_pose``); ``trans`` or ``transl``.
+    """
+    poses = arrays.get("poses")
+    for root, body in (("root_orient", "pose_body"), ("global_orient", "body_pose")):
+        if poses is None and root in arrays and body in arrays:
+            parts = [np.asarray(arrays[key]) for key in (root, body)]
+            parts = [part.reshape(len(part), -1) if part.ndim > 1 else part for part in parts]
+            if any(part.ndim != 2 for part in parts) or len(parts[0]) != len(parts[1]):
+                raise InputError(
+                    f"its {root} {parts[0].shape} and {body} {parts[1].shape} do not fit; give a row per frame"
+                )
+            poses = np.concatenate(parts, axis=1)
+            poses = np.pad(poses, ((0, 0), (0, max(0, 66 - poses.shape[1]))))
+    trans = arrays.get("trans", arrays.get("transl"))
+    return None if poses is None or trans is None else (np.asarray(poses), np.asarray(trans))
+
+
+def amass_to_smplx85(
+    arrays: dict[str, np.ndarray], up: str | None = None, metres: float = 1.0, notes: list[str] | None = None
+) -> np.ndarray:
+    """(T, 85) at the file's own frame rate from the arrays of a SMPL, SMPL+H or SMPL-X file (see ``read_arrays``).
+
+    Hands and face are dropped. The shapes of SMPL and SMPL+H bodies mean nothing to SMPL-X: their betas become zero,
+    and where they have a shape, the translation is scaled by leg length as far as the feet on the floor tell it.
+
+    Args:
+        arrays: The arrays of the file.
+        up: Axis that is up; by default z, or another one along which the body stands in the motion.
+        metres: Length unit of the translation.
+        notes: Decisions are added.
 
     Raises:
-        InputError: the arrays do not fit together or hold unusable values.
+        InputError: the arrays do not fit together.
     """
-    poses, trans = arrays["poses"], arrays["trans"]
-    if poses.ndim != 2 or poses.shape[1] not in (POSES, SMPLH_POSES) or trans.shape != (len(poses), 3):
+    notes = [] if notes is None else notes
+    poses, trans = read_arrays(arrays)
+    if poses.ndim != 2 or poses.shape[1] not in (POSES, *OTHER_POSES) or trans.shape != (len(poses), 3):
         raise InputError(
-            f"its poses {poses.shape} and trans {trans.shape} are not those of AMASS, (T, {POSES}) for SMPL-X or "
-            f"(T, {SMPLH_POSES}) for SMPL+H, and (T, 3); convert it first"
+            f"its poses {poses.shape} and trans {trans.shape} are not those of AMASS, (T, {POSES}) for SMPL-X, "
+            f"{', '.join(f'(T, {width}) for {name}' for width, name in OTHER_POSES.items())}, and (T, 3); convert it "
+            "first"
         )
     if len(poses) == 0 or any(part.dtype.kind not in "fiu" or not np.isfinite(part).all() for part in (poses, trans)):
         raise InputError("its poses or trans are empty or hold NaN, infinite or non-numeric values; repair the file")
+    betas = _betas(arrays)
+    smplx = poses.shape[1] == POSES or poses.shape[1] == 66 and "smplx" in str(arrays.get("surface_model_type", ""))
     smplx85 = np.zeros((len(poses), SMPLX85_WIDTH))
-    rest_pelvis = np.array(SMPLH_PELVIS)
-    if poses.shape[1] == POSES:
-        betas = np.asarray(arrays.get("betas", np.zeros(10)))
-        if betas.ndim != 1 or betas.dtype.kind not in "fiu" or not np.isfinite(betas).all():
-            raise InputError(f"its betas {betas.shape} are not one row of finite numbers; repair the file")
-        smplx85[:, SMPLX85["betas"]] = np.pad(betas, (0, 10))[:10]
-        rest_pelvis = rest_joints(smplx85[0, SMPLX85["betas"]])[0]
-    root = axis_angle_to_matrix(poses[:, None, :3].astype(np.float64))  # (T, 1, 3, 3)
-    root, pelvis = z_up_to_y_up(root, trans + rest_pelvis)
+    if smplx:
+        smplx85[:, SMPLX85["betas"]] = betas
+    rest_pelvis = rest_joints(betas)[0] if smplx else np.array(SMPLH_PELVIS)
     smplx85[:, :66] = poses[:, :66]
-    smplx85[:, :3] = matrix_to_axis_angle(root[:, 0])
+    rotations = axis_angle_to_matrix(smplx85[:, SMPLX85["axis_angle"]].reshape(-1, JOINTS, 3))
+    pelvis = trans * metres + rest_pelvis
+    up = up or up_of_body(forward_kinematics(rotations, pelvis), "z", notes)
+    turn = TURNS[up]
+    smplx85[:, :3] = matrix_to_axis_angle(turn @ rotations[:, 0])
+    rotations[:, 0] = turn @ rotations[:, 0]
+    pelvis = pelvis @ turn.T
+    if not smplx and betas.any():
+        pelvis /= _leg_length(rotations, pelvis)
     smplx85[:, SMPLX85["translation"]] = pelvis
     return smplx85
+
+
+def _betas(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """The first ten shape parameters; a row for each frame becomes their mean."""
+    betas = np.asarray(arrays.get("betas", np.zeros(10)))
+    if betas.ndim == 2 and len(betas):
+        betas = betas.mean(axis=0)
+    if betas.ndim != 1 or betas.dtype.kind not in "fiu" or not np.isfinite(betas).all():
+        raise InputError(f"its betas {betas.shape} are not rows of finite numbers; repair the file")
+    return np.pad(betas, (0, 10))[:10]
+
+
+def _leg_length(rotations: np.ndarray, pelvis: np.ndarray) -> float:
+    """Leg length by that of the mean shape, for which the feet are on the floor (y = 0) when they are lowest."""
+    feet = [JOINT_INDEX[f"{side}_{joint}"] for side in ("left", "right") for joint in ("ankle", "foot")]
+    below = -(forward_kinematics(rotations, np.zeros_like(pelvis))[:, feet, 1].min(axis=1))
+    upright = below > 0.6  # metres: someone who sits or lies does not tell
+    if upright.sum() < 5:
+        return 1.0
+    ratio = float(np.percentile(pelvis[upright, 1] / below[upright], 10))
+    return ratio if LEGS[0] < ratio < LEGS[1] else 1.0

@@ -5,16 +5,22 @@ Every motion becomes ``smplx_85`` at 30 frames per second, y up, so that any rea
 
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from formats.amass import amass_to_smplx85
-from formats.bvh import SkeletonMap, read_bvh
-from formats.bvh_names import guess_skeleton
+from formats.amass import amass_to_smplx85, read_arrays
+from formats.bvh_import import import_bvh
+from formats.import_options import ImportOptions, check_length
+from formats.skeleton_map import SkeletonMap
+from motion.body_shape import rest_joints
 from motion.clip import Clip
 from motion.features272 import FEATURES, check_features, features_to_smplx85
+from motion.plausibility import check_plausible
 from motion.resample import FPS, check_fps, resample_positions, resample_rotations
+from motion.retarget import UNITS
+from motion.skeleton import forward_kinematics
 from motion.smplx import (
     SMPLX85,
     SMPLX85_WIDTH,
@@ -25,16 +31,17 @@ from motion.smplx import (
 )
 from utils.errors import InputError, reason_of
 
-MAX_FRAMES = 100_000  # almost an hour; a longer file is damaged or not a motion
-NPZ_KEYS = ("smplx_85", "fps", "prompt", "poses", "trans", "betas", "mocap_framerate", "mocap_frame_rate")
+NPZ_KEYS = ("smplx_85", "fps", "prompt", "poses", "root_orient", "pose_body", "global_orient", "body_pose", "trans",
+            "transl", "betas", "surface_model_type", "mocap_framerate", "mocap_frame_rate")  # fmt: skip
 
 
-def read_clip(path: str | Path, skeleton: Path | None = None) -> Clip:
+def read_clip(path: str | Path, skeleton: Path | None = None, options: ImportOptions | None = None) -> Clip:
     """Read a motion file.
 
     Args:
         path: ``.npz`` (ours, or AMASS), ``.bvh``, or ``.npy`` with 272 features, smplx_85 or smplx_322 at 30 fps.
         skeleton: YAML file that maps a BVH file's joints to ours; None identifies them by name.
+        options: Up axis, units and frame rate of the file, where they are not to be found automatically.
 
     Returns:
         The validated clip, titled with its prompt or the file's name.
@@ -43,7 +50,12 @@ def read_clip(path: str | Path, skeleton: Path | None = None) -> Clip:
         InputError: the file is missing, is not a motion file, or holds unusable values.
     """
     path = Path(path)
-    readers = {".npz": _read_npz, ".npy": _read_npy, ".bvh": lambda path: _read_bvh(path, skeleton)}
+    options = options or ImportOptions()
+    readers = {
+        ".npz": lambda path: _read_npz(path, options),
+        ".npy": lambda path: _read_npy(path, options),
+        ".bvh": lambda path: _read_bvh(path, skeleton, options),
+    }
     if path.suffix.lower() not in readers:
         raise InputError(f"{path} is no motion file; give {', '.join(readers)}")
     if not path.is_file():
@@ -54,22 +66,34 @@ def read_clip(path: str | Path, skeleton: Path | None = None) -> Clip:
         raise error if str(path) in str(error) else InputError(f"{path}: {error}") from error
 
 
-def _read_npz(path: Path) -> Clip:
+def _read_npz(path: Path, options: ImportOptions) -> Clip:
     arrays = _load_arrays(path)
     if isinstance(arrays, np.ndarray):
         raise InputError(f"{path} is a single array, not an archive of arrays; name it .npy")
     title = str(arrays["prompt"]) if "prompt" in arrays else path.stem
     if "smplx_85" in arrays:
-        return _at_our_fps(Clip(arrays["smplx_85"], title), arrays.get("fps", FPS))
-    if "poses" in arrays and "trans" in arrays:
-        fps = arrays.get("mocap_framerate", arrays.get("mocap_frame_rate"))
-        if fps is None:
-            raise InputError("it has no mocap_framerate; add the frames per second of the capture")
-        return _at_our_fps(Clip(amass_to_smplx85(arrays), title), fps)
-    raise InputError("it holds neither smplx_85 (ours) nor poses and trans (AMASS); give a motion")
+        return _at_our_fps(Clip(arrays["smplx_85"], title), options.fps or arrays.get("fps", FPS))
+    if read_arrays(arrays) is None:
+        raise InputError(
+            "it holds neither smplx_85 (ours) nor poses (or root_orient and pose_body) and trans (AMASS); give a motion"
+        )
+    rates = [arrays[key] for key in ("mocap_framerate", "mocap_frame_rate", "fps") if key in arrays]
+    fps = options.fps or next(iter(rates), None)
+    if fps is None:
+        raise InputError("it has no mocap_framerate; give the frames per second of the capture with --fps")
+    notes: list[str] = []
+    smplx85 = amass_to_smplx85(arrays, options.up, UNITS[options.units or "m"], notes)
+    return _plausible(_at_our_fps(Clip(smplx85, title, tuple(notes)), fps), options)
 
 
-def _read_npy(path: Path) -> Clip:
+def _plausible(clip: Clip, options: ImportOptions) -> Clip:
+    """Return a clip that was made elsewhere, after the check of its plausibility."""
+    if not options.force:
+        check_plausible(*smplx85_to_motion(clip.smplx85.astype(np.float64)))
+    return clip
+
+
+def _read_npy(path: Path, options: ImportOptions) -> Clip:
     data = _load_arrays(path)
     if not isinstance(data, np.ndarray) or data.ndim != 2 or data.dtype.kind not in "fiu":
         raise InputError(f"{path} holds no (frames, width) array of numbers; give features, smplx_85 or smplx_322")
@@ -77,7 +101,8 @@ def _read_npy(path: Path) -> Clip:
         check_features(data, str(path))
         return Clip(features_to_smplx85(data.astype(np.float64)), path.stem)
     if data.shape[1] == SMPLX322_WIDTH:
-        return Clip(smplx322_to_85(data), path.stem)
+        clip = Clip(_pelvis_of_322(smplx322_to_85(data)), path.stem)
+        return _plausible(_at_our_fps(clip, options.fps or FPS), options)
     if data.shape[1] == SMPLX85_WIDTH:
         return Clip(data, path.stem)
     raise InputError(
@@ -105,12 +130,23 @@ def _double(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
-def _read_bvh(path: Path, skeleton: Path | None) -> Clip:
-    file = read_bvh(path)
-    file, names = (file, SkeletonMap.from_yaml(skeleton)) if skeleton else guess_skeleton(file)
-    _check_length(len(file.rotations), file.fps)
-    rotations, pelvis = names.retarget(file, FPS)
-    return Clip(motion_to_smplx85(rotations.astype(np.float64), pelvis), path.stem)
+def _pelvis_of_322(smplx85: np.ndarray) -> np.ndarray:
+    """Replace SMPL-X's ``transl`` (the model's origin, as Motion-X stores it) with the pelvis in (T, 85).
+
+    Arrays from ``smplx85_to_322`` hold the pelvis itself; the reading that puts the feet nearer to the floor is used.
+    """
+    rest_pelvis = rest_joints(smplx85[0, SMPLX85["betas"]])[0]
+    floor = np.percentile(forward_kinematics(*smplx85_to_motion(smplx85))[..., 1].min(axis=1), 5)
+    smplx85 = smplx85.copy()
+    if abs(floor + rest_pelvis[1]) < abs(floor):
+        smplx85[:, SMPLX85["translation"]] += rest_pelvis
+    return smplx85
+
+
+def _read_bvh(path: Path, skeleton: Path | None, options: ImportOptions) -> Clip:
+    motion = import_bvh(path, FPS, SkeletonMap.from_yaml(skeleton) if skeleton else None, options)
+    smplx85 = motion_to_smplx85(motion.rotations.astype(np.float64), motion.pelvis)
+    return Clip(smplx85, path.stem, tuple(motion.notes))
 
 
 def _at_our_fps(clip: Clip, fps: np.ndarray | float) -> Clip:
@@ -121,14 +157,9 @@ def _at_our_fps(clip: Clip, fps: np.ndarray | float) -> Clip:
         raise InputError(f"its frame rate is {fps!r}; give one number") from error
     check_fps(fps)
     frames = len(clip.smplx85)
-    _check_length(frames, fps)
+    check_length(frames, fps)
     if fps == FPS or frames < 2:
         return clip
     rotations, pelvis = smplx85_to_motion(clip.smplx85)
     rotations, pelvis = resample_rotations(rotations, fps, FPS), resample_positions(pelvis, fps, FPS)
-    return Clip(motion_to_smplx85(rotations, pelvis, clip.smplx85[0, SMPLX85["betas"]]), clip.title)
-
-
-def _check_length(frames: int, fps: float) -> None:
-    if frames / fps * FPS > MAX_FRAMES:
-        raise InputError(f"{frames} frames at {fps:g} per second are too long for a motion; check the frame rate")
+    return replace(clip, smplx85=motion_to_smplx85(rotations, pelvis, clip.smplx85[0, SMPLX85["betas"]]))

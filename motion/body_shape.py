@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from motion.skeleton import JOINTS, PARENTS, REST_OFFSETS, forward_kinematics
+from motion.skeleton import JOINT_INDEX, JOINTS, PARENTS, REST_OFFSETS, forward_kinematics
 
 
 def rest_joints(betas: np.ndarray) -> np.ndarray:
@@ -24,3 +24,10 @@ def rest_offsets(betas: np.ndarray) -> np.ndarray:
     offsets = joints - joints[list(PARENTS)]
     offsets[0] = 0
     return offsets
+
+
+def leg_length(betas: np.ndarray) -> float:
+    """Mean length of the legs of a shape, hip to ankle, in metres."""
+    offsets = rest_offsets(betas)
+    legs = [JOINT_INDEX[f"{side}_{joint}"] for side in ("left", "right") for joint in ("knee", "ankle")]
+    return float(np.linalg.norm(offsets[legs], axis=-1).sum() / 2)

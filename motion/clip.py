@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from motion.body_shape import leg_length
 from motion.features272 import features_from_motion
-from motion.smplx import check_smplx85, smplx85_to_motion
+from motion.smplx import SMPLX85, check_smplx85, smplx85_to_motion
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,13 +22,19 @@ class Clip:
     """(T, 85) poses, float32 or float64."""
     title: str = ""
     """Any text, for example the prompt."""
+    notes: tuple[str, ...] = ()
+    """Decisions of the reader that the user should know."""
 
     def __post_init__(self):
         object.__setattr__(self, "smplx85", check_smplx85(self.smplx85))
 
     def features(self) -> np.ndarray:
-        """Return (T, 272) features, not normalised; the clip is turned to face +z and grounded."""
-        return features_from_motion(*smplx85_to_motion(self.smplx85)).astype(np.float32)
+        """Return (T, 272) features, not normalised; the clip is turned to face +z, grounded and scaled to mean legs."""
+        rotations, pelvis = smplx85_to_motion(self.smplx85)
+        betas = self.smplx85[0, SMPLX85["betas"]]
+        if betas.any():
+            pelvis = pelvis * (leg_length(np.zeros(10)) / leg_length(betas))
+        return features_from_motion(rotations, pelvis).astype(np.float32)
 
 
 AnyMotion = Clip | np.ndarray | Tensor

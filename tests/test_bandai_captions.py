@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dataset.captions import CaptionRules, swap_left_right
+from dataset.caption_sides import mirror_caption
+from dataset.captions import CaptionRules
 
 CONTENTS = [
     "walk",
@@ -93,11 +94,11 @@ def test_sides_are_whole_words_and_mirrored_labels_have_mirrored_phrases(rules):
     assert not any(whole_words.search(phrase) for phrase in sum(rules.styles.values(), []))
     assert not any("clockwise" in text for text in everything)
     for label, phrases in rules.contents.items():
-        mirrored = swap_left_right(label)
+        mirrored = mirror_caption(label)
         if mirrored != label:
             side = "left" if "left" in label else "right"
             assert all(side in phrase for phrase in phrases), label
-            assert sorted(swap_left_right(phrase) for phrase in phrases) == sorted(rules.contents[mirrored])
+            assert sorted(mirror_caption(phrase) for phrase in phrases) == sorted(rules.contents[mirrored])
         elif label in SINGLE_SIDE:
             assert all(SINGLE_SIDE[label] in phrase for phrase in phrases), label
 

@@ -8,7 +8,9 @@ import yaml
 from scipy.spatial.transform import Rotation
 
 from dataset.synthetic import synthetic_clips
-from formats.bvh import AXES, SkeletonMap, read_bvh
+from formats.bvh import read_bvh
+from formats.bvh_import import retarget_clip
+from formats.skeleton_map import AXES, SkeletonMap
 from motion.features272 import features_from_motion, heading_angle, recover_joints_fk, recover_rotations
 from motion.resample import FPS
 from motion.skeleton import JOINT_INDEX, JOINT_NAMES, PARENTS, REST_OFFSETS, forward_kinematics
@@ -108,7 +110,7 @@ def test_motion_in_another_convention_comes_back(tmp_path, motions, kind):
         joints={name: f"rig:{name}" for name in JOINT_NAMES},
         rest_axes={f"rig:{name}": {"axes": list(axes[name])} for name in JOINT_NAMES},
     )
-    back, path = skeleton.retarget(read_bvh(tmp_path / "a.bvh"), FPS)
+    back, path = retarget_clip(read_bvh(tmp_path / "a.bvh"), FPS, skeleton)[:2]
     assert back.dtype == path.dtype == np.float32
     np.testing.assert_allclose(back, rotations, atol=1e-5)
     np.testing.assert_allclose(path, pelvis, atol=1e-4)
@@ -125,7 +127,7 @@ def test_without_rest_axes_the_zero_pose_is_the_t_pose_and_its_bones_are_followe
     turned = Rotation.from_euler("y", 40, degrees=True).as_matrix()
     rotations[:, 0] = turned
     write_bvh(tmp_path / "a.bvh", own_clip(rotations, pelvis, offsets))
-    ours = forward_kinematics(*SkeletonMap(**OWN_MAP).retarget(read_bvh(tmp_path / "a.bvh"), FPS))
+    ours = forward_kinematics(*retarget_clip(read_bvh(tmp_path / "a.bvh"), FPS, SkeletonMap(**OWN_MAP))[:2])
     for name in ("left_elbow", "right_wrist", "left_knee", "right_ankle"):
         joint = JOINT_INDEX[name]
         bone = ours[:, joint] - ours[:, PARENTS[joint]]
@@ -139,7 +141,7 @@ def test_two_source_joints_are_averaged(tmp_path):
     rotations[:, JOINT_INDEX["spine1"]] = Rotation.from_euler("x", 60, degrees=True).as_matrix()
     write_bvh(tmp_path / "a.bvh", own_clip(rotations, pelvis))
     skeleton = SkeletonMap(OWN_MAP["joints"] | {"spine1": ["pelvis", "spine1"]})
-    back, _ = skeleton.retarget(read_bvh(tmp_path / "a.bvh"), FPS)
+    back, _ = retarget_clip(read_bvh(tmp_path / "a.bvh"), FPS, skeleton)[:2]
     half = Rotation.from_euler("x", 30, degrees=True).as_matrix()
     for joint in ("spine1", "spine2"):  # spine2 makes up for the other half
         np.testing.assert_allclose(back[:, JOINT_INDEX[joint]], [half] * 3, atol=1e-5)
@@ -153,7 +155,7 @@ def test_any_frame_rate_becomes_30(tmp_path, fps):
         return rotations, pelvis + np.outer(2 * times, [0, 0, 1])
 
     write_bvh(tmp_path / "a.bvh", own_clip(*motion(np.arange(2 * fps + 1) / fps), fps=fps))
-    rotations, pelvis = SkeletonMap(**OWN_MAP).retarget(read_bvh(tmp_path / "a.bvh"), FPS)
+    rotations, pelvis = retarget_clip(read_bvh(tmp_path / "a.bvh"), FPS, SkeletonMap(**OWN_MAP))[:2]
     expected = motion(np.arange(len(pelvis)) / FPS)
     assert len(pelvis) == 61
     np.testing.assert_allclose(rotations, expected[0], atol=1e-4)
@@ -163,7 +165,7 @@ def test_any_frame_rate_becomes_30(tmp_path, fps):
 def test_unknown_joints_name_what_the_file_has(tmp_path):
     (tmp_path / "a.bvh").write_text(HAND_WRITTEN)
     with pytest.raises(InputError, match="no joint head, left_ankle.*it has Hips, Spine, Head, Leg"):
-        SkeletonMap(**OWN_MAP).retarget(read_bvh(tmp_path / "a.bvh"), FPS)
+        retarget_clip(read_bvh(tmp_path / "a.bvh"), FPS, SkeletonMap(**OWN_MAP))[:2]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +201,7 @@ needs_bandai = pytest.mark.skipif(not BANDAI.is_dir(), reason=f"the Bandai-Namco
 def bandai_features(name):
     skeleton = SkeletonMap.from_yaml(ROOT / "configs" / "data" / "bandai_skeleton.yaml")
     path = next(BANDAI.rglob(f"{name}.bvh"))
-    return features_from_motion(*skeleton.retarget(read_bvh(path), FPS))
+    return features_from_motion(*retarget_clip(read_bvh(path), FPS, skeleton)[:2])
 
 
 @needs_bandai

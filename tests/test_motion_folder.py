@@ -54,7 +54,7 @@ def test_error_names_the_faulty_file_of_a_folder(small_folder):
         small_folder.ids("other")
     with pytest.raises(InputError, match=r"none\.txt is missing"):
         small_folder.captions("none")
-    (path / "texts" / f"{clip_id}.txt").write_bytes(b"gr\xfc\xdfer")
+    (path / "texts" / f"{clip_id}.txt").write_bytes(b"\xff\x00")
     with pytest.raises(InputError, match=f"{clip_id}.txt: .*; save it as UTF-8"):
         small_folder.captions(clip_id)
     (path / "split" / "val.txt").write_text("gone\n")

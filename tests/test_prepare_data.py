@@ -11,7 +11,7 @@ import prepare_data
 from dataset.captions import CaptionRules
 from dataset.motion_folder import MIRRORED, VECTORS, MotionFolder, split_of
 from dataset.synthetic import synthetic_clips
-from formats.bvh import SkeletonMap
+from formats.skeleton_map import SkeletonMap
 from motion.features272 import LAYOUT, features_from_motion, recover_joints_fk, recover_rotations
 from motion.resample import FPS
 from motion.skeleton import MIRROR, mirror
@@ -138,7 +138,8 @@ def test_captions_file_gives_captions_or_the_reason_for_a_rejection(prepared, tm
         options = prepare_data.BvhOptions(source, tmp_path / "out", mirrored=False, captions_per_clip=2)
         return prepare_data.convert_bvh(file, options, SkeletonMap(**OWN_MAP), rules)
 
-    prepare_data.make_folder(tmp_path / "out")
+    for folder in (VECTORS, "texts"):
+        (tmp_path / "out" / folder).mkdir(parents=True)
     assert [report.clip_id for report in convert(CaptionRules({file.stem: ["one", "two", "three"]}))] == [file.stem]
     assert (tmp_path / "out" / "texts" / f"{file.stem}.txt").read_text() == "one\ntwo\n"
     rejected = convert(CaptionRules({"another clip": ["a person walks"]}))
@@ -160,11 +161,25 @@ def test_invalid_command_line_ends_with_one_sentence(refused, prepared, tmp_path
     assert "walk.bvh more than once" in refused(*bvh, twins, *out)
     assert "is not a captions file" in refused(*bvh, source, *out, "--captions", tmp_path / "faulty.yaml")
     assert "is not a skeleton map" in refused(*bvh, source, *out, "--skeleton", tmp_path / "none.yaml")
-    assert "cannot write to" in refused(*bvh, source, "--out", tmp_path / "file" / "data")
+    assert "cannot write" in refused(*bvh, source, "--out", tmp_path / "file" / "data")
     assert "--min-frames is 0" in refused(*bvh, source, *out, "--min_frames", 0)
     assert "--colour" in refused("prepare_data.py", "synthetic", *out, "--colour", "red")
     assert "--seed is -1" in refused("prepare_data.py", "synthetic", *out, "--seed", -1)
     assert "--out is missing" in refused("prepare_data.py", "synthetic")
     assert "give one of the commands bvh, synthetic" in refused("prepare_data.py", "--out", tmp_path / "out")
-    assert "cannot write to" in refused("prepare_data.py", "synthetic", "--out", tmp_path / "file")
+    assert "cannot write" in refused("prepare_data.py", "synthetic", "--out", tmp_path / "file")
     assert not (tmp_path / "out").exists()
+
+
+def test_upper_case_suffixes_and_foreign_text_encodings_are_read(tmp_path, motions):
+    source, name = tmp_path / "source", clip_name("walk", "train")
+    write_bvh(source / f"{name}.bvh", own_clip(*motions["walk_turn_left"]))
+    (source / f"{name}.bvh").rename(source / f"{name}.BVH")
+    text = "turns left, counter-clockwise\r\n\r\nleft the room right after song #5\r\n"
+    (source / f"{name}.TXT").write_bytes(text.encode("utf-16"))
+    (tmp_path / "map.yaml").write_text(yaml.safe_dump(OWN_MAP))
+    options = prepare_data.BvhOptions(source, tmp_path / "out", tmp_path / "map.yaml", workers=1, force=True)
+    prepare_data.bvh(options)
+    folder = MotionFolder(tmp_path / "out")
+    assert folder.captions(name) == ["turns left, counter-clockwise", "left the room right after song #5"]
+    assert folder.captions(name + MIRRORED) == ["turns right, clockwise", "left the room right after song #5"]

@@ -108,7 +108,7 @@ def parse_command(commands: dict[str, type], description: str, arguments: list[s
 def bounded(name: str, base: type, *bounds: tuple[str, float]) -> Any:
     """Make the type of a bounded option: ``int`` or ``float`` within bounds such as ``(">=", 0), ("<", 2**31)``.
 
-    Types with equal bounds are the same type, with the first name: jsonargparse registers each restriction once.
+    Types with equal bounds are the same type: jsonargparse registers each restriction once, under a name of its own.
     """
     if (base, bounds) in _BOUNDED:
         return _BOUNDED[base, bounds]

@@ -11,6 +11,10 @@ body), .html (player; a gallery for more than four motions), .mp4, .gif, and .pn
 show several motions side by side.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +27,7 @@ import numpy as np
 from formats.amass import amass_arrays
 from formats.bvh_writer import write_bvh
 from formats.clip import read_clip
+from formats.import_options import ImportOptions, LengthUnit, UpAxis
 from motion.clip import AnyMotion, Clip
 from motion.foot_lock import lock_feet
 from motion.resample import FPS
@@ -61,8 +66,16 @@ class Options:
     """Keep standing feet from sliding."""
     skeleton: Path | None = None
     """YAML file that maps the joints of a BVH file to ours, for joint names that are not recognised."""
+    up: UpAxis | None = None
+    """Axis that points up in the files to read: x, y, z, -x, -y or -z; by default it is decided from the motion."""
+    units: LengthUnit | None = None
+    """Length unit of the positions in the files to read: m, cm, mm, in or ft; by default it is that of the bones."""
+    fps: float | None = None
+    """Frames per second of the files to read; by default the rate that each file states."""
+    force: bool = False
+    """Accept implausible motion, such as knees that bend forward."""
     body_model: Literal["mannequin", "smplx"] | None = None
-    """Body model to draw; smplx needs --smplx-path. By default smplx if --smplx-path is given, else the mannequin."""
+    """Body model to draw: mannequin, or smplx with --smplx-path. By default smplx if --smplx-path is given."""
     smplx_path: Path | None = None
     """SMPL-X model file, or its folder."""
     overwrite: bool = False
@@ -77,7 +90,11 @@ def main(arguments: list[str]) -> None:
     *sources, target = files
     check_target(target, len(sources))
     check_kept(target, sources, options.overwrite)
-    clips = [read_clip(source, options.skeleton) for source in sources]
+    reading = ImportOptions(options.up, options.units, options.fps, options.force)
+    clips = [read_clip(source, options.skeleton, reading) for source in sources]
+    for source, clip in zip(sources, clips, strict=True):
+        for note in clip.notes:
+            print(f"note: {source}: {note}", file=sys.stderr)
     if options.foot_lock:
         clips = [replace(clip, smplx85=lock_feet(clip)) for clip in clips]
     if options.title is not None:

@@ -1,0 +1,86 @@
+"""BVH files to motion on our skeleton: read, find the joints, retarget, check. One way for all scripts."""
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from formats.bvh import BvhClip, read_bvh
+from formats.import_options import ImportOptions, check_length
+from formats.joint_names import find_joints
+from formats.skeleton_map import SkeletonMap
+from motion.plausibility import check_plausible
+from motion.retarget import Axes, Retargeted, retarget
+from utils.errors import InputError
+
+KNOWN_SKELETONS = Path(__file__).resolve().parents[1] / "configs" / "data"  # *_skeleton.yaml
+
+
+def import_bvh(
+    path: str | Path, fps: float, skeleton: SkeletonMap | None = None, options: ImportOptions | None = None
+) -> Retargeted:
+    """Read a BVH file as motion on our skeleton at ``fps`` frames per second.
+
+    Args:
+        skeleton: Names of the file's joints; by default they are guessed.
+
+    Raises:
+        InputError: the file cannot be read, its joints cannot be found, or no person moves like this.
+    """
+    options = options or ImportOptions()
+    clip = read_bvh(path)
+    if options.fps is not None:
+        clip = replace(clip, fps=options.fps)
+    try:
+        check_length(len(clip.rotations), clip.fps)
+        result = retarget_clip(clip, fps, skeleton, Axes(options.up, options.units))
+        if not options.force:
+            check_plausible(result.rotations, result.pelvis, result.bones)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return result._replace(notes=[*clip.notes, *result.notes])
+
+
+def retarget_clip(
+    clip: BvhClip, fps: float, skeleton: SkeletonMap | None = None, axes: Axes | None = None
+) -> Retargeted:
+    """Retarget a parsed file at ``fps`` frames per second, without a check of the result."""
+    people = _trees(clip)
+    for number, person in enumerate(people):
+        try:
+            joints, rest = _joints(person, skeleton)
+            result = retarget(person, joints, fps, rest, axes)
+        except InputError:
+            if number == len(people) - 1:
+                raise
+            continue
+        if len(people) > 1:
+            result.notes.insert(0, f"the file holds {len(people)} skeletons; {person.names[0]}, the first that is a "
+                                   "person, is read")  # fmt: skip
+        return result
+    raise InputError("the file holds no skeleton")
+
+
+def _joints(clip: BvhClip, skeleton: SkeletonMap | None) -> tuple[dict[str, list[int]], dict | None]:
+    """Source joints of ours, and their rest rotations if they are known."""
+    if skeleton is not None:
+        return skeleton.find(clip), skeleton.rest_rotations(clip)
+    joints = find_joints(clip)
+    for known in known_skeletons():
+        if known.fits(clip.names) and known.find(clip) == joints:
+            return joints, known.rest_rotations(clip)
+    return joints, None
+
+
+@cache
+def known_skeletons() -> list[SkeletonMap]:
+    """Skeleton maps that come with the project."""
+    return [SkeletonMap.from_yaml(path) for path in sorted(KNOWN_SKELETONS.glob("*_skeleton.yaml"))]
+
+
+def _trees(clip: BvhClip) -> list[BvhClip]:
+    """A clip for each ROOT of the file."""
+    roots = [joint for joint, parent in enumerate(clip.parents) if parent < 0]
+    if len(roots) == 1:
+        return [clip]
+    ends = [*roots[1:], len(clip.names)]
+    return [clip.joints(list(range(start, end))) for start, end in zip(roots, ends, strict=True)]

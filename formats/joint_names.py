@@ -1,0 +1,153 @@
+"""Which joint of a BVH file is which of ours, found from names and hierarchy; geometry is left to motion/retarget.py.
+
+Names find the ends (head, hands, feet), the hierarchy finds the rest: the pelvis is where legs and spine meet, the
+chest is where the arms meet. Side letters, prefixes, spaces and separators may stand anywhere in a name.
+"""
+
+import re
+from collections import Counter
+
+from motion.skeleton import JOINT_NAMES
+from motion.source_motion import SourceMotion
+from utils.errors import InputError
+
+# Names without side, prefix, digits and separators; the first that a file has is taken.
+HEAD = ("head",)
+WRIST = ("wrist", "hand", "palm")
+ANKLE = ("ankle", "foot")
+TOES = ("toe", "toes", "toebase", "ball", "foot", "toebone", "football")
+ELBOW = ("forearm", "lowerarm", "lowarm", "elbow", "radius", "armlower", "arm2")
+KNEE = ("knee", "shin", "calf", "lowerleg", "lowleg", "tibia", "leglower", "leg2")
+TWISTS = ("roll", "twist", "share", "bendy")  # joints that carry a part of the turn about a bone
+SIDES = {"left": "left", "right": "right", "l": "left", "r": "right", "lft": "left", "rgt": "right", "lt": "left",
+         "rt": "right"}  # fmt: skip
+GLUED = ("femur", "tibia", "foot", "toes", "humerus", "radius", "wrist", "hand", "clavicle", "thigh", "shin", "calf",
+         "shoulder", "upperarm", "forearm", "lowerarm", "knee", "ankle", "hip", "elbow", "collar", "toe", "upleg",
+         "leg", "arm", "hipjoint")  # fmt: skip  # may follow a side letter without a separator: lfemur
+ADVICE = "give a skeleton map with --skeleton; configs/data/bandai_skeleton.yaml explains how"
+
+
+def find_joints(clip: SourceMotion) -> dict[str, list[int]]:
+    """Find the source joints of each of our 22 joints.
+
+    Returns:
+        For each joint name of ours one index, two (their orientations are averaged), or none (it follows its parent).
+
+    Raises:
+        InputError: a joint cannot be found.
+    """
+    names = _split_names(clip.names)
+
+    def find(side: str, stems: tuple[str, ...], within: list[int] | None = None) -> int:
+        for stem in stems:
+            for joint in range(len(names)) if within is None else within:
+                if names[joint] == (side, stem):
+                    return joint
+        wanted = f"{side} {stems[0]}".strip()
+        raise InputError(f"no joint of the file is named like the {wanted} (pelvis, spine and limbs follow); {ADVICE}")
+
+    head = find("", HEAD)
+    ends = {f"{side}_{end}": find(side, stems) for side in ("left", "right") for end, stems in
+            (("wrist", WRIST), ("ankle", ANKLE))}  # fmt: skip
+    pelvis = _meeting(clip, [head, ends["left_ankle"], ends["right_ankle"]])
+    found = _trunk(clip, names, pelvis, head, ends)
+    trunk = set(clip.ancestors(head))
+    for side in ("left", "right"):
+        wrist, ankle = ends[f"{side}_wrist"], ends[f"{side}_ankle"]
+        arm = _limb(clip, names, wrist, trunk, ELBOW)
+        leg = _limb(clip, names, ankle, trunk, KNEE)
+        below = [joint for joint in range(len(names)) if ankle in clip.ancestors(joint)[1:]]
+        try:
+            toes = [find(side, TOES, below)]
+        except InputError:
+            toes = [joint for joint in below if clip.parents[joint] == ankle][:1]
+        found |= {f"{side}_wrist": [wrist], f"{side}_ankle": [ankle], f"{side}_foot": toes}
+        found |= {f"{side}_elbow": [arm[0]], f"{side}_shoulder": [arm[1]], f"{side}_collar": arm[2:3]}
+        found |= {f"{side}_knee": [leg[0]], f"{side}_hip": [leg[1]]}
+    return {name: found[name] for name in JOINT_NAMES}
+
+
+def _split_names(names: list[str]) -> list[tuple[str, str]]:
+    """(side, stem) of each name: ``mixamorig:LeftUpLeg`` to (left, upleg), ``J_Bip_L_Foot`` to (left, foot)."""
+    words = [_words(name) for name in names]
+    common = [word for word, count in Counter(parts[0] for parts in words if parts).items() if count > len(words) / 2]
+    while common and common[0] not in SIDES:  # a prefix that most joints share, word by word
+        words = [parts[1:] if len(parts) > 1 and parts[0] == common[0] else parts for parts in words]
+        counts = Counter(parts[0] for parts in words if len(parts) > 1)
+        common = [word for word, count in counts.items() if count > len(words) / 2]
+    return [_side_and_stem(parts) for parts in words]
+
+
+def _words(name: str) -> list[str]:
+    """Lower-case words of a name without its namespace; digits are dropped after a word."""
+    name = re.sub(r"^.*[:|]", "", name)
+    found = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)
+    return [word.lower() for word in found]
+
+
+def _side_and_stem(words: list[str]) -> tuple[str, str]:
+    side, stem = "", []
+    for word in words:
+        if word in SIDES and not side:
+            side = SIDES[word]
+            continue
+        for long in ("left", "right"):
+            if not side and word != long and (word.startswith(long) or word.endswith(long)):
+                side, word = long, word.removeprefix(long).removesuffix(long)
+        if not side and word[:1] in ("l", "r") and word[1:] in GLUED:
+            side, word = SIDES[word[0]], word[1:]
+        stem.append(word)
+    return side, "".join(word for word in stem if not word.isdigit() and word != "c")
+
+
+def _meeting(clip: SourceMotion, joints: list[int]) -> int:
+    """The lowest joint that is an ancestor of all of these."""
+    paths = [clip.ancestors(joint) for joint in joints]
+    shared = [joint for joint in paths[0] if all(joint in path for path in paths)]
+    if not shared:
+        raise InputError(f"head, hands and feet of the file do not hang below one root; {ADVICE}")
+    return shared[0]
+
+
+def _trunk(clip: SourceMotion, names: list, pelvis: int, head: int, ends: dict[str, int]) -> dict[str, list[int]]:
+    """Sources of pelvis, spine, neck and head; our three spine joints share those of the file."""
+    path = clip.ancestors(head)
+    between = path[1 : path.index(pelvis)][::-1]  # from the pelvis up to the head, both left out
+    chest = _meeting(clip, [head, ends["left_wrist"], ends["right_wrist"]])
+    necks = [joint for joint in between if names[joint][1].startswith("neck")]
+    if not necks and chest in between:
+        necks = between[between.index(chest) + 1 :]
+    spine = [joint for joint in between if joint not in necks]
+    if chest in spine:
+        spine = spine[: spine.index(chest) + 1]
+    spine = [joint for joint in spine if not _is_twist(names[joint])] or [pelvis]
+    found = {"pelvis": [pelvis], "head": [head], "neck": necks[:1] or [spine[-1], head]}
+    if len(spine) < 3:
+        middle = [spine[0]] if len(spine) == 2 else [pelvis, spine[-1]]
+        return found | {"spine1": [pelvis, spine[0]], "spine2": middle, "spine3": [spine[-1]]}
+    chosen = [spine[0], spine[round((len(spine) - 1) / 2)], spine[-1]]
+    return found | {f"spine{number}": [joint] for number, joint in enumerate(chosen, 1)}
+
+
+def _limb(clip: SourceMotion, names: list, end: int, trunk: set[int], bends: tuple[str, ...]) -> list[int]:
+    """Joints above the end of a limb, from the elbow or knee up to the trunk; those within a bone are left out."""
+    chain: list[int] = []
+    for joint in clip.ancestors(end)[1:]:
+        if joint in trunk:
+            break
+        chain.append(joint)
+    side, above = names[end][0], [joint for joint in chain if not _is_twist(names[joint])]
+    starts = [  # a bone in several segments of one name starts at the first
+        joint for joint, upper in zip(above, [*above[1:], -1], strict=True)
+        if upper < 0 or names[upper][1] != names[joint][1]
+    ]  # fmt: skip
+    above = starts if len(starts) > 1 else above
+    named = [place for place, joint in enumerate(above) if names[joint][1] in bends]
+    above = above[named[0] :] if named else above
+    if len(above) < 2:
+        raise InputError(f"too few joints hang above {clip.names[end]}; {ADVICE}")
+    return above[:2] + [joint for joint in above[2:3] if names[joint][0] == side]
+
+
+def _is_twist(name: tuple[str, str]) -> bool:
+    return any(word in name[1] for word in TWISTS)
