@@ -16,7 +16,6 @@ import torch
 from accelerate import Accelerator
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401 (imported once, before the cases)
 
-import app
 import inference_batch
 import prepare_data
 import train_t2m
@@ -29,15 +28,18 @@ from formats.skeleton_map import SkeletonMap
 from models import pipeline
 from models.motion_vqvae import HumanVQVAE
 from models.motionmillion import read_tensors
-from models.pipeline import TextToMotion
+from models.pipeline import DEFAULT_SAMPLING, TextToMotion
 from models.rewrite import Chat
+from models.sampling import resolve_guidance
+from serving.options import Options
+from serving.requests import GenerationRequest
 from training.state import newest_state, read_description
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 from utils.prompts import read_prompts
 from utils.reading.arrays import read_npy, read_npy_header, read_npz, read_vector
 from utils.reading.tensors import open_safetensors, read_safetensors_header, read_state_dict
-from utils.reading.texts import check_template, read_json, read_json_lines, read_lines, read_yaml
+from utils.reading.texts import check_template, parse_json, read_json, read_json_lines, read_lines, read_yaml
 from visualize import export
 from visualize.page import write_results_gallery
 
@@ -122,11 +124,11 @@ def request() -> None:
     global model
     model = model or TextToMotion.from_pretrained(static / "model")
     try:
-        value = json.loads(Path("request.json").read_bytes())  # as app.py does
-    except (ValueError, RecursionError, OSError):
+        value = parse_json(Path("request.json").read_bytes())  # as serving/endpoints.py does
+    except (InputError, OSError):
         return
-    order = app.Order.read(value, app.Options(), model)
-    json.dumps(order.prompts).encode()
+    parsed = GenerationRequest.parse(value, Options(), model, resolve_guidance(model.generator, DEFAULT_SAMPLING))
+    json.dumps(str(parsed.prompt)).encode()
 
 
 model: TextToMotion | None = None

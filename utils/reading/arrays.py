@@ -130,7 +130,9 @@ def _checked_header(file: IO[bytes], size: int, subject: str = "its array") -> H
         raise InputError(f"{subject} is of version {version[0]}.{version[1]} of the format, which is not read")
     shape, _, dtype = readers[version](file)
     if dtype.kind not in KINDS or dtype.subdtype:
-        raise InputError(f"{subject} holds {shown(dtype, 40)} where numbers or text belong")
+        raise InputError(
+            f"{subject} holds {'Python objects' if dtype.hasobject else shown(dtype, 40)} where numbers or text belong"
+        )
     if any(isinstance(length, bool) or length < 0 for length in shape):
         raise InputError(f"{subject} has the impossible shape {shown(shape, 60)}")
     header = Header(shape, dtype)
