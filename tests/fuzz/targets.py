@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401 (imported once, before the cases)
@@ -21,7 +22,7 @@ import prepare_data
 import train_t2m
 import train_vq
 from dataset.captions import CaptionRules
-from dataset.motion_folder import MotionFolder
+from dataset.motion_folder import VECTORS, MotionFolder
 from dataset.token_rows import TokenDataset
 from formats.clip import read_clip
 from formats.skeleton_map import SkeletonMap
@@ -31,6 +32,8 @@ from models.motionmillion import read_tensors
 from models.pipeline import DEFAULT_SAMPLING, TextToMotion
 from models.rewrite import Chat
 from models.sampling import resolve_guidance
+from motion.clip import Clip
+from motion.features272 import features_to_smplx85
 from serving.options import Options
 from serving.requests import GenerationRequest
 from training.state import newest_state, read_description
@@ -52,6 +55,7 @@ class Target(NamedTuple):
     kind: str  # of its seeds
     read: Callable[[], object]
     writes: tuple[str, ...] = ()  # what it may leave in the folder
+    seconds: float = 10.0  # what it may take
 
 
 def command(main: Callable[[], object], *words: object) -> None:
@@ -134,6 +138,12 @@ def request() -> None:
 model: TextToMotion | None = None
 
 
+def warm_up() -> None:
+    """Have what is imported or computed on first use before cases are read, in children of this process."""
+    TextToMotion.from_pretrained(static / "model")
+    Clip(features_to_smplx85(np.load(static / "data" / VECTORS / "clip0.npy").astype(np.float64))).features()
+
+
 def templates() -> None:
     values = read_yaml("captions.yaml")
     listed = values.get("templates") if isinstance(values, dict) else None
@@ -159,7 +169,7 @@ load_text_encoder, pipeline.load_text_encoder = pipeline.load_text_encoder, stan
 
 
 def run_export(source: str, target: str) -> None:
-    command(lambda: export.main(sys.argv[1:]), source, target, "--size", 32)
+    command(lambda: export.main(sys.argv[1:]), source, target, "--size", 64)
 
 
 def run_inference(*arguments: object) -> None:
@@ -188,17 +198,19 @@ TARGETS = {
     "train_vq --config": Target("vq_options", lambda: options_of(
         train_vq.Options, "--config", "options.yaml", "--data", "d", "--out", "o")),
     "train_t2m --config": Target("t2m_options", lambda: options_of(
-        train_t2m.Options, "--config", "options.yaml", "--data", "d", "--out", "o", "--tokenizer", "t")),
-    "inference_batch words": Target("words", lambda: options_of(inference_batch.Options, *words())),
-    "train_vq words": Target("words", lambda: options_of(train_vq.Options, *words())),
-    "export words": Target("words", lambda: options_of(export.Options, *words())),
+        train_t2m.Options, "--config", "options.yaml", "--data", "d", "--out", "o", "--tokenizer",
+        str(static / "model" / "tokenizer"))),
+    "inference_batch words": Target("inference_words", lambda: options_of(
+        inference_batch.Options, *words(), "--checkpoint", str(static / "model"))),
+    "train_vq words": Target("train_words", lambda: options_of(train_vq.Options, *words())),
+    "export words": Target("export_words", lambda: options_of(export.Options, *words())),
     "HumanVQVAE": Target("tokenizer", lambda: HumanVQVAE.from_pretrained(Path.cwd())),
     "TextToMotion": Target("model", lambda: TextToMotion.from_pretrained(Path.cwd())),
     "MotionFolder": Target("data", motion_folder),
     "TokenDataset": Target("tokens", tokens),
     "states": Target("states", state),
     "read_tensors": Target("torch", lambda: read_tensors(Path("file.pth"), "net")),
-    "read_vector": Target("npy", lambda: read_vector("clip.npy", 272)),
+    "read_vector": Target("vector", lambda: read_vector("clip.npy", 272)),
     "results.json": Target("results", lambda: write_results_gallery(Path.cwd()), ("gallery.html",)),
     "rewrite model": Target("chat", lambda: Chat(str(Path.cwd()), torch.device("cpu"))),
     "web request": Target("request", request),
@@ -207,7 +219,7 @@ TARGETS = {
     "inference_batch --prompts": Target("prompts_jsonl", lambda: run_inference("--prompts", "prompts.jsonl"), ("out",)),
     "inference_batch --init-motion": Target("npz", lambda: run_inference(
         "--prompt", "walk", "--init-motion", "clip.npz"), ("out",)),
-    "prepare_data bvh": Target("bvh_folder", run_prepare, ("out",)),
+    "prepare_data bvh": Target("bvh_folder", run_prepare, ("out",), 40.0),
     # The helpers that the readers above are to use.
     "reading npy": Target("npy", lambda: (read_npy_header("clip.npy"), read_npy("clip.npy"))),
     "reading npz": Target("npz", lambda: read_npz("clip.npz")),
