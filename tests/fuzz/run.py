@@ -49,7 +49,7 @@ class Case:
 def fuzz(
     seed: int, numbers: list[int] | None, keep: Path, workers: int = 2, only: str = "", change: bool = True
 ) -> list[Case]:
-    """Read the cases ``numbers`` of a seed, or one of each target; inputs of findings are copied to folders of ``keep``.
+    """Read the cases ``numbers`` of a seed, or one per target; inputs of findings are copied into ``keep``.
 
     Args:
         only: Part of the names of the targets to fuzz; "" for all.
