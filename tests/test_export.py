@@ -342,7 +342,7 @@ def bad_files(folder: Path, motion: np.ndarray) -> list[tuple[Path, str]]:
     return [
         *files,
         (folder / "cut.npz", "NumPy"),
-        (folder / "missing.npz", "the file is missing"),
+        (folder / "missing.npz", "is missing"),
         (folder, "no motion file"),
     ]
 
