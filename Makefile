@@ -3,14 +3,19 @@
 # make lint     check style, formatting and types
 # make format   fix style and formatting
 # make browser  install Chromium and the glTF validator, which some tests need
+# make lock     pin all packages with hashes in requirements.lock and requirements-dev.lock
 #
-# Python packages are installed into .venv first. PYTHON is the interpreter to use, 3.11 or newer.
+# Python packages are installed into .venv first: those of the lock files on the platform that they are made for, and
+# those of requirements.txt elsewhere. PYTHON is the interpreter to use, 3.11 or newer.
 
 PYTHON ?= python3
 BIN := .venv/bin
+LOCKED := CPython 3.11 Linux x86_64
+PLATFORM := $(shell $(PYTHON) -c "import platform as p; print(p.python_implementation(), p.python_version()[:4], p.system(), p.machine())")
+REQUIREMENTS := $(if $(findstring $(LOCKED),$(PLATFORM)),lock,txt)
 VALIDATOR := .venv/npm/node_modules/gltf-validator
 
-.PHONY: browser chromium demo format lint test
+.PHONY: browser chromium demo format lint lock test
 
 demo: .venv/installed
 	$(BIN)/python inference_batch.py --prompts assets/demo_prompts.txt --out-dir outputs/demo --overwrite
@@ -41,12 +46,18 @@ chromium:
 $(VALIDATOR):
 	timeout 300 npm install --silent --no-save --prefix .venv/npm gltf-validator@2.0.0-dev.3.10
 
-.venv/installed: requirements.txt
+lock:
+	for name in requirements requirements-dev; do \
+	  $(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	    --custom-compile-command "make lock" $$name.txt --output-file $$name.lock || exit 2; \
+	done
+
+.venv/installed: requirements.txt requirements.lock
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; set PYTHON=')"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet -r requirements.$(REQUIREMENTS)
 	touch $@
 
-.venv/installed-dev: requirements-dev.txt .venv/installed
-	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+.venv/installed-dev: requirements-dev.txt requirements-dev.lock .venv/installed
+	$(BIN)/python -m pip install --quiet -r requirements-dev.$(REQUIREMENTS)
 	touch $@

@@ -8,6 +8,10 @@ AMASS) as soon as it is generated, and as NAME.mp4, NAME.bvh and so on. results.
 gallery.html shows them. A second run resumes: it skips motions that are already in the folder.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 import hashlib
 import json
 import os
@@ -15,6 +19,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -35,11 +40,14 @@ from utils.config import bounded, parse_options
 from utils.device import choose_device
 from utils.errors import InputError, exit_on_input_error
 from utils.language import language_warning
+from utils.processes import exit_on_sigterm
 from utils.prompts import MAX_SEED, Prompt, PromptItem, expand, read_prompts
 from visualize.body import body_from_options, smplx_file
-from visualize.output_folder import FORMATS, VIDEOS, VIEWS, OutputFolder, check_writable
+from visualize.output_folder import FORMATS, VIDEOS, VIEWS, OutputFolder, check_writable, output_folder_in_use
 from visualize.renderers import Renderers
 from visualize.video import PictureSide
+
+STOPPED = "stopped on SIGTERM; finished motions are kept and listed: run the same command again to continue"
 
 if TYPE_CHECKING:
     Seed, Probability = int, float
@@ -154,7 +162,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    sampling, items = options.sampling, read_items(options)
+    items = read_items(options)
     init = read_initial_motion(options) if options.init_motion else None
     check_writable(options.out_dir)
     if options.smplx_path is not None and options.shows_body:
@@ -165,45 +173,56 @@ def main(options: Options) -> None:
         warn_of_languages(items)
     processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # set by torchrun and Accelerate
     workers = max(1, min(options.workers // processes_here, len(share)))
-    with Renderers(workers, options.size, options.smplx_path, options.video_views) as renderers:
-        several = processes.num_processes > 1 and options.device == "auto"  # one GPU per process
-        device, dtype, reason = choose_device(
-            str(processes.device) if several else options.device,
-            options.dtype,
-            training=False,
-            quantized=options.quantize != "none",
-        )
-        print(reason)
-        model = TextToMotion.from_pretrained(
-            options.checkpoint,
-            device,
-            dtype=dtype,
-            quantize=options.quantize,
-            compiled=options.compiled,
-            text_encoder_path=options.text_encoder_path,
-            device_memory=options.device_memory,
-        )
-        sampling = resolve_guidance(model.generator, sampling)
+    with (
+        exit_on_sigterm(STOPPED),
+        output_folder_in_use(options.out_dir, options.formats) as folder_in_use,
+        Renderers(workers, options.size, options.smplx_path, options.video_views) as renderers,
+    ):
+        model, device, dtype = load_model(options, processes)
+        sampling = resolve_guidance(model.generator, options.sampling)
         settings = settings_of(options, sampling, dtype, init, model.checkpoint_id)
-        folder = OutputFolder(options.out_dir, options.formats, options.video_views, model.checkpoint_id, settings)
+        folder = OutputFolder(folder_in_use, options.formats, options.video_views, model.checkpoint_id, settings)
         todo = select_missing(folder, share, renderers, options.overwrite)
         texts = rewrite_prompts(options.rewrite_model, [item.prompt for item in todo], device)
         try:
             generate(model, todo, texts, sampling, init, options, folder, renderers)
+            drawn = renderers.finish()
         except BaseException:
-            complete = [item for item in share if folder.is_complete(item)]
-            if complete and processes.is_main_process:
-                folder.write_results(complete, {})
+            if folder.finished:
+                with suppress(InputError):  # the first error is reported
+                    folder.write_results(folder.finished, {})
             raise
-        failures = dict(gather_object(list(renderers.finish().items())))
-    if processes.is_main_process:
-        results = folder.write_results(items, failures)
-        if "html" in options.formats:
-            print(folder.write_gallery(body_from_options(options.body_model, options.smplx_path)))
-        print(f"{len(items)} motions in {options.out_dir}, listed in {results}")
+        failures = dict(gather_object(list(drawn.items())))
+        if processes.is_main_process:
+            results = folder.write_results(items, failures)
+            if "html" in options.formats:
+                print(folder.write_gallery(body_from_options(options.body_model, options.smplx_path)))
+            print(f"{len(items)} motions in {options.out_dir}, listed in {results}")
     if failures:
         file, why = next(iter(failures.items()))
         raise InputError(f"{len(failures)} files could not be made, {file} first: {why}; fix the cause and run again")
+
+
+def load_model(options: Options, processes: PartialState) -> tuple[TextToMotion, torch.device, torch.dtype]:
+    """Load the checkpoint; returns it with the device of this process and the data type of its arithmetic."""
+    several = processes.num_processes > 1 and options.device == "auto"  # one GPU per process
+    device, dtype, reason = choose_device(
+        str(processes.device) if several else options.device,
+        options.dtype,
+        training=False,
+        quantized=options.quantize != "none",
+    )
+    print(reason)
+    model = TextToMotion.from_pretrained(
+        options.checkpoint,
+        device,
+        dtype=dtype,
+        quantize=options.quantize,
+        compiled=options.compiled,
+        text_encoder_path=options.text_encoder_path,
+        device_memory=options.device_memory,
+    )
+    return model, device, dtype
 
 
 def read_items(options: Options) -> list[PromptItem]:

@@ -7,23 +7,30 @@ Features are at 30 frames per second. A clip is assigned to train, val or test b
 the same on every machine.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 import json
 import os
 import re
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from concurrent.futures import Future, as_completed
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
+from pebble import ProcessExpired
 from tqdm import tqdm
 
 from dataset.caption_sides import mirror_caption
 from dataset.captions import CaptionRules
 from dataset.motion_folder import MIRRORED, SPLITS, STATISTICS, VECTORS, Statistics, split_of
+from dataset.staging import check_clip_id, staged_folder
 from dataset.synthetic import synthetic_clips
 from formats.bvh_import import import_bvh
 from formats.import_options import ImportOptions, LengthUnit, UpAxis
@@ -32,7 +39,10 @@ from motion.features272 import check_features, features_from_motion
 from motion.resample import FPS
 from motion.skeleton import mirror
 from utils.config import parse_command
-from utils.errors import InputError, exit_on_input_error
+from utils.errors import InputError, exit_on_input_error, reason_of
+from utils.files import refusing_write_errors
+from utils.processes import describe_failure, worker_pool
+from utils.reading.files import shown
 from utils.reading.texts import read_lines
 
 CORES = os.cpu_count() or 1
@@ -85,6 +95,14 @@ class SyntheticOptions:
     """Seed of the clips; the same seed gives the same clips."""
 
 
+class PreparedClip(NamedTuple):
+    """A clip to write."""
+
+    clip_id: str
+    features: np.ndarray  # (T, 272) float32
+    captions: list[str]
+
+
 @dataclass
 class ClipReport:
     """Result of one clip: the sums of its features, or the reason for its rejection."""
@@ -109,15 +127,17 @@ def bvh(options: BvhOptions) -> None:
     files = find_bvh(options.source, options.mirrored)
     convert = partial(
         convert_bvh,
-        options=options,
         skeleton=SkeletonMap.from_yaml(options.skeleton) if options.skeleton else None,
         rules=CaptionRules.from_yaml(options.captions) if options.captions else None,
     )
-    make_folder(options.out)
-    with ProcessPoolExecutor(options.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        jobs = [pool.submit(convert, file) for file in files]
-        reports = [report for job in tqdm(as_completed(jobs), total=len(jobs), unit="file") for report in job.result()]
-    finish_folder(options.out, reports)
+    with staged_folder(options.out) as folder:
+        convert = partial(convert, options=replace(options, out=folder))
+        with worker_pool(options.workers, torch.set_num_threads, 1) as pool:
+            jobs = {pool.submit(convert, None, file): file for file in files}
+            progress = tqdm(as_completed(jobs), total=len(jobs), unit="file")
+            reports = [report for job in progress for report in reports_of(job, jobs[job], folder)]
+        summary = finish_folder(folder, reports)
+    print(f"{options.out}: {summary}")
 
 
 def synthetic(options: SyntheticOptions) -> None:
@@ -126,9 +146,10 @@ def synthetic(options: SyntheticOptions) -> None:
     Raises:
         InputError: the data folder cannot be written, or there is no training clip among the clips.
     """
-    make_folder(options.out)
-    clips = tqdm(synthetic_clips(options.count, options.seed), total=options.count, unit="clip")
-    finish_folder(options.out, [write_clip(options.out, *clip) for clip in clips])
+    with staged_folder(options.out) as folder:
+        clips = tqdm(synthetic_clips(options.count, options.seed), total=options.count, unit="clip")
+        summary = finish_folder(folder, [write_clip(folder, prepared_clip(*clip)) for clip in clips])
+    print(f"{options.out}: {summary}")
 
 
 def find_bvh(source: Path, mirrored: bool) -> list[Path]:
@@ -156,6 +177,21 @@ def find_bvh(source: Path, mirrored: bool) -> list[Path]:
     return files
 
 
+def reports_of(job: Future, file: Path, out: Path) -> list[ClipReport]:
+    """Return the reports of a file; one that killed its process is rejected.
+
+    Raises:
+        InputError: the clip cannot be written.
+    """
+    try:
+        return job.result()
+    except ProcessExpired as error:
+        for clip_id in (file.stem, file.stem + MIRRORED):  # may be written in part
+            (out / VECTORS / f"{clip_id}.npy").unlink(missing_ok=True)
+            (out / "texts" / f"{clip_id}.txt").unlink(missing_ok=True)
+        return [ClipReport(file.stem, rejected=f"{file}: {describe_failure(error)}; check this file")]
+
+
 def convert_bvh(
     file: Path, options: BvhOptions, skeleton: SkeletonMap | None, rules: CaptionRules | None
 ) -> list[ClipReport]:
@@ -163,22 +199,40 @@ def convert_bvh(
 
     Returns:
         The reports of the clips written, or one report with the reason why the file is rejected.
+
+    Raises:
+        InputError: the clip cannot be written.
     """
     try:
-        rotations, pelvis, _, notes = import_bvh(file, FPS, skeleton, options.reading)
-        if len(rotations) < options.min_frames:
-            raise InputError(
-                f"{file} has {len(rotations)} frames at {FPS} fps, fewer than --min-frames {options.min_frames}"
-            )
-        captions = rules.captions(file.stem, options.captions_per_clip) if rules else captions_beside(file)
-        clips = [write_clip(options.out, file.stem, rotations, pelvis, captions)]
-        clips[0].notes = [f"{file}: {note}" for note in notes]
-        if options.mirrored and split_of(file.stem) == "train":
-            swapped = [mirror_caption(caption) for caption in captions]
-            clips.append(write_clip(options.out, file.stem + MIRRORED, *mirror(rotations, pelvis), swapped))
-        return clips
-    except InputError as error:
-        return [ClipReport(file.stem, rejected=str(error) if str(file) in str(error) else f"{file}: {error}")]
+        clips, notes = read_bvh_clips(file, options, skeleton, rules)
+    except Exception as error:  # whatever is wrong with one file, the others are converted
+        reason = str(error) if isinstance(error, InputError) else f"it cannot be converted ({reason_of(error)})"
+        return [ClipReport(file.stem, rejected=shown(reason if str(file) in reason else f"{file}: {reason}", 480))]
+    reports = [write_clip(options.out, clip) for clip in clips]
+    reports[0].notes = [f"{file}: {note}" for note in notes]
+    return reports
+
+
+def read_bvh_clips(
+    file: Path, options: BvhOptions, skeleton: SkeletonMap | None, rules: CaptionRules | None
+) -> tuple[list[PreparedClip], list[str]]:
+    """Read a BVH file; returns its clip, with a mirrored copy of a training clip, and notes of the reader.
+
+    Raises:
+        InputError: the file or its captions are missing or unusable.
+    """
+    check_clip_id(file.stem)
+    rotations, pelvis, _, notes = import_bvh(file, FPS, skeleton, options.reading)
+    if len(rotations) < options.min_frames:
+        raise InputError(
+            f"{file} has {len(rotations)} frames at {FPS} fps, fewer than --min-frames {options.min_frames}"
+        )
+    captions = rules.captions(file.stem, options.captions_per_clip) if rules else captions_beside(file)
+    clips = [prepared_clip(file.stem, rotations, pelvis, captions)]
+    if options.mirrored and split_of(file.stem) == "train":
+        swapped = [mirror_caption(caption) for caption in captions]
+        clips.append(prepared_clip(file.stem + MIRRORED, *mirror(rotations, pelvis), swapped))
+    return clips, notes
 
 
 def captions_beside(file: Path) -> list[str]:
@@ -197,11 +251,10 @@ def captions_beside(file: Path) -> list[str]:
     return captions
 
 
-def write_clip(out: Path, clip_id: str, rotations: np.ndarray, pelvis: np.ndarray, captions: list[str]) -> ClipReport:
-    """Write the features and captions of a clip.
+def prepared_clip(clip_id: str, rotations: np.ndarray, pelvis: np.ndarray, captions: list[str]) -> PreparedClip:
+    """Compute the features of a clip.
 
     Args:
-        out: Data folder.
         rotations: Local rotations, (T, 22, 3, 3).
         pelvis: World positions of the pelvis in metres, (T, 3).
 
@@ -210,30 +263,28 @@ def write_clip(out: Path, clip_id: str, rotations: np.ndarray, pelvis: np.ndarra
     """
     features = features_from_motion(rotations.astype(np.float64), pelvis.astype(np.float64)).astype(np.float32)
     check_features(features, clip_id)
-    np.save(out / VECTORS / f"{clip_id}.npy", features)
-    (out / "texts" / f"{clip_id}.txt").write_text("\n".join(captions) + "\n", encoding="utf-8")
-    exact = features.astype(np.float64)
-    return ClipReport(clip_id, len(features), (exact.sum(axis=0), (exact**2).sum(axis=0)))
+    return PreparedClip(clip_id, features, captions)
 
 
-def make_folder(out: Path) -> None:
-    """Create the subfolders of a data folder.
+def write_clip(out: Path, clip: PreparedClip) -> ClipReport:
+    """Write the features and captions of a clip into the data folder ``out``.
 
     Raises:
-        InputError: they cannot be created.
+        InputError: they cannot be written.
     """
-    try:
-        for folder in (VECTORS, Path("texts"), Path("split"), STATISTICS):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write to {out}: {error.strerror}; choose another --out") from error
+    file = out / VECTORS / f"{clip.clip_id}.npy"
+    with refusing_write_errors(file):
+        np.save(file, clip.features)
+        (out / "texts" / f"{clip.clip_id}.txt").write_text("\n".join(clip.captions) + "\n", encoding="utf-8")
+    exact = clip.features.astype(np.float64)
+    return ClipReport(clip.clip_id, len(exact), (exact.sum(axis=0), (exact**2).sum(axis=0)))
 
 
-def finish_folder(out: Path, reports: list[ClipReport]) -> None:
-    """Write the splits, the statistics and report.json (with the reason of each rejection), and print a summary.
+def finish_folder(out: Path, reports: list[ClipReport]) -> str:
+    """Write the splits, the statistics and report.json, print the reason of each rejection, and return a summary.
 
     Raises:
-        InputError: there is no training clip.
+        InputError: there is no training clip, or a file cannot be written.
     """
     reports = sorted(reports, key=lambda report: report.clip_id)
     rejected = {report.clip_id: report.rejected for report in reports if report.rejected}
@@ -244,25 +295,24 @@ def finish_folder(out: Path, reports: list[ClipReport]) -> None:
     if not splits["train"]:
         raise InputError(f"no usable training clip came out of {len(reports)} files; the reasons are above")
     statistics = Statistics()
-    for split, clips in splits.items():
-        (out / "split" / f"{split}.txt").write_text("".join(f"{report.clip_id}\n" for report in clips))
     for report in splits["train"]:
         if report.sums is not None:
             statistics.add(report.frames, *report.sums)
-    for name, values in zip(("mean", "std"), statistics.mean_std(), strict=True):
-        np.save(out / STATISTICS / f"{name}.npy", values)
-    summary = {
-        "fps": FPS,
-        "clips": {split: len(clips) for split, clips in splits.items()},
-        "frames": {split: sum(report.frames for report in clips) for split, clips in splits.items()},
-        "rejected": rejected,
-    }
-    (out / "report.json").write_text(json.dumps(summary, indent=1))
-    print(f"{out}: clips {summary['clips']}, frames {summary['frames']}, {len(rejected)} files rejected")
+    clips = {split: len(of_split) for split, of_split in splits.items()}
+    frames = {split: sum(report.frames for report in of_split) for split, of_split in splits.items()}
+    with refusing_write_errors(out):
+        for split, of_split in splits.items():
+            lines = "".join(f"{report.clip_id}\n" for report in of_split)
+            (out / "split" / f"{split}.txt").write_text(lines, encoding="utf-8")
+        for name, values in zip(("mean", "std"), statistics.mean_std(), strict=True):
+            np.save(out / STATISTICS / f"{name}.npy", values)
+        summary = {"fps": FPS, "clips": clips, "frames": frames, "rejected": rejected}
+        (out / "report.json").write_text(json.dumps(summary, indent=1))
+    return f"clips {clips}, frames {frames}, {len(rejected)} files rejected"
 
 
 def print_once(label: str, lines: list[str]) -> None:
-    """Print lines that begin with a file name; a text that several files share is printed once, for the first."""
+    """Print lines that begin with the name of a file; a text that several files share is printed once."""
     files: dict[str, list[str]] = {}  # text after the name of the file -> lines
     for line in lines:
         file, *rest = re.split(r"(?<=\.bvh)", line, maxsplit=1, flags=re.IGNORECASE)

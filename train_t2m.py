@@ -11,6 +11,10 @@ model (the generator, and the tokenizer in tokenizer/), and so is the best one s
 --resume, motions/ rendered at validations, and TensorBoard logs.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -121,7 +125,12 @@ def main(options: Options, options_yaml: str) -> None:
     if options.plan:
         print(make_plan(options))
         return
-    run = Run(options, options_yaml, options.batch_tokens)
+    with Run(options, options_yaml, options.batch_tokens) as run:
+        train(run, options)
+
+
+def train(run: Run, options: Options) -> None:
+    """Train a generator and save it, with its tokenizer, to the run folder."""
     tokenizer = HumanVQVAE.from_pretrained(options.tokenizer).to(run.device)
     folder = MotionFolder(options.data)
     splits = [split for split in ("train", "val") if folder.ids(split, required=split == "train")]

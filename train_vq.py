@@ -9,6 +9,10 @@ far (best/), the options (train.yaml), states/ for --resume, motions/ rendered a
 Prepare the data with prepare_data.py.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,7 +56,12 @@ class Options(TrainingOptions):
 
 
 def main(options: Options, options_yaml: str) -> None:
-    run = Run(options, options_yaml)
+    with Run(options, options_yaml) as run:
+        train(run, options)
+
+
+def train(run: Run, options: Options) -> None:
+    """Train a tokenizer and save it to the run folder."""
     folder = MotionFolder(options.data)
     windows = WindowDataset(folder, "train", options.window)
     batch_order = run.batches(len(windows))

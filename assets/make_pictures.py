@@ -1,10 +1,14 @@
 """Create the pictures of the README with the shipped checkpoint: strips of poses, an animation, web app and gallery.
 
-    python assets/make_pictures.py
+    python -m assets.make_pictures
 
 Writes demo.png, demo.gif, app.png and gallery.png into assets. The last two are screenshots of Chromium and need the
 packages of requirements-dev.txt.
 """
+
+import utils.interrupt  # noqa: F401
+
+# isort: split
 
 import re
 import shutil
@@ -16,7 +20,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from models.pipeline import Motion, TextToMotion
 from motion.clip import Clip
 from motion.resample import FPS

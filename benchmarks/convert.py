@@ -6,6 +6,10 @@ The conversion runs in its own process. Prints its time, its largest allocated m
 which includes pages of the mapped files (the system reclaims them if memory is short).
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 import shutil
 import subprocess
 import sys

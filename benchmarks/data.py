@@ -8,6 +8,10 @@ dataset/token_rows.py. Each part is measured in a process of its own by the pare
 libraries and of mapped rows that were accessed, which the system can reclaim; own memory excludes them. Linux only.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 import itertools
 import math
 import os

@@ -3,6 +3,10 @@
 python -m benchmarks.foot_lock --seeds 8
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -8,6 +8,10 @@ the weights from memory per token; that of 32 rows is the arithmetic at the spee
 precision. Further measurements: prompts of very different length, and the shipped checkpoint.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 import multiprocessing
 import resource
 import time

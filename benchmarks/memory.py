@@ -8,6 +8,10 @@ int8 and int4 weights are those of models/optimize.py: linear layers including t
 or a scale and a zero point per 128 weights (int4); token embedding and norms are in bfloat16.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context

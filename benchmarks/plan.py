@@ -7,6 +7,10 @@ For the vocabulary of the released model (64,000 codes), Flan-T5-XL text, and ro
 tokens.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 import os
 import resource
 from concurrent.futures import ProcessPoolExecutor

@@ -5,6 +5,10 @@
 Prints a Markdown table with the share of motions that meet the rule and the share required of the shipped checkpoint.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path

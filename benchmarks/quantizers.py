@@ -6,6 +6,10 @@ Each is trained by train_vq.py with the same recipe and seed, and measured on wh
 Trainings in the work folder are resumed; finished ones are only measured again.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 import subprocess
 import sys
 from dataclasses import dataclass

@@ -7,6 +7,10 @@ draw 960 x 960 pixels; our default is 512 x 512. The last line renders the mesh 
 inference_batch.py does.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 import io
 import os
 

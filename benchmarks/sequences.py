@@ -6,6 +6,10 @@ At a seam, the speed of the fastest joint from the last frame of one part to the
 99th percentile of the speed of the fastest joint inside the parts. Prompt following is measured on the second part.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

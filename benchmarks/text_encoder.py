@@ -6,6 +6,10 @@ The captions are encoded one at a time by the tokenizer and T5EncoderModel of tr
 ratio, the largest difference of the features, and the time of reading cached features from disk.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 import random
 import tempfile
 import time
@@ -59,7 +63,7 @@ def main(options: Options) -> None:
         words = sum(len(caption.split()) for caption in captions) / len(captions)
         print(f"{len(captions)} different captions of {words:.1f} words, {mask.sum() / len(captions):.1f} states each")
         print(f"one at a time {seconds:.1f} s, in batches {together:.1f} s: {seconds / together:.1f} times faster")
-        print(f"largest difference of the features: {difference:.1e}, their deviation: {features[mask].std():.2f}")
+        print(f"largest difference of the features: {difference:.1e} (standard deviation {features[mask].std():.2f})")
         cached, making = timed(lambda: CaptionFeatures(encoder, Path(folder) / "features", captions))
         _, reading = timed(lambda: [cached(captions[first : first + 32]) for first in range(0, len(captions), 32)])
         size = sum(file.stat().st_size for file in (Path(folder) / "features").rglob("*.safetensors"))

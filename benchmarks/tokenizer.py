@@ -6,6 +6,10 @@ Errors are in millimetres. Root-aligned errors are without the pelvis' ground po
 Global errors compare joints in the world, where the errors of the root's steps and turns add up over the clip.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 from dataclasses import dataclass
 from pathlib import Path
 

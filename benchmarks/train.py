@@ -13,6 +13,10 @@ full-width one (width 512, depth 3, 64,000 codes) on windows of 64 frames; its p
 the codebook statistics through a one-hot matrix.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 import tempfile
 import time
 from collections.abc import Callable

@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from utils.errors import InputError
+from utils.processes import end_with_parent
 
 POOL = 32  # steps that are sorted by length together
 BUCKET_RATIO = 1.1  # longest row of a bucket divided by its shortest: less than a tenth of a batch is padding
@@ -242,7 +243,7 @@ def endless_loader(
         persistent_workers=workers > 0,
         prefetch_factor=AHEAD if workers else None,
         pin_memory=device.type == "cuda",
-        worker_init_fn=_survive_sigterm,
+        worker_init_fn=_start_worker,
         generator=torch.Generator(),  # the global generator stays untouched, or resuming would change dropout
     )
     try:
@@ -254,8 +255,10 @@ def endless_loader(
         del loader  # ends the workers, even while a traceback keeps this frame alive
 
 
-def _survive_sigterm(worker: int) -> None:
-    """Keep a worker alive for ``GRACE`` seconds after SIGTERM, so that training can save its state first."""
+def _start_worker(worker: int) -> None:
+    """Let a worker survive the signals on which training saves its state first, but never the training process."""
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
 
 

@@ -15,7 +15,6 @@ from motion.source_motion import SourceMotion
 from utils.errors import InputError
 
 CHANNELS = {axis + kind for axis in "XYZ" for kind in ("position", "rotation")}
-SLOWEST = 10.0  # seconds per frame; more is no motion
 
 
 @dataclass
@@ -39,7 +38,7 @@ def read_bvh(path: str | Path) -> BvhClip:
         if not found:
             raise ValueError("its MOTION has no Frames and Frame Time")
         frames, frame_time = int(found[1]), float(found[2])
-        if not 0 < frame_time <= SLOWEST:
+        if not 0 < frame_time < np.inf:
             raise ValueError(f"its frame time is {frame_time}")
         with warnings.catch_warnings():
             warnings.simplefilter("error", DeprecationWarning)  # text that is not a number
@@ -68,9 +67,13 @@ def _text(path: Path) -> str:
     """The text of a file in UTF-8 or, with a byte order mark, UTF-16."""
     try:
         data = path.read_bytes()
-        utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
-        return data.decode("utf-16" if utf16 else "utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        if data[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+            return data.decode("utf-8-sig")
+        text = data.decode("utf-16")
+        if "HIERARCHY" not in text:
+            raise ValueError("it is neither UTF-8 nor UTF-16")
+        return text
+    except (OSError, ValueError) as error:  # a UnicodeDecodeError is a ValueError
         raise InputError(
             f"{path} cannot be read as a BVH text file ({error}); check the path or export it again"
         ) from error

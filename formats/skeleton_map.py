@@ -74,7 +74,7 @@ class SkeletonMap:
         missing = self._missing(clip.names)
         if missing:
             raise InputError(
-                f"the file has no joint {listed(missing)} (it has {listed(clip.names)}); change the skeleton map"
+                f"the file has no joint {listed(missing, 6)} (it has {listed(clip.names)}); change the skeleton map"
             )
         return {name: [clip.names.index(source) for source in entry] for name, entry in self._sources.items()}
 
@@ -99,7 +99,7 @@ def _rest_rotation(joint: str, axes: list[str], pitch: float = 0.0) -> np.ndarra
     return np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) @ directions
 
 
-def listed(names: list[str], most: int = 8) -> str:
+def listed(names: list[str], most: int = 24) -> str:
     """Names for a message: the first of them, and the number of the others."""
     others = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + others

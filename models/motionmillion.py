@@ -8,6 +8,10 @@ Shapes are read from the tensors; all other settings default to those of the rel
 memory-mapped and written shard by shard, so that a model larger than the memory can be converted.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 import hashlib
 import json
 import math

@@ -118,7 +118,7 @@ class TextEncoder(ABC):
         if too_long:
             warnings.warn(
                 f"{len(too_long)} of {len(texts)} captions have more than {self.max_pieces} word pieces; "
-                f"{self.name} truncates them (the first of them starts {too_long[0][:60]!r})",
+                f"{self.name} reads only the beginning (the first of them starts {too_long[0][:60]!r})",
                 stacklevel=4,  # the caller of encode; one frame is the decorator's
             )
         return [ids[: self.max_pieces] for ids in pieces]

@@ -12,12 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from motion.directions import shortest_turn, unit
 from motion.resample import resample_positions, resample_rotations
-from motion.rest_pose import find_rest, unit, zero_pose_body
+from motion.rest_pose import find_rest
 from motion.rotation import slerp
 from motion.skeleton import JOINT_INDEX, JOINT_NAMES, JOINTS, PARENTS, REST_OFFSETS
 from motion.source_motion import SourceMotion
 from motion.world_axes import AXES, axis_name, drop_leading_pose, place_root, up_axis, world_turn
+from motion.zero_pose import zero_pose_body
 from utils.errors import InputError
 
 SIDES = ("left", "right")
@@ -145,17 +147,8 @@ def _pointing(turns: np.ndarray, bone: np.ndarray, wanted: np.ndarray) -> np.nda
     off = np.linalg.norm(is_at - wanted, axis=-1) > OFF_BONE
     if off.any():
         turns = turns.copy()
-        turns[off] = shortest_turns(is_at[off], wanted[off]) @ turns[off]
+        turns[off] = shortest_turn(is_at[off], wanted[off]) @ turns[off]
     return turns
-
-
-def shortest_turns(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Rotations (T, 3, 3) of least angle from unit vectors ``start`` to ``end`` (T, 3)."""
-    cross, cos = np.cross(start, end), (start * end).sum(axis=-1)
-    skew = np.zeros((len(start), 3, 3))
-    skew[:, 0, 1], skew[:, 0, 2], skew[:, 1, 2] = -cross[:, 2], cross[:, 1], -cross[:, 0]
-    skew -= skew.transpose(0, 2, 1)
-    return np.eye(3) + skew + skew @ skew / np.maximum(1.0 + cos, 1e-9)[:, None, None]
 
 
 def _pelvis(root: np.ndarray, places: np.ndarray, joints: dict[str, list[int]]) -> np.ndarray:

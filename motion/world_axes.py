@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from motion.rest_pose import PARENT, unit
+from motion.directions import unit
+from motion.rest_pose import PARENT
 from motion.skeleton import JOINT_NAMES
 from motion.source_motion import SourceMotion, sample_frames
 
@@ -18,7 +19,7 @@ TURNS = {  # axis that is up -> rotation (3, 3) of the file's axes to ours, y up
     "-x": np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1]]),
 }
 UNIT_FACTORS = (0.001, 0.01, 0.0254, 0.1, 1 / 2.54, 2.54, 10.0, 1 / 0.0254, 100.0, 1000.0)
-JUMP = 20.0  # degrees: mean turn of the limbs from a leading pose to the motion
+JUMP = 30.0  # degrees: turn of a limb from a leading pose to the motion, the most of all limbs
 STILL = 0.1  # degrees
 
 
@@ -28,7 +29,7 @@ def axis_name(direction: np.ndarray) -> str:
 
 
 def world_turn(up: str, body: np.ndarray | None) -> np.ndarray:
-    """Rotation (3, 3) of the axes of the file to ours; a zero pose ``body`` along the same axes then faces +z."""
+    """Rotation (3, 3) of the file's axes to ours; a zero pose ``body`` along the same axes then faces +z."""
     if body is not None and np.abs(body).max(axis=0).min() > 0.999 and axis_name(body[:, 1]) == up:
         return body.T
     return TURNS[up]
@@ -141,8 +142,8 @@ def drop_leading_pose(source: SourceMotion, joints: dict[str, list[int]], notes:
     cos = (np.einsum("tjab,tjab->tj", turns[1:], turns[:-1]) - 1) / 2
     steps = np.degrees(np.arccos(np.clip(cos, -1, 1)))  # (most, 8)
     still = int(np.argmax(steps.max(axis=1) > STILL))  # frame steps without motion before the first with
-    jump, after = steps[still].mean(), steps[still + 1 :]
-    if len(after) < 2 or jump < JUMP or jump < 5 * after.mean() or not _is_rest_pose(source, joints):
+    jump, after = steps[still].max(), steps[still + 1 :]
+    if len(after) < 2 or jump < JUMP or jump < 3 * after.max() or not _is_rest_pose(source, joints):
         return source
     notes.append(f"the first {still + 1} frame(s) hold a rest pose, not motion, and are left out")
     return source.frames(still + 1)
@@ -154,6 +155,6 @@ def _is_rest_pose(source: SourceMotion, joints: dict[str, list[int]]) -> bool:
     for side in SIDES:
         for parts in (("shoulder", "elbow", "wrist"), ("hip", "knee", "ankle")):
             start, middle, end = (places[joints[f"{side}_{part}"][0]] for part in parts)
-            if unit(middle - start) @ unit(end - middle) < np.cos(np.deg2rad(20)):
+            if unit(middle - start) @ unit(end - middle) < np.cos(np.deg2rad(30)):
                 return False
     return True

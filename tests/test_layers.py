@@ -14,6 +14,7 @@ ALLOWED = {  # package -> packages that it may import
     "dataset": {"formats", "models", "motion", "utils"},
     "training": {"dataset", "formats", "models", "motion", "utils", "visualize"},
     "visualize": {"formats", "motion", "utils"},
+    "serving": {"formats", "models", "motion", "utils", "visualize"},
 }
 
 

@@ -179,9 +179,8 @@ def test_damaged_checkpoints_are_refused(tmp_path):
 def test_loss_is_zero_for_equal_motion_and_has_every_term(kind):
     weights = {"root": 1.0, "velocity": 1.0, "acceleration": 1.0, "path": 1.0, "joints": 1.0}
     loss = MotionLoss(MotionLossConfig(kind=kind, **weights))
-    from tests.test_motion272 import random_motion
-
     from motion.features272 import features_from_motion
+    from tests.test_features272 import random_motion
 
     target = torch.tensor(np.stack([features_from_motion(*random_motion(12, seed)) for seed in (0, 1)])).float()
     mean, std, lengths = torch.zeros(272), torch.ones(272), torch.tensor([12, 7])

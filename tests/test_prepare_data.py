@@ -138,7 +138,8 @@ def test_captions_file_gives_captions_or_the_reason_for_a_rejection(prepared, tm
         options = prepare_data.BvhOptions(source, tmp_path / "out", mirrored=False, captions_per_clip=2)
         return prepare_data.convert_bvh(file, options, SkeletonMap(**OWN_MAP), rules)
 
-    prepare_data.make_folder(tmp_path / "out")
+    for folder in (VECTORS, "texts"):
+        (tmp_path / "out" / folder).mkdir(parents=True)
     assert [report.clip_id for report in convert(CaptionRules({file.stem: ["one", "two", "three"]}))] == [file.stem]
     assert (tmp_path / "out" / "texts" / f"{file.stem}.txt").read_text() == "one\ntwo\n"
     rejected = convert(CaptionRules({"another clip": ["a person walks"]}))
@@ -160,13 +161,13 @@ def test_invalid_command_line_ends_with_one_sentence(refused, prepared, tmp_path
     assert "walk.bvh more than once" in refused(*bvh, twins, *out)
     assert "is not a captions file" in refused(*bvh, source, *out, "--captions", tmp_path / "faulty.yaml")
     assert "is not a skeleton map" in refused(*bvh, source, *out, "--skeleton", tmp_path / "none.yaml")
-    assert "cannot write to" in refused(*bvh, source, "--out", tmp_path / "file" / "data")
+    assert "cannot write" in refused(*bvh, source, "--out", tmp_path / "file" / "data")
     assert "--min-frames is 0" in refused(*bvh, source, *out, "--min_frames", 0)
     assert "--colour" in refused("prepare_data.py", "synthetic", *out, "--colour", "red")
     assert "--seed is -1" in refused("prepare_data.py", "synthetic", *out, "--seed", -1)
     assert "--out is missing" in refused("prepare_data.py", "synthetic")
     assert "give one of the commands bvh, synthetic" in refused("prepare_data.py", "--out", tmp_path / "out")
-    assert "cannot write to" in refused("prepare_data.py", "synthetic", "--out", tmp_path / "file")
+    assert "cannot write" in refused("prepare_data.py", "synthetic", "--out", tmp_path / "file")
     assert not (tmp_path / "out").exists()
 
 

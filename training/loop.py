@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Generator, Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -10,14 +11,25 @@ from training.engine import Engine
 from training.meter import Meter
 from training.optimizer import schedule_factor
 from training.run import Run
-from utils.errors import InputError
+from utils.errors import InputError, reason_of
+
+
+class Stop(NamedTuple):
+    """Meaning of a signal that stops a run."""
+
+    name: str
+    status: int  # exit status of the program
+
+
+STOPS = {signal.SIGTERM: Stop("SIGTERM", 0), signal.SIGINT: Stop("Ctrl-C", 130)}
 
 
 class Loop:
     """The steps of a run; a context manager around them.
 
-    On SIGTERM the current step is finished, the state is saved, and the program exits with status 0. An InputError in a
-    step is raised again with the step, its clips and the newest state.
+    On SIGTERM or Ctrl-C, the current step is finished, the state is saved, and the program exits with status 0 or 130;
+    a second Ctrl-C ends it at once. An InputError in a step is raised again with the step, its clips and the newest
+    state.
 
     Args:
         run: The run.
@@ -36,25 +48,40 @@ class Loop:
         self.step: int | None = None
         self.clips: list[str] = []
         self.loss = torch.zeros((), device=run.device)  # of the step so far, on this process
-        self.sigterm_received = False  # by this process
-        self.is_stopping = False  # agreed on by all processes in ``update``
+        self.received: int | None = None  # signal of this process
+        self.stop: Stop | None = None  # agreed on by all processes in ``update``
 
     def __enter__(self) -> "Loop":
-        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "sigterm_received", True))
+        self.handlers = {number: signal.signal(number, self._receive) for number in STOPS if not _is_ignored(number)}
         self.meter.restart()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, _) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
         self.loader.close()
-        self.meter.close()
+        try:
+            self.meter.close()
+        except OSError as closing:
+            error = error or closing
+        if isinstance(error, OSError):  # of the log
+            raise InputError(
+                f"cannot write into the run folder {self.options.out} ({reason_of(error)}); free some space, then "
+                "continue with --resume if a state is left"
+            ) from error
         if isinstance(error, InputError) and self.step is not None:
             clips = f" with {', '.join(self.clips)}" if self.clips else ""
             last = f"the newest state is {self.run.state}" if self.run.state else "no state has been saved yet"
             raise InputError(f"{error}; this was step {self.step + 1}{clips}; {last}") from error
 
+    def _receive(self, number: int, _) -> None:
+        self.received = number
+        if number == signal.SIGINT and self.accelerator.num_processes == 1:
+            # A second Ctrl-C ends at once. Launchers of several processes repeat the first one, and kill them.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def steps(self) -> Iterator[int]:
-        """Yield the numbers of the steps to take; after SIGTERM, save the state and exit."""
+        """Yield the numbers of the steps to take; after SIGTERM or Ctrl-C, save the state and exit."""
         for step in range(self.run.first_step, self.options.steps):
             self.step = step
             factor = schedule_factor(self.options.schedule, step, self.options.steps, self.options.warmup)
@@ -62,12 +89,12 @@ class Loop:
                 group["lr"] = factor * self.options.learning_rate
             yield step
             self.step = None
-            if self.is_stopping:
-                self.loader.close()  # its workers have received SIGTERM, too
+            if self.stop:
+                self.loader.close()  # its workers may have received SIGTERM, too
                 if self.run.saved_step != step + 1:
                     self.save(step, {})
-                self.run.report(f"stopped after step {step + 1} on SIGTERM; continue with --resume")
-                raise SystemExit(0)
+                self.run.report(f"stopped after step {step + 1} on {self.stop.name}; continue with --resume")
+                raise SystemExit(self.stop.status)
 
     def next_batches(self) -> list[tuple]:
         """Load this process's micro-batches of the next step: tensors on the device, without the leading clip ids."""
@@ -114,10 +141,10 @@ class Loop:
         gradient_norm = self.accelerator.clip_grad_norm_(self.engine.wrapped.parameters(), self.options.clip_norm)
         if isinstance(gradient_norm, DTensor):
             gradient_norm = gradient_norm.full_tensor()
-        sigterm = torch.tensor(float(self.sigterm_received), device=self.run.device)
-        total_loss, sigterm = self.accelerator.reduce(torch.stack((self.loss.float(), sigterm)), "sum")
-        values = total_loss, torch.as_tensor(gradient_norm).to(total_loss), sigterm, count
-        loss, norm, stopping, units = torch.stack(values).tolist()  # one transfer from the device
+        own = torch.tensor([float(self.received == number) for number in STOPS], device=self.run.device)
+        total_loss, *received = self.accelerator.reduce(torch.stack((self.loss.float(), *own)), "sum")
+        values = total_loss, torch.as_tensor(gradient_norm).to(total_loss), count, *received
+        loss, norm, units, *stopping = torch.stack(values).tolist()  # one transfer from the device
         if not abs(loss) + abs(norm) < float("inf"):
             raise InputError(
                 f"the loss is {loss} and the gradient norm {norm}; check these clips, or lower --learning-rate and "
@@ -127,7 +154,8 @@ class Loop:
         optimizer.zero_grad(set_to_none=True)
         self.engine.ema.update(step)
         self.meter.count_step(units)
-        self.is_stopping, self.clips = stopping > 0, []
+        self.stop = next((stop for stop, processes in zip(STOPS.values(), stopping, strict=True) if processes), None)
+        self.clips = []
         return {"loss/total": loss, "learning_rate": optimizer.param_groups[0]["lr"], "gradient_norm": norm}
 
     def save(self, step: int, scores: dict[str, float]) -> None:
@@ -144,6 +172,10 @@ class Loop:
             self.meter.log_scores(step, scores)
         self.run.save(self.engine, step, next(iter(scores.values()), float("inf")))
         self.meter.restart()
+
+
+def _is_ignored(number: int) -> bool:
+    return signal.getsignal(number) == signal.SIG_IGN
 
 
 def _to_device(part: object, device: torch.device) -> object:

@@ -6,6 +6,7 @@ and every loss is divided by the number of tokens or frames in the whole step.
 """
 
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +28,7 @@ from utils.checkpoint import CONFIG, PretrainedModel, copy_model, save_model
 from utils.device import can_compile, choose_device
 from utils.errors import InputError
 from utils.files import atomic_write
+from utils.locks import FolderInUse, exclusive_folder
 
 Item = TypeVar("Item")
 
@@ -41,7 +43,7 @@ class Comparison(NamedTuple):
 
 
 class Run:
-    """Processes, run folder and states of a training run.
+    """Processes, run folder and states of a training run; a context manager that locks the run folder.
 
     The run folder holds train.yaml (the options), the EMA model (config.json, model.safetensors), the model of the best
     validation score (best/), states/ for resuming, motions/ rendered at validations, and TensorBoard logs.
@@ -94,7 +96,29 @@ class Run:
             description = read_description(self.state)
             self.first_step = self.saved_step = description["step"]
             self.best = description["best"]
+        self.lock, self.folder = ExitStack(), cast(FolderInUse | None, None)  # of the main process
         torch.manual_seed(options.seed)
+
+    def __enter__(self) -> "Run":
+        """Lock the run folder; leftovers of a killed run are removed.
+
+        Raises:
+            InputError: another training has the folder, or it cannot be written.
+        """
+        reasons: list[str] = []
+        try:
+            if self.accelerator.is_main_process:
+                lock = exclusive_folder(self.options.out, "training", "--out", subfolders=True)
+                self.folder = self.lock.enter_context(lock)
+        except InputError as error:
+            reasons = [str(error)]
+        reasons = gather_object(reasons)
+        if reasons:
+            raise InputError(reasons[0])
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.lock.close()
 
     def report(self, message: str) -> None:
         """Print a message from the main process, above the progress bar."""
@@ -182,8 +206,10 @@ class Run:
             score: Validation score; inf without validation.
 
         Raises:
-            InputError: a file cannot be written; earlier states are kept.
+            InputError: a file cannot be written (earlier states are kept), or the run folder was removed.
         """
+        if self.folder is not None:
+            self.folder.check()
         is_best, self.best = score < self.best, min(score, self.best)
         description = self._description(engine.model) | {"step": step + 1, "best": self.best, "is_best": is_best}
         self.state = save_state(self.accelerator, self.options.out / "states", description, engine.write_state)

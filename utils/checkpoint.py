@@ -199,7 +199,7 @@ def save_model(
         InputError: if the precision is unknown, or the folder cannot be written.
     """
     if precision not in ("float32", "float16"):
-        raise InputError(f"--save-precision {precision} is unknown; use float32 or float16")
+        raise InputError(f"save_precision {precision} is unknown; use float32 or float16")
     weights = without_tied_duplicates(model, model.state_dict() if weights is None else weights)
     smaller = {name for name, _ in model.named_parameters()} if precision == "float16" else ()
     weights = {name: weight.half() if name in smaller else weight for name, weight in weights.items()}

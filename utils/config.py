@@ -91,13 +91,14 @@ def parse_command(commands: dict[str, type], description: str, arguments: list[s
 def bounded(name: str, base: type, *bounds: tuple[str, float]) -> Any:
     """Make the type of a bounded option: ``int`` or ``float`` within bounds such as ``(">=", 0), ("<", 2**31)``.
 
-    Types with equal bounds are the same type, with the first name: jsonargparse registers each restriction once.
+    Types with equal bounds are the same type: jsonargparse registers each restriction once, under a name of its own.
     """
     if (base, bounds) in _BOUNDED:
         return _BOUNDED[base, bounds]
     words = " and ".join(f"{sign}{bound}".replace(">=", "≥").replace("<=", "≤") for sign, bound in bounds)
     docstring = f"{base.__name__} restricted to be {words}"
-    _BOUNDED[base, bounds] = restricted_number_type(name, base, list(bounds), docstring=docstring)
+    unique_name = f"{name}{len(_BOUNDED)}"
+    _BOUNDED[base, bounds] = restricted_number_type(unique_name, base, list(bounds), docstring=docstring)
     return _BOUNDED[base, bounds]
 
 

@@ -1,6 +1,8 @@
 """The exception for invalid input, and the exit status of scripts that raise it."""
 
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,6 +24,8 @@ def reason_of(error: Exception) -> str:
 @contextmanager
 def exit_on_input_error() -> Iterator[None]:
     """Exit with status 2 and a one-line message on an InputError, and with status 130 on Ctrl-C."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of that of utils/interrupt.py
     try:
         yield
     except InputError as error:

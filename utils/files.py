@@ -1,12 +1,26 @@
-"""Atomic writing of files."""
+"""Atomic writing of files, and the leftovers of writers that were killed."""
 
 import os
+import re
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from utils.errors import InputError
+from utils.errors import InputError, reason_of
+
+# Names of what is being written: by atomic_write, models (.saving-), states (.step-), prepare_data.py, file locks.
+TEMPORARY = re.compile(r"\.([0-9a-f]{32}(\.\w+)?|saving-\w+|step-\d{8,}|preparing|results\.json\.lock)")
+
+
+@contextmanager
+def refusing_write_errors(path: Path) -> Iterator[None]:
+    """Raise an OSError inside the context as InputError about ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {reason_of(error)}; choose a writable place with free space") from error
 
 
 @contextmanager
@@ -20,12 +34,31 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{uuid4().hex}{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"cannot write {path}: {reason}; choose a writable place with free space") from error
+        with refusing_write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            os.replace(temporary, path)
     finally:
-        if temporary.parent.is_dir():
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, subfolders: bool = False) -> None:
+    """Remove the temporary files and folders of writers that were killed; no writer may be alive.
+
+    Args:
+        folder: Folder to clean; it may be missing.
+        subfolders: Clean its subfolders as well.
+    """
+    with suppress(OSError):
+        entries = list(os.scandir(folder))
+        for entry in entries:
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if TEMPORARY.fullmatch(entry.name):
+                if is_folder:
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    with suppress(OSError):
+                        os.unlink(entry.path)
+            elif is_folder and subfolders:
+                remove_leftovers(Path(entry.path), subfolders)

@@ -1,7 +1,13 @@
 """Ctrl-C during the imports of a script ends it with one line and exit status 130.
 
-Import this module first in a script, before the slow imports. ``exit_on_input_error`` takes over when the main part
-begins. Where the main program is not a script of this repository, nothing changes.
+Import this module first in a script, before the slow imports:
+
+    import utils.interrupt  # noqa: F401
+
+    # isort: split
+
+``exit_on_input_error`` takes over when the main part begins. Where the main program is not a script of this repository,
+or Ctrl-C is ignored (as in the background of a shell script), nothing changes.
 """
 
 import os
@@ -24,5 +30,5 @@ def _is_our_script() -> bool:
     return file is not None and ROOT in Path(file).resolve().parents and ".venv" not in Path(file).parts
 
 
-if _is_our_script():
+if signal.getsignal(signal.SIGINT) == signal.default_int_handler and _is_our_script():
     signal.signal(signal.SIGINT, _end)

@@ -11,6 +11,10 @@ body), .html (player; a gallery for more than four motions), .mp4, .gif, and .pn
 show several motions side by side.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -71,7 +75,7 @@ class Options:
     force: bool = False
     """Accept implausible motion, such as knees that bend forward."""
     body_model: Literal["mannequin", "smplx"] | None = None
-    """Body model to draw; smplx needs --smplx-path. By default smplx if --smplx-path is given, else the mannequin."""
+    """Body model to draw: mannequin, or smplx with --smplx-path. By default smplx if --smplx-path is given."""
     smplx_path: Path | None = None
     """SMPL-X model file, or its folder."""
     overwrite: bool = False

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from visualize.camera import Camera
-from visualize.mesh_kernels import EMPTY, SAMPLES, Lighting, Mesh, View, box_filter, rasterise, shade, vertex_normals
+from visualize.mesh_kernels import EMPTY, SAMPLES, Floor, Mesh, Sun, View, box_filter, rasterise, shade, vertex_normals
 from visualize.video import Title
 
 SHADOW_TEXELS, CONTACT_TEXELS = 448, 192  # side of the maps up to a span of ONE_MAP metres; multiples for a larger one
@@ -84,10 +84,10 @@ class Painter:
         points = self._project(vertices, eye)
         rasterise(points, self.faces, True, EMPTY, self.depth, self.index)
         vertex_normals(vertices, self.faces, self.normals)
-        mesh = Mesh(self.faces, vertices, points, self.normals, self.albedo)
-        view = View(eye, self.rotation, self.camera.focal, self.floor, np.float32(self.camera.distance))
-        frame = np.empty((self.camera.height, self.camera.width, 3), np.uint8)
-        shade(frame, self.index, self.depth, mesh, view, self._light(vertices))
+        mesh, camera = Mesh(self.faces, vertices, points, self.normals, self.albedo), self.camera
+        view = View(_as_tuple(eye), _as_tuple(self.rotation), camera.focal, np.float32(camera.distance))
+        frame = np.empty((camera.height, camera.width, 3), np.uint8)
+        shade(frame, self.index, self.depth, mesh, view, *self._shadows(vertices))
         return frame
 
     def _project(self, vertices: np.ndarray, eye: np.ndarray) -> np.ndarray:
@@ -98,7 +98,7 @@ class Painter:
         points[:, :2] = points[:, :2] * (np.float32(camera.focal * SAMPLES) / np.maximum(points[:, 2:], 0.05)) + centre
         return points
 
-    def _light(self, vertices: np.ndarray) -> Lighting:
+    def _shadows(self, vertices: np.ndarray) -> tuple[Floor, Sun]:
         """Draw the shadow map and the contact map of (V, 3) vertices."""
         low, high = vertices[::16].min(axis=0), vertices[::16].max(axis=0)  # precise enough to place the maps
         middle = (low + high) / 2
@@ -107,16 +107,18 @@ class Painter:
         if len(self.shadow_depth) != scale * SHADOW_TEXELS:
             self._make_maps(scale)
 
-        shadow_view = _map_view(self.sun_axes, middle, span, len(self.shadow_depth))
-        rasterise(_transform(vertices, shadow_view), self.faces, False, EMPTY, self.shadow_depth, NO_INDEX)
+        shadow_matrix = _map_view(self.sun_axes, middle, span, len(self.shadow_depth))
+        rasterise(_transform(vertices, shadow_matrix), self.faces, False, EMPTY, self.shadow_depth, NO_INDEX)
         shadow = _blurred(self.shadow_depth < EMPTY, SHADOW_BLUR, span)
 
         below = middle * (1, 0, 1) + (0, self.floor, 0)
-        contact_view = _map_view(FLOOR_AXES, below, span, len(self.contact_depth))
-        points, far = _transform(vertices, contact_view), 3 * CONTACT_REACH
+        contact_matrix = _map_view(FLOOR_AXES, below, span, len(self.contact_depth))
+        points, far = _transform(vertices, contact_matrix), 3 * CONTACT_REACH
         rasterise(points, self.faces, False, far, self.contact_depth, NO_INDEX)
         contact = _blurred(np.exp(-np.maximum(self.contact_depth, 0) / CONTACT_REACH), CONTACT_BLUR, span)
-        return Lighting(self.sun, self.shadow_depth, shadow, shadow_view, contact, contact_view)
+        to_shadow, to_contact = _as_tuple(shadow_matrix), _as_tuple(contact_matrix)
+        floor = Floor(self.floor, shadow, to_shadow, contact, to_contact)
+        return floor, Sun(_as_tuple(self.sun), self.shadow_depth, to_shadow)
 
 
 def _map_view(axes: np.ndarray, middle: np.ndarray, span: float, texels: int) -> np.ndarray:
@@ -139,3 +141,8 @@ def _blurred(texels: np.ndarray, radius: float, span: float) -> np.ndarray:
     texels = texels.astype(np.float32)
     box_filter(texels, max(1, round(radius * len(texels) / span)))
     return texels
+
+
+def _as_tuple(values: np.ndarray) -> tuple:
+    """Convert a vector to a tuple of its values, and a matrix to a tuple of such rows."""
+    return tuple(values) if values.ndim == 1 else tuple(map(tuple, values))

@@ -1,6 +1,7 @@
 """Kernels of the mesh renderer: loops over faces and pixels that numba compiles.
 
-Colours are linear. Arguments that belong together are NamedTuples, which numba passes to kernels without overhead.
+Colours are linear. Arguments that belong together are NamedTuples. Their small constants are tuples of float32, because
+reference counts of arrays would make the inner loops a fifth slower.
 """
 
 from typing import NamedTuple
@@ -19,6 +20,10 @@ SUN, SKY, GROUND, FILL = (1.02, 0.97, 0.90), (0.40, 0.44, 0.50), (0.26, 0.24, 0.
 FLOOR_LIGHT, FLOOR_DARK = (0.80, 0.81, 0.83), (0.64, 0.66, 0.69)
 HORIZON, ZENITH = (0.86, 0.88, 0.90), (0.70, 0.75, 0.82)
 
+Vector = tuple[np.float32, np.float32, np.float32]
+Row = tuple[np.float32, np.float32, np.float32, np.float32]
+Transform = tuple[Row, Row, Row]  # 3 x 4 matrix from the world to texels u, v and depth of a map
+
 
 class Mesh(NamedTuple):
     """The mesh of one frame."""
@@ -31,24 +36,30 @@ class Mesh(NamedTuple):
 
 
 class View(NamedTuple):
-    """The camera and the floor of one frame."""
+    """The camera of one frame."""
 
-    eye: np.ndarray  # (3,) float32, world
-    rotation: np.ndarray  # (3, 3) float32 rows: right, down, forward
+    eye: Vector  # world
+    rotation: tuple[Vector, Vector, Vector]  # rows: right, down, forward
     focal: float  # pixels
-    floor: np.float32  # height in metres
     distance: np.float32  # metres from the eye to the people, the unit of FOG
 
 
-class Lighting(NamedTuple):
-    """The sun, its shadow map and the contact map; the transforms map world points to texels u, v and depth."""
+class Sun(NamedTuple):
+    """The sun and its shadow map."""
 
-    sun: np.ndarray  # (3,) float32 direction to the sun
+    direction: Vector  # from the scene to the sun
     depth: np.ndarray  # (S, S) float32 depth seen from the sun
+    transform: Transform  # to the texels of ``depth``
+
+
+class Floor(NamedTuple):
+    """The floor and the shadows on it."""
+
+    height: np.float32  # metres
     shadow: np.ndarray  # (S, S) float32 blurred share of shadow
-    shadow_view: np.ndarray  # (3, 4) float32 transform of both
+    shadow_transform: Transform  # to the texels of ``shadow``
     contact: np.ndarray  # (C, C) float32 blurred darkening below body parts near the floor
-    contact_view: np.ndarray  # (3, 4) float32 transform of it
+    contact_transform: Transform  # to the texels of ``contact``
 
 
 @njit(cache=True, fastmath=True)
@@ -162,15 +173,16 @@ def _smoothstep(x):
 
 
 @njit(cache=True, fastmath=True)
-def _floor_row(row, down, view, lighting):
+def _floor_row(row, down, view, floor):
     """Write the colours (W, 3) of floor and background along one row of pixels, whose rays have the slope ``down``.
 
     The camera does not roll, so all floor points of a row have the same distance, fog and pixel size.
     """
-    eye, rotation, floor = view.eye, view.rotation, view.floor
-    shadow_view, contact_view = lighting.shadow_view, lighting.contact_view
-    dx, dy, dz = rotation[2] + down * rotation[1]
-    sky, height = _smoothstep(dy / 0.35), eye[1] - floor
+    eye, (right, below, forward) = view.eye, view.rotation
+    shadow, to_shadow = floor.shadow, floor.shadow_transform
+    contact, to_contact = floor.contact, floor.contact_transform
+    dx, dy, dz = forward[0] + down * below[0], forward[1] + down * below[1], forward[2] + down * below[2]
+    sky, height = _smoothstep(dy / 0.35), eye[1] - floor.height
     distance = height / -dy if dy < -1e-3 and height > 0 else FOG[1] * view.distance
     clear = 1 - _smoothstep((distance / view.distance - FOG[0]) / (FOG[1] - FOG[0]))
     for i in range(3):
@@ -178,31 +190,31 @@ def _floor_row(row, down, view, lighting):
     if clear <= 0:
         return
     # Size of a pixel on the floor: distance / focal across the view, longer along it by distance / height.
-    across, along = distance / view.focal, distance * distance / (view.focal * height)
-    wide_x = (abs(rotation[0, 0]) * across + abs(rotation[0, 2]) * along) / TILE
-    wide_z = (abs(rotation[0, 2]) * across + abs(rotation[0, 0]) * along) / TILE
+    wide, long = distance / view.focal, distance * distance / (view.focal * height)
+    wide_x = (abs(right[0]) * wide + abs(right[2]) * long) / TILE
+    wide_z = (abs(right[2]) * wide + abs(right[0]) * long) / TILE
     width = len(row)
     for column in range(width):
-        right = (column + 0.5 - width / 2) / view.focal
-        x, z = eye[0] + (dx + right * rotation[0, 0]) * distance, eye[2] + (dz + right * rotation[0, 2]) * distance
+        across = (column + 0.5 - width / 2) / view.focal
+        x, z = eye[0] + (dx + across * right[0]) * distance, eye[2] + (dz + across * right[2]) * distance
         pattern = 0.5 + 0.5 * _checker(x / TILE, wide_x) * _checker(z / TILE, wide_z)
-        u = shadow_view[0, 0] * x + shadow_view[0, 1] * floor + shadow_view[0, 2] * z + shadow_view[0, 3]
-        v = shadow_view[1, 0] * x + shadow_view[1, 1] * floor + shadow_view[1, 2] * z + shadow_view[1, 3]
-        light = 1 - SHADOW * _bilinear(lighting.shadow, u, v)
+        u = to_shadow[0][0] * x + to_shadow[0][1] * floor.height + to_shadow[0][2] * z + to_shadow[0][3]
+        v = to_shadow[1][0] * x + to_shadow[1][1] * floor.height + to_shadow[1][2] * z + to_shadow[1][3]
+        light = 1 - SHADOW * _bilinear(shadow, u, v)
         light *= 1 - CONTACT * _bilinear(
-            lighting.contact, contact_view[0, 0] * x + contact_view[0, 3], contact_view[1, 2] * z + contact_view[1, 3]
+            contact, to_contact[0][0] * x + to_contact[0][3], to_contact[1][2] * z + to_contact[1][3]
         )
         for i in range(3):
             row[column, i] = _mix(row[column, i], _mix(FLOOR_DARK[i], FLOOR_LIGHT[i], pattern) * light, clear)
 
 
 @njit(cache=True, fastmath=True)
-def _sunlight(x, y, z, facing, lighting):
+def _sunlight(x, y, z, facing, sun):
     """Return the share of the 3 x 3 shadow-map texels around a point that are not covered by a nearer surface."""
-    depth_map, view = lighting.depth, lighting.shadow_view
-    u = view[0, 0] * x + view[0, 1] * y + view[0, 2] * z + view[0, 3]
-    v = view[1, 0] * x + view[1, 1] * y + view[1, 2] * z + view[1, 3]
-    depth = view[2, 0] * x + view[2, 1] * y + view[2, 2] * z + view[2, 3]
+    depth_map, to_map = sun.depth, sun.transform
+    u = to_map[0][0] * x + to_map[0][1] * y + to_map[0][2] * z + to_map[0][3]
+    v = to_map[1][0] * x + to_map[1][1] * y + to_map[1][2] * z + to_map[1][3]
+    depth = to_map[2][0] * x + to_map[2][1] * y + to_map[2][2] * z + to_map[2][3]
     depth -= 0.014 + 0.03 * (1 - facing)  # against self-shadowing; more at grazing angles
     i, j = int(v), int(u)
     size = len(depth_map)
@@ -217,10 +229,10 @@ def _sunlight(x, y, z, facing, lighting):
 
 
 @njit(cache=True, fastmath=True)
-def _body_color(face, px, py, mesh, view, lighting):
-    """Return the colour of a face at a sample (px, py): sun with shadow, sky and floor light, fill, gloss, rim."""
+def _body_color(face, px, py, mesh, eye, floor_height, sun):
+    """Return the colour of a face at a sample position (px, py): sun with shadow, ambient light, fill, gloss, rim."""
     points, vertices, normals, albedo = mesh.points, mesh.vertices, mesh.normals, mesh.albedo
-    eye, light = view.eye, lighting.sun
+    light = sun.direction
     a, b, c = mesh.faces[face, 0], mesh.faces[face, 1], mesh.faces[face, 2]
     bx, by = points[b, 0] - points[a, 0], points[b, 1] - points[a, 1]
     cx, cy = points[c, 0] - points[a, 0], points[c, 1] - points[a, 1]
@@ -242,27 +254,27 @@ def _body_color(face, px, py, mesh, view, lighting):
 
     toward_light = max(0.0, nx * light[0] + ny * light[1] + nz * light[2])
     toward_eye = max(0.0, nx * vx + ny * vy + nz * vz)
-    sun = 0.0
+    direct = 0.0
     gloss = 0.0
     if toward_light > 0:
-        lit = _sunlight(x, y, z, toward_light, lighting)
-        sun = toward_light * lit
+        lit = _sunlight(x, y, z, toward_light, sun)
+        direct = toward_light * lit
         hx, hy, hz = vx + light[0], vy + light[1], vz + light[2]
         gloss = max(0.0, (nx * hx + ny * hy + nz * hz) / np.sqrt(hx * hx + hy * hy + hz * hz))
         gloss = 0.16 * gloss**32 * lit
     up = 0.5 + 0.5 * ny
-    near_floor = np.exp(-max(0.0, y - view.floor) / 0.12)
+    near_floor = np.exp(-max(0.0, y - floor_height) / 0.12)
     ambient = 1 - 0.55 * near_floor * (1 - up)
     fill = FILL * toward_eye
     rim = 0.22 * (1 - toward_eye) ** 4 * up + gloss
-    red = albedo[a, 0] * (SUN[0] * sun + ambient * _mix(GROUND[0], SKY[0], up) + fill) + rim
-    green = albedo[a, 1] * (SUN[1] * sun + ambient * _mix(GROUND[1], SKY[1], up) + fill) + rim
-    blue = albedo[a, 2] * (SUN[2] * sun + ambient * _mix(GROUND[2], SKY[2], up) + fill) + rim
+    red = albedo[a, 0] * (SUN[0] * direct + ambient * _mix(GROUND[0], SKY[0], up) + fill) + rim
+    green = albedo[a, 1] * (SUN[1] * direct + ambient * _mix(GROUND[1], SKY[1], up) + fill) + rim
+    blue = albedo[a, 2] * (SUN[2] * direct + ambient * _mix(GROUND[2], SKY[2], up) + fill) + rim
     return red, green, blue
 
 
 @njit(cache=True, fastmath=True)
-def shade(frame, index, depth, mesh, view, lighting):
+def shade(frame, index, depth, mesh, view, floor, sun):
     """Colour every pixel of ``frame`` (H, W, 3) uint8: the mean of its body samples, and of the floor for the others.
 
     If all samples of a pixel lie on one smooth surface, one sample at its centre is used.
@@ -273,14 +285,15 @@ def shade(frame, index, depth, mesh, view, lighting):
         depth: (SAMPLES * H, SAMPLES * W) depths from ``rasterise``.
         mesh: ``Mesh``.
         view: ``View``.
-        lighting: ``Lighting``.
+        floor: ``Floor``.
+        sun: ``Sun``.
     """
     height, width = frame.shape[:2]
     samples = SAMPLES * SAMPLES
     row = np.empty((width, 3), np.float32)
     for y in range(height):
         down = (y + 0.5 - height / 2) / view.focal
-        _floor_row(row, down, view, lighting)
+        _floor_row(row, down, view, floor)
         for x in range(width):
             covered, near, far = 0, EMPTY, -EMPTY
             for i in range(y * SAMPLES, (y + 1) * SAMPLES):
@@ -289,7 +302,13 @@ def shade(frame, index, depth, mesh, view, lighting):
                         covered, near, far = covered + 1, min(near, depth[i, j]), max(far, depth[i, j])
             if covered == samples and far - near < SMOOTH:
                 red, green, blue = _body_color(
-                    index[y * SAMPLES, x * SAMPLES], (x + 0.5) * SAMPLES, (y + 0.5) * SAMPLES, mesh, view, lighting
+                    index[y * SAMPLES, x * SAMPLES],
+                    (x + 0.5) * SAMPLES,
+                    (y + 0.5) * SAMPLES,
+                    mesh,
+                    view.eye,
+                    floor.height,
+                    sun,
                 )
             else:
                 free = 1 - covered / samples
@@ -297,7 +316,7 @@ def shade(frame, index, depth, mesh, view, lighting):
                 for i in range(y * SAMPLES, (y + 1) * SAMPLES):
                     for j in range(x * SAMPLES, (x + 1) * SAMPLES):
                         if index[i, j] >= 0:
-                            r, g, b = _body_color(index[i, j], j + 0.5, i + 0.5, mesh, view, lighting)
+                            r, g, b = _body_color(index[i, j], j + 0.5, i + 0.5, mesh, view.eye, floor.height, sun)
                             red, green, blue = red + r / samples, green + g / samples, blue + b / samples
             frame[y, x, 0] = 255 * np.sqrt(min(red, 1.0))
             frame[y, x, 1] = 255 * np.sqrt(min(green, 1.0))

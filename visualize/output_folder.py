@@ -6,26 +6,43 @@ are drawn from it, and are current if they are not older than it.
 
 import json
 import tempfile
-import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from motion.resample import FPS
+from motion.skeleton import JOINTS
 from utils.errors import InputError
 from utils.files import atomic_write
+from utils.locks import FolderInUse, exclusive_file, shared_folder
 from utils.prompts import PromptItem
+from utils.reading.arrays import read_npz
 from visualize.body import Body
 from visualize.export import motion_arrays
-from visualize.page import write_results_gallery
+from visualize.page import check_own_gallery, write_results_gallery
 from visualize.renderers import Renderers
+from visualize.results import RESULTS, read_results
 
 VIDEOS, FILES = ("mp4", "gif"), ("bvh", "glb", "html")
 FORMATS = ("npz", *VIDEOS, *FILES)
 VIEWS = ("mesh", "skeleton")
-RESULTS = "results.json"
+COLUMNS = {"smplx_85": (85,), "joints": (JOINTS, 3), "features": (272,)}  # of the arrays with a row per frame
+
+
+@contextmanager
+def output_folder_in_use(path: Path, formats: Sequence[str]) -> Iterator[FolderInUse]:
+    """Mark an output folder as in use, and remove leftovers of killed runs.
+
+    Raises:
+        InputError: its results.json (or gallery.html) is of another program.
+    """
+    with shared_folder(path) as folder:
+        read_results(path)
+        if "html" in formats:
+            check_own_gallery(path)
+        yield folder
 
 
 def check_writable(path: Path) -> None:
@@ -48,16 +65,22 @@ class OutputFolder:
     """The motions of one checkpoint and one set of settings in a folder, with their files and the list of results.
 
     Args:
-        path: the folder; see ``check_writable``.
+        folder: the folder; see ``output_folder_in_use``.
         formats: formats of ``FORMATS`` to write; NAME.npz is written in any case.
         views: views of ``VIEWS`` that videos show; NAME.mp4 shows the mesh, NAME_skeleton.mp4 the skeleton.
         checkpoint_id: name and fingerprint of the checkpoint.
         settings: all that a motion depends on besides prompt, seed and length, as one string.
+
+    Attributes:
+        finished: motions that were found complete or have been saved.
     """
 
-    def __init__(self, path: Path, formats: Sequence[str], views: Sequence[str], checkpoint_id: str, settings: str):
-        self.path, self.formats, self.views = path, formats, views
+    def __init__(
+        self, folder: FolderInUse, formats: Sequence[str], views: Sequence[str], checkpoint_id: str, settings: str
+    ):
+        self.folder, self.path, self.formats, self.views = folder, folder.path, formats, views
         self.checkpoint_id, self.settings = checkpoint_id, settings
+        self.finished: list[PromptItem] = []
 
     def motion_file(self, item: PromptItem) -> Path:
         """Path of an item's npz."""
@@ -66,13 +89,17 @@ class OutputFolder:
     def is_complete(self, item: PromptItem) -> bool:
         """Whether the item's npz is undamaged and of the same prompt, seed, length, checkpoint and settings."""
         try:
-            with np.load(self.motion_file(item), allow_pickle=False) as saved:
-                made_from = str(saved["prompt"]), int(saved["seed"]), str(saved["settings"])
-                asked = None if np.isnan(saved["asked_seconds"]) else float(saved["asked_seconds"])
-                same = (*made_from, asked) == (item.prompt, item.seed, self.settings, item.seconds)
-                return same and saved.zip.testzip() is None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            saved = read_npz(self.motion_file(item))
+            made_from = str(saved["prompt"]), int(saved["seed"]), str(saved["settings"])
+            asked = None if np.isnan(saved["asked_seconds"]) else float(saved["asked_seconds"])
+            frames = len(saved["features"])
+            whole = all(saved[key].shape == (frames, *columns) for key, columns in COLUMNS.items())
+            complete = whole and (*made_from, asked) == (item.prompt, item.seed, self.settings, item.seconds)
+        except (InputError, KeyError, TypeError, ValueError):
             return False
+        if complete:
+            self.finished.append(item)
+        return complete
 
     def save(self, item: PromptItem, smplx85: np.ndarray, features: np.ndarray, tokens: np.ndarray, text: str) -> None:
         """Write the item's npz and remove files that were drawn from an earlier motion of this name.
@@ -85,8 +112,9 @@ class OutputFolder:
             text: the prompt as the generator read it; differs from ``item.prompt`` if it was rewritten.
 
         Raises:
-            InputError: the npz cannot be written.
+            InputError: the npz cannot be written, or the folder was removed.
         """
+        self.folder.check()
         with atomic_write(self.motion_file(item)) as file:
             np.savez_compressed(
                 file,
@@ -100,6 +128,7 @@ class OutputFolder:
                 settings=self.settings,
                 asked_seconds=np.nan if item.seconds is None else item.seconds,
             )
+        self.finished.append(item)
         for file in self._files_of(item, FORMATS, VIEWS):
             if file.is_file():
                 file.unlink()
@@ -108,7 +137,10 @@ class OutputFolder:
         """Queue the item's missing and outdated files for drawing, and return the number of current ones."""
         source = self.motion_file(item)
         files = self._files_of(item, self.formats, self.views)
-        written = source.stat().st_mtime_ns
+        try:
+            written = source.stat().st_mtime_ns
+        except OSError as error:
+            raise InputError(f"{source} was removed after it was written; run the same command again") from error
         missing = [file for file in files if not (file.is_file() and file.stat().st_mtime_ns >= written)]
         for file in missing:
             renderers.draw(source, file, files[file])
@@ -122,16 +154,15 @@ class OutputFolder:
             failures: reason for each file that could not be drawn, by file name.
 
         Raises:
-            InputError: results.json cannot be written.
+            InputError: results.json is of another program or cannot be written, or a motion was removed.
         """
+        self.folder.check()
         path = self.path / RESULTS
-        try:
-            results = {entry["name"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))}
-        except (OSError, ValueError, TypeError, KeyError):
-            results = {}  # missing, or of another program
-        results |= {item.name: self._result_of(item, failures) for item in items}
-        with atomic_write(path) as file:
-            file.write_text(json.dumps(list(results.values()), indent=1, ensure_ascii=False), encoding="utf-8")
+        with exclusive_file(path):
+            results = {entry["name"]: entry for entry in read_results(self.path)}
+            results |= {item.name: self._result_of(item, failures) for item in items}
+            with atomic_write(path) as file:
+                file.write_text(json.dumps(list(results.values()), indent=1, ensure_ascii=False), encoding="utf-8")
         return path
 
     def write_gallery(self, body: Body) -> Path:
@@ -140,8 +171,8 @@ class OutputFolder:
 
     def _result_of(self, item: PromptItem, failures: dict[str, str]) -> dict:
         """The entry of results.json for a saved motion."""
-        with np.load(self.motion_file(item), allow_pickle=False) as saved:
-            seconds, checkpoint, text = len(saved["smplx_85"]) / FPS, str(saved["checkpoint"]), str(saved["text"])
+        saved = read_npz(self.motion_file(item), ("smplx_85", "checkpoint", "text"))
+        seconds, checkpoint, text = len(saved["smplx_85"]) / FPS, str(saved["checkpoint"]), str(saved["text"])
         files = [self.motion_file(item), *self._files_of(item, self.formats, self.views)]
         return {
             "name": item.name,

@@ -4,22 +4,23 @@ The processes run at a lower priority than generation.
 """
 
 import os
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, as_completed
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
 from formats.clip import read_clip
 from motion.resample import FPS
+from utils.processes import describe_failure, worker_pool
 from visualize.body import Body, body_from_options
 from visualize.export import Options, export
 
 
 class Renderers:
     """A pool of processes that export motions to videos and other files; a context manager.
+
+    A process that is killed fails the file that it writes, and is replaced.
 
     Args:
         workers: Number of processes.
@@ -29,23 +30,24 @@ class Renderers:
     """
 
     def __init__(self, workers: int, size: int, smplx_path: Path | None, views: list[str]):
-        self.size, self.smplx_path = size, smplx_path
-        self.pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=os.nice, initargs=(10,))
+        self.workers, self.size, self.smplx_path, self.views = workers, size, smplx_path, views
+        self.context = worker_pool(workers, os.nice, 10)
         self.targets: dict[Future, Path] = {}
-        for _ in range(workers if views else 0):
-            self.pool.submit(warm_up, views)
 
     def __enter__(self) -> "Renderers":
+        self.pool = self.context.__enter__()
+        for _ in range(self.workers if self.views else 0):
+            self.pool.submit(warm_up, None, self.views)
         return self
 
-    def __exit__(self, kind: type | None, *_) -> None:
-        self.pool.shutdown(cancel_futures=kind is not None)
+    def __exit__(self, *error) -> None:
+        self.context.__exit__(*error)
 
     def draw(self, source: Path, target: Path, view: str) -> None:
         """Queue the motion of an npz file to be written into ``target``, in the format that its suffix names."""
         try:
-            future = self.pool.submit(write_file, source, target, view, self.size, self.smplx_path)
-        except BrokenProcessPool as error:  # a process was killed: the file fails, the program continues
+            future = self.pool.submit(write_file, None, source, target, view, self.size, self.smplx_path)
+        except RuntimeError as error:  # no process can be started: the file fails, the program continues
             future = Future()
             future.set_exception(error)
         self.targets[future] = target
@@ -58,7 +60,7 @@ class Renderers:
             if error is None:
                 print(self.targets[future])
             else:
-                failures[self.targets[future].name] = str(error) or repr(error)
+                failures[self.targets[future].name] = describe_failure(error)
         return failures
 
 

@@ -24,8 +24,8 @@ import train_vq
 from dataset.captions import CaptionRules
 from dataset.motion_folder import MotionFolder
 from dataset.token_rows import TokenDataset
-from formats.bvh import SkeletonMap
 from formats.clip import read_clip
+from formats.skeleton_map import SkeletonMap
 from models import pipeline
 from models.motion_vqvae import HumanVQVAE
 from models.motionmillion import read_statistic, read_tensors

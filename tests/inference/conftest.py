@@ -53,7 +53,7 @@ def model(checkpoint) -> TextToMotion:
 @pytest.fixture
 def run(checkpoint, tmp_path, monkeypatch, capsys):
     """A function that runs inference_batch.py with arguments and returns (exit status, output, errors)."""
-    monkeypatch.setattr(visualize.renderers, "ProcessPoolExecutor", InProcess)
+    monkeypatch.setattr(visualize.renderers, "worker_pool", InProcess)
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str | Path, out: str = "out", checkpoint: Path = checkpoint) -> tuple[int, str, str]:

@@ -34,8 +34,11 @@ HOSTILE = {
 class InProcess(ThreadPoolExecutor):
     """Replacement for the pool of renderer processes that runs in this process."""
 
-    def __init__(self, workers, context, **settings):
+    def __init__(self, workers, prepare, *arguments):
         super().__init__(1)
+
+    def submit(self, function, timeout, *arguments):
+        return super().submit(function, *arguments)
 
 
 def tiny_tokenizer(levels: list[int]) -> HumanVQVAE:

@@ -40,7 +40,10 @@ from utils.prompts import MAX_PROMPT
             ["error: the device memory given is 1e-05 GB", "give more"],
         ),
         (("--prompt", "walk", "--temperature", "-1"), ["--temperature is -1"]),
+        (("--prompt", "walk", "--temperature", "1e-300"), ["temperature is 1e-300"]),
+        (("--prompt", "walk", "--guidance", "1e308"), ["guidance is 1e+308"]),
         (("--prompt", "walk", "--top-p", "0"), ["--top-p is 0"]),
+        (("--prompt", "walk", "--top-p", "5e-324"), ["top_p is 5e-324"]),
         (("--prompt", "walk", "--seconds", "1000"), ["1000", "2.1"]),
         (("--prompt", "walk", "--seconds", "0"), ["--seconds", "above 0"]),
     ],
@@ -74,8 +77,9 @@ def test_unusable_body_is_refused_before_generation(run, tmp_path):
 
 def test_folders_in_place_of_result_files_are_reported(run, tmp_path):
     (tmp_path / "out" / "results.json").mkdir(parents=True)
-    assert_refused(run("--prompt", "walk"), "results.json")
-    assert len(npz_files(tmp_path / "out")) == 1
+    assert_refused(run("--prompt", "walk"), "results.json", "move it away")
+    assert npz_files(tmp_path / "out") == []  # refused before generation
+    (tmp_path / "out" / "results.json").rmdir()
     (tmp_path / "out" / "jump_seed0.npz").mkdir()
     assert_refused(run("--prompt", "jump"), "jump_seed0.npz")
 

@@ -1,101 +1,19 @@
-"""app.py over HTTP with a model whose pace the test controls: limits, turns, visitors that leave, downloads."""
+"""The web app over HTTP with a model whose pace the test controls: limits, turns, visitors that leave, downloads."""
 
-import asyncio
 import json
+import socket
 import threading
-import time
-from dataclasses import dataclass, field
-from types import SimpleNamespace
 
 import httpx2 as httpx
-import numpy as np
 import pytest
-import uvicorn
 
-import app as web_app
-from app import Options, make_app
 from formats.clip import read_clip
-from models.pipeline import MotionChunk
-from utils.errors import InputError
-
-CHUNK, CHUNKS = 6, 5  # frames per chunk, chunks per sentence
-
-
-@dataclass
-class FakeModel:
-    """Replacement for TextToMotion: each chunk waits until ``go`` is set."""
-
-    max_frames: int = 600
-    generator: SimpleNamespace = field(
-        default_factory=lambda: SimpleNamespace(config=SimpleNamespace(text_dropout=0.1))
-    )
-    go: threading.Event = field(default_factory=threading.Event)
-    made: list[str] = field(default_factory=list)
-    closed: list[str] = field(default_factory=list)
-
-    def tokens_of(self, seconds: float) -> int:
-        return round(seconds * 30 / 4)
-
-    def stream(self, prompt, seed=0, sampling=None, seconds=None):
-        if prompt.sentences[0] == "impossible":
-            raise InputError("this cannot be generated")
-        return self._frames(prompt.sentences, seed)
-
-    def _frames(self, prompts, seed):
-        try:
-            for part, prompt in enumerate(prompts):
-                for number in range(CHUNKS):
-                    assert self.go.wait(20)
-                    self.made.append(prompt)
-                    data = np.zeros((CHUNK, 85), np.float32)
-                    data[:, 73], data[:, 74] = 0.95, part + 0.01 * number
-                    data[:, 3] = 0.1 * seed
-                    yield MotionChunk(part, np.zeros(1, int), np.zeros((CHUNK, 272)), data, np.zeros((CHUNK, 22, 3)))
-        finally:
-            self.closed.append(prompts[0])
-
-
-@pytest.fixture
-def model():
-    return FakeModel()
-
-
-@pytest.fixture
-def server(model):
-    """A function that starts the app with options on a free port and returns (client, service)."""
-    running = []
-
-    def start(**options):
-        app = make_app(model, Options(**options))
-        listener = web_app.socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
-        thread.start()
-        client = httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60)
-        running.append((server, thread, client))
-        return client, app.state.service
-
-    yield start
-    model.go.set()
-    for server, thread, client in running:
-        client.close()
-        server.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive()
-
-
-def until(condition, seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "the condition was not met in time"
-        time.sleep(0.01)
-
-
-def generate(client, prompts, **values) -> list[dict]:
-    """All lines of the response to a request."""
-    response = client.post("/generate", json={"prompts": prompts} | values)
-    assert response.status_code == 200, response.text
-    return [json.loads(line) for line in response.text.splitlines()]
+from models.pipeline import DEFAULT_SAMPLING
+from models.sampling import resolve_guidance
+from serving import service as service_module
+from serving.options import Options
+from serving.requests import GenerationRequest
+from tests.serving.helpers import CHUNKS, generate, until, visitor
 
 
 def test_frames_are_streamed_and_results_can_be_downloaded(server, model, tmp_path):
@@ -152,7 +70,11 @@ def test_requests_beyond_the_limits_are_refused(server, model):
         (["walk"], {"seed": -1}, "seed"),
         (["walk"], {"seed": "0"}, "seed"),
         (["walk"], {"temperature": 9}, "temperature"),
+        (["walk"], {"temperature": 1e-300}, "temperature"),
+        (["walk"], {"temperature": 5e-324}, "temperature"),
+        (["walk"], {"temperature": 0.001}, "temperature"),
         (["walk"], {"guidance": 99}, "guidance"),
+        (["walk"], {"guidance": 1e308}, "guidance"),
         (["walk"], {"seconds": 5.1}, "seconds"),
         (["walk"], {"seconds": 0}, "seconds"),
         (["walk"], {"seconds": ""}, "seconds"),
@@ -164,10 +86,16 @@ def test_requests_beyond_the_limits_are_refused(server, model):
     for content, headers, status in (
         (b"{", json_type, 400),
         (b"[" * 10_000, json_type, 400),
+        (b'{"prompts": ["a"], "seed": ' + b"9" * 10_000 + b"}", json_type, 400),
+        (b'{"prompts": ["\\ud800"]}', json_type, 400),
+        (b'{"prompts": ["a"], "guidance": Infinity}', json_type, 400),
+        (b'{"prompts": ["a"], "guidance": 1e999}', json_type, 400),
         (b'{"prompts": ["a"], "temperature": NaN}', json_type, 400),
         (b'"walk"', json_type, 400),
         (b" " * 30_000, json_type, 413),
         (b'{"prompts": ["walk"]}', {"content-type": "text/plain"}, 415),
+        (b'{"prompts": ["walk"]}', {"content-type": "text/plain; application/json"}, 415),
+        (b'{"prompts": ["walk"]}', {"content-type": "application/json; charset=utf-16"}, 415),
         (b'{"prompts": ["walk"]}', json_type | {"host": "elsewhere.example"}, 400),
     ):
         assert client.post("/generate", content=content, headers=headers).status_code == status
@@ -176,16 +104,16 @@ def test_requests_beyond_the_limits_are_refused(server, model):
 
 
 def test_visitors_are_served_in_turns_and_others_wait(server, model):
-    client, service = server(running=2, waiting=1, per_address=9)
+    client, service = server(running=2, waiting=1)
     answers = {}
 
-    def visit(name):
-        with httpx.Client(base_url=client.base_url, timeout=20) as own:
+    def visit(name, number):
+        with visitor(number, client.base_url) as own:
             answers[name] = generate(own, [name])
 
     threads = []
-    for name in ("first", "second", "third"):
-        threads.append(threading.Thread(target=visit, args=(name,)))
+    for number, name in enumerate(("first", "second", "third"), 1):
+        threads.append(threading.Thread(target=visit, args=(name, number)))
         threads[-1].start()
         until(lambda: len(service.queue) == len(threads))
     assert "too many visitors" in generate(client, ["fourth"])[-1]["error"]
@@ -210,16 +138,26 @@ def test_without_a_queue_one_visitor_is_served_at_a_time(server, model):
     done = generate(client, ["walk"])[-1]
     path = f"/motion/{done['done']}/{done['names'][0]}.npz"
     assert client.get(path).status_code == 200
-    service.downloads = 1
+    service.downloads.places.take("elsewhere")
     assert client.get(path).status_code == 503
 
 
 def test_one_address_cannot_occupy_all_places(server, model):
-    client, service = server(per_address=1)
-    with client.stream("POST", "/generate", json={"prompts": ["walk"]}):
-        until(lambda: service.queue)
-        with httpx.Client(base_url=client.base_url) as other:
-            assert "address" in generate(other, ["run"])[-1]["error"]
+    client, service = server(running=2, waiting=1, per_address=9)
+    with (
+        visitor(1, client.base_url) as second,
+        visitor(2, client.base_url) as other,
+        client.stream("POST", "/generate", json={"prompts": ["walk"]}),
+        second.stream("POST", "/generate", json={"prompts": ["run"]}) as waiting,
+    ):
+        rows = waiting.iter_lines()
+        assert json.loads(next(rows)) == {"waiting": 1}  # though two can be served
+        with visitor(1, client.base_url) as third:
+            assert "your network address" in generate(third, ["jump"])[-1]["error"]
+        with other.stream("POST", "/generate", json={"prompts": ["hop"]}):
+            until(lambda: [queued.served for queued in service.queue] == [True, False, True])
+        model.go.set()
+    until(lambda: not service.queue and not service.places.taken)
 
 
 def test_visitor_that_leaves_stops_its_generation(server, model):
@@ -240,7 +178,7 @@ def test_visitor_that_leaves_stops_its_generation(server, model):
 
 
 def test_oldest_results_are_dropped(server, model, monkeypatch):
-    monkeypatch.setattr(web_app, "KEPT_RESULTS", 2)
+    monkeypatch.setattr(service_module, "KEPT_RESULTS", 2)
     client, service = server()
     model.go.set()
     lines = [generate(client, ["walk"])[-1] for _ in range(3)]
@@ -252,14 +190,17 @@ def test_oldest_results_are_dropped(server, model, monkeypatch):
 
 def test_page_runs_only_its_own_scripts(server):
     client, _ = server()
-    page = client.get("/").text
+    answer = client.get("/")
+    page = answer.text
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in client.get("/motion/a/b.npz").headers["content-security-policy"]
     assert "Content-Security-Policy" in page and "unsafe" not in page.split("</title>")[0]
     assert page.count("<script>") == 4
 
 
 def guidance_of(data, options, model) -> float:
-    defaults = web_app.resolve_guidance(model.generator, web_app.DEFAULT_SAMPLING)
-    return web_app.GenerationRequest.parse(data, options, model, defaults).sampling.guidance
+    defaults = resolve_guidance(model.generator, DEFAULT_SAMPLING)
+    return GenerationRequest.parse(data, options, model, defaults).sampling.guidance
 
 
 def test_guidance_is_used_only_if_the_model_was_trained_for_it(model):
@@ -270,9 +211,10 @@ def test_guidance_is_used_only_if_the_model_was_trained_for_it(model):
 
 
 def test_invalid_options_are_refused(refused):
-    with web_app.socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "cannot listen" in refused("app.py", "--port", taken.getsockname()[1])
     assert "--port" in refused("app.py", "--port", 70000)
     assert "--running" in refused("app.py", "--running", 0)
+    assert "--trusted-proxy" in refused("app.py", "--trusted-proxy", "proxy.example")
     assert "--waiting" in refused("app.py", "--waiting", -1)
     assert "checkpoint" in refused("app.py", "--port", 0, "--checkpoint", "nowhere")

@@ -1,0 +1,152 @@
+"""Limits on the number and the pace of connections, below the limits of the app itself.
+
+A connection is closed if a request takes too long to arrive (slow headers or body), is larger than any that the app
+accepts, or if its reader accepts no data for a while.
+"""
+
+import asyncio
+import socket
+from functools import partial
+from typing import Any
+
+import h11
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from serving.options import Options
+from serving.places import Busy, Places, Proxy, site_of
+from utils.errors import InputError
+
+REQUEST_SECONDS = 15.0  # from the first byte of a request, or the start of the connection, to its last byte
+STALL_SECONDS = 20.0  # for which a reader may accept no data
+IDLE_SECONDS = 5  # between two requests
+MAX_HEADERS = 16 * 1024  # bytes
+MAX_REQUEST = 20_000  # bytes of a body
+MAX_RECEIVED = 2 * (MAX_HEADERS + MAX_REQUEST)  # bytes of one request, whatever it declares
+SEND_BUFFER = 128 * 1024  # bytes that the kernel holds for a reader; with more, a slow reader would go unnoticed
+REFUSAL = b"too many connections; try again in a minute\n"
+REFUSED = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%s" % (len(REFUSAL), REFUSAL)
+)
+
+
+class GuardedProtocol(H11Protocol):
+    """HTTP/1.1 of uvicorn, with limits.
+
+    Args:
+        places: Places of connections.
+        proxy: Proxy whose connections count for no single address.
+    """
+
+    def __init__(self, *arguments: Any, places: Places, proxy: Proxy, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.places, self.proxy = places, proxy
+        self.address: str | None = None  # while a place is held
+        self.received = 0  # bytes of the current request
+        self.request_timer: asyncio.TimerHandle | None = None
+        self.stall_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        peer = self.client[0] if self.client else ""
+        address = f"{peer} {id(self)}" if self.proxy.trusts(peer) else site_of(peer)
+        try:
+            self.places.take(address)
+        except Busy:
+            transport.write(REFUSED)
+            transport.close()
+            return
+        self.address = address
+        self._expect_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.address is not None:
+            self.places.release(self.address)
+            self.address = None
+        self.request_timer = _cancelled(self.request_timer)
+        self.stall_timer = _cancelled(self.stall_timer)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._expect_request()
+        self.received += len(data)
+        if self.received > MAX_RECEIVED:
+            self.transport.abort()
+            return
+        super().data_received(data)
+        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):  # the request is complete
+            self._end_request()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]:  # of a request sent ahead
+            self._expect_request()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.stall_timer is None:
+            self.stall_timer = self.loop.call_later(STALL_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self.stall_timer = _cancelled(self.stall_timer)
+        super().resume_writing()
+
+    def _expect_request(self) -> None:
+        if self.request_timer is None:
+            self.request_timer = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
+
+    def _end_request(self) -> None:
+        self.request_timer, self.received = _cancelled(self.request_timer), 0
+
+
+def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
+
+
+class Server(uvicorn.Server):
+    """Server whose end is not delayed by streams: their connections are closed, which stops their work."""
+
+    async def shutdown(self, sockets: list | None = None) -> None:
+        for connection in list(self.server_state.connections):
+            cycle = connection.cycle if isinstance(connection, GuardedProtocol) else None
+            if cycle is not None and not cycle.response_complete:
+                connection.transport.abort()
+        await super().shutdown(sockets)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the socket that the server listens on; port 0 selects a free port.
+
+    Raises:
+        InputError: the address cannot be used.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise InputError(
+            f"cannot listen on {host}, port {port} ({error.strerror or error}); choose another --port"
+        ) from error
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    return listener
+
+
+def make_server(app: Starlette, options: Options) -> Server:
+    """Make the server of the app; ``run(sockets=[...])`` serves until Ctrl-C or SIGTERM."""
+    places = Places(options.connections, options.connections_per_address, full="", used="")  # see REFUSED
+    protocol = partial(GuardedProtocol, places=places, proxy=Proxy(options.trusted_proxy))
+    config = uvicorn.Config(
+        app,
+        http=protocol,  # type: ignore[arg-type]
+        ws="none",
+        log_level="warning",
+        proxy_headers=False,  # serving/places.py reads X-Forwarded-For, from a trusted proxy alone
+        server_header=False,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=2,
+        h11_max_incomplete_event_size=MAX_HEADERS,
+    )
+    return Server(config)

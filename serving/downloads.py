@@ -1,0 +1,132 @@
+"""Finished motions as files. A thread writes small formats; each video is drawn in a process that can be killed."""
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import DEVNULL, PIPE
+
+import numpy as np
+
+from motion.clip import Clip
+from serving.options import Options
+from serving.places import Places
+from serving.service import run_in
+from utils.errors import InputError
+from visualize.body import Body
+from visualize.export import Options as ExportOptions
+from visualize.export import export
+
+ROOT = Path(__file__).resolve().parents[1]
+MEDIA_TYPES = {  # of the formats that a motion can be downloaded in
+    "bvh": "text/plain",
+    "glb": "model/gltf-binary",
+    "npz": "application/octet-stream",
+    "mp4": "video/mp4",
+}
+VIDEO_SIZE = 512  # pixels
+VIDEO_SECONDS = 300  # longest time that drawing one video may take
+PREFIX = "motion-app-"  # of temporary folders
+LEFTOVER_SECONDS = 3600  # age from which a temporary folder belongs to an app that was killed
+
+
+class Downloads:
+    """Prepares downloads: small formats one at a time, and beside them videos one at a time."""
+
+    def __init__(self, body: Body, options: Options):
+        self.body, self.smplx_path = body, options.smplx_path
+        self.places, self.video_places = (  # of their own, so that waiting videos keep nobody from small files
+            Places(
+                options.capacity,
+                options.per_address,
+                full=f"too many {noun} are in preparation; try again in a minute",
+                used=f"{noun} for your network address are already in preparation; wait until one is done",
+            )
+            for noun in ("downloads", "videos")
+        )
+        self.thread = ThreadPoolExecutor(1)
+        self.video_turn = asyncio.Lock()
+
+    def close(self) -> None:
+        """Drop waiting downloads and wait for the one in the thread, whose temporary folder is then removed."""
+        self.thread.shutdown(cancel_futures=True)
+
+    async def prepare(self, clip: Clip, kind: str, address: str) -> bytes:
+        """Return the bytes of a motion in a format of ``MEDIA_TYPES``.
+
+        If the task is cancelled, a video process is killed and nothing is left on the disk.
+
+        Raises:
+            Busy: too many downloads are in preparation, for all visitors or for this address.
+            InputError: the file cannot be written.
+        """
+        if kind == "mp4":
+            with self.video_places.hold(address):
+                async with self.video_turn:
+                    return await self._draw(clip)
+        with self.places.hold(address):
+            return await run_in(self.thread, self._write, clip, kind)
+
+    def _write(self, clip: Clip, kind: str) -> bytes:
+        with temporary_folder() as folder:
+            target = folder / f"motion.{kind}"
+            export([clip], target, ExportOptions(), self.body)
+            return target.read_bytes()
+
+    async def _draw(self, clip: Clip) -> bytes:
+        """Draw a video in a process, which ends with this one, however it ends (see film.py)."""
+        with temporary_folder() as folder:
+            np.save(folder / "motion.npy", clip.smplx85)
+            smplx = str(self.smplx_path.resolve()) if self.smplx_path else None
+            job = {"folder": str(folder), "title": clip.title, "size": VIDEO_SIZE, "smplx_path": smplx}
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "serving.film"),
+                cwd=ROOT,
+                stdin=PIPE,
+                stdout=DEVNULL,
+                stderr=DEVNULL,
+                start_new_session=True,  # its encoder is killed with it
+            )
+            try:
+                assert process.stdin is not None
+                process.stdin.write(json.dumps(job).encode() + b"\n")  # stays open: its end is the end of this process
+                async with asyncio.timeout(VIDEO_SECONDS):
+                    status = await process.wait()
+            except TimeoutError as error:
+                raise InputError(f"the video was not drawn within {VIDEO_SECONDS} s; try another format") from error
+            finally:
+                if process.returncode is None:
+                    _kill_group(process.pid)
+                    await process.wait()
+            if status:
+                raise InputError("the video could not be drawn; try another format")
+            return (folder / "motion.mp4").read_bytes()
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Context manager of a temporary folder with a name by which leftovers are recognised."""
+    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def remove_leftovers() -> None:
+    """Remove the temporary folders of apps that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if folder.stat().st_mtime < time.time() - LEFTOVER_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kill_group(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process, signal.SIGKILL)

@@ -1,0 +1,197 @@
+"""The three addresses of the app: the page at /, POST /generate, and GET /motion/TOKEN/NAME.KIND."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Send
+
+from models.pipeline import DEFAULT_SAMPLING, TextToMotion
+from models.sampling import resolve_guidance
+from serving.connections import MAX_REQUEST
+from serving.downloads import MEDIA_TYPES, Downloads, remove_leftovers
+from serving.options import Options
+from serving.places import Busy, Proxy
+from serving.requests import GenerationRequest, longest_seconds
+from serving.service import MotionService
+from utils.errors import InputError
+from utils.reading.texts import parse_json
+from visualize.body import body_from_options
+from visualize.page import APP_BODY, pack_body, page
+
+PIECE = 64 * 1024  # bytes of a response that are given to a connection at once
+READER_SECONDS = 30.0  # for which the reader of one stream may keep it waiting, in all
+LEFT = 499  # status of a response that nobody reads
+# The page's own policy is in its HTML, where frame-ancestors would have no effect.
+PAGE_HEADERS = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"}
+DATA_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Endpoints:
+    """The handlers of the addresses."""
+
+    def __init__(self, model: TextToMotion, options: Options):
+        body = body_from_options(None, options.smplx_path)
+        self.model, self.options = model, options
+        self.service, self.downloads = MotionService(model, body, options), Downloads(body, options)
+        self.proxy = Proxy(options.trusted_proxy)
+        self.defaults = resolve_guidance(model.generator, DEFAULT_SAMPLING)
+        data = {
+            "body": pack_body(body),
+            "limits": {
+                "sentences": options.sentences,
+                "variations": options.variations,
+                "seconds": round(longest_seconds(options, model), 1),
+            },
+            "defaults": {"temperature": self.defaults.temperature, "guidance": self.defaults.guidance},
+            "kinds": list(MEDIA_TYPES),
+        }
+        self.html = page("Text to motion", ("player.js", "app.js"), APP_BODY, data, connect="'self'").encode()
+
+    async def show(self, request: Request) -> Response:
+        return in_pieces(self.html, "text/html", PAGE_HEADERS)
+
+    async def generate(self, request: Request) -> Response:
+        if not is_json(request.headers.get("content-type", "")):
+            return refusal("the request is not of type application/json", 415)
+        try:
+            content = await read_body(request)
+        except ClientDisconnect:
+            return Response(status_code=LEFT)
+        if content is None:
+            return refusal(f"the request is longer than {MAX_REQUEST} bytes", 413, {"Connection": "close"})
+        try:
+            data = parse_json(content)
+        except InputError as error:
+            return refusal(f"the request is {error}", 400)
+        try:
+            motion = GenerationRequest.parse(data, self.options, self.model, self.defaults)
+        except InputError as error:
+            return refusal(str(error), 400)
+        lines = self.service.stream(motion, self._address(request))
+        return PatientStream(lines, media_type="application/x-ndjson", headers=DATA_HEADERS)
+
+    async def download(self, request: Request) -> Response:
+        token, name, kind = (request.path_params[key] for key in ("token", "name", "kind"))
+        clip = self.service.motion(token, name)
+        if clip is None or kind not in MEDIA_TYPES:
+            return refusal("this motion is no longer available; generate it again", 404)
+        work = asyncio.create_task(self.downloads.prepare(clip, kind, self._address(request)))
+        left = asyncio.create_task(wait_until_left(request))
+        try:
+            await asyncio.wait({work, left}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                return Response(status_code=LEFT)
+            content = work.result()
+        except Busy as error:
+            return refusal(str(error), error.status)
+        except InputError as error:
+            return refusal(str(error), 503)
+        finally:
+            for task in (work, left):
+                task.cancel()
+            await asyncio.gather(work, left, return_exceptions=True)
+        # The name comes from safe_name, so it needs no quoting.
+        headers = DATA_HEADERS | {"Content-Disposition": f'attachment; filename="{name}.{kind}"'}
+        return in_pieces(content, MEDIA_TYPES[kind], headers)
+
+    def _address(self, request: Request) -> str:
+        """Return the network address that a request counts for."""
+        peer = request.client.host if request.client else ""
+        return self.proxy.visitor(peer, request.headers.getlist("x-forwarded-for"))
+
+
+def is_json(content_type: str) -> bool:
+    """Whether a content type is JSON in UTF-8, which a page of another site cannot send without being asked."""
+    kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    charsets = [part.removeprefix("charset=").strip('"') for part in parameters if part.startswith("charset=")]
+    return kind == "application/json" and set(charsets) <= {"utf-8", "utf8"}
+
+
+async def read_body(request: Request) -> bytes | None:
+    """Return the body of a request, or None if it is longer than ``MAX_REQUEST``."""
+    content = b""
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdecimal() or int(declared[:20]) > MAX_REQUEST:
+        return None
+    async for part in request.stream():
+        content += part
+        if len(content) > MAX_REQUEST:
+            return None
+    return content
+
+
+async def wait_until_left(request: Request) -> None:
+    """Return when the visitor has closed the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def refusal(sentence: str, status: int, headers: dict[str, str] | None = None) -> Response:
+    """Return a response with an error of one sentence."""
+    return JSONResponse({"error": sentence}, status, headers=DATA_HEADERS | (headers or {}))
+
+
+def in_pieces(content: bytes, media_type: str, headers: dict[str, str]) -> Response:
+    """Return a response that is sent in pieces, so that a slow reader takes little memory."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(content), PIECE):
+            yield content[start : start + PIECE]
+
+    return StreamingResponse(pieces(), media_type=media_type, headers=headers | {"Content-Length": str(len(content))})
+
+
+class PatientStream(StreamingResponse):
+    """A stream that stops if its reader keeps it waiting for more than ``READER_SECONDS`` in all.
+
+    The generator is closed as soon as the stream ends or the visitor leaves.
+    """
+
+    async def stream_response(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        waited = 0.0
+        async with aclosing(self.body_iterator) as lines:  # type: ignore[type-var]
+            async for line in lines:
+                start = time.monotonic()
+                await send({"type": "http.response.body", "body": line, "more_body": True})
+                waited += time.monotonic() - start
+                if waited > READER_SECONDS:
+                    break
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def make_app(model: TextToMotion, options: Options) -> Starlette:
+    """Build the web application."""
+    endpoints = Endpoints(model, options)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await asyncio.to_thread(remove_leftovers)
+        yield
+        endpoints.service.close()
+        await asyncio.to_thread(endpoints.downloads.close)
+
+    local = options.host in ("127.0.0.1", "localhost", "::1")
+    hosts = ["127.0.0.1", "localhost", "[::1]"] if local else ["*"]
+    app = Starlette(
+        routes=[
+            Route("/", endpoints.show),
+            Route("/generate", endpoints.generate, methods=["POST"]),
+            Route("/motion/{token}/{name}.{kind}", endpoints.download),
+        ],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],  # against DNS rebinding
+        lifespan=lifespan,
+    )
+    app.state.service, app.state.downloads = endpoints.service, endpoints.downloads
+    return app

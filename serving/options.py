@@ -1,0 +1,60 @@
+"""Command-line options of the web app."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+
+from serving.places import parse_network
+from utils.config import bounded
+
+if TYPE_CHECKING:
+    Port = int
+else:
+    Port = bounded("Port", int, (">=", 0), ("<=", 65535))
+
+
+@dataclass
+class Options:
+    """Options of the web app."""
+
+    checkpoint: Path = Path("checkpoints/demo")
+    """Folder of a text-to-motion model, as train_t2m.py writes it."""
+    host: str = "127.0.0.1"
+    """Network address to listen on; 0.0.0.0 accepts connections from other machines."""
+    port: Port = 8000
+    """Port to listen on; 0 selects a free port."""
+    device: str = "auto"
+    """Device of the model: auto, cpu, cuda, cuda:1, ..."""
+    running: PositiveInt = 4
+    """Number of visitors that motion is generated for at the same time, in turns."""
+    waiting: NonNegativeInt = 16
+    """Number of visitors that can wait in the queue; further visitors are asked to try again later."""
+    per_address: PositiveInt = 4
+    """Number of visitors from one network address that can be served or wait at the same time, and number of its
+    downloads in preparation; always below the limit for all addresses together."""
+    connections: PositiveInt = 200
+    """Number of open connections; further connections are refused."""
+    connections_per_address: PositiveInt = 24
+    """Number of open connections from one network address; a trusted proxy is exempt."""
+    trusted_proxy: str | None = None
+    """Address (127.0.0.1) or network (10.0.0.0/8) of a reverse proxy, whose header X-Forwarded-For names the visitor;
+    by default the header is ignored."""
+    variations: PositiveInt = 4
+    """Largest number of variations (motions side by side, with successive seeds) per request."""
+    sentences: PositiveInt = 6
+    """Largest number of sentences per request."""
+    seconds: PositiveFloat = 10.0
+    """Longest motion per sentence in seconds; the checkpoint may have a lower limit."""
+    smplx_path: Path | None = None
+    """SMPL-X model file, or the folder that contains SMPLX_NEUTRAL.npz, to show SMPL-X instead of the mannequin."""
+
+    def __post_init__(self) -> None:
+        if self.trusted_proxy is not None:
+            parse_network(self.trusted_proxy)
+
+    @property
+    def capacity(self) -> int:
+        """Largest number of visitors served or waiting at the same time; also that of downloads in preparation."""
+        return self.running + self.waiting

@@ -1,0 +1,140 @@
+"""A limited number of places, of which one network address can hold only a share."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from utils.errors import InputError
+
+IPV6_SITE = 64  # bits: prefix length of the network that one visitor usually has all addresses of
+
+
+class Busy(InputError):
+    """No place is free.
+
+    Args:
+        message: Sentence for the visitor.
+        status: HTTP status: 503 if all places are taken, 429 if the share of the address is used.
+    """
+
+    def __init__(self, message: str, status: int):
+        super().__init__(message)
+        self.status = status
+
+
+class Places:
+    """Places of visitors.
+
+    Args:
+        total: Number of places.
+        share: Number of places for one address; reduced to ``total - 1`` (but not below 1), so that one address never
+            takes all places.
+        full: Error if all places are taken.
+        used: Error if the share of an address is used.
+    """
+
+    def __init__(self, total: int, share: int, full: str, used: str):
+        self.total, self.share = total, share_of(total, share)
+        self.full, self.used = full, used
+        self.held: Counter[str] = Counter()  # address -> places
+
+    @property
+    def taken(self) -> int:
+        """Number of places that are taken."""
+        return self.held.total()
+
+    def take(self, address: str) -> None:
+        """Take a place for an address.
+
+        Raises:
+            Busy: no place is free, or the share of the address is used.
+        """
+        if self.taken >= self.total:
+            raise Busy(self.full, 503)
+        if self.held[address] >= self.share:
+            raise Busy(self.used, 429)
+        self.held[address] += 1
+
+    def release(self, address: str) -> None:
+        """Give a place of an address back."""
+        self.held[address] -= 1
+        if not self.held[address]:
+            del self.held[address]
+
+    @contextmanager
+    def hold(self, address: str) -> Iterator[None]:
+        """Context manager that holds a place; raises ``Busy`` as ``take`` does."""
+        self.take(address)
+        try:
+            yield
+        finally:
+            self.release(address)
+
+
+def share_of(total: int, share: int) -> int:
+    """Return the largest share of one address: at least 1, and below the total where that is possible."""
+    return max(1, min(share, total - 1))
+
+
+def parse_network(text: str) -> IPv4Network | IPv6Network:
+    """Parse the address or network of a proxy.
+
+    Raises:
+        InputError: the text is neither.
+    """
+    try:
+        return ip_network(text, strict=False)
+    except ValueError as error:
+        raise InputError(
+            f"--trusted-proxy is {text[:60]!r}; give an address such as 127.0.0.1 or a network such as 10.0.0.0/8"
+        ) from error
+
+
+class Proxy:
+    """The reverse proxy in front of the app, if there is one.
+
+    Args:
+        network: Its address or network, from which alone ``X-Forwarded-For`` is believed; None for no proxy.
+    """
+
+    def __init__(self, network: str | None):
+        self.network = parse_network(network) if network else None
+
+    def trusts(self, peer: str) -> bool:
+        """Whether a connection from the address ``peer`` comes from the proxy."""
+        try:
+            return self.network is not None and _parsed(peer) in self.network
+        except ValueError:
+            return False
+
+    def visitor(self, peer: str, forwarded: Sequence[str]) -> str:
+        """Return the network address that a request counts for.
+
+        Args:
+            peer: Address that the connection comes from.
+            forwarded: Values of the headers ``X-Forwarded-For``. The last address counts, which the proxy itself added.
+        """
+        if forwarded and self.trusts(peer):
+            last = forwarded[-1].rpartition(",")[2].strip()
+            try:
+                ip_address(last)
+            except ValueError:
+                return site_of(peer)
+            return site_of(last)
+        return site_of(peer)
+
+
+def site_of(address: str) -> str:
+    """Return an IPv4 address unchanged and the /64 network of an IPv6 address, as one visitor has all of it."""
+    try:
+        parsed = _parsed(address)
+    except ValueError:
+        return address
+    return str(ip_network((int(parsed), IPV6_SITE), strict=False)) if isinstance(parsed, IPv6Address) else str(parsed)
+
+
+def _parsed(address: str):
+    """Parse an address; an IPv4 address within IPv6 becomes the IPv4 address."""
+    parsed = ip_address(address)
+    return (parsed.ipv4_mapped or parsed) if isinstance(parsed, IPv6Address) else parsed

@@ -1,0 +1,167 @@
+"""Queue of visitors, generation in turns, and the finished motions."""
+
+import asyncio
+import json
+import secrets
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from models.pipeline import MotionChunk, TextToMotion
+from motion.clip import Clip
+from serving.options import Options
+from serving.places import Busy, Places, share_of
+from serving.requests import GenerationRequest
+from utils.errors import InputError
+from utils.prompts import safe_name
+from visualize.body import Body, floor_height
+from visualize.page import pack_motion
+
+KEPT_RESULTS = 64  # motions that can be downloaded; the oldest are dropped
+
+
+@dataclass(eq=False)
+class Visitor:
+    """A visitor in the queue, compared by identity."""
+
+    address: str
+    served: bool = False
+    """Whether motion is generated for the visitor; once true, it stays true."""
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a visitor leaves the queue."""
+
+
+class Result(NamedTuple):
+    """The finished motions of a request."""
+
+    address: str
+    motions: dict[str, Clip]
+    """Motions by name."""
+
+
+class MotionService:
+    """Generates motions for several visitors in turns, and keeps finished ones for download.
+
+    One thread runs the model. Each visitor has at most one chunk of frames in its queue, so that all visitors advance
+    at the same rate.
+    """
+
+    def __init__(self, model: TextToMotion, body: Body, options: Options):
+        self.model, self.body, self.options = model, body, options
+        self.thread = ThreadPoolExecutor(1)
+        self.places = Places(
+            options.capacity,
+            options.per_address,
+            full="too many visitors are being served; try again in a minute",
+            used="motions for your network address are already being generated; wait until one is done",
+        )
+        self.queue: list[Visitor] = []  # in order of arrival
+        self.results: OrderedDict[str, Result] = OrderedDict()  # by token, the oldest first
+
+    def close(self) -> None:
+        """Drop all work; a chunk that is being generated is finished."""
+        self.thread.shutdown(wait=False, cancel_futures=True)
+
+    async def stream(self, request: GenerationRequest, address: str) -> AsyncIterator[bytes]:
+        """Yield lines of JSON: {"waiting": n}, chunks of frames, and {"done": token}; or {"error": sentence}."""
+        try:
+            self.places.take(address)
+        except Busy as error:
+            yield _line(error=str(error))
+            return
+        visitor, motions = Visitor(address), []
+        self.queue.append(visitor)
+        try:
+            self._admit()
+            while not visitor.served:
+                yield _line(waiting=self._ahead(visitor))
+                await visitor.changed.wait()
+                visitor.changed.clear()
+            for seed in range(request.seed, request.seed + request.variations):
+                arguments = (request.prompt, seed, request.sampling, request.seconds)
+                motions.append(await run_in(self.thread, self.model.stream, *arguments))
+            chunks: list[list[np.ndarray]] = [[] for _ in motions]
+            unfinished = dict(enumerate(motions))
+            while unfinished:
+                for number, motion in list(unfinished.items()):
+                    smplx85, line = await run_in(self.thread, self._next, number, motion, not chunks[number])
+                    if smplx85 is None:
+                        del unfinished[number]
+                    else:
+                        chunks[number].append(smplx85)
+                        yield line
+            title, token = " ".join(request.prompt.sentences), secrets.token_urlsafe(16)
+            results = {
+                f"{safe_name(title)}_seed{request.seed + number}": Clip(np.concatenate(parts), title)
+                for number, parts in enumerate(chunks)
+            }
+            self._keep(token, Result(address, results))
+            yield _line(done=token, names=list(results))
+        except InputError as error:
+            yield _line(error=str(error))
+        finally:  # also if the visitor has left
+            for motion in motions:
+                self.thread.submit(motion.close)
+            self.queue.remove(visitor)
+            self.places.release(address)
+            self._admit()
+            for other in self.queue:
+                other.changed.set()
+
+    def _admit(self) -> None:
+        """Serve waiting visitors in order of arrival; one address takes all running places only if there is one."""
+        served = Counter(visitor.address for visitor in self.queue if visitor.served)
+        share = share_of(self.options.running, self.options.per_address)
+        for visitor in self.queue:
+            free = served.total() < self.options.running and served[visitor.address] < share
+            if free and not visitor.served:
+                visitor.served = True
+                served[visitor.address] += 1
+
+    def _ahead(self, visitor: Visitor) -> int:
+        """Return the place of a waiting visitor among those that wait, from 1."""
+        return [other for other in self.queue if not other.served].index(visitor) + 1
+
+    def _next(self, number: int, motion: Iterator[MotionChunk], first: bool) -> tuple[np.ndarray | None, bytes]:
+        """Generate the next frames of a variation and pack them for the browser; runs in the thread.
+
+        Returns:
+            (T, 85) poses, or None at the end of the motion, and the line. The line of the first frames includes the
+            height of the floor.
+        """
+        chunk = next(motion, None)
+        if chunk is None:
+            return None, b""
+        smplx85 = chunk.smplx85.astype(np.float64)
+        packed = pack_motion(smplx85, floor_height(self.body, smplx85)) if first else pack_motion(smplx85)
+        return chunk.smplx85, _line(variation=number, **packed)
+
+    def _keep(self, token: str, result: Result) -> None:
+        """Keep a result; the oldest are dropped, first those of an address that has more than half of all."""
+        self.results[token] = result
+
+        def count(address: str | None = None) -> int:
+            return sum(len(kept.motions) for kept in self.results.values() if address in (None, kept.address))
+
+        while len(self.results) > 1 and count() > KEPT_RESULTS:
+            crowded = count(result.address) > KEPT_RESULTS // 2
+            oldest = next(key for key, kept in self.results.items() if not crowded or kept.address == result.address)
+            del self.results[oldest]
+
+    def motion(self, token: str, name: str) -> Clip | None:
+        """Return a finished motion, or None if it is unknown or no longer kept."""
+        result = self.results.get(token)
+        return result.motions.get(name) if result else None
+
+
+async def run_in(thread: Executor, function: Callable, *arguments: object) -> Any:
+    """Run a function in a thread and return its result."""
+    return await asyncio.get_running_loop().run_in_executor(thread, function, *arguments)
+
+
+def _line(**content: object) -> bytes:
+    return json.dumps(content).encode() + b"\n"
