@@ -3,7 +3,7 @@
 import signal
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -51,10 +51,12 @@ class Loop:
         self.loss = torch.zeros((), device=run.device)  # of the step so far, on this process
         self.received: int | None = None  # signal of this process
         self.stop: Stop | None = None  # agreed on by all processes in ``update``
+        self.handlers: dict[signal.Signals, Any] = {}  # replaced signal handlers, restored at the end
+        self.excepthook = threading.excepthook
 
     def __enter__(self) -> "Loop":
         self.handlers = {number: signal.signal(number, self._receive) for number in STOPS if not _is_ignored(number)}
-        self.excepthook, threading.excepthook = threading.excepthook, self._report_thread
+        threading.excepthook = self._report_thread
         self.meter.restart()
         return self
 
