@@ -67,6 +67,8 @@ def main(options: Options) -> None:
             raise InputError(f"the app stopped answering ({error!r}); run the test on an idle machine") from error
         log = app.log.read_text()
         print(f"\nlog of the app: {len(log.splitlines())} lines, {log.count('Traceback')} tracebacks")
+        for line, count in Counter(log.splitlines()).most_common(5):
+            print(f"{count} times: {line[:100]}")
 
 
 # --- The app
@@ -89,8 +91,8 @@ class App:
             with contextlib.suppress(psutil.Error):  # it has ended
                 memory += process.memory_full_info().pss  # pages that processes share are counted once
         return {
-            "memory of all processes, MB": memory / 1e6,
-            "memory of the app itself, MB": self.process.memory_info().rss / 1e6,
+            "memory of all processes (PSS), MB": memory / 1e6,
+            "memory of the app alone (RSS), MB": self.process.memory_info().rss / 1e6,
             "open files and connections": self.process.num_fds(),
             "temporary files": sum(path.is_file() for path in self.temporary.rglob("*")),
             "processes": len(processes),
