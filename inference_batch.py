@@ -77,20 +77,20 @@ class Options:
     seed: Seed = 0
     """Seed of the first sample; the same prompt, seed and settings give the same motion."""
     seconds: PositiveFloat | None = None
-    """Length of each motion in seconds (length in prompt files); by default, the generator decides when a motion ends."""
+    """Length of each motion in seconds (length in prompt files); by default, the generator ends the motion."""
     temperature: NonNegativeFloat = DEFAULT_SAMPLING.temperature
     """Temperature of sampling; 0 selects the most likely token (greedy)."""
     top_k: NonNegativeInt = DEFAULT_SAMPLING.top_k
     """Sample from the k most likely tokens; 0 disables it."""
     top_p: Probability = DEFAULT_SAMPLING.top_p
-    """Sample from the smallest set of most likely tokens whose total probability reaches this value (nucleus sampling); 1
-    disables it."""
+    """Sample from the smallest set of most likely tokens whose total probability reaches this value (nucleus sampling);
+    1 disables it."""
     guidance: NonNegativeFloat | None = DEFAULT_SAMPLING.guidance
     """Scale of classifier-free guidance; larger values follow the text more closely, 1 disables it. Default: 2, or 1 if
     the model was trained without text dropout."""
     init_motion: Path | None = None
-    """Motion file to continue (.npz of this project or AMASS, .bvh, .npy); every generated motion begins with it. Needs a
-    generator trained with --joined."""
+    """Motion file to continue (.npz of this project or AMASS, .bvh, .npy); every generated motion begins with it. Needs
+    a generator trained with --joined."""
     init_skeleton: Path | None = None
     """YAML file that maps the joints of a .bvh in --init-motion to the 22 SMPL-X joints; by default joints are found by
     name and hierarchy."""
@@ -126,8 +126,8 @@ class Options:
     rewrite_model: str | None = None
     """Chat model (folder or Hugging Face id) that rewrites each prompt first; the rewritten text is saved as well."""
     device_memory: PositiveFloat | None = None
-    """Device memory for the generator's weights in GB; the remaining layers are copied to the device at each step. Cannot
-    be combined with --quantize or --compiled."""
+    """Device memory for the generator's weights in GB; the remaining layers are copied to the device at each step.
+    Cannot be combined with --quantize or --compiled."""
     overwrite: bool = False
     """Generate all motions and draw all their files again, even if they are in the folder."""
     workers: PositiveInt = os.cpu_count() or 1

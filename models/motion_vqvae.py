@@ -52,8 +52,8 @@ class VQVAEConfig:
     depth: PositiveInt = 3
     """Residual blocks after each halving (and before each doubling) of the frame rate."""
     dilation_growth: PositiveInt = 3
-    """Ratio of the dilations of successive residual blocks. The first block has dilation growth^(depth-1), the last has \
-1."""
+    """Ratio of the dilations of successive residual blocks. The first block has dilation growth^(depth-1), the last \
+has 1."""
     activation: Activation = "relu"
     """Activation inside the residual blocks; outside them it is always relu."""
     norm: Norm = "none"

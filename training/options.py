@@ -28,7 +28,8 @@ class TrainingOptions:
     resume: bool = False
     """Resume the run in --out from its newest undamaged state (checkpoint for resuming)."""
     batch_size: PositiveInt = 64
-    """Training items per step (windows of train_vq.py, motions of train_t2m.py), over all processes and micro-batches."""
+    """Training items per step (windows of train_vq.py, motions of train_t2m.py), over all processes and
+    micro-batches."""
     accumulate: PositiveInt = 1
     """Micro-batches per process and step (gradient accumulation)."""
     steps: PositiveInt = 5000
@@ -60,8 +61,8 @@ class TrainingOptions:
     device: str = "auto"
     """Device to train on: auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """Precision of the arithmetic (--dtype in inference_batch.py): float32, bf16 (autocast over float32 weights), or auto
-    (bf16 if the device supports it)."""
+    """Precision of the arithmetic (--dtype in inference_batch.py): float32, bf16 (autocast over float32 weights), or
+    auto (bf16 if the device supports it)."""
     save_precision: Literal["float32", "float16"] = "float32"
     """Precision of the saved weights; float16 halves the size of the checkpoint."""
     workers: NonNegativeInt = 0
