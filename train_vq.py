@@ -1,6 +1,7 @@
 """Train the motion tokenizer: a HumanVQVAE that converts motion features to tokens and back.
 
     python train_vq.py --config configs/vq/demo.yaml --data data/bandai --out runs/vq
+    python train_vq.py --config configs/vq/demo.yaml --data data/bandai --out runs/vq --model.levels "[8,5,5,5]"
     python train_vq.py --config configs/vq/demo.yaml --data data/bandai --out runs/vq --resume
     accelerate launch --config_file configs/accelerate/ddp.yaml train_vq.py ...    (several GPUs)
 

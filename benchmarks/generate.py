@@ -272,7 +272,8 @@ def main(options: Options) -> None:
         cases.append(("ours, int8", rows, "int8", ours, (options, rows, "bf16", "int8", False)))
         cases.append(("ours, bf16, compiled", rows, "bf16", ours, (options, rows, "bf16", "none", True)))
         cases.append(("ours, int8, compiled", rows, "int8", ours, (options, rows, "bf16", "int8", True)))
-    print("| | rows | tokens/s | x public | motions/s | s of motion/s | first token, ms | memory, GB | of limit |")
+    speeds = "tokens/s | speedup over public | motions/s | s of motion/s"
+    print(f"| | rows | {speeds} | first token, ms | memory, GB | % of limit |")
     print("|---|---|---|---|---|---|---|---|---|")
     public = None
     for name, rows, precision, measure, arguments in cases:
