@@ -65,7 +65,8 @@ def main(options: Options) -> None:
             print(asyncio.run(asyncio.wait_for(measure(app, options), LIMIT)))
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
             raise InputError(f"the app stopped answering ({error!r}); run the test on an idle machine") from error
-        print(f"\nlog of the app: {app.log.read_text().count('Traceback')} tracebacks")
+        log = app.log.read_text()
+        print(f"\nlog of the app: {len(log.splitlines())} lines, {log.count('Traceback')} tracebacks")
 
 
 # --- The app
@@ -203,6 +204,7 @@ async def slow_headers(app: App, number: int, path: str) -> str:
     async with visit(app, number) as (reader, writer):
         for letter in request("/") * 10:
             writer.write(bytes([letter]))
+            await writer.drain()
             await asyncio.sleep(0.5)
             if reader.at_eof():
                 break

@@ -9,13 +9,13 @@ mean_std/vector_272/{mean,std}.npy  (272,) float32, over the training clips
 import hashlib
 import os
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from dataset.captions import CaptionLine
 from motion.features272 import FEATURES, LAYOUT, check_features
-from utils.errors import InputError, reason_of
+from utils.errors import InputError, shown
+from utils.reading.arrays import read_npy, read_npy_header, read_vector, to_float32
 from utils.reading.texts import read_lines
 
 VECTORS = Path("motion_data/vector_272")
@@ -72,14 +72,16 @@ class MotionFolder:
             InputError: the split file is missing, lists a clip that does not exist, or is empty although ``required``.
         """
         file = self.path / "split" / f"{split}.txt"
-        if not file.is_file():
+        if not os.path.exists(file):
             raise InputError(f"{file} is missing; list the clip ids of the split in it, one per line")
-        ids = list(dict.fromkeys(line.strip() for line in read_lines(file) if line.strip()))  # without repetitions
+        lines = read_lines(file, "a list of clip ids")
+        ids = list(dict.fromkeys(line.strip() for line in lines if line.strip()))  # without repetitions
         vectors = str(self.path / VECTORS)  # a Path per clip would be slow for millions of clips
         missing = next((name for name in ids if not os.path.isfile(f"{vectors}/{name}.npy")), None)
         if missing is not None:
             raise InputError(
-                f"{file} lists {missing}, but {self.motion_file(missing)} does not exist; prepare the data again"
+                f"{shown(file, 150)} lists {shown(missing)}, but {shown(self.motion_file(missing), 150)} does not "
+                "exist; prepare the data again"
             )
         if required and not ids:
             raise InputError(f"{file} is empty; prepare more clips")
@@ -112,10 +114,10 @@ class MotionFolder:
             InputError: the clip has no caption file, or the times of a line are not numbers.
         """
         file = self.caption_file(clip_id)
-        if not file.is_file():
+        if not os.path.exists(file):
             raise InputError(f"clip {clip_id} has no captions: {file} is missing; write them to it, one per line")
         spans: dict[tuple[float, float] | None, list[str]] = {}
-        for number, line in enumerate(read_lines(file), start=1):
+        for number, line in enumerate(read_lines(file, "captions"), start=1):
             try:
                 caption, span = CaptionLine.parse(line)
             except InputError as error:
@@ -130,24 +132,10 @@ class MotionFolder:
 
     def _statistic(self, name: str) -> np.ndarray:
         file = self.path / STATISTICS / f"{name}.npy"
-        values = load_array(file)
-        if values.shape != (FEATURES,) or not np.isfinite(values).all() or (name == "std" and (values <= 0).any()):
-            raise InputError(f"{file} must hold {FEATURES} finite values (std: above zero); prepare the data again")
-        return values.astype(np.float32)
-
-
-def load_array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
-    """Load or memory-map a .npy file without pickles.
-
-    Raises:
-        InputError: the file is missing, damaged or not an array.
-    """
-    try:
-        return np.load(path, mmap_mode, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(
-            f"{path} cannot be read as a NumPy array ({reason_of(error)}); prepare the data again"
-        ) from error
+        values = read_vector(file, FEATURES)
+        if name == "std" and (values <= 0).any():
+            raise InputError(f"{file} must hold values above zero; prepare the data again")
+        return values
 
 
 def count_frames(path: Path) -> int:
@@ -156,19 +144,20 @@ def count_frames(path: Path) -> int:
     Raises:
         InputError: the file is missing, truncated or invalid.
     """
-    try:
-        with open(path, "rb") as file:
-            np.lib.format.read_magic(file)
-            (frames, width), _, dtype = np.lib.format.read_array_header_1_0(file)
-            if width == FEATURES and os.fstat(file.fileno()).st_size >= file.tell() + frames * width * dtype.itemsize:
-                return frames
-    except (OSError, ValueError):
-        pass
-    clip = load_array(
-        path, mmap_mode="r"
-    )  # raises the reason, or reads a header that NumPy writes only for unusual types
-    check_features(clip[:1], str(path))
-    return len(clip)
+    shape, dtype = read_npy_header(path)
+    _check_shape(shape, dtype, path)
+    return shape[0]
+
+
+def open_features(path: Path) -> np.ndarray:
+    """Map a (T, 272) feature file into memory; its values are not validated.
+
+    Raises:
+        InputError: the file is missing, truncated or invalid.
+    """
+    features = read_npy(path, mapped=True)
+    _check_shape(features.shape, features.dtype, path)
+    return features
 
 
 def load_features(path: Path) -> np.ndarray:
@@ -177,6 +166,18 @@ def load_features(path: Path) -> np.ndarray:
     Raises:
         InputError: the file is missing, damaged or invalid.
     """
-    features = load_array(path)
+    features = read_npy(path)
+    _check_shape(features.shape, features.dtype, path)
+    features = to_float32(features)
     check_features(features, str(path))
-    return features.astype(np.float32, copy=False)
+    return features
+
+
+def _check_shape(shape: tuple[int, ...], dtype: np.dtype, path: Path) -> None:
+    if len(shape) != 2 or shape[1] != FEATURES or dtype.kind not in "fiu":
+        raise InputError(
+            f"{path} has shape {shown(shape, 60)} of {dtype} where (frames, {FEATURES}) of numbers is needed; "
+            "convert the motion with prepare_data.py"
+        )
+    if not shape[0]:
+        raise InputError(f"{path} holds no frames; remove it or record it again")

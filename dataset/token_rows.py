@@ -28,10 +28,14 @@ import torch
 from torch.utils.data import Dataset
 
 from utils.checkpoint import fingerprint
-from utils.errors import InputError
+from utils.errors import InputError, shown
 from utils.files import atomic_write
+from utils.reading.files import MB, open_regular
+from utils.reading.texts import parse_json
 
 ABOUT = "about.json"
+ABOUT_KINDS = {"tokenizer": str, "codebook_size": int, "stride": int, "joined": int, "clips": str, "shards": int}
+MAX_SHARDS, MAX_CODES = 10_000, 2**32
 LEFT_OUT = b"left_out"  # key in the schema of a shard: number of clips and of parts of clips without a row
 UNFINISHED = 3600  # seconds before a temporary file is considered abandoned
 
@@ -100,19 +104,28 @@ def write_shard(file: Path, rows: list[TokenRow], codebook_size: int, left_out: 
     """Write the rows of a shard as one Arrow stream, atomically."""
     lengths = [len(row.tokens) for row in rows]
     tokens = np.concatenate([row.tokens for row in rows]) if rows else np.zeros(0)
-    columns = {
-        "id": pa.array([row.id for row in rows], pa.string()),
-        "tokens": pa.ListArray.from_arrays(
+    schema = _schema(codebook_size)
+    columns = [
+        [row.id for row in rows],
+        pa.ListArray.from_arrays(
             pa.array(np.cumsum([0, *lengths]), pa.int32()),
-            pa.array(tokens.astype(np.min_scalar_type(codebook_size - 1))),
+            pa.array(tokens, schema.field("tokens").type.value_type),
         ),
-        "length": pa.array(lengths, pa.int32()),
-        "captions": pa.array([row.captions for row in rows], pa.list_(pa.string())),
-        "context": pa.array([row.context for row in rows], pa.int32()),
-    }
-    table = pa.table(columns).replace_schema_metadata({LEFT_OUT: json.dumps(left_out)})
+        lengths,
+        [row.captions for row in rows],
+        [row.context for row in rows],
+    ]
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
+    table = pa.table(arrays, schema.with_metadata({LEFT_OUT: json.dumps(left_out)}))
     with atomic_write(file) as temporary, pa.ipc.new_stream(str(temporary), table.schema) as stream:
         stream.write_table(table)
+
+
+def _schema(codebook_size: int) -> pa.Schema:
+    """Return the columns of a shard; tokens are of the smallest type that holds the codebook."""
+    token = pa.from_numpy_dtype(np.min_scalar_type(codebook_size - 1))
+    return pa.schema({"id": pa.string(), "tokens": pa.list_(token), "length": pa.int32(),
+                      "captions": pa.list_(pa.string()), "context": pa.int32()})  # fmt: skip
 
 
 def read_about(path: Path) -> dict:
@@ -121,10 +134,15 @@ def read_about(path: Path) -> dict:
     Raises:
         InputError: the file is missing or damaged.
     """
-    try:
-        return json.loads((path / ABOUT).read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path / ABOUT} is missing or damaged; remove {path} so that it is made again") from error
+    advice = f"remove {shown(path.name, 40)} in {shown(path.parent.name, 40)}"
+    with open_regular(path / ABOUT, "the description of tokens", MB, advice) as file:
+        about = parse_json(file.read())
+        for name, kind in ABOUT_KINDS.items():
+            if type(about[name]) is not kind:
+                raise InputError(f"it holds the {name} {shown(about[name], 40)}")
+        if not (0 < about["shards"] <= MAX_SHARDS and 0 < about["codebook_size"] <= MAX_CODES):
+            raise InputError("its shards or codebook_size are out of range")
+        return about
 
 
 def shard_files(path: Path, about: dict) -> list[Path]:
@@ -136,9 +154,9 @@ def shard_files(path: Path, about: dict) -> list[Path]:
 def _check_tokenizer(path: Path, about: dict, expected: dict) -> None:
     """Raise InputError if a token folder was made by a tokenizer other than the expected one."""
     for name in ("tokenizer", "codebook_size"):
-        if name in expected and about.get(name) != expected[name]:
+        if name in expected and about[name] != expected[name]:
             raise InputError(
-                f"{path} was made with {name} {about.get(name)}, not with {expected[name]}; "
+                f"{path} was made with {name} {shown(about[name], 40)}, not with {expected[name]}; "
                 "remove that folder so that it is made again"
             )
 
@@ -179,7 +197,7 @@ class TokenDataset(Dataset):
         missing = sum(not file.exists() for file in files)
         if missing:
             raise InputError(f"{missing} of the {len(files)} files of {path} are missing; tokenize the split again")
-        shards, left_out = zip(*map(_open, files), strict=True)
+        shards, left_out = zip(*(_open(file, about["codebook_size"]) for file in files), strict=True)
         self.rows: datasets.Dataset = datasets.concatenate_datasets(shards)
         self.left_out: Counter = sum(left_out, Counter())
         self.max_tokens, self.token_drop = max_tokens, token_drop
@@ -234,11 +252,34 @@ def collate(items: list[TokenItem], pad_id: int) -> TokenBatch:
     return TokenBatch(list(ids), list(captions), padded, torch.tensor(is_whole), torch.tensor(context))
 
 
-def _open(file: Path) -> tuple[datasets.Dataset, Counter]:
+def _open(file: Path, codebook_size: int) -> tuple[datasets.Dataset, Counter]:
     """Map a shard; returns its rows and the numbers of clips and parts without a row."""
-    try:
+    with open_regular(file, "token rows", advice="it is damaged: remove it and tokenize the split again"):
         with pa.memory_map(str(file)) as source:
-            left_out = json.loads(pa.ipc.open_stream(source).schema.metadata[LEFT_OUT])
+            stream = pa.ipc.open_stream(source)
+            metadata = stream.schema.metadata
+            if set(metadata) != {LEFT_OUT} or stream.schema != _schema(codebook_size):
+                raise InputError("it has other columns")
+            for batch in stream:
+                _check_rows(batch, codebook_size)
+            left_out = {name: int(count) for name, count in parse_json(metadata[LEFT_OUT]).items()}
         return datasets.Dataset.from_file(str(file)), Counter(left_out)
-    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
-        raise InputError(f"{file} is damaged; remove it and tokenize the split again") from error
+
+
+def _check_rows(batch: pa.RecordBatch, codebook_size: int) -> None:
+    """Raise InputError if rows are damaged: Arrow itself compares no more than the last offset with the values."""
+    batch.validate()
+    ids, tokens, lengths, captions, context = batch.columns
+    ends = [ids, tokens, captions, captions.values]
+    offsets = [np.frombuffer(array.buffers()[1], np.int32)[array.offset :][: len(array) + 1] for array in ends]
+    numbers = lengths.to_numpy(), context.to_numpy()
+    if (
+        any(array.null_count for array in (*batch.columns, tokens.values, captions.values))
+        or any((np.diff(each) < 0).any() for each in offsets)
+        or (np.diff(offsets[1]) != numbers[0]).any()
+        or (np.diff(offsets[2]) < 1).any()
+        or (numbers[0] < 1).any()
+        or (numbers[1] < 0).any()
+        or tokens.values.to_numpy().max(initial=0) >= codebook_size
+    ):
+        raise InputError("its rows contradict one another")

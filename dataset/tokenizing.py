@@ -19,6 +19,7 @@ from dataset.token_rows import TokenRow, prepare_folder, write_shard
 from models.motion_vqvae import HumanVQVAE
 from motion.resample import FPS
 from utils.checkpoint import fingerprint
+from utils.reading.files import refusal
 
 MAX_SHARDS = 512  # per split
 MIN_CLIPS = 256  # per shard
@@ -208,7 +209,7 @@ def _digest(folder: MotionFolder, ids: list[str]) -> str:
             for file in (f"{vectors}/{clip_id}.npy", f"{texts}/{clip_id}.txt"):
                 status = os.stat(file)
                 digest.update(f"{clip_id} {status.st_size} {status.st_mtime_ns}".encode())
-    except FileNotFoundError:
+    except FileNotFoundError as error:
         folder.spans(clip_id)  # raises InputError if the captions are missing
-        raise
+        raise refusal(folder.motion_file(clip_id), "the file is missing", "prepare the data again") from error
     return digest.hexdigest()

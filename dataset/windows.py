@@ -7,8 +7,9 @@ import pyarrow as pa
 import torch
 from torch.utils.data import Dataset
 
-from dataset.motion_folder import MotionFolder, load_array
+from dataset.motion_folder import MotionFolder, open_features
 from motion.features272 import check_features
+from utils.reading.arrays import to_float32
 
 
 class WindowDataset(Dataset):
@@ -41,11 +42,10 @@ class WindowDataset(Dataset):
     def __getitem__(self, number: int) -> tuple[str, torch.Tensor, int]:
         clip_id = self.ids[np.searchsorted(self.ends, number % len(self), "right")].as_py()
         file = self.folder.motion_file(clip_id)
-        clip = load_array(file, mmap_mode="r")
-        check_features(clip[:1], str(file))
+        clip = open_features(file)
         start = random.Random(number).randrange(max(1, len(clip) - self.window + 1))
-        part = clip[start : start + self.window]
+        part = to_float32(clip[start : start + self.window])
         check_features(part, str(file))
         features = torch.zeros(self.window, clip.shape[1])
-        features[: len(part)] = torch.from_numpy(np.array(part, dtype=np.float32))
+        features[: len(part)] = torch.from_numpy(np.array(part))
         return clip_id, features, len(part)

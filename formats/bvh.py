@@ -13,7 +13,10 @@ import numpy as np
 
 from motion.source_motion import SourceMotion
 from utils.errors import InputError
+from utils.reading.files import MB, refusing
+from utils.reading.texts import read_text
 
+MAX_BYTES = 512 * MB
 CHANNELS = {axis + kind for axis in "XYZ" for kind in ("position", "rotation")}
 
 
@@ -31,52 +34,40 @@ def read_bvh(path: str | Path) -> BvhClip:
         InputError: the file is missing, unreadable, truncated, or holds NaN or no frames.
     """
     path = Path(path)
-    hierarchy, motion = _halves(_text(path))
-    try:
+    hierarchy, motion = _halves(read_text(path, "a BVH file", MAX_BYTES))
+    with refusing(path, "a complete BVH file", "export it again"):
         names, parents, offsets, channels, tips = _parse_hierarchy(hierarchy)
-        found = re.match(r"\s*Frames\s*:\s*(\S+)\s+Frame\s+Time\s*:\s*(\S+)", motion)
-        if not found:
-            raise ValueError("its MOTION has no Frames and Frame Time")
-        frames, frame_time = int(found[1]), float(found[2])
-        if not 0 < frame_time < np.inf:
-            raise ValueError(f"its frame time is {frame_time}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)  # text that is not a number
-            data = np.fromstring(motion[found.end() :], sep=" ")
-    except (ValueError, IndexError, TypeError, DeprecationWarning) as error:
-        raise InputError(f"{path} is not a complete BVH file ({error}); export it again") from error
-    width = sum(len(names_of_joint) for names_of_joint in channels)
-    notes = []
-    if width and data.size > frames * width > 0 and data.size % width == 0:
-        notes.append(f"it promises {frames} frames and holds {data.size // width}, all of which are read")
-        frames = data.size // width
-    if frames < 1 or not width or data.size != frames * width:
-        raise InputError(
-            f"{path} promises {frames} frames of {width} values and holds {data.size} values; export it again"
-        )
-    if not np.isfinite(data).all():
-        raise InputError(f"{path} holds NaN or infinite values; export it again")
-    rotations, positions = _apply_channels(data.reshape(frames, width), offsets, channels)
+        data, frames, fps = _parse_motion(motion)
+        width = sum(len(names_of_joint) for names_of_joint in channels)
+        notes = []
+        if width and data.size > frames * width > 0 and data.size % width == 0:
+            notes.append(f"it promises {frames} frames and holds {data.size // width}, all of which are read")
+            frames = data.size // width
+        if frames < 1 or not width or data.size != frames * width:
+            raise InputError(f"it promises {frames} frames of {width} values and holds {data.size} values")
+        if frames * len(names) > max(10**6, 4 * data.size):
+            raise InputError(f"most of its {len(names)} joints have no channels")
+        if not np.isfinite(data).all():
+            raise InputError("it holds NaN or infinite values")
+        rotations, positions = _apply_channels(data.reshape(frames, width), offsets, channels)
+        return BvhClip(names, parents, offsets, rotations, positions, fps, tips, notes)
+
+
+def _parse_motion(text: str) -> tuple[np.ndarray, int, float]:
+    """Values, number of frames and frames per second of the text after MOTION."""
+    found = re.match(r"\s*Frames\s*:\s*(\S+)\s+Frame\s+Time\s*:\s*(\S+)", text)
+    if not found:
+        raise InputError("its MOTION has no Frames and Frame Time")
+    frames, frame_time = int(found[1]), float(found[2])
+    if not 1e-6 < frame_time < 1e6:
+        raise InputError(f"its frame time is {frame_time}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # text that is not a number
+        data = np.fromstring(text[found.end() :], sep=" ")
     fps = 1.0 / frame_time
     if abs(fps - round(fps)) < 5e-4 * fps:  # files round the frame time: 0.033333 means 30
         fps = round(fps)
-    return BvhClip(names, parents, offsets, rotations, positions, fps, tips, notes)
-
-
-def _text(path: Path) -> str:
-    """The text of a file in UTF-8 or, with a byte order mark, UTF-16."""
-    try:
-        data = path.read_bytes()
-        if data[:2] not in (b"\xff\xfe", b"\xfe\xff"):
-            return data.decode("utf-8-sig")
-        text = data.decode("utf-16")
-        if "HIERARCHY" not in text:
-            raise ValueError("it is neither UTF-8 nor UTF-16")
-        return text
-    except (OSError, ValueError) as error:  # a UnicodeDecodeError is a ValueError
-        raise InputError(
-            f"{path} cannot be read as a BVH text file ({error}); check the path or export it again"
-        ) from error
+    return data, frames, fps
 
 
 def _halves(text: str) -> tuple[str, str]:

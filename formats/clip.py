@@ -3,8 +3,6 @@
 Every motion becomes ``smplx_85`` at 30 frames per second, y up, so that any readable file can be drawn and exported.
 """
 
-import zipfile
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +27,8 @@ from motion.smplx import (
     smplx85_to_motion,
     smplx322_to_85,
 )
-from utils.errors import InputError, reason_of
+from utils.errors import InputError, shown
+from utils.reading.arrays import read_npy, read_npz
 
 NPZ_KEYS = ("smplx_85", "fps", "prompt", "poses", "root_orient", "pose_body", "global_orient", "body_pose", "trans",
             "transl", "betas", "surface_model_type", "mocap_framerate", "mocap_frame_rate")  # fmt: skip
@@ -58,18 +57,14 @@ def read_clip(path: str | Path, skeleton: Path | None = None, options: ImportOpt
     }
     if path.suffix.lower() not in readers:
         raise InputError(f"{path} is no motion file; give {', '.join(readers)}")
-    if not path.is_file():
-        raise InputError(f"there is no file {path}; check the path")
     try:
         return readers[path.suffix.lower()](path)
     except InputError as error:
-        raise error if str(path) in str(error) else InputError(f"{path}: {error}") from error
+        raise error if shown(path, 200) in str(error) else InputError(f"{shown(path, 200)}: {error}") from error
 
 
 def _read_npz(path: Path, options: ImportOptions) -> Clip:
-    arrays = _load_arrays(path)
-    if isinstance(arrays, np.ndarray):
-        raise InputError(f"{path} is a single array, not an archive of arrays; name it .npy")
+    arrays = {name: _double(array) for name, array in read_npz(path, NPZ_KEYS).items()}
     title = str(arrays["prompt"]) if "prompt" in arrays else path.stem
     if "smplx_85" in arrays:
         return _at_our_fps(Clip(arrays["smplx_85"], title), options.fps or arrays.get("fps", FPS))
@@ -94,8 +89,8 @@ def _plausible(clip: Clip, options: ImportOptions) -> Clip:
 
 
 def _read_npy(path: Path, options: ImportOptions) -> Clip:
-    data = _load_arrays(path)
-    if not isinstance(data, np.ndarray) or data.ndim != 2 or data.dtype.kind not in "fiu":
+    data = _double(read_npy(path))
+    if data.ndim != 2 or data.dtype.kind not in "fiu":
         raise InputError(f"{path} holds no (frames, width) array of numbers; give features, smplx_85 or smplx_322")
     if data.shape[1] == FEATURES:
         check_features(data, str(path))
@@ -111,22 +106,8 @@ def _read_npy(path: Path, options: ImportOptions) -> Clip:
     )
 
 
-def _load_arrays(path: Path) -> np.ndarray | dict[str, np.ndarray]:
-    """Load the array of an ``.npy`` file, or the motion arrays of an ``.npz`` file; pickles are refused.
-
-    Floats become float64: conversions of file formats are computed in double precision.
-    """
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return _double(loaded)
-        with loaded:
-            return {name: _double(loaded[name]) for name in loaded.files if name in NPZ_KEYS}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} is no readable NumPy file ({reason_of(error)}); write or copy it again") from error
-
-
 def _double(array: np.ndarray) -> np.ndarray:
+    """Floats as float64: conversions of file formats are computed in double precision."""
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 

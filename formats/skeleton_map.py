@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from motion.skeleton import JOINT_NAMES
 from motion.source_motion import SourceMotion
 from utils.errors import InputError
+from utils.reading.files import refusing
+from utils.reading.texts import read_yaml
 
 AXES = {"L": (1, 0, 0), "R": (-1, 0, 0), "U": (0, 1, 0), "D": (0, -1, 0), "F": (0, 0, 1), "B": (0, 0, -1)}
 
@@ -53,13 +54,9 @@ class SkeletonMap:
     @classmethod
     def from_yaml(cls, path: str | Path) -> "SkeletonMap":
         """Read a map from a YAML file."""
-        try:
-            return cls(**yaml.safe_load(Path(path).read_text(encoding="utf-8-sig")))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, AttributeError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"{path} is not a skeleton map ({reason}); start from configs/data/bandai_skeleton.yaml"
-            ) from error
+        values = read_yaml(path)
+        with refusing(Path(path), "a skeleton map", "start from configs/data/bandai_skeleton.yaml"):
+            return cls(**values)
 
     def fits(self, names: list[str]) -> bool:
         """Whether a file with these joint names has every joint that the map names."""

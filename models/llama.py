@@ -184,6 +184,11 @@ class LLaMAHF(PretrainedModel):
     """
 
     _no_split_modules = ("Block",)
+    config_bounds = {
+        "codebook_size": 2**24, "text_dim": 2**16, "text_length": 2**16, "max_tokens": 2**20, "n_head": 2**12,
+        "n_embd": 2**16,
+    }  # fmt: skip
+    config_repeats = ("n_layer",)
 
     def __init__(self, config: LLaMAConfig) -> None:
         super().__init__()

@@ -28,6 +28,7 @@ Activation = Literal["relu", "gelu", "silu"]
 Norm = Literal["none", "layer"]
 PatchSize = Literal[1, 2, 4]
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
+MAX_DILATION = 10_000  # frames, more than a motion has
 State = dict["Conv", Tensor]  # the last inputs of each causal convolution, while decoding in chunks
 
 
@@ -70,6 +71,11 @@ for lfq."""
         for name in ("residuals", "code_dim", "width", "down_t", "depth", "dilation_growth"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.dilation_growth ** min(self.depth - 1, 64) > MAX_DILATION:
+            raise InputError(
+                f"depth {self.depth} and dilation_growth {self.dilation_growth} make dilations of more than "
+                f"{MAX_DILATION} frames; lower one of them"
+            )
 
     @property
     def stride(self) -> int:
@@ -269,6 +275,8 @@ class HumanVQVAE(PretrainedModel):
     """Motion tokenizer. Its checkpoint holds the mean and std of the features; motion may have any length."""
 
     _no_split_modules = ("ResidualBlock",)
+    config_bounds = {"levels": 2**16, "code_dim": 2**14, "width": 2**14, "dilation_growth": 2**10}
+    config_repeats = ("down_t", "depth", "residuals")
     forward_methods = ("encode", "decode")
     mean: Tensor
     std: Tensor

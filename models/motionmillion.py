@@ -18,14 +18,11 @@ import math
 import os
 import re
 import shutil
-import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Literal, cast
 from uuid import uuid4
 
-import numpy as np
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from jsonargparse.typing import PositiveInt
@@ -37,7 +34,9 @@ from models.text_encoder import encoder_width
 from motion.features272 import FEATURES
 from utils.checkpoint import CONFIG, INDEX, fingerprint
 from utils.config import parse_options
-from utils.errors import InputError, exit_on_input_error, reason_of
+from utils.errors import InputError, exit_on_input_error
+from utils.reading.arrays import read_vector
+from utils.reading.tensors import read_state_dict
 
 # FSQ levels of the reference by codebook size. The comments hold its nominal sizes, which differ.
 LEVELS = {
@@ -128,25 +127,7 @@ def read_tensors(path: Path, key: str) -> Tensors:
     Raises:
         InputError: if the file is missing or damaged, would run code, or holds no such state dict.
     """
-    try:
-        # Files of the format before torch 1.6 are not zip archives and cannot be mapped.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}; check the path") from error
-    except UnpicklingError as error:
-        raise InputError(
-            f"{path} holds more than tensors, or is not a torch file, and is not loaded; give the released file"
-        ) from error
-    except Exception as error:  # torch raises many kinds on a damaged file
-        raise InputError(
-            f"{path} is damaged or half-written ({reason_of(error)}); copy or download it again"
-        ) from error
-    tensors = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        kind = {"net": "tokenizer", "trans": "generator"}[key]
-        keys = ", ".join(map(str, content)) if isinstance(content, dict) else ""
-        raise InputError(f"{path} holds no weights under {key!r} (but {keys[:80]}); give the reference's {kind} file")
-    return {name.replace("module.", ""): value for name, value in tensors.items()}
+    return {name.replace("module.", ""): value for name, value in read_state_dict(path, key).items()}
 
 
 # --- Tokenizer
@@ -161,16 +142,18 @@ def convert_tokenizer(options: Options, codebook_size: int | None) -> HumanVQVAE
     Raises:
         InputError: see ``convert``.
     """
-    mean, std = (read_statistic(path) for path in (options.mean, options.std))
+    mean, std = (torch.from_numpy(read_vector(path, FEATURES)) for path in (options.mean, options.std))
     if not (std > 0).all():
         raise InputError(
             f"{options.std} holds a standard deviation that is not positive; give the file that came with the tokenizer"
         )
     reference = read_tensors(options.tokenizer, "net")
-    model = HumanVQVAE(tokenizer_config(reference, options, codebook_size)).eval()
-    names = tokenizer_names(model.config, has_patcher(reference))
+    config = tokenizer_config(reference, options, codebook_size)
+    names = tokenizer_names(config, has_patcher(reference))
     weights = {"mean": mean, "std": std}
-    for name, shape in ((name, value.shape) for name, value in model.state_dict().items() if name not in weights):
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in HumanVQVAE(config).state_dict().items() if name not in weights}
+    for name, shape in shapes.items():
         layer, _, kind = name.rpartition(".")
         value = reference.pop(f"{names.get(layer, f'vqvae.{layer}')}.{kind}", None)  # same names in the quantizer
         if value is None or value.shape != shape:
@@ -184,6 +167,7 @@ def convert_tokenizer(options: Options, codebook_size: int | None) -> HumanVQVAE
         raise InputError(
             f"{options.tokenizer} holds unsupported layers such as {unknown[0]}; give a tokenizer without them"
         )
+    model = HumanVQVAE(config).eval()
     model.load_state_dict(weights)
     if codebook_size not in (None, model.codebook_size):
         raise InputError(
@@ -191,21 +175,6 @@ def convert_tokenizer(options: Options, codebook_size: int | None) -> HumanVQVAE
             "give the tokenizer of this generator, and the right --levels"
         )
     return model
-
-
-def read_statistic(path: Path) -> torch.Tensor:
-    """Read a statistic of the features, (272,) float32."""
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(
-            f"{path} cannot be read as a NumPy array ({reason_of(error)}); give mean.npy and std.npy"
-        ) from error
-    if not isinstance(values, np.ndarray) or values.shape != (FEATURES,) or not np.isfinite(values).all():
-        raise InputError(
-            f"{path} is not an array of {FEATURES} finite numbers; give the statistics of the 272 features"
-        )
-    return torch.from_numpy(values.astype(np.float32))
 
 
 def has_patcher(reference: Tensors) -> bool:

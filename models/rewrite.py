@@ -3,12 +3,14 @@
 import re
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from utils.errors import InputError
+from utils.errors import InputError, reason_of, shown
 from utils.prompts import Prompt
+from utils.reading.files import check_regular
 
 INSTRUCTION = """You word descriptions of human motion for a motion generator.
 Say the following description as one clear, plain sentence about a person. Keep every action, its order, direction, \
@@ -42,8 +44,9 @@ def rewrite_prompts(model: str | None, prompts: Sequence[str], device: torch.dev
             replies = [chat.reply(INSTRUCTION.format(prompt=sentence)) for sentence in parsed_prompt.sentences]
             rewritten[prompt] = str(Prompt.parse([sentence_of(reply) for reply in replies]))
         except (InputError, RuntimeError) as error:  # torch raises RuntimeError, for example out of memory
-            reason = str(error).splitlines()[0]
-            warnings.warn(f"the prompt {prompt[:60]!r} is used as it is: rewriting failed ({reason})", stacklevel=2)
+            warnings.warn(
+                f"the prompt {prompt[:60]!r} is used as it is: rewriting failed ({reason_of(error)})", stacklevel=2
+            )
             rewritten[prompt] = prompt
     return rewritten
 
@@ -68,16 +71,18 @@ class Chat:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(model)
+            if Path(model).is_dir():
+                check_regular(Path(model), "a chat model")
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
             dtype = torch.bfloat16 if device.type == "cuda" else "auto"
-            self.model: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).eval().to(device)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, trust_remote_code=False)
+            self.model = loaded.eval().to(device)
         except Exception as error:  # the library raises many types of errors
-            reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"the rewrite model {model} cannot be loaded ({reason}); check the folder or id"
+                f"the rewrite model {shown(model, 150)} cannot be loaded ({reason_of(error)}); check the folder or id"
             ) from error
         if self.tokenizer.chat_template is None:
-            raise InputError(f"the rewrite model {model} has no chat template; give a chat (instruct) model")
+            raise InputError(f"the rewrite model {shown(model)} has no chat template; give a chat (instruct) model")
 
     @torch.inference_mode()
     def reply(self, message: str) -> str:

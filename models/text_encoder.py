@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from models.optimize import pack_linears
 from models.text_weights import find_clip, find_t5, load_clip, load_t5
-from utils.errors import InputError
+from utils.errors import InputError, shown
 
 T5_WIDTHS = {
     "flan-t5-small": 512,
@@ -146,8 +146,8 @@ class MiniLMEncoder(TextEncoder):
         content = _read_verified(folder / "model.safetensors", _MINILM_SHA256, _MINILM_PACKAGE)
         weights = safetensors.torch.load(content)
         del weights["embeddings.position_ids"]  # a constant (0, 1, 2, ...) that the model computes itself
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self.model = BertModel(AutoConfig.from_pretrained(folder, local_files_only=True))
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        self.model = BertModel(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
         self.model.load_state_dict(weights)
         self.model.eval().requires_grad_(False).to(self.device)
 
@@ -272,12 +272,13 @@ def encoder_shape(name: str) -> EncoderShape:
 
 def _split_name(name: str) -> tuple[str, str]:
     """Split an encoder's name into base name and pooling ("" for none); raises InputError if it is unknown."""
-    base, _, pooling = name.partition(":")
+    base, _, pooling = str(name).partition(":")
     if base not in WIDTHS:
-        raise InputError(f"unknown text encoder {name!r}; choose one of: {', '.join(WIDTHS)}")
+        raise InputError(f"unknown text encoder {shown(repr(name), 60)}; choose one of: {', '.join(WIDTHS)}")
     if base != name and (base not in T5_WIDTHS or pooling not in POOLINGS):
         raise InputError(
-            f"unknown text encoder {name!r}; only the flan-t5 encoders can be pooled, by one of :{', :'.join(POOLINGS)}"
+            f"unknown text encoder {shown(repr(name), 60)}; only the flan-t5 encoders can be pooled, by one of "
+            f":{', :'.join(POOLINGS)}"
         )
     return base, pooling
 

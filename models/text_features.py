@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -15,6 +15,9 @@ from tqdm import tqdm
 from models.text_encoder import TextEncoder
 from utils.errors import InputError
 from utils.files import atomic_write
+from utils.reading.files import open_regular
+from utils.reading.tensors import safetensors_header
+from utils.reading.texts import parse_json
 
 
 class CaptionFeatures:
@@ -74,12 +77,16 @@ class CaptionFeatures:
 
     def _open(self, path: Path) -> None:
         """Add the captions of a file to the cache."""
-        try:
-            file = safe_open(path, framework="pt")
-            captions, stops = json.loads(file.metadata()["captions"]), file.get_tensor("lengths").cumsum(0).tolist()
-        except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
-            raise InputError(f"the text features in {path} are damaged; remove that file") from error
-        self.cached |= zip(captions, zip([file] * len(stops), [0, *stops], stops, strict=False), strict=True)
+        with open_regular(path, "text features", advice="remove that file") as checked:
+            header = safetensors_header(checked)
+            captions = parse_json(header.metadata["captions"])
+            file = safe_open(path, framework="pt")  # stays open
+            lengths = file.get_tensor("lengths")
+            rows, width = header.tensors["features"].shape
+            if width != self.encoder.dim or (lengths < 1).any() or lengths.sum() != rows:
+                raise InputError("its features and captions do not belong together")
+            stops = lengths.cumsum(0).tolist()
+            self.cached |= zip(captions, zip([file] * len(stops), [0, *stops], stops, strict=False), strict=True)
 
 
 def weights_digest(encoder: TextEncoder) -> str:

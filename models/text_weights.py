@@ -5,20 +5,22 @@ network is used only if all others fail, and never with HF_HUB_OFFLINE=1.
 """
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
-from utils.errors import InputError
+from utils.errors import InputError, shown
+from utils.reading.files import check_regular, refusal, refusing
+from utils.reading.tensors import check_shapes, open_safetensors, read_safetensors_header, read_torch
+from utils.reading.texts import read_json
 
 if TYPE_CHECKING:  # a heavy library, imported on use
     from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
+MAX_LAYERS, MAX_SIZE = 64, 2**18  # of a T5: flan-t5-xxl has 24 layers, and 32,128 word pieces
+CLIP_LENGTH = 77  # word pieces
 CHECKPOINTS = Path("checkpoints")
 CLIP_HUB, CLIP_FILE, CLIP_SIZE = "timm/vit_base_patch32_clip_224.openai", "open_clip_model.safetensors", "0.6 GB"
 T5_FILES = ("config.json", "spiece.model", "*.safetensors")
@@ -94,41 +96,52 @@ def load_t5(folder: Path, width: int, dtype: torch.dtype) -> tuple["T5EncoderMod
     Raises:
         InputError: if the folder holds another model, or is damaged.
     """
-    from transformers import AutoConfig, T5EncoderModel, T5Tokenizer
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
     from transformers.utils import logging
 
     show_bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    check_regular(folder, "a text encoder")
+    _check_t5(folder, width)
+    safely: Any = {"local_files_only": True, "trust_remote_code": False}
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        if config.model_type != "t5" or config.d_model != width:
-            raise InputError(
-                f"{folder} holds a {config.model_type} of width {getattr(config, 'd_model', 'unknown')} where a t5 of "
-                f"width {width} is needed; give the weights of the selected encoder"
+        with refusing(folder, "a text encoder", "copy or download it again"):
+            config = T5Config.from_pretrained(folder, **safely)
+            if config.dense_act_fn == "gelu_new":
+                config.dense_act_fn = "gelu_pytorch_tanh"  # the same function as one kernel
+            tokenizer = T5Tokenizer.from_pretrained(folder, **safely)
+            loaded: Any = T5EncoderModel.from_pretrained(
+                folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **safely
             )
-        if config.dense_act_fn == "gelu_new":
-            config.dense_act_fn = "gelu_pytorch_tanh"  # the same function as one kernel
-        tokenizer = T5Tokenizer.from_pretrained(folder, local_files_only=True)
-        loaded: Any = T5EncoderModel.from_pretrained(
-            folder, config=config, local_files_only=True, dtype=dtype, use_safetensors=True, output_loading_info=True
-        )
-        model, report = loaded
-        missing = sorted(report["missing_keys"])
-        if missing:
-            raise InputError(f"{folder} holds no weights for {missing[0]}; copy or download it again")
-        return model, tokenizer
-    except InputError:
-        raise
-    except Exception as error:  # the libraries raise many kinds on damaged files
-        raise InputError(
-            f"the text encoder in {folder} cannot be read ({' '.join(str(error).split())[:200]}); "
-            "copy or download it again"
-        ) from error
+            model, report = loaded
+            missing = sorted(report["missing_keys"])
+            if missing:
+                raise InputError(f"{folder} holds no weights for {missing[0]}; copy or download it again")
+            return model, tokenizer
     finally:
         logging.set_verbosity(verbosity)
         if show_bars:
             logging.enable_progress_bar()
+
+
+def _check_t5(folder: Path, width: int) -> None:
+    """Raise InputError unless a folder's config is that of a T5 of this width and its weights are whole."""
+    config = read_json(folder / "config.json")
+    kind, found = (config.get("model_type"), config.get("d_model")) if isinstance(config, dict) else (None, None)
+    if kind != "t5" or found != width:
+        raise InputError(
+            f"{folder} holds a {shown(kind, 40)} of width {shown(found, 40)} where a t5 of width {width} is needed; "
+            "give the weights of the selected encoder"
+        )
+    for name, value in config.items():
+        most = MAX_LAYERS if "layers" in name else MAX_SIZE
+        if isinstance(value, (int, float)) and abs(value) > most:
+            raise refusal(
+                folder / "config.json", f"{shown(name, 40)} is {value}, more than {most}", "download it again"
+            )
+    for path in folder.glob("*.safetensors"):
+        read_safetensors_header(path)
 
 
 def load_clip(file: Path, width: int) -> nn.Module:
@@ -141,37 +154,45 @@ def load_clip(file: Path, width: int) -> nn.Module:
     """
     from open_clip.transformer import QuickGELU, TextTransformer
 
-    try:
-        content: Any = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
-        weights = {name.removeprefix("module."): value for name, value in content.get("state_dict", content).items()}
-    except OSError as error:
-        raise InputError(f"{file} cannot be read ({error.strerror or error}); check its permissions") from error
-    except (SafetensorError, RuntimeError, UnpicklingError, EOFError, AttributeError) as error:
-        raise InputError(
-            f"{file} cannot be read as weights ({' '.join(str(error).split())[:120]}); give {CLIP_FILE} of {CLIP_HUB} "
-            "(OpenAI's own ViT-B-32.pt is a TorchScript program, which is not run)"
-        ) from error
-    try:
+    path = Path(file)
+    weights = {name.removeprefix("module."): value for name, value in _clip_tensors(path).items()}
+    advice = f"give {CLIP_FILE} of {CLIP_HUB}"
+    with refusing(path, "a CLIP text encoder in open_clip's layout", advice):
         embedding, projection = weights["token_embedding.weight"], weights["text_projection"]
+        context = len(weights["positional_embedding"])
+        if projection.shape[1] != width or context != CLIP_LENGTH:
+            raise InputError(
+                f"{file} holds a CLIP of width {projection.shape[1]} for {context} word pieces where {width} and "
+                f"{CLIP_LENGTH} are needed; {advice}"
+            )
         layers = {name.split(".")[2] for name in weights if name.startswith("transformer.resblocks.")}
-        model = TextTransformer(
-            context_length=len(weights["positional_embedding"]),
-            vocab_size=len(embedding),
-            width=embedding.shape[1],
-            heads=embedding.shape[1] // 64,
-            layers=len(layers),
-            output_dim=projection.shape[1],
-            act_layer=QuickGELU,
-        )
-        model.load_state_dict({name: weights[name] for name in model.state_dict()})
-    except (KeyError, RuntimeError, IndexError, TypeError, ZeroDivisionError) as error:
-        raise InputError(
-            f"{file} holds no CLIP text encoder in open_clip's layout ({' '.join(str(error).split())[:120]}); "
-            f"give {CLIP_FILE} of {CLIP_HUB}"
-        ) from error
-    if projection.shape[1] != width or model.context_length != 77:
-        raise InputError(
-            f"{file} holds a CLIP of width {projection.shape[1]} for {model.context_length} word pieces where {width} "
-            f"and 77 are needed; give {CLIP_FILE} of {CLIP_HUB}"
-        )
-    return model
+
+        def build() -> nn.Module:
+            return TextTransformer(
+                context_length=context,
+                vocab_size=len(embedding),
+                width=embedding.shape[1],
+                heads=embedding.shape[1] // 64,
+                layers=len(layers),
+                output_dim=width,
+                act_layer=QuickGELU,
+            )
+
+        with torch.device("meta"):
+            names = build().state_dict().keys()
+            check_shapes(build(), {name: tuple(weights[name].shape) for name in names}, path)
+        model = build()
+        model.load_state_dict({name: weights[name] for name in names})
+        return model
+
+
+def _clip_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """Read the tensors of a safetensors or torch file, which may have them under the key state_dict."""
+    advice = f"give {CLIP_FILE} of {CLIP_HUB} (OpenAI's own ViT-B-32.pt is a TorchScript program)"
+    with refusing(file, "weights", advice):
+        if file.suffix == ".safetensors":
+            with open_safetensors(file) as opened:
+                return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+        content = read_torch(file)
+        tensors = content.get("state_dict", content) if isinstance(content, dict) else {}
+        return {name: value for name, value in tensors.items() if isinstance(value, torch.Tensor)}

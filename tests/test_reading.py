@@ -15,11 +15,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from utils.errors import InputError
+from utils.errors import InputError, shown
 from utils.reading.arrays import read_npy, read_npy_header, read_npz
-from utils.reading.files import open_regular, shown
+from utils.reading.files import open_regular
 from utils.reading.tensors import (
-    check_weights,
+    check_shapes,
     open_safetensors,
     read_config,
     read_safetensors_header,
@@ -408,14 +408,17 @@ def test_weights_are_compared_with_the_model(tmp_path):
     with torch.device("meta"):
         model = torch.nn.Linear(3, 2)
 
+    def shapes() -> dict[str, tuple[int, ...]]:
+        return {name: tensor.shape for name, tensor in read_safetensors_header(file).tensors.items()}
+
     def refusal_of(**tensors: torch.Tensor) -> str:
         save_file(tensors, file)
         with pytest.raises(InputError) as caught:
-            check_weights(model, read_safetensors_header(file).tensors, file)
+            check_shapes(model, shapes(), file)
         return str(caught.value)
 
     save_file({"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}, file)
-    check_weights(model, read_safetensors_header(file).tensors, file)
+    check_shapes(model, shapes(), file)
     assert "bias of the model is missing" in refusal_of(weight=torch.zeros(2, 3))
     assert "(3, 2) and should be (2, 3)" in refusal_of(weight=torch.zeros(3, 2), bias=torch.zeros(2))
     assert "other" in refusal_of(weight=torch.zeros(2, 3), bias=torch.zeros(2), other=torch.zeros(1))

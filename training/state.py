@@ -25,10 +25,14 @@ from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 
-from utils.errors import InputError, reason_of
+from utils.errors import InputError, reason_of, shown
+from utils.reading.files import is_inside, refusing
+from utils.reading.texts import read_json
 
 DESCRIPTION = "run.json"
-DESCRIPTION_KEYS = {"step", "config", "order", "best", "is_best", "files"}
+DESCRIPTION_KINDS = {
+    "step": (int,), "config": (dict,), "order": (dict,), "best": (int, float), "is_best": (bool,), "files": (dict,)
+}  # fmt: skip
 
 
 def save_state(accelerator: Accelerator, folder: Path, description: dict, write: Callable[[Path], None]) -> Path:
@@ -103,11 +107,16 @@ def read_description(path: Path) -> dict:
     """Return the description of a state as given to ``save_state``, with the size and sha256 of each file.
 
     Raises:
-        OSError, ValueError: the description cannot be read or is incomplete.
+        InputError: the description cannot be read or is incomplete.
     """
-    description = json.loads((path / DESCRIPTION).read_text())
-    if not isinstance(description, dict) or not description.keys() >= DESCRIPTION_KEYS:
-        raise ValueError(f"{DESCRIPTION} is incomplete")
+    description = read_json(path / DESCRIPTION, finite=False)  # without validation, the best score is infinite
+    with refusing(path / DESCRIPTION, "the description of a state", "resume from an earlier state"):
+        for name, kinds in DESCRIPTION_KINDS.items():
+            if type(description[name]) not in kinds:
+                raise InputError(f"{name} is {shown(description[name], 60)}")
+        outside = [name for name in description["files"] if not is_inside(name)]
+        if outside:
+            raise InputError(f"the file {shown(outside[0], 60)} is not in its folder")
     return description
 
 
@@ -158,7 +167,7 @@ def _verify(accelerator: Accelerator, path: Path) -> None:
     """
     try:
         expected = read_description(path)["files"]
-    except (OSError, ValueError) as error:
+    except InputError as error:
         raise ValueError(f"{DESCRIPTION} cannot be read") from error
     missing = [name for name in expected if not (path / name).is_file()]
     if missing:

@@ -5,29 +5,32 @@ Sharded weights are loaded tensor by tensor and keep bfloat16.
 """
 
 import hashlib
-import io
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Container, Iterable, Iterator
-from contextlib import redirect_stdout
+import typing
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_model, save_file
 from torch import nn
 
-from utils.errors import InputError
+from utils.errors import InputError, shown
 from utils.files import atomic_write
+from utils.reading.files import open_regular, refusal, refusing
+from utils.reading.tensors import check_shapes, read_config, read_safetensors_header
+from utils.reading.texts import read_json
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 INDEX = f"{WEIGHTS}.index.json"
+ADVICE = "copy or download it again, or train again"
 
 
 class PretrainedModel(nn.Module, PyTorchModelHubMixin):
@@ -36,11 +39,15 @@ class PretrainedModel(nn.Module, PyTorchModelHubMixin):
     Attributes:
         _no_split_modules: Names of the module classes that are sharded, recomputed and compiled one by one in training.
         forward_methods: Names of the methods that, besides ``forward``, are called on sharded weights.
+        config_bounds: Largest values of the integers of a config that is loaded.
+        config_repeats: Names of the integers of the config that count modules with weights of their own.
     """
 
     config: Any  # a dataclass
     _no_split_modules: tuple[str, ...] = ()
     forward_methods: tuple[str, ...] = ()
+    config_bounds: Mapping[str, int] = {}
+    config_repeats: tuple[str, ...] = ()
 
     def save_pretrained(self, save_directory: str | Path, **kwargs) -> str | None:
         """Write ``config.json`` and ``model.safetensors`` to temporary files, then rename them into the folder.
@@ -61,56 +68,76 @@ class PretrainedModel(nn.Module, PyTorchModelHubMixin):
         return result
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs):
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        load_weights: Callable[[Any, Path], None] | None = None,
+        **download,
+    ):
         """Load from a folder or a hub id, in evaluation mode.
 
-        Raises:
-            InputError: if the folder is missing or incomplete, or its config and weights do not match.
-        """
-        source = Path(pretrained_model_name_or_path)
-        is_hub_id = len(source.parts) == 2 and not Path(source.parts[0]).exists()  # otherwise a mistyped folder
-        weights = INDEX if (source / INDEX).is_file() else WEIGHTS
-        missing = [name for name in (CONFIG, weights) if not (source / name).is_file()]
-        if missing and not is_hub_id:
-            raise InputError(
-                f"{source} is not a {cls.__name__} checkpoint: {' and '.join(missing)} missing; "
-                "give the folder that holds both files, or train a model"
-            )
-        try:
-            with redirect_stdout(io.StringIO()):  # the library prints a line per load
-                return super().from_pretrained(str(pretrained_model_name_or_path), strict=True, **kwargs)
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-            raise InputError(
-                f"{source} is not a folder, and the Hugging Face hub does not provide it; check the path"
-            ) from error
-        except OSError as error:
-            raise InputError(f"{source} cannot be read: {error.strerror or error}; check its permissions") from error
-        except (SafetensorError, EOFError) as error:
-            raise InputError(
-                f"{source / weights} is damaged or half-written ({error}); copy or download it again"
-            ) from error
-        except (RuntimeError, TypeError, ValueError, KeyError) as error:
-            if isinstance(error, InputError) and str(source) in str(error):
-                raise  # already complete
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f"{source / CONFIG} and {source / weights} do not hold a {cls.__name__} of this version ({reason}); "
-                "train again, or use the version of the code that wrote them"
-            ) from error
+        The config is compared with bounds and with the stored tensors before anything of its size is made. Sharded
+        weights are compared with their sha256.
 
-    @classmethod
-    def _from_pretrained(cls, *, model_id: str, config: object = None, load_weights: Callable | None = None, **kwargs):
-        """Load sharded weights, or any with ``load_weights(model, folder)``, into a model on the meta device."""
-        folder = Path(model_id)
-        if load_weights is None and not (folder / INDEX).is_file():
-            return super()._from_pretrained(model_id=model_id, config=config, **kwargs)
-        with torch.device("meta"):
-            model = cls(config)
-        if load_weights is None:
-            assign_weights(model, read_weights(folder))
-        else:
+        Args:
+            pretrained_model_name_or_path: Folder or hub id.
+            load_weights: Called with the model on the meta device and the folder, in place of loading the weights.
+            download: Arguments of ``huggingface_hub.snapshot_download`` for a hub id.
+
+        Raises:
+            InputError: if the folder is missing or incomplete, or its config and weights are damaged or do not match.
+        """
+        folder = find_checkpoint(str(pretrained_model_name_or_path), cls.__name__, download)
+        sharded = os.path.exists(folder / INDEX)
+        with refusing(folder, f"a {cls.__name__}", ADVICE):
+            stored = stored_weights(folder)
+            bounds = {**cls.config_bounds, **dict.fromkeys(cls.config_repeats, len(stored))}
+            config = read_config(folder / CONFIG, typing.get_type_hints(cls.__init__)["config"], bounds)
+            with torch.device("meta"):
+                model = cls(config)
+            shapes = {name: tuple(tensor.shape) for name, (_, tensor) in stored.items()}
+            check_shapes(model, shapes, folder / (INDEX if sharded else WEIGHTS))
+            if load_weights is None and sharded:
+                verify_shards(folder)
+                assign_weights(model, read_weights(folder))
+            elif load_weights is None:
+                model = cls(config)  # with the values of its buffers
+                load_model(model, folder / WEIGHTS)
+        if load_weights is not None:
             load_weights(model, folder)
         return model.eval()
+
+
+def find_checkpoint(source: str, kind: str, download: dict[str, Any]) -> Path:
+    """Find the folder of a checkpoint, and download it if ``source`` is a hub id.
+
+    Args:
+        source: Folder or hub id.
+        kind: Name of the model, for the error.
+        download: Arguments of ``snapshot_download``.
+
+    Raises:
+        InputError: if it is neither a folder with config and weights nor on the hub.
+    """
+    folder = Path(source)
+    weights = INDEX if os.path.exists(folder / INDEX) else WEIGHTS
+    missing = [name for name in (CONFIG, weights) if not os.path.exists(folder / name)]
+    if not missing:
+        return folder
+    if len(folder.parts) != 2 or os.path.exists(folder.parts[0]):  # a mistyped folder, no hub id
+        raise InputError(
+            f"{shown(source, 200)} is not a {kind} checkpoint: {' and '.join(missing)} missing; "
+            "give the folder that holds both files, or train a model"
+        )
+    try:
+        return Path(snapshot_download(source, allow_patterns=[CONFIG, INDEX, "*.safetensors"], **download))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(
+            f"{shown(source, 200)} is not a folder, and the Hugging Face hub does not provide it; check the path"
+        ) from error
+
+
+# --- Weights
 
 
 def stored_weights(folder: Path) -> dict[str, tuple[Path, torch.Tensor]]:
@@ -121,34 +148,66 @@ def stored_weights(folder: Path) -> dict[str, tuple[Path, torch.Tensor]]:
         is a storage format only and is loaded as float32.
 
     Raises:
-        InputError: if the index is damaged, or a file that it names is missing.
-        SafetensorError: if a file is damaged.
+        InputError: if the index or a file is missing or damaged.
     """
-    files = {folder / WEIGHTS}
-    if (folder / INDEX).is_file():
-        try:
-            files = {folder / name for name in json.loads((folder / INDEX).read_text())["weight_map"].values()}
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise InputError(f"{folder / INDEX} is damaged; copy or download it again") from error
+    if os.path.exists(folder / INDEX):
+        weight_map = read_index(folder).files
+        headers = {path: read_safetensors_header(path).tensors for path in sorted(set(weight_map.values()))}
+    else:
+        headers = {folder / WEIGHTS: read_safetensors_header(folder / WEIGHTS).tensors}
+        weight_map = dict.fromkeys(headers[folder / WEIGHTS], folder / WEIGHTS)
     stored = {}
-    for path in sorted(files):
-        if not path.is_file():
-            raise InputError(f"{path} is missing; copy or download it again")
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 (not a dict)
-                part = file.get_slice(name)
-                dtype = part[:0].dtype
-                dtype = torch.float32 if dtype == torch.float16 else dtype
-                stored[name] = path, torch.empty(part.get_shape(), dtype=dtype, device="meta")
+    for name, path in weight_map.items():
+        if name not in headers[path]:
+            raise refusal(path, f"it does not hold the tensor {shown(name, 60)} of {INDEX}", ADVICE)
+        dtype, shape = headers[path][name]
+        dtype = torch.float32 if dtype == torch.float16 else dtype
+        stored[name] = path, torch.empty(shape, dtype=dtype, device="meta")
     return stored
+
+
+class ShardIndex(NamedTuple):
+    """Content of the index of sharded weights."""
+
+    files: dict[str, Path]  # by tensor
+    sha256: dict[Path, str]  # by file; empty if the index has no checksums
+
+
+def read_index(folder: Path) -> ShardIndex:
+    """Read the index of sharded weights; the files that it names are in its folder.
+
+    Raises:
+        InputError: if it is missing or damaged.
+    """
+    content = read_json(folder / INDEX)
+    with refusing(folder / INDEX, "an index of weights", ADVICE):
+        digests = content["metadata"].get("sha256", {}) if "metadata" in content else {}
+        for file in (*content["weight_map"].values(), *digests):
+            if file != Path(file).name or not file.endswith(".safetensors"):
+                raise InputError(f"it names {shown(file, 60)}, which is no file of this folder")
+        files = {name: folder / file for name, file in content["weight_map"].items()}
+        return ShardIndex(files, {folder / file: digest for file, digest in digests.items()})
+
+
+def verify_shards(folder: Path) -> None:
+    """Compare each file of sharded weights with its sha256 in the index.
+
+    Raises:
+        InputError: if a file differs.
+    """
+    for path, expected in read_index(folder).sha256.items():
+        with open_regular(path, "safetensors weights") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+                raise refusal(path, f"its sha256 is not that of {INDEX}", ADVICE)
 
 
 def read_weights(folder: Path, names: Container[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the names and tensors of a checkpoint, or those in ``names``; raises the errors of ``stored_weights``."""
     for name, (path, empty) in stored_weights(folder).items():
         if names is None or name in names:
-            with safe_open(path, framework="pt") as file:
-                yield name, file.get_tensor(name).to(empty.dtype)
+            with refusing(path, "safetensors weights", ADVICE), safe_open(path, framework="pt") as file:
+                tensor = file.get_tensor(name).to(empty.dtype)
+            yield name, tensor
 
 
 def assign_weights(
@@ -162,7 +221,7 @@ def assign_weights(
         device_of: Device of a parameter, by its name in ``weights``.
 
     Raises:
-        ValueError: if a name is unknown, a shape does not match, or a parameter is missing.
+        InputError: if a name is unknown, a shape does not match, or a parameter is missing.
     """
     names_of: dict[nn.Parameter, list[str]] = {}  # all names of each parameter
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -170,15 +229,15 @@ def assign_weights(
     parameters = {name: parameter for parameter, names in names_of.items() for name in names}
     for name, tensor in weights:
         if name not in parameters:
-            raise ValueError(f"{name} is not a parameter of the model")
+            raise InputError(f"{name} is not a parameter of the model")
         if parameters[name].shape != tensor.shape:
-            raise ValueError(f"{name} is {tuple(tensor.shape)} and should be {tuple(parameters[name].shape)}")
+            raise InputError(f"{name} is {tuple(tensor.shape)} and should be {tuple(parameters[name].shape)}")
         value = nn.Parameter(tensor.to(device_of(name)))
         for full_name in names_of.pop(parameters[name], ()):
             module, _, attribute = full_name.rpartition(".")
             setattr(model.get_submodule(module), attribute, value)
     if names_of:
-        raise ValueError(f"{next(iter(names_of.values()))[0]} is missing")
+        raise InputError(f"{next(iter(names_of.values()))[0]} is missing")
 
 
 def without_tied_duplicates(model: nn.Module, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -225,5 +284,5 @@ def fingerprint(folder: str | Path) -> str:
     For sharded weights it is the hash of the index, which holds the sha256 of each file.
     """
     index = Path(folder) / INDEX
-    with open(index if index.is_file() else Path(folder) / WEIGHTS, "rb") as file:
+    with open_regular(index if os.path.exists(index) else Path(folder) / WEIGHTS, "weights") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -18,12 +18,14 @@ from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, get_loader, set_loader, set_parsing_settings
 from jsonargparse.typing import PositiveInt, restricted_number_type
 
-from utils.errors import InputError
+from utils.errors import InputError, reason_of, shown
+from utils.reading.files import MB, refusing
+from utils.reading.texts import check_yaml, parse_yaml, read_text
 
 Options = TypeVar("Options")
 SWITCH = "true|false"  # shown as the value of an option of type bool
@@ -35,6 +37,21 @@ REJECTED_VALUE = (r"G(?:ot|iven) value: (.*)", r"(\S+) does not conform", r"with
 _BOUNDED: dict[tuple, Any] = {}  # the types made by ``bounded``
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True, import_path_denylist=["*"])
+_load_yaml = get_loader("yaml")  # of jsonargparse: YAML without dates, and 1e-3 is a number
+
+
+def _load(text: str) -> Any:
+    """Parse the YAML of a value or a file of options, with the limits of ``utils.reading``."""
+    try:
+        check_yaml(text)
+        return _load_yaml(text)
+    except InputError:
+        raise
+    except Exception as error:  # the library raises many kinds on unusual keys and numbers
+        raise InputError(f"it is not YAML ({reason_of(error)})") from error
+
+
+set_loader("yaml", _load, (InputError,))
 
 
 def parse_options(options: type[Options], description: str, arguments: list[str] | None = None) -> tuple[Options, str]:
@@ -54,7 +71,7 @@ def parse_options(options: type[Options], description: str, arguments: list[str]
         InputError: if an option is unknown or invalid, or a required option is missing.
     """
     parser = _make_parser(options, description)
-    parsed = _parse(parser, sys.argv[1:] if arguments is None else arguments)
+    parsed = _parse(parser, sys.argv[1:] if arguments is None else arguments, options)
     return _instantiate(parser, parsed, options), parser.dump(parsed, skip_unset=False)
 
 
@@ -77,9 +94,9 @@ def parse_command(commands: dict[str, type], description: str, arguments: list[s
     if name in commands:
         parser = _make_parser(commands[name], inspect.getdoc(commands[name]) or "")
         parser.prog = f"{parser.prog} {name}"
-        return _instantiate(parser, _parse(parser, arguments[1:]), commands[name])
+        return _instantiate(parser, _parse(parser, arguments[1:], commands[name]), commands[name])
     if name not in ("-h", "--help"):
-        raise InputError(f"{name or 'no command'} is given; give one of the commands {', '.join(commands)}")
+        raise InputError(f"{shown(name, 60) or 'no command'} is given; give one of the commands {', '.join(commands)}")
     width = max(map(len, commands))
     lines = [f"  {name:{width}}  {(inspect.getdoc(kind) or '').splitlines()[0]}" for name, kind in commands.items()]
     print(
@@ -97,8 +114,8 @@ def bounded(name: str, base: type, *bounds: tuple[str, float]) -> Any:
         return _BOUNDED[base, bounds]
     words = " and ".join(f"{sign}{bound}".replace(">=", "≥").replace("<=", "≤") for sign, bound in bounds)
     docstring = f"{base.__name__} restricted to be {words}"
-    unique_name = f"{name}{len(_BOUNDED)}"
-    _BOUNDED[base, bounds] = restricted_number_type(unique_name, base, list(bounds), docstring=docstring)
+    unique = f"{name}{len(_BOUNDED)}"  # jsonargparse registers each name once
+    _BOUNDED[base, bounds] = restricted_number_type(unique, base, list(bounds), docstring=docstring)
     return _BOUNDED[base, bounds]
 
 
@@ -126,14 +143,40 @@ def _make_parser(options: type, description: str) -> ArgumentParser:
     return parser
 
 
-def _parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
-    """Parse a command line in which a switch without a value means true."""
+def _parse(parser: ArgumentParser, arguments: list[str], options: type) -> Namespace:
+    """Parse a command line in which a switch without a value means true, and a file of options is YAML of ours."""
     switches = {option for option, action in parser._option_string_actions.items() if action.metavar == SWITCH}
-    explicit = []
+    explicit: list[str] = []
     for argument, following in zip(arguments, [*arguments[1:], "--"], strict=False):
         explicit += [argument, "true"] if argument in switches and following.startswith("--") else [argument]
+        if explicit[-2:-1] == ["--config"]:
+            explicit[-2:] = [f"--config={_read_config(argument, options)}"]
+        elif argument.startswith("--config="):
+            explicit[-1] = f"--config={_read_config(argument.removeprefix('--config='), options)}"
     with _input_errors(parser):
         return parser.parse_args(explicit)
+
+
+def _read_config(path: str, options: type) -> str:
+    """Return the text of a file of options, whose tables have been compared with the dataclass."""
+    try:
+        text = read_text(path, "options", MB)
+        with refusing(Path(path), "options", "give a YAML file with options"):
+            _check_table(parse_yaml(text), options, "it")
+        return text
+    except InputError as error:
+        raise InputError(f"--config cannot be read: {error}") from error
+
+
+def _check_table(values: Any, kind: type, name: str) -> None:
+    """Raise InputError unless ``values`` is a table of options, as are those of the dataclasses within."""
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise InputError(f"{name} is {shown(values, 60)}, not a table of options")
+    if "class_path" in values:
+        raise InputError(f"{name} names a class, and no class is loaded from options; remove class_path")
+    for key, inner in get_type_hints(kind).items():
+        if isinstance(inner, type) and is_dataclass(inner) and key in values:
+            _check_table(values[key], inner, spelled(key))
 
 
 def _instantiate(parser: ArgumentParser, parsed: Namespace, options: type[Options]) -> Options:
@@ -205,31 +248,33 @@ def _input_errors(parser: ArgumentParser) -> Iterator[None]:
         yield
     except ArgumentError as error:
         raise InputError(_reword(parser, " ".join(str(error).split()))) from error
-    except ImportError as error:  # jsonargparse lets this one through
-        raise InputError("--config names a class, and no class is loaded from options; remove class_path") from error
+    except InputError:
+        raise
+    except Exception as error:  # jsonargparse lets many kinds through
+        raise InputError(f"an option cannot be read ({reason_of(error)}); --help lists the options") from error
 
 
 def _reword(parser: ArgumentParser, text: str) -> str:
     """Reword an error message of jsonargparse as one sentence on the option and the values it takes."""
     if found := re.match(r"unrecognized arguments: (\S+)", text):
         kind = "option" if found[1].startswith("-") else "argument"
-        return f"the {kind} {found[1]} is unknown; --help lists the options"
+        return f"the {kind} {shown(found[1], 60)} is unknown; --help lists the options"
     if found := re.match(r"the following arguments are required: (\S+)", text):
         return f"{spelled(found[1].strip(','))} is missing; --help describes it"
     if found := re.match(r"Problems parsing config: (.*)", text):
-        return f"--config cannot be read: {found[1][:200]}; give a YAML file with options"
+        return f"--config cannot be read: {shown(found[1], 200)}; give a YAML file with options"
     if not (found := re.match(r'Parser key "([\w.]+)":? (.*)', text)):
-        return f"{text[:300]}; --help lists the options"
+        return f"{shown(text, 300)}; --help lists the options"
     key, message = found.groups()
     if "class_path" in message or message.startswith("Importing "):
         return f"{spelled(key)} names a class, and no class is loaded from options; give its options by their names"
     if key == "config":
-        return f"--config cannot be read: {message[:200]}; give a YAML file with options"
+        return f"--config cannot be read: {shown(message, 200)}; give a YAML file with options"
     action = next((action for action in parser._actions if action.dest == key), None)
     rejected = next((found[1] for pattern in REJECTED_VALUE if (found := re.search(pattern, message))), None)
     if action is None or rejected is None:
-        return f"{text[:300]}; --help lists the options"
-    value = rejected[:60]
+        return f"{shown(text, 300)}; --help lists the options"
+    value = shown(rejected, 60)
     kind = _describe_type(getattr(action, "_typehint", None))
     if kind.startswith("one of "):
         return f"{spelled(key)} {value} is unknown; use {kind.removeprefix('one of ')}"

@@ -1,4 +1,4 @@
-"""The exception for invalid input, and the exit status of scripts that raise it."""
+"""The exception for invalid input, its one-line messages, and the exit status of scripts that raise it."""
 
 import signal
 import sys
@@ -6,9 +6,33 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+MAX_MESSAGE = 499  # characters
+
+
+def shown(text: object, most: int = 80) -> str:
+    """Return foreign text as it may stand in a message: on one line, control characters escaped, shortened.
+
+    Everything that is not printable is escaped: line ends, terminal codes, marks that reverse the direction of text,
+    halves of surrogate pairs. A long text loses its middle.
+    """
+    text = str(text)
+    if len(text) > 2 * most:  # before the escapes: the text may have millions of characters
+        text = f"{text[:most]}{text[-most:]}"
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    if len(text) <= most:
+        return text
+    head = (most - 5) * 2 // 3
+    return f"{text[:head]} ... {text[len(text) - (most - 5 - head) :]}"
+
 
 class InputError(ValueError):
-    """Invalid input. The message is one sentence that describes the problem and its remedy."""
+    """Invalid input. The message is one sentence that describes the problem and its remedy.
+
+    It is printable, on one line and at most ``MAX_MESSAGE`` long, whatever foreign text it quotes.
+    """
+
+    def __init__(self, message: object):
+        super().__init__(shown(message, MAX_MESSAGE))
 
 
 def reason_of(error: Exception) -> str:

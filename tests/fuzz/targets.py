@@ -28,14 +28,14 @@ from formats.clip import read_clip
 from formats.skeleton_map import SkeletonMap
 from models import pipeline
 from models.motion_vqvae import HumanVQVAE
-from models.motionmillion import read_statistic, read_tensors
+from models.motionmillion import read_tensors
 from models.pipeline import TextToMotion
 from models.rewrite import Chat
-from training.state import about_state, newest_state
-from utils.config import parse_options, run_command
+from training.state import newest_state, read_description
+from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 from utils.prompts import read_prompts
-from utils.reading.arrays import read_npy, read_npy_header, read_npz
+from utils.reading.arrays import read_npy, read_npy_header, read_npz, read_vector
 from utils.reading.tensors import open_safetensors, read_safetensors_header, read_state_dict
 from utils.reading.texts import check_template, read_json, read_json_lines, read_lines, read_yaml
 from visualize import export
@@ -115,7 +115,7 @@ def tokens() -> None:
 
 def state() -> None:
     path = newest_state(Accelerator(cpu=True), Path())
-    about_state(path)["config"].get("width")
+    read_description(path)["config"].get("width")
 
 
 def request() -> None:
@@ -170,7 +170,7 @@ def run_inference(*arguments: object) -> None:
 
 def run_prepare() -> None:
     command(
-        lambda: run_command([prepare_data.bvh, prepare_data.synthetic], "Fuzzed."),
+        prepare_data.main,
         *("bvh", "--source", "mocap", "--out", "out", "--skeleton", "skeleton.yaml", "--workers", 1),
     )
 
@@ -198,7 +198,7 @@ TARGETS = {
     "TokenDataset": Target("tokens", tokens),
     "states": Target("states", state),
     "read_tensors": Target("torch", lambda: read_tensors(Path("file.pth"), "net")),
-    "read_statistic": Target("npy", lambda: read_statistic(Path("clip.npy"))),
+    "read_vector": Target("npy", lambda: read_vector("clip.npy", 272)),
     "results.json": Target("results", lambda: write_results_gallery(Path.cwd()), ("gallery.html",)),
     "rewrite model": Target("chat", lambda: Chat(str(Path.cwd()), torch.device("cpu"))),
     "web request": Target("request", request),

@@ -9,8 +9,8 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from utils.errors import InputError
-from utils.reading.files import MB, open_regular, shown
+from utils.errors import InputError, shown
+from utils.reading.files import MB, open_regular, refusal
 
 MAX_BYTES = 512 * MB  # of the arrays of a file, unpacked
 MAX_MEMBERS = 1000  # of an archive
@@ -56,6 +56,26 @@ def read_npy(path: str | Path, mapped: bool = False, most: int = MAX_BYTES) -> n
         _check_limit(_bytes(header), most)
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def read_vector(path: str | Path, length: int) -> np.ndarray:
+    """Read an ``.npy`` file of ``length`` finite numbers, as float32.
+
+    Raises:
+        InputError: As ``read_npy``, or the file holds something else.
+    """
+    values = read_npy(path)
+    if values.dtype.kind in "fiu" and values.shape == (length,):
+        values = to_float32(values)
+        if np.isfinite(values).all():
+            return values
+    raise refusal(Path(path), f"it is no array of {length} finite numbers", "give or prepare the statistics again")
+
+
+def to_float32(values: np.ndarray) -> np.ndarray:
+    """Convert numbers to float32; those beyond its range become infinite."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32, copy=False)
 
 
 def read_npz(path: str | Path, names: Collection[str] | None = None, most: int = MAX_BYTES) -> dict[str, np.ndarray]:

@@ -4,28 +4,13 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
-from utils.errors import InputError, reason_of
+from utils.errors import InputError, reason_of, shown
 
 MB = 2**20
-
-
-def shown(text: object, most: int = 80) -> str:
-    """Return foreign text as it may stand in a message: on one line, control characters escaped, shortened.
-
-    Everything that is not printable is escaped: line ends, terminal codes, marks that reverse the direction of text,
-    halves of surrogate pairs. A long text loses its middle.
-    """
-    text = str(text)
-    if len(text) > 2 * most:  # before the escapes: the text may have millions of characters
-        text = f"{text[:most]}{text[-most:]}"
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-    if len(text) <= most:
-        return text
-    head = (most - 5) * 2 // 3
-    return f"{text[:head]} ... {text[len(text) - (most - 5 - head) :]}"
+ADVICE = "write or copy it again"
 
 
 def refusal(path: Path, reason: object, advice: str) -> InputError:
@@ -34,7 +19,7 @@ def refusal(path: Path, reason: object, advice: str) -> InputError:
 
 
 @contextmanager
-def refusing(path: Path, kind: str, advice: str = "write or copy it again") -> Iterator[None]:
+def refusing(path: Path, kind: str, advice: str = ADVICE) -> Iterator[None]:
     """Turn every exception of the code within into an InputError that names the file.
 
     Args:
@@ -61,13 +46,14 @@ def refusing(path: Path, kind: str, advice: str = "write or copy it again") -> I
 
 
 @contextmanager
-def open_regular(path: Path, kind: str, most: int | None = None) -> Iterator[BinaryIO]:
+def open_regular(path: Path, kind: str, most: int | None = None, advice: str = ADVICE) -> Iterator[BufferedReader]:
     """Open a regular file for reading; within, exceptions become InputError as in ``refusing``.
 
     Args:
         path: File to open; folders, FIFOs, sockets and devices are refused without waiting for them.
         kind: Noun of its content.
         most: Largest size in bytes; None for any.
+        advice: Remedy named at the end of the sentence.
 
     Yields:
         The file, opened in binary mode.
@@ -75,7 +61,7 @@ def open_regular(path: Path, kind: str, most: int | None = None) -> Iterator[Bin
     Raises:
         InputError: The file is missing, not regular, not permitted or too large.
     """
-    with refusing(path, kind):
+    with refusing(path, kind, advice):
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would wait, opening a device may act
             raise refusal(path, "it is not a regular file but a folder, pipe or device", f"give a file with {kind}")
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
@@ -83,6 +69,20 @@ def open_regular(path: Path, kind: str, most: int | None = None) -> Iterator[Bin
             if most is not None and size > most:
                 raise refusal(path, f"it has {size} bytes, more than the {most} of {kind} that are read", "split it")
             yield file
+
+
+def is_inside(name: str) -> bool:
+    """Whether a relative path of a file names a place below the folder that it is relative to."""
+    return name not in ("", ".") and not name.startswith("/") and ".." not in Path(name).parts and "\0" not in name
+
+
+def check_regular(folder: Path, kind: str) -> None:
+    """Raise InputError if a folder that a library reads holds a pipe, socket or device, which it might wait for."""
+    with refusing(folder, kind):
+        for path in folder.rglob("*"):
+            mode = os.stat(path).st_mode if path.exists() else 0
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise refusal(path, "it is not a regular file but a pipe, device or broken link", "remove it")
 
 
 def read_bytes(path: Path, kind: str, most: int) -> bytes:

@@ -7,16 +7,17 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
 
 import torch
 from safetensors import safe_open
 
-from utils.errors import InputError
-from utils.reading.files import MB, open_regular, refusal, refusing, shown
+from utils.errors import InputError, shown
+from utils.reading.files import MB, open_regular, refusal, refusing
 from utils.reading.texts import parse_json, read_json
 
 Config = TypeVar("Config")
+ADVICE = "copy or download it again"
 MAX_HEADER = 100 * MB  # the limit of safetensors itself
 MAX_LENGTH = 64  # entries of a list in a config
 DTYPES = {
@@ -56,32 +57,37 @@ def read_safetensors_header(path: str | Path) -> SafetensorsHeader:
     Raises:
         InputError: The file is missing, damaged or cut short.
     """
-    with open_regular(Path(path), "safetensors weights") as file:
-        size = file.seek(0, 2)
-        file.seek(0)
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, MAX_HEADER):
-            raise InputError(f"its header should have {length} bytes, and the file has {size}")
-        try:
-            header = parse_json(file.read(length))
-        except InputError as error:
-            raise InputError(f"its header is {error}") from error
-        if not isinstance(header, dict):
-            raise InputError("its header is not a table of tensors")
-        metadata = header.pop("__metadata__", {})
-        if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
-            raise InputError("its metadata are not texts")
-        tensors, end = {}, 0
-        for name, entry in sorted(header.items(), key=lambda item: _offsets(*item)):
-            tensors[name] = StoredTensor(_dtype(name, entry), _shape(name, entry))
-            start, stop = _offsets(name, entry)
-            needed = math.prod(tensors[name].shape) * tensors[name].dtype.itemsize
-            if start != end or stop - start != needed:
-                raise InputError(f"its tensor {shown(name, 60)} needs {needed} bytes and has {start} to {stop}")
-            end = stop
-        if end != size - 8 - length:
-            raise InputError(f"its tensors need {end} bytes, and it holds {size - 8 - length}")
-        return SafetensorsHeader(tensors, metadata)
+    with open_regular(Path(path), "safetensors weights", advice=ADVICE) as file:
+        return safetensors_header(file)
+
+
+def safetensors_header(file: BinaryIO) -> SafetensorsHeader:
+    """Read the header of an open safetensors file; see ``read_safetensors_header``."""
+    size = file.seek(0, 2)
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > min(size - 8, MAX_HEADER):
+        raise InputError(f"its header should have {length} bytes, and the file has {size}")
+    try:
+        header = parse_json(file.read(length))
+    except InputError as error:
+        raise InputError(f"its header is {error}") from error
+    if not isinstance(header, dict):
+        raise InputError("its header is not a table of tensors")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise InputError("its metadata are not texts")
+    tensors, end = {}, 0
+    for name, entry in sorted(header.items(), key=lambda item: _offsets(*item)):
+        tensors[name] = StoredTensor(_dtype(name, entry), _shape(name, entry))
+        start, stop = _offsets(name, entry)
+        needed = math.prod(tensors[name].shape) * tensors[name].dtype.itemsize
+        if start != end or stop - start != needed:
+            raise InputError(f"its tensor {shown(name, 60)} needs {needed} bytes and has {start} to {stop}")
+        end = stop
+    if end != size - 8 - length:
+        raise InputError(f"its tensors need {end} bytes, and it holds {size - 8 - length}")
+    return SafetensorsHeader(tensors, metadata)
 
 
 def _offsets(name: str, entry: Any) -> tuple[int, int]:
@@ -118,7 +124,7 @@ def open_safetensors(path: str | Path) -> Iterator[Any]:
         InputError: As ``read_safetensors_header``.
     """
     read_safetensors_header(path)
-    with refusing(Path(path), "safetensors weights", "copy or download it again"), safe_open(path, "pt") as file:
+    with refusing(Path(path), "safetensors weights", ADVICE), safe_open(path, "pt") as file:
         yield file
 
 
@@ -135,7 +141,7 @@ def read_torch(path: str | Path) -> Any:
         InputError: The file is missing, damaged, holds Python objects, or tensors larger than itself.
     """
     path = Path(path)
-    with open_regular(path, "torch weights") as file:
+    with open_regular(path, "torch weights", advice=ADVICE) as file:
         mapped = zipfile.is_zipfile(file)
         if mapped:
             _check_stored(file)
@@ -170,7 +176,8 @@ def read_state_dict(path: str | Path, key: str | None = None) -> dict[str, torch
     ):
         return dict(tensors)
     under = "" if key is None else f" under {key!r}"
-    raise refusal(Path(path), f"it holds no named tensors{under}", "give the file as it was released")
+    others = f" (but {shown(', '.join(map(str, content)), 60)})" if isinstance(content, dict) else ""
+    raise refusal(Path(path), f"it holds no named tensors{under}{others}", "give the file as it was released")
 
 
 def _check_stored(file: BinaryIO) -> None:
@@ -203,7 +210,7 @@ def read_config(path: str | Path, kind: type[Config], bounds: Mapping[str, int])
 
     Args:
         path: File to read.
-        kind: Dataclass to fill; its field types are ``int``, ``float``, ``bool``, ``str`` and ``list[int]``.
+        kind: Dataclass to fill; its field types are ``int``, ``float``, ``bool``, ``str``, ``Literal``, ``list[int]``.
         bounds: Largest value of each integer (of each entry of a list); integers without a bound may have 64 bits.
 
     Returns:
@@ -228,25 +235,30 @@ def read_config(path: str | Path, kind: type[Config], bounds: Mapping[str, int])
 
 
 def _check_value(name: str, value: Any, kind: Any, bound: int | None) -> None:
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        if (type(value), value) not in [(type(choice), choice) for choice in choices]:
+            raise InputError(f"{name} is {shown(value, 60)}; it should be one of {', '.join(map(str, choices))}")
+        return
     if typing.get_origin(kind) is list:
         if not isinstance(value, list) or len(value) > MAX_LENGTH:
             raise InputError(f"{name} is {shown(value, 60)}; it should be a list of at most {MAX_LENGTH} values")
         for entry in value:
             _check_value(name, entry, typing.get_args(kind)[0], bound)
         return
-    fits = (type(value) in (int, float)) if kind is float else (type(value) is kind)
-    if not fits:
-        raise InputError(f"{name} is {shown(value, 60)}; it should be of type {getattr(kind, '__name__', kind)}")
+    base = next(base for base in (bool, int, float, str) if issubclass(kind, base))  # of a bounded type, too
+    if type(value) is not base and (base, type(value)) != (float, int):
+        raise InputError(f"{name} is {shown(value, 60)}; it should be of type {base.__name__}")
     if type(value) is int and bound is not None and abs(value) > bound:
         raise InputError(f"{name} is {value}; it should be at most {bound}")
 
 
-def check_weights(model: torch.nn.Module, stored: Mapping[str, StoredTensor], path: Path) -> None:
+def check_shapes(model: torch.nn.Module, stored: Mapping[str, tuple[int, ...]], path: Path) -> None:
     """Compare a model made on the meta device with the tensors of a file, before values are allocated or read.
 
     Args:
         model: Model without values. Tied parameters need only be stored under one of their names.
-        stored: Tensors of the file, of ``read_safetensors_header``.
+        stored: Shape of each tensor of the file.
         path: File, for the message.
 
     Raises:
@@ -257,11 +269,11 @@ def check_weights(model: torch.nn.Module, stored: Mapping[str, StoredTensor], pa
     for name, tensor in expected.items():
         names_of.setdefault(id(tensor), []).append(name)
     advice = "copy or download it again, or use the config.json that belongs to it"
-    for name, part in stored.items():
+    for name, shape in stored.items():
         if name not in expected:
             raise refusal(path, f"its tensor {shown(name, 60)} is not one of the model's", advice)
-        if tuple(expected[name].shape) != part.shape:
-            shapes = f"{part.shape} and should be {tuple(expected[name].shape)}"
+        if tuple(expected[name].shape) != shape:
+            shapes = f"{shown(shape, 50)} and should be {tuple(expected[name].shape)}"
             raise refusal(path, f"its tensor {shown(name, 60)} is {shapes}", advice)
     for names in names_of.values():
         if not any(name in stored for name in names):

@@ -5,13 +5,14 @@ import json
 import math
 import string
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from utils.errors import InputError
-from utils.reading.files import MB, read_bytes, refusing, shown
+from utils.errors import InputError, shown
+from utils.reading.files import MB, read_bytes, refusing
 
 MAX_DEPTH = 32  # lists and mappings within one another
 MAX_INTEGER = 2**64  # above every seed, size and count
@@ -189,9 +190,15 @@ def parse_yaml(text: str) -> Any:
     Raises:
         InputError: It is not such YAML; the message names the line where there is one, and no file.
     """
-    try:
-        _check_events(yaml.parse(text, _Loader))
+    with _yaml_errors():
+        check_yaml(text)
         return yaml.load(text, _Loader)
+
+
+@contextmanager
+def _yaml_errors() -> Iterator[None]:
+    try:
+        yield
     except InputError:
         raise
     except yaml.MarkedYAMLError as error:
@@ -201,8 +208,14 @@ def parse_yaml(text: str) -> Any:
         raise InputError(f"it is not YAML ({shown(error)})") from error
 
 
+def check_yaml(text: str) -> None:
+    """Raise InputError if YAML has tags, is nested too deeply, or if its aliases stand for too much."""
+    with _yaml_errors():
+        _check_events(yaml.parse(text, _Loader))
+
+
 def _check_events(events: Iterator[yaml.Event]) -> None:
-    """Raise InputError if YAML has tags, is nested too deeply, or if its aliases stand for too much.
+    """Check YAML for tags, depth and aliases.
 
     An alias costs nothing when it is read, but what it stands for may be unfolded later, in an error message for one.
     """
