@@ -135,8 +135,8 @@ def bvh(options: BvhOptions) -> None:
         convert = partial(convert, options=replace(options, out=folder))
         with worker_pool(options.workers, torch.set_num_threads, 1) as pool:
             jobs = {pool.submit(convert, None, file): file for file in files}
-            progress = tqdm(as_completed(jobs), total=len(jobs), unit="file")
-            reports = [report for job in progress for report in reports_of(job, jobs[job], folder)]
+            with tqdm(as_completed(jobs), total=len(jobs), unit="file") as progress:
+                reports = [report for job in progress for report in reports_of(job, jobs[job], folder)]
         summary = finish_folder(folder, reports)
     print(f"{options.out}: {summary}")
 
@@ -148,8 +148,9 @@ def synthetic(options: SyntheticOptions) -> None:
         InputError: the data folder cannot be written, or there is no training clip among the clips.
     """
     with staged_folder(options.out) as folder:
-        clips = tqdm(synthetic_clips(options.count, options.seed), total=options.count, unit="clip")
-        summary = finish_folder(folder, [write_clip(folder, prepared_clip(*clip)) for clip in clips])
+        with tqdm(synthetic_clips(options.count, options.seed), total=options.count, unit="clip") as clips:
+            reports = [write_clip(folder, prepared_clip(*clip)) for clip in clips]
+        summary = finish_folder(folder, reports)
     print(f"{options.out}: {summary}")
 
 

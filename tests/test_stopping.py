@@ -22,8 +22,8 @@ def start(data_folder):
     processes = []
 
     def start(out: Path, *options: object) -> subprocess.Popen:
-        command = ("train_vq.py", *VQ, "--data", data_folder, "--out", out, "--workers", 2, *options)
-        processes.append(start_script(*command, before_start=os.setsid))
+        command = ("train_vq.py", *VQ, "--data", data_folder, "--out", out, "--workers", 2, "--validate-every", 100_000)
+        processes.append(start_script(*command, *options, before_start=os.setsid))
         return processes[-1]
 
     yield start
