@@ -115,9 +115,9 @@ class CaptionRules:
         try:
             if not isinstance(values, dict):
                 raise InputError(f"it has no keys; use {', '.join(known)}")
-            unknown = next((key for key in values if key not in known), None)
-            if unknown is not None:
-                raise InputError(f"the key {shown(unknown, 60)} is unknown; use {', '.join(known)}")
+            for key in values:
+                if key not in known:
+                    raise InputError(f"the key {shown(key, 60)} is unknown; use {', '.join(known)}")
             return cls(**values)
         except InputError as error:
             raise InputError(f"{shown(path, 150)} is not a captions file: {error}") from error
