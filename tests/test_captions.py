@@ -45,6 +45,8 @@ def test_captions_come_from_labels_and_are_reproducible(tmp_path):
         ("just a text", "it has no keys; use clips, pattern"),
         ({"clip": {}}, "the key clip is unknown; use clips, pattern"),
         ({1: {}}, "the key 1 is unknown"),
+        ({"templates": {}}, "templates of the captions file is {}; give a list of texts"),
+        ({"clips": {"walk": {"a": "b"}}}, r"clips\.walk .* list of texts"),
         ({None: {}}, "the key None is unknown"),
         ({"clips": ["a"]}, r"clips of the captions file is \['a'\]"),
         ({"clips": {1: ["a"]}}, "clips of the captions file"),
