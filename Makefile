@@ -1,6 +1,7 @@
 # make demo     write motions and videos of the demo prompts, from the shipped checkpoint
 # make test     run the linters and the tests
 # make lint     check style, formatting and types
+# make fuzz     read 10,000 changed inputs with every reader; report those that are neither read nor refused
 # make format   fix style and formatting
 # make browser  install Chromium and the glTF validator, which some tests need
 # make lock     pin all packages with hashes in requirements.lock and requirements-dev.lock
@@ -15,7 +16,7 @@ PLATFORM := $(shell $(PYTHON) -c "import platform as p; print(p.python_implement
 REQUIREMENTS := $(if $(findstring $(LOCKED),$(PLATFORM)),lock,txt)
 VALIDATOR := .venv/npm/node_modules/gltf-validator
 
-.PHONY: browser chromium demo format lint lock test
+.PHONY: browser chromium demo format fuzz lint lock test
 
 demo: .venv/installed
 	$(BIN)/python inference_batch.py --prompts assets/demo_prompts.txt --out-dir outputs/demo --overwrite
@@ -26,6 +27,9 @@ test: lint
 	@test -d $(VALIDATOR) \
 	  || echo "one test of tests/test_export.py will be skipped: the glTF validator is not installed; make browser installs it"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+fuzz: .venv/installed-dev
+	$(BIN)/python tests/fuzz --count 10000
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -56,6 +56,8 @@ class SkeletonMap:
         """Read a map from a YAML file."""
         values = read_yaml(path)
         with refusing(Path(path), "a skeleton map", "start from configs/data/bandai_skeleton.yaml"):
+            if not isinstance(values, dict):
+                raise InputError("it is no table with the key joints")
             return cls(**values)
 
     def fits(self, names: list[str]) -> bool:

@@ -12,12 +12,18 @@ from fuzz import run, worker
 from utils.errors import InputError
 
 
-@pytest.mark.xfail(reason="not all readers go through utils/reading yet", strict=False)
 @pytest.mark.timeout(600)
 def test_changed_inputs_are_read_or_refused(tmp_path):
     cases = run.fuzz(seed=0, numbers=list(range(300)), keep=tmp_path)
     assert len({case.target for case in cases}) > 30
     assert {case.result for case in cases} <= {"ok", "refused"}, run.report(cases, 0, tmp_path)
+
+
+@pytest.mark.timeout(600)
+def test_every_reader_reads_valid_input(tmp_path):
+    cases = run.fuzz(seed=0, numbers=None, keep=tmp_path, change=False)
+    refused = {case.target: case.detail for case in cases if case.result != "ok"}
+    assert refused.keys() == {"rewrite model"} and "code" in refused["rewrite model"]
 
 
 def raises(error: Exception) -> None:

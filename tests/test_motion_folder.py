@@ -71,7 +71,10 @@ def test_error_names_the_faulty_file_of_a_folder(small_folder):
 FAULTS = {
     "half-written": (lambda file: file.write_bytes(file.read_bytes()[:5000]), "bytes and has 4872"),
     "empty": (lambda file: file.write_bytes(b""), "cannot be read as a NumPy array"),
-    "pickled": (lambda file: np.save(file, np.array([{}], dtype=object)), "object where numbers or text belong"),
+    "pickled": (
+        lambda file: np.save(file, np.array([{}], dtype=object)),
+        "Python objects where numbers",
+    ),
     "width": (
         lambda file: np.save(file, np.zeros((40, 263), np.float32)),
         r"263\) of float32 where \(frames, 272\) of numbers is needed",

@@ -300,6 +300,8 @@ def _reword(parser: ArgumentParser, text: str) -> str:
     if found := re.match(r"unrecognized arguments: (\S+)", text):
         kind = "option" if found[1].startswith("-") else "argument"
         return f"the {kind} {shown(found[1], 60)} is unknown; --help lists the options"
+    if found := re.match(r"Option '(.+)' is not accepted$", text):
+        return f"--config holds {shown(found[1], 60)}, which is no option; --help lists the options"
     if found := re.match(r"the following arguments are required: (\S+)", text):
         return f"{spelled(found[1].strip(','))} is missing; --help describes it"
     if found := re.match(r"Problems parsing config: (.*)", text):

@@ -46,11 +46,14 @@ class Case:
         return self.result, self.where.split(":")[0] + " " + self.where.split(" ")[-1], kind, self.target
 
 
-def fuzz(seed: int, numbers: list[int], keep: Path, workers: int = 2, only: str = "") -> list[Case]:
-    """Read the cases ``numbers`` of a seed; the inputs of findings are copied into folders of ``keep``.
+def fuzz(
+    seed: int, numbers: list[int] | None, keep: Path, workers: int = 2, only: str = "", change: bool = True
+) -> list[Case]:
+    """Read the cases ``numbers`` of a seed, or one per target; inputs of findings are copied into ``keep``.
 
     Args:
         only: Part of the names of the targets to fuzz; "" for all.
+        change: Change the inputs; otherwise each target reads its first seed, which is valid.
     """
     with tempfile.TemporaryDirectory(prefix="fuzz-") as temporary:
         root = Path(temporary)
@@ -59,24 +62,25 @@ def fuzz(seed: int, numbers: list[int], keep: Path, workers: int = 2, only: str 
             make_seeds(root / "seeds")
             targets, kinds = ask_targets(free, workers)
             chosen = [name for name in targets if only in name]
+            numbers = list(range(len(chosen))) if numbers is None else numbers
             with ThreadPoolExecutor(workers) as pool:
 
                 def read(number: int) -> Case:
-                    return read_case(seed, number, chosen[number % len(chosen)], kinds, root, keep, free)
+                    return read_case(seed, number, chosen[number % len(chosen)], kinds, root, keep, free, change)
 
                 return list(tqdm(pool.map(read, numbers), total=len(numbers), unit="input", disable=None))
 
 
 def read_case(
-    seed: int, number: int, target: str, kinds: dict[str, str], root: Path, keep: Path, free: SimpleQueue
+    seed: int, number: int, target: str, kinds: dict[str, str], root: Path, keep: Path, free: SimpleQueue, change: bool
 ) -> Case:
     """Make a case, have the next free worker read it, and keep it if it is a finding."""
     rng = random.Random(f"{seed} {number}")
     seeds = sorted((root / "seeds" / kinds[target]).iterdir())
     place = Path(tempfile.mkdtemp(dir=root))
     folder = place / "case"
-    shutil.copytree(rng.choice(seeds), folder)
-    change = mutate_folder(folder, rng, seeds)
+    shutil.copytree(rng.choice(seeds) if change else seeds[0], folder)
+    changes = mutate_folder(folder, rng, seeds) if change else "unchanged"
     shutil.copytree(folder, place / "input", symlinks=True, copy_function=copied) if not has_fifo(folder) else None
     worker = free.get()
     try:
@@ -85,7 +89,7 @@ def read_case(
         answer = json.loads(worker.stdout.readline())
     finally:
         free.put(worker)
-    case = Case(number, target, change, **answer)
+    case = Case(number, target, changes, **answer)
     if case.result not in GOOD and (place / "input").is_dir():
         keep.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(keep / f"{seed}-{number}", ignore_errors=True)

@@ -60,7 +60,8 @@ def make_seeds(root: Path) -> None:
         "skeleton": yaml_seeds("skeleton.yaml", "bandai_skeleton.yaml"),
         "vq_options": option_seeds("vq/debug.yaml"),
         "t2m_options": option_seeds("t2m/debug.yaml"),
-        "words": [{"words.txt": "\n".join(words)} for words in command_lines()],
+        "vector": [{"clip.npy": saved(np.save, np.full(272, 0.5))}],
+        **word_seeds(),
         "request": [{"request.json": json.dumps(REQUEST)}],
         "torch": torch_seeds(),
     }
@@ -124,7 +125,7 @@ def npz_seeds(clips: list[np.ndarray]) -> list[dict]:
 
 def prompt_entries() -> list[dict]:
     return [
-        {"prompt": PROMPTS[0], "name": "walk", "seed": 3, "length": 2.5},
+        {"prompt": PROMPTS[0], "name": "walk", "seed": 3, "length": 1.5},
         {"prompt": PROMPTS[1]},
         {"prompt": PROMPTS[2], "seed": 2**40, "length": 1},
     ]
@@ -166,14 +167,19 @@ def option_seeds(config: str) -> list[dict]:
     ]
 
 
-def command_lines() -> list[list[str]]:
-    return [
-        ["--prompt", "a person walks", "--samples", "2", "--seconds", "1.5", "--temperature", "0.9", "--save", "npz"],
-        ["--prompt", "a person walks", "--top_k", "5", "--foot-lock", "--overwrite", "true", "--workers", "1"],
-        ["--steps", "5", "--learning-rate", "1e-3", "--model.width", "32", "--model.levels", "[8,5]", "--data", "d",
-         "--out", "o"],
-        ["--view", "mesh", "--size", "64", "--camera", "fixed", "--title", "walk"],
-    ]  # fmt: skip
+def word_seeds() -> dict[str, list[dict]]:
+    """Command lines of each script, its own first."""
+    lines = {
+        "inference_words": ["--prompt", "a person walks", "--samples", "2", "--seconds", "1.5", "--temperature", "0.9",
+                            "--top_k", "5", "--foot-lock", "--overwrite", "true", "--workers", "1", "--save", "npz"],
+        "train_words": ["--steps", "5", "--learning-rate", "1e-3", "--model.width", "32", "--model.levels", "[8,5]",
+                        "--data", "d", "--out", "o"],
+        "export_words": ["--view", "mesh", "--size", "64", "--camera", "fixed", "--title", "walk"],
+    }  # fmt: skip
+    return {
+        kind: [{"words.txt": "\n".join(words)} for words in (own, *(line for line in lines.values() if line != own))]
+        for kind, own in lines.items()
+    }
 
 
 def torch_seeds() -> list[dict]:

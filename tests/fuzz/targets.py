@@ -12,32 +12,37 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401 (imported once, before the cases)
 
-import app
 import inference_batch
 import prepare_data
 import train_t2m
 import train_vq
 from dataset.captions import CaptionRules
-from dataset.motion_folder import MotionFolder
+from dataset.motion_folder import VECTORS, MotionFolder
 from dataset.token_rows import TokenDataset
 from formats.clip import read_clip
 from formats.skeleton_map import SkeletonMap
 from models import pipeline
 from models.motion_vqvae import HumanVQVAE
 from models.motionmillion import read_tensors
-from models.pipeline import TextToMotion
+from models.pipeline import DEFAULT_SAMPLING, TextToMotion
 from models.rewrite import Chat
+from models.sampling import resolve_guidance
+from motion.clip import Clip
+from motion.features272 import features_to_smplx85
+from serving.options import Options
+from serving.requests import GenerationRequest
 from training.state import newest_state, read_description
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 from utils.prompts import read_prompts
 from utils.reading.arrays import read_npy, read_npy_header, read_npz, read_vector
 from utils.reading.tensors import open_safetensors, read_safetensors_header, read_state_dict
-from utils.reading.texts import check_template, read_json, read_json_lines, read_lines, read_yaml
+from utils.reading.texts import check_template, parse_json, read_json, read_json_lines, read_lines, read_yaml
 from visualize import export
 from visualize.page import write_results_gallery
 
@@ -50,6 +55,7 @@ class Target(NamedTuple):
     kind: str  # of its seeds
     read: Callable[[], object]
     writes: tuple[str, ...] = ()  # what it may leave in the folder
+    seconds: float = 10.0  # what it may take
 
 
 def command(main: Callable[[], object], *words: object) -> None:
@@ -122,14 +128,20 @@ def request() -> None:
     global model
     model = model or TextToMotion.from_pretrained(static / "model")
     try:
-        value = json.loads(Path("request.json").read_bytes())  # as app.py does
-    except (ValueError, RecursionError, OSError):
+        value = parse_json(Path("request.json").read_bytes())  # as serving/endpoints.py does
+    except (InputError, OSError):
         return
-    order = app.Order.read(value, app.Options(), model)
-    json.dumps(order.prompts).encode()
+    parsed = GenerationRequest.parse(value, Options(), model, resolve_guidance(model.generator, DEFAULT_SAMPLING))
+    json.dumps(str(parsed.prompt)).encode()
 
 
 model: TextToMotion | None = None
+
+
+def warm_up() -> None:
+    """Have what is imported or computed on first use before cases are read, in children of this process."""
+    TextToMotion.from_pretrained(static / "model")
+    Clip(features_to_smplx85(np.load(static / "data" / VECTORS / "clip0.npy").astype(np.float64))).features()
 
 
 def templates() -> None:
@@ -157,7 +169,7 @@ load_text_encoder, pipeline.load_text_encoder = pipeline.load_text_encoder, stan
 
 
 def run_export(source: str, target: str) -> None:
-    command(lambda: export.main(sys.argv[1:]), source, target, "--size", 32)
+    command(lambda: export.main(sys.argv[1:]), source, target, "--size", 64)
 
 
 def run_inference(*arguments: object) -> None:
@@ -188,17 +200,19 @@ TARGETS = {
     "train_vq --config": Target("vq_options", lambda: options_of(
         train_vq.Options, "--config", "options.yaml", "--data", "d", "--out", "o")),
     "train_t2m --config": Target("t2m_options", lambda: options_of(
-        train_t2m.Options, "--config", "options.yaml", "--data", "d", "--out", "o", "--tokenizer", "t")),
-    "inference_batch words": Target("words", lambda: options_of(inference_batch.Options, *words())),
-    "train_vq words": Target("words", lambda: options_of(train_vq.Options, *words())),
-    "export words": Target("words", lambda: options_of(export.Options, *words())),
+        train_t2m.Options, "--config", "options.yaml", "--data", "d", "--out", "o", "--tokenizer",
+        str(static / "model" / "tokenizer"))),
+    "inference_batch words": Target("inference_words", lambda: options_of(
+        inference_batch.Options, *words(), "--checkpoint", str(static / "model"))),
+    "train_vq words": Target("train_words", lambda: options_of(train_vq.Options, *words())),
+    "export words": Target("export_words", lambda: options_of(export.Options, *words())),
     "HumanVQVAE": Target("tokenizer", lambda: HumanVQVAE.from_pretrained(Path.cwd())),
     "TextToMotion": Target("model", lambda: TextToMotion.from_pretrained(Path.cwd())),
     "MotionFolder": Target("data", motion_folder),
     "TokenDataset": Target("tokens", tokens),
     "states": Target("states", state),
     "read_tensors": Target("torch", lambda: read_tensors(Path("file.pth"), "net")),
-    "read_vector": Target("npy", lambda: read_vector("clip.npy", 272)),
+    "read_vector": Target("vector", lambda: read_vector("clip.npy", 272)),
     "results.json": Target("results", lambda: write_results_gallery(Path.cwd()), ("gallery.html",)),
     "rewrite model": Target("chat", lambda: Chat(str(Path.cwd()), torch.device("cpu"))),
     "web request": Target("request", request),
@@ -207,7 +221,7 @@ TARGETS = {
     "inference_batch --prompts": Target("prompts_jsonl", lambda: run_inference("--prompts", "prompts.jsonl"), ("out",)),
     "inference_batch --init-motion": Target("npz", lambda: run_inference(
         "--prompt", "walk", "--init-motion", "clip.npz"), ("out",)),
-    "prepare_data bvh": Target("bvh_folder", run_prepare, ("out",)),
+    "prepare_data bvh": Target("bvh_folder", run_prepare, ("out",), 40.0),
     # The helpers that the readers above are to use.
     "reading npy": Target("npy", lambda: (read_npy_header("clip.npy"), read_npy("clip.npy"))),
     "reading npz": Target("npz", lambda: read_npz("clip.npz")),

@@ -32,12 +32,14 @@ def serve(seeds: Path) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what the code under test prints is no answer
     from fuzz import targets
 
-    gc.freeze()  # what was imported stays shared with the children
     targets.static = (seeds / "static").resolve()
     print(
         json.dumps({"ready": {name: target.kind for name, target in targets.TARGETS.items()}}), file=answers, flush=True
     )
-    for line in sys.stdin:
+    for number, line in enumerate(sys.stdin):
+        if number == 0:  # now the seeds have been written
+            targets.warm_up()
+            gc.freeze()  # what was imported stays shared with the children
         request = json.loads(line)
         result = run_case(targets.TARGETS[request["target"]], Path(request["folder"]))
         print(json.dumps(result), file=answers, flush=True)
@@ -45,6 +47,7 @@ def serve(seeds: Path) -> None:
 
 def run_case(target, folder: Path) -> dict:
     """Read a case in a child; what the child does not say is found out here."""
+    timeout = getattr(target, "seconds", TIMEOUT)
     before, started = snapshot(folder), time.monotonic()
     receiving, sending = os.pipe()
     child = os.fork()
@@ -52,7 +55,7 @@ def run_case(target, folder: Path) -> dict:
         os.close(receiving)
         read_in_child(target, folder, sending)
     os.close(sending)
-    baseline, answer = receive(receiving, started + TIMEOUT)
+    baseline, answer = receive(receiving, started + timeout)
     os.close(receiving)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)  # its own children too; by now it has nothing left to do
@@ -62,8 +65,8 @@ def run_case(target, folder: Path) -> dict:
     changes = differences(before, snapshot(folder), target.writes)
     if any(name.endswith("EXECUTED") for name in changes):
         return result | {"result": "code run", "detail": ", ".join(changes), "where": ""}
-    if answer is None and result["seconds"] >= TIMEOUT:
-        return result | {"result": "hang", "detail": f"no end after {TIMEOUT:g} s", "where": ""}
+    if answer is None and result["seconds"] >= timeout:
+        return result | {"result": "hang", "detail": f"no end after {timeout:g} s", "where": ""}
     if answer is None:
         return result | {"result": "crash", "detail": f"wait status {status}", "where": ""}
     if used > MEMORY:

@@ -130,7 +130,8 @@ def _checked_header(file: IO[bytes], size: int, subject: str = "its array") -> H
         raise InputError(f"{subject} is of version {version[0]}.{version[1]} of the format, which is not read")
     shape, _, dtype = readers[version](file)
     if dtype.kind not in KINDS or dtype.subdtype:
-        raise InputError(f"{subject} holds {shown(dtype, 40)} where numbers or text belong")
+        found = "Python objects" if dtype.hasobject else shown(dtype, 40)
+        raise InputError(f"{subject} holds {found} where numbers or text belong")
     if any(isinstance(length, bool) or length < 0 for length in shape):
         raise InputError(f"{subject} has the impossible shape {shown(shape, 60)}")
     header = Header(shape, dtype)
@@ -148,7 +149,7 @@ def _check_directory(file: IO[bytes]) -> None:
     end = file.read()
     start = end.rfind(b"PK\5\6")
     if start < 0 or len(end) < start + 22:
-        raise InputError("it is no complete archive")
+        raise InputError("it is no complete archive of NumPy arrays")
     _, _, _, count, directory = struct.unpack_from("<4HI", end, start + 4)
     if count > MAX_MEMBERS or directory > MB:
         raise InputError(
