@@ -4,13 +4,12 @@ import json
 import os
 import shutil
 import signal
-import sys
 import time
 
 import psutil
 import pytest
 
-from tests.conftest import ROOT, start_script
+from tests.conftest import start_script
 from tests.inference.helpers import assert_refused, load, npz_files, results_in
 from visualize.output_folder import OutputFolder
 
@@ -141,20 +140,3 @@ def test_killed_renderer_costs_its_file_alone(checkpoint, tmp_path):
     assert sorted(len(result["files"]) for result in results) == [1, 2, 2, 2] and not list(tmp_path.glob(".*"))
     (reason,) = (reason for result in results for reason in result["failed"].values())
     assert reason.startswith("its process ended unexpectedly (exit status -9)")
-
-
-def test_module_ends_with_the_process_it_was_started_for():
-    script = f"""
-import os, subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-m", "utils.processes", str(os.getpid()), "timeit", "-n", "1", "-r", "1",
-                          "import time; time.sleep(60)"], cwd={str(ROOT)!r}, stdout=subprocess.DEVNULL)
-print(child.pid, flush=True)
-time.sleep(60)
-"""
-    parent = psutil.Popen([sys.executable, "-c", script], stdout=-1, text=True)
-    child = psutil.Process(int(parent.stdout.readline()))
-    time.sleep(2)
-    assert child.is_running() and child.status() != psutil.STATUS_ZOMBIE
-    parent.kill()
-    parent.communicate()
-    assert not psutil.wait_procs([child], timeout=20)[1]
