@@ -4,8 +4,8 @@
     python app.py --checkpoint runs/t2m --port 8080
 
 Open http://127.0.0.1:8000 in a browser and enter one sentence per line; several lines make one continuous motion.
-The browser draws the motion. The server generates it, for several visitors in turns of one chunk of frames each, and
-exports finished motions as files.
+The browser draws the motion. The server generates it in chunks of frames, alternating between visitors, and exports
+finished motions as files.
 """
 
 import utils.interrupt  # noqa: F401

@@ -71,59 +71,67 @@ class Options:
     save: str = "npz,mp4"
     """Formats to write, separated by commas: npz (always written), mp4, gif, bvh, glb, html (adds gallery.html)."""
     view: Literal["mesh", "skeleton", "both"] = "mesh"
-    """View that videos show; both writes NAME.mp4 (mesh) and NAME_skeleton.mp4."""
+    """Content of videos: the shaded body (mesh), the skeleton, or both; skeleton videos are named NAME_skeleton.mp4."""
     samples: PositiveInt = 1
-    """Number of motions per prompt, with successive seeds."""
+    """Number of motions per prompt, with successive seeds (variations in the web app)."""
     seed: Seed = 0
     """Seed of the first sample; the same prompt, seed and settings give the same motion."""
     seconds: PositiveFloat | None = None
-    """Length of each motion in seconds; if not given, the generator decides when a motion ends."""
+    """Length of each motion in seconds (length in prompt files); by default, the generator ends the motion."""
     temperature: NonNegativeFloat = DEFAULT_SAMPLING.temperature
     """Temperature of sampling; 0 selects the most likely token (greedy)."""
     top_k: NonNegativeInt = DEFAULT_SAMPLING.top_k
-    """Number of most likely tokens to sample from; 0 for all."""
+    """Sample from the k most likely tokens; 0 disables it."""
     top_p: Probability = DEFAULT_SAMPLING.top_p
-    """Total probability of the most likely tokens to sample from (nucleus sampling); 1 for all."""
+    """Sample from the smallest set of most likely tokens whose total probability reaches this value (nucleus sampling);
+    1 disables it."""
     guidance: NonNegativeFloat | None = DEFAULT_SAMPLING.guidance
-    """Scale of classifier-free guidance, 1 for none; if not given, 2, or 1 for a model trained without text dropout."""
+    """Scale of classifier-free guidance; larger values follow the text more closely, 1 disables it. Default: 2, or 1 if
+    the model was trained without text dropout."""
     init_motion: Path | None = None
-    """Motion file to continue (.npz of this project or AMASS, .bvh, .npy); every generated motion begins with it."""
+    """Motion file to continue (.npz of this project or AMASS, .bvh, .npy); every generated motion begins with it. Needs
+    a generator trained with --joined."""
     init_skeleton: Path | None = None
-    """YAML file that maps the joints of a .bvh in --init-motion to SMPL-X, for joint names that are not recognized."""
+    """YAML file that maps the joints of a .bvh in --init-motion to the 22 SMPL-X joints; by default joints are found by
+    name and hierarchy."""
     init_up: UpAxis | None = None
-    """Axis that points up in --init-motion; by default it is found from the motion."""
+    """Axis that points up in --init-motion; by default it is inferred from the motion."""
     init_units: LengthUnit | None = None
-    """Length unit of the positions in --init-motion; by default it is found from the lengths of the bones."""
+    """Length unit of the positions in --init-motion; by default it is inferred from the bone lengths."""
     init_fps: PositiveFloat | None = None
-    """Frame rate of --init-motion in frames per second; by default the rate that the file states."""
+    """Frame rate of --init-motion in frames per second; by default the rate stated in the file."""
     init_force: bool = False
-    """Accept an implausible motion in --init-motion, such as knees that bend forward."""
+    """Skip the plausibility check of --init-motion, which refuses for example knees that bend the wrong way."""
     batch_size: PositiveInt = 32
     """Number of motions generated at the same time; finished ones are replaced by waiting prompts."""
     dtype: Literal["auto", "float32", "bf16", "float16"] = "auto"
-    """Precision of the generator; auto is float32 on a CPU and bf16 on a GPU (float16 if the GPU lacks bf16)."""
+    """Precision of the generator (--precision in the training scripts); auto is float32 on a CPU and bf16 on a GPU
+    (float16 if the GPU lacks bf16)."""
     quantize: Literal["none", "int8", "int4"] = "none"
-    """Quantization of the generator's weights; int8 and int4 (CUDA only) need bf16, which --dtype auto then selects."""
+    """Quantization of the generator's weights, best for one or a few motions at a time; int8 and int4 (CUDA only) need
+    bf16, which --dtype auto then selects."""
     compiled: bool = False
     """Compile the decode step with torch.compile; the first motions take longer."""
     size: PictureSide = 512
     """Width and height of videos in pixels."""
     foot_lock: bool = False
-    """Keep standing feet from sliding, in all results except features and tokens."""
+    """Remove foot sliding (adjusts hip, knee and ankle rotations) in all results except features and tokens."""
     body_model: Literal["mannequin", "smplx"] | None = None
-    """Body that meshes show; if not given, smplx with --smplx-path and mannequin without."""
+    """Body model to draw; by default smplx if --smplx-path is given, else mannequin."""
     smplx_path: Path | None = None
     """SMPL-X model file, or the folder that contains SMPLX_NEUTRAL.npz."""
     text_encoder_path: Path | None = None
-    """Weights of the text encoder; if not given, checkpoints/<name> and the Hugging Face cache are searched."""
+    """Folder of the text encoder's weights. By default, checkpoints/<name>, the Hugging Face cache and the Hugging Face
+    hub are searched, in this order."""
     rewrite_model: str | None = None
     """Chat model (folder or Hugging Face id) that rewrites each prompt first; the rewritten text is saved as well."""
     device_memory: PositiveFloat | None = None
-    """Device memory for the generator's weights in GB; the remaining layers are copied to the device at each step."""
+    """Device memory for the generator's weights in GB; the remaining layers are copied to the device at each step.
+    Cannot be combined with --quantize or --compiled."""
     overwrite: bool = False
     """Generate all motions and draw all their files again, even if they are in the folder."""
     workers: PositiveInt = os.cpu_count() or 1
-    """Number of processes on this machine that draw videos and write other files."""
+    """Number of processes on this machine that draw videos and write other files. (default: number of CPU cores)"""
     device: str = "auto"
     """Device of the models: auto, cpu, cuda, cuda:1, ..."""
 

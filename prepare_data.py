@@ -1,6 +1,6 @@
 """Convert motion files into a data folder for train_vq.py and train_t2m.py (layout: dataset/motion_folder.py).
 
-    python prepare_data.py bvh --source mocap/ --out data/mine --skeleton skeleton.yaml --captions captions.yaml
+    python prepare_data.py bvh --source mocap/ --out data/mine --captions captions.yaml
     python prepare_data.py synthetic --out data/synthetic --count 200
 
 Features are at 30 frames per second. A clip is assigned to train, val or test by the hash of its name, so the split is
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from pebble import ProcessExpired
 from tqdm import tqdm
 
@@ -53,19 +53,20 @@ class BvhOptions:
     """Convert a folder of BVH files."""
 
     source: Path
-    """Folder with .bvh files, searched with its subfolders."""
+    """Folder with .bvh files; subfolders are included."""
     out: Path
     """Data folder to write."""
     skeleton: Path | None = None
-    """YAML file that maps the joints of the files to the 22 SMPL-X joints; by default their names are recognised."""
+    """YAML file that maps the joints of the files to the 22 SMPL-X joints; by default joints are found by name and
+    hierarchy."""
     up: UpAxis | None = None
-    """Axis that points up in the files: x, y, z, -x, -y or -z; by default it is decided from the motion of each."""
+    """Axis that points up in the files; by default it is inferred from the motion in each file."""
     units: LengthUnit | None = None
-    """Length unit of the positions in the files: m, cm, mm, in or ft; by default it is that of the bones."""
-    fps: float | None = None
-    """Frames per second of the files; by default the rate that each file states."""
+    """Length unit of the positions in the files; by default it is inferred from the bone lengths."""
+    fps: PositiveFloat | None = None
+    """Frame rate of the files in frames per second; by default the rate stated in each file."""
     force: bool = False
-    """Accept implausible motion, such as knees that bend forward."""
+    """Skip the plausibility check, which refuses for example knees that bend the wrong way."""
     captions: Path | None = None
     """YAML file with captions; by default, a text file beside each BVH file (walk.txt for walk.bvh)."""
     mirrored: bool = True
@@ -73,9 +74,9 @@ class BvhOptions:
     captions_per_clip: PositiveInt = 8
     """Maximum number of captions per clip from the captions file."""
     min_frames: PositiveInt = 16
-    """Minimum length of a clip in frames at 30 fps; shorter clips are rejected."""
+    """Minimum length of a clip in frames, after resampling to 30 fps; shorter clips are rejected."""
     workers: PositiveInt = CORES
-    """Number of processes; by default, one per CPU core."""
+    """Number of processes. (default: number of CPU cores)"""
 
     @property
     def reading(self) -> ImportOptions:
@@ -134,8 +135,8 @@ def bvh(options: BvhOptions) -> None:
         convert = partial(convert, options=replace(options, out=folder))
         with worker_pool(options.workers, torch.set_num_threads, 1) as pool:
             jobs = {pool.submit(convert, None, file): file for file in files}
-            progress = tqdm(as_completed(jobs), total=len(jobs), unit="file")
-            reports = [report for job in progress for report in reports_of(job, jobs[job], folder)]
+            with tqdm(as_completed(jobs), total=len(jobs), unit="file") as progress:
+                reports = [report for job in progress for report in reports_of(job, jobs[job], folder)]
         summary = finish_folder(folder, reports)
     print(f"{options.out}: {summary}")
 
@@ -147,8 +148,9 @@ def synthetic(options: SyntheticOptions) -> None:
         InputError: the data folder cannot be written, or there is no training clip among the clips.
     """
     with staged_folder(options.out) as folder:
-        clips = tqdm(synthetic_clips(options.count, options.seed), total=options.count, unit="clip")
-        summary = finish_folder(folder, [write_clip(folder, prepared_clip(*clip)) for clip in clips])
+        with tqdm(synthetic_clips(options.count, options.seed), total=options.count, unit="clip") as clips:
+            reports = [write_clip(folder, prepared_clip(*clip)) for clip in clips]
+        summary = finish_folder(folder, reports)
     print(f"{options.out}: {summary}")
 
 

@@ -1,9 +1,11 @@
-"""Train the generator: a LLaMAHF that writes the motion tokens of a caption.
+"""Train the generator: an autoregressive transformer (LLaMAHF) that generates motion tokens from a caption.
 
     python train_t2m.py --config configs/t2m/demo.yaml --data data/bandai --tokenizer runs/vq --out runs/t2m
-    ... the same with --resume continues from the newest state
-    ... the same with --plan prints the cost of the training and exits
+    python train_t2m.py ... --plan
+    python train_t2m.py ... --resume
     accelerate launch --config_file configs/accelerate/fsdp2.yaml train_t2m.py ...    (several GPUs)
+
+Add --plan to print the cost of the training and exit; add --resume to continue from the newest state.
 
 Clips that have not been tokenized with this tokenizer are tokenized first. The run folder is a complete text-to-motion
 model (the generator, and the tokenizer in tokenizer/), and so is the best one so far (best/): use either with
@@ -91,27 +93,28 @@ class Options(PlanOptions, TrainingOptions):
     """Options of the generator training."""
 
     tokenizer: Path
-    """Run folder of train_vq.py that holds the tokenizer."""
+    """Folder of a trained tokenizer, such as the run folder of train_vq.py."""
     model: GeneratorShape = field(default_factory=GeneratorShape)
     """Shape of the generator."""
     text_encoder: str = "minilm"
     """Frozen text encoder: minilm, clip, flan-t5-small, -base, -large, -xl or -xxl; a suffix :mean, :sum or :cls
     (flan-t5-xl:mean) pools the features to a single vector."""
     text_encoder_path: Path | None = None
-    """Folder of the text encoder's weights, if they are neither in checkpoints/<name> nor in the Hugging Face cache."""
+    """Folder of the text encoder's weights. By default, checkpoints/<name>, the Hugging Face cache and the Hugging Face
+    hub are searched, in this order."""
     cache_text_features: bool = False
     """Store the text features of all captions on disk, in text_features/ of the data folder."""
     z_loss: NonNegativeFloat = 0.0
-    """Weight of the z-loss, which keeps the logits small (see LLaMAHF.forward)."""
+    """Weight of the z-loss, which penalizes large logits; 0 disables it."""
     joined: NonNegativeInt = 0
-    """Joined rows per clip, in which it follows a part of another clip; trains sequences of sentences and the
-    continuation of a given motion."""
+    """Number of additional training rows per clip in which the clip follows part of another clip. Needed for prompts of
+    several sentences and for --init-motion."""
     cut_longer: bool = False
     """Cut motions longer than --model.max-tokens at random places instead of raising an error."""
     token_drop: ClosedUnitInterval = 0.0
     """Fraction of motions that lose their first or last token in training; T2M-GPT uses 1/3."""
     batch_tokens: PositiveInt | None = None
-    """Maximum motion tokens per step, padding included; sizes the steps instead of --batch-size."""
+    """Maximum number of motion tokens per step, including padding. Replaces --batch-size."""
 
     def __post_init__(self):
         encoder_width(self.text_encoder)  # rejects unknown names before any work is done

@@ -1,6 +1,7 @@
 """Train the motion tokenizer: a HumanVQVAE that converts motion features to tokens and back.
 
     python train_vq.py --config configs/vq/demo.yaml --data data/bandai --out runs/vq
+    python train_vq.py --config configs/vq/demo.yaml --data data/bandai --out runs/vq --model.levels "[8,5,5,5]"
     python train_vq.py --config configs/vq/demo.yaml --data data/bandai --out runs/vq --resume
     accelerate launch --config_file configs/accelerate/ddp.yaml train_vq.py ...    (several GPUs)
 
@@ -81,15 +82,16 @@ def train(run: Run, options: Options) -> None:
             frames = loop.total(frame_counts(whole_token_frames(model, lengths)) for _, lengths in batches)  # (3,)
             for features, lengths in loop.micro_batches(batches):  # (B, T, 272), (B,)
                 motion = model.normalize(features)
-                reconstruction, auxiliary, perplexity, active, _ = engine.wrapped(motion, lengths)
+                output = engine.wrapped(motion, lengths)
                 valid = whole_token_frames(model, lengths)
-                loss, terms = loss_function(reconstruction, motion, model.mean, model.std, valid, frames)
-                loop.backward(loss + auxiliary * valid.sum() / frames[0])
+                loss, terms = loss_function(output.reconstruction, motion, model.mean, model.std, valid, frames)
+                loop.backward(loss + output.loss * valid.sum() / frames[0])
             scalars = loop.update(step, frames[0])
 
             if meter.is_log_step(step):
-                scalars |= {f"loss/{name}": term for name, term in terms.items()} | {"loss/quantizer": auxiliary}
-                meter.log(step, scalars | {"codebook/perplexity": perplexity, "codebook/active": active})
+                scalars |= {f"loss/{name}": term for name, term in terms.items()} | {"loss/quantizer": output.loss}
+                usage = {"codebook/perplexity": output.perplexity, "codebook/active": output.active_fraction}
+                meter.log(step, scalars | usage)
             if run.is_validation_step(step):
                 with engine.ema.applied():
                     scores = validate(run, model, validation, step)

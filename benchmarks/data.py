@@ -19,10 +19,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -41,6 +39,7 @@ from models.motion_vqvae import HumanVQVAE
 from utils.checkpoint import fingerprint
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
+from utils.processes import worker_pool
 
 TOKENIZER = Path(__file__).resolve().parent.parent / "checkpoints" / "demo" / "tokenizer"
 CODES, MAX_TOKENS, PAD = 9600, 160, 9601
@@ -93,14 +92,14 @@ def main(options: Options) -> None:
 
 def print_measured(name: str, function: Callable[..., tuple[float, str]], *arguments: Any) -> None:
     """Run ``function`` in a new process and print a table row: its seconds, its remark and the peaks of memory."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
-        process = psutil.Process(fresh.submit(os.getpid).result())
+    with worker_pool(1) as fresh:
+        process = psutil.Process(fresh.submit(os.getpid, None).result())
         peaks: Counter = Counter()
         done = threading.Event()
         watcher = threading.Thread(target=watch, args=(process, peaks, done))
         watcher.start()
         try:
-            seconds, remark = fresh.submit(function, *arguments).result()
+            seconds, remark = fresh.submit(function, None, *arguments).result()
         finally:
             done.set()
             watcher.join()

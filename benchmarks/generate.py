@@ -12,11 +12,9 @@ import utils.interrupt  # noqa: F401
 
 # isort: split
 
-import multiprocessing
 import resource
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +32,7 @@ from motion.resample import FPS
 from utils.config import parse_options
 from utils.device import PRECISIONS, gemm_rate
 from utils.errors import exit_on_input_error
+from utils.processes import worker_pool
 
 GREEDY = Sampling(temperature=0)
 TEXT_DIM, SHORTEST, LONGEST, FRAMES_PER_TOKEN = 2048, 6, 40, 2
@@ -249,8 +248,8 @@ def precision_costs(options: Options) -> str:
 
 def alone(measure: Callable[..., Any], *arguments: object) -> Any:
     """Call a function in a new process and return its result."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(measure, *arguments).result()
+    with worker_pool(1) as pool:
+        return pool.submit(measure, None, *arguments).result()
 
 
 def main(options: Options) -> None:
@@ -272,7 +271,8 @@ def main(options: Options) -> None:
         cases.append(("ours, int8", rows, "int8", ours, (options, rows, "bf16", "int8", False)))
         cases.append(("ours, bf16, compiled", rows, "bf16", ours, (options, rows, "bf16", "none", True)))
         cases.append(("ours, int8, compiled", rows, "int8", ours, (options, rows, "bf16", "int8", True)))
-    print("| | rows | tokens/s | x public | motions/s | s of motion/s | first token, ms | memory, GB | of limit |")
+    speeds = "tokens/s | speedup over public | motions/s | s of motion/s"
+    print(f"| | rows | {speeds} | first token, ms | memory, GB | % of limit |")
     print("|---|---|---|---|---|---|---|---|---|")
     public = None
     for name, rows, precision, measure, arguments in cases:

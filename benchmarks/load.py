@@ -65,7 +65,10 @@ def main(options: Options) -> None:
             print(asyncio.run(asyncio.wait_for(measure(app, options), LIMIT)))
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
             raise InputError(f"the app stopped answering ({error!r}); run the test on an idle machine") from error
-        print(f"\nlog of the app: {app.log.read_text().count('Traceback')} tracebacks")
+        log = app.log.read_text()
+        print(f"\nlog of the app: {len(log.splitlines())} lines, {log.count('Traceback')} tracebacks")
+        for line, count in Counter(log.splitlines()).most_common(5):
+            print(f"{count} times: {line[:100]}")
 
 
 # --- The app
@@ -88,8 +91,8 @@ class App:
             with contextlib.suppress(psutil.Error):  # it has ended
                 memory += process.memory_full_info().pss  # pages that processes share are counted once
         return {
-            "memory of all processes, MB": memory / 1e6,
-            "memory of the app itself, MB": self.process.memory_info().rss / 1e6,
+            "memory of all processes (PSS), MB": memory / 1e6,
+            "memory of the app alone (RSS), MB": self.process.memory_info().rss / 1e6,
             "open files and connections": self.process.num_fds(),
             "temporary files": sum(path.is_file() for path in self.temporary.rglob("*")),
             "processes": len(processes),
@@ -203,6 +206,7 @@ async def slow_headers(app: App, number: int, path: str) -> str:
     async with visit(app, number) as (reader, writer):
         for letter in request("/") * 10:
             writer.write(bytes([letter]))
+            await writer.drain()
             await asyncio.sleep(0.5)
             if reader.at_eof():
                 break

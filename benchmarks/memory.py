@@ -12,9 +12,7 @@ import utils.interrupt  # noqa: F401
 
 # isort: split
 
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 import psutil
 import torch
@@ -24,6 +22,7 @@ from models.optimize import INT4_GROUP, optimize
 from training.costs import count_parameters
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
+from utils.processes import worker_pool
 
 RELEASED = {"codebook_size": 64000, "text_dim": 2048, "text_encoder": "flan-t5-xl"}
 LENGTHS = {"text_length": 150, "max_tokens": 150}
@@ -65,8 +64,8 @@ def main(options: Options) -> None:
         for precision, dtype in DTYPES.items():
             config = config_of(size)
             quantize = "int8" if precision == "int8" else "none"
-            with ProcessPoolExecutor(1, get_context("spawn")) as fresh:  # has no freed memory to reuse
-                grown = fresh.submit(allocate, config, dtype, quantize).result()
+            with worker_pool(1) as fresh:  # has no freed memory to reuse
+                grown = fresh.submit(allocate, None, config, dtype, quantize).result()
             computed = weight_bytes(config, precision) + 4 * cache_bytes(config, dtype)
             print(f"| {size}, {precision} | {computed / 1e9:.2f} | {grown / 1e9:.2f} |")
 

@@ -13,10 +13,8 @@ import utils.interrupt  # noqa: F401
 
 import os
 import resource
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 
 import psutil
 import torch
@@ -37,6 +35,7 @@ from training.costs import (
 from training.plan import GPUS, Utilisation, memory_cell
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
+from utils.processes import worker_pool
 
 TOKENS = 10**10  # of the table of days
 
@@ -101,8 +100,8 @@ def print_check(options: Options, size: str) -> None:
     for precision in ("float32", "bf16"):
         for recompute in (False, True):
             estimated = estimate_memory(config, batch, recompute=recompute, precision=precision).peak
-            with ProcessPoolExecutor(1, get_context("spawn")) as new_process:  # its peak memory starts low
-                measured = new_process.submit(train_briefly, config, options.rows, precision, recompute).result()
+            with worker_pool(1) as new_process:  # its peak memory starts low
+                measured = new_process.submit(train_briefly, None, config, options.rows, precision, recompute).result()
             print(
                 f"| {size}, {precision}, activations {'recomputed' if recompute else 'kept'} | "
                 f"{estimated / 1e9:.2f} | {measured / 1e9:.2f} | {estimated / measured - 1:+.0%} |"

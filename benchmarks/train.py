@@ -258,7 +258,8 @@ def loading_alone(options: Options) -> float:
 
 def table(title: str, unit: str, cases: list[tuple[str, Callable, tuple]]) -> None:
     """Measure and print cases; speeds are compared with the first one."""
-    print(f"\n{title}\n\n| | {unit}/s | speedup | share of the fastest product | memory, GB |\n|---|---|---|---|---|")
+    print(f"\n{title}\n\n| | {unit}/s | speedup over public | share of the fastest matmul | memory, GB |")
+    print("|---|---|---|---|---|")
     first = None
     for name, function, arguments in cases:
         result = alone(function, *arguments)

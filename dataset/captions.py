@@ -3,7 +3,6 @@
 import math
 import random
 import re
-from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,9 +114,9 @@ class CaptionRules:
         try:
             if not isinstance(values, dict):
                 raise InputError(f"it has no keys; use {', '.join(known)}")
-            unknown = next((key for key in values if key not in known), None)
-            if unknown is not None:
-                raise InputError(f"the key {shown(unknown, 60)} is unknown; use {', '.join(known)}")
+            for key in values:
+                if key not in known:
+                    raise InputError(f"the key {shown(key, 60)} is unknown; use {', '.join(known)}")
             return cls(**values)
         except InputError as error:
             raise InputError(f"{shown(path, 150)} is not a captions file: {error}") from error
@@ -206,15 +205,13 @@ def _check_types(rules: CaptionRules) -> None:
     for key in ("templates", "templates_without_style", "styles_without_mention"):
         check(key, _is_texts(getattr(rules, key)), "a list of texts")
     overrides = rules.content_overrides
-    check("content_overrides", _is_table(overrides) and _is_texts(overrides.values()), "texts, each with a text")
+    check("content_overrides", _is_table(overrides) and _is_texts([*overrides.values()]), "texts, each with a text")
     check("pattern", isinstance(rules.pattern, str), "a regular expression")
 
 
 def _is_table(value: Any) -> bool:
-    return isinstance(value, dict) and _is_texts(value)
+    return isinstance(value, dict) and _is_texts([*value])
 
 
 def _is_texts(values: Any) -> bool:
-    return (
-        isinstance(values, Collection) and not isinstance(values, str) and all(isinstance(v, str) and v for v in values)
-    )
+    return isinstance(values, list) and all(isinstance(text, str) and text for text in values)

@@ -1,4 +1,4 @@
-"""Options of reading a foreign motion file."""
+"""Options for reading a foreign motion file."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,16 +13,16 @@ LengthUnit = Literal["m", "cm", "mm", "in", "ft"]
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """How a foreign motion file is read, where the file does not tell or tells wrong."""
+    """Properties of a foreign motion file that it does not state, or states incorrectly."""
 
     up: UpAxis | None = None
-    """Axis that points up in the file; by default it is decided from the motion."""
+    """Axis that points up in the file; by default it is inferred from the motion."""
     units: LengthUnit | None = None
-    """Length unit of the positions in the file; by default the bones tell."""
+    """Length unit of the positions in the file; by default it is inferred from the bone lengths."""
     fps: float | None = None
-    """Frames per second of the file; by default those that it names."""
+    """Frame rate of the file in frames per second; by default the rate stated in the file."""
     force: bool = False
-    """Take motion that no person makes: knees that bend forward, a head below the feet, ..."""
+    """Skip the plausibility check (motion/plausibility.py)."""
 
     def __post_init__(self):
         if self.fps is not None:
@@ -30,7 +30,7 @@ class ImportOptions:
 
 
 def check_length(frames: int, fps: float) -> None:
-    """Raise InputError if a file of ``frames`` frames is too long for a motion."""
+    """Raise InputError if ``frames`` frames are too many for a motion."""
     if frames / fps * FPS > MAX_FRAMES:
         raise InputError(
             f"{frames} frames at {fps:g} per second are too long for a motion; correct the frame rate with --fps"

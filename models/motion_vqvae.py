@@ -39,10 +39,9 @@ class VQVAEConfig:
     quantizer: QuantizerName = "fsq"
     """Quantizer of the latent vectors (models/quantizers.py)."""
     levels: list[int] = field(default_factory=lambda: [8, 5, 5, 5])
-    """Levels per dimension of a code; their product is the codebook size (per residual quantizer of rfsq). All are 2 \
-for lfq."""
+    """Number of levels in each dimension; the codebook size is their product. For lfq, all levels must be 2."""
     residuals: PositiveInt = 2
-    """Number of residual quantizers of rfsq; its codebook size is the product of the levels to this power."""
+    """Number of residual quantizers of rfsq. The codebook size is (product of levels)^residuals."""
     code_dim: PositiveInt = 256
     """Width of the latent before and after quantization."""
     width: PositiveInt = 256
@@ -54,13 +53,15 @@ for lfq."""
     depth: PositiveInt = 3
     """Residual blocks after each halving (and before each doubling) of the frame rate."""
     dilation_growth: PositiveInt = 3
-    """Factor between the dilations of successive residual blocks, from growth**(depth - 1) down to 1."""
+    """Ratio of the dilations of successive residual blocks. The first block has dilation growth^(depth-1), the last \
+has 1."""
     activation: Activation = "relu"
     """Activation inside the residual blocks; outside them it is always relu."""
     norm: Norm = "none"
     """Normalization inside the residual blocks: LayerNorm over the channels (layer) or none."""
     causal: bool = True
-    """Use causal convolutions, as streaming needs: a token depends on no later frame, a frame on no later token."""
+    """Use causal convolutions, which streaming requires: tokens do not depend on later frames, nor frames on later \
+tokens."""
 
     def __post_init__(self):
         for name, choices in (("quantizer", QuantizerName), ("activation", Activation), ("norm", Norm)):

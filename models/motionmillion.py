@@ -72,19 +72,22 @@ class Options:
     out: Path
     """New folder to write."""
     generator: Path | None = None
-    """Checkpoint of the reference's generator, with the key "trans"; if absent, only the tokenizer is converted."""
+    """Checkpoint of the reference's generator, with the key "trans"; if not given, only the
+    tokenizer is converted."""
     dtype: Literal["keep", "float32", "bf16"] = "keep"
-    """Precision of the generator's weights; keep is that of the file."""
+    """Precision of the generator's weights; keep: precision of the file."""
     text_encoder: str | None = None
-    """Text encoder that the generator was trained with; by default the encoder of the reference with the same width."""
+    """Text encoder that the generator was trained with. Default: the encoder that MotionMillion-Codes uses for this
+    width."""
     n_head: PositiveInt | None = None
-    """Attention heads of the generator, if its size is not in the table of models/llama.py."""
+    """Number of attention heads of the generator; needed if its size is not in the table of models/llama.py."""
     levels: list[int] | None = None
-    """FSQ levels of the tokenizer, if they do not follow from the codebook size."""
+    """Number of FSQ levels in each dimension; needed if the codebook size does not determine them."""
     activation: Activation = "relu"
-    """Activation of the tokenizer."""
+    """Activation inside the tokenizer's residual blocks."""
     dilation_growth: PositiveInt = 3
-    """Factor between the dilations of the tokenizer's successive residual blocks."""
+    """Ratio of the dilations of the tokenizer's successive residual blocks. The first block has dilation
+    growth^(depth-1), the last has 1."""
 
     def __post_init__(self):
         if self.out.exists():

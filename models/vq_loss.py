@@ -23,18 +23,18 @@ class MotionLossConfig:
     kind: LossKind = "smooth_l1"
     """Pointwise error of all terms."""
     features: NonNegativeFloat = 1.0
-    """Weight of all 272 normalized features."""
+    """Weight of the error of all 272 normalized features."""
     root: NonNegativeFloat = 0.5
-    """Additional weight of the 8 normalized root features, which are few and whose errors add up over a clip."""
+    """Additional weight of the 8 normalized root features, because their errors accumulate over a clip."""
     joints: NonNegativeFloat = 1.0
-    """Weight of the joint positions in the heading frame, in decimetres, both of the position block and of the \
-rotations through forward kinematics."""
+    """Weight of the joint position error, in decimetres and relative to the root's heading. Applied to the stored \
+positions and to the positions computed from the rotations."""
     velocity: NonNegativeFloat = 1.0
-    """Weight of the change of these joint positions from frame to frame."""
+    """Weight of the joint velocity error (difference between consecutive frames)."""
     acceleration: NonNegativeFloat = 0.0
-    """Weight of the change of this velocity from frame to frame."""
+    """Weight of the joint acceleration error."""
     path: NonNegativeFloat = 0.5
-    """Weight of the root path integrated over the window: ground position in metres and heading as a matrix."""
+    """Weight of the error of the root path (ground position and heading), integrated over the window."""
 
     def __post_init__(self):
         if self.kind not in get_args(LossKind):

@@ -6,6 +6,8 @@ accepts, or if its reader accepts no data for a while.
 
 import asyncio
 import socket
+import struct
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -32,6 +34,23 @@ REFUSED = (
 )
 
 
+class Alarm:
+    """A timer; starting a running one changes nothing."""
+
+    def __init__(self, act: Callable[[], None]):
+        self.act = act
+        self.handle: asyncio.TimerHandle | None = None
+
+    def start(self, seconds: float) -> None:
+        if self.handle is None:
+            self.handle = asyncio.get_running_loop().call_later(seconds, self.act)
+
+    def stop(self) -> None:
+        if self.handle is not None:
+            self.handle.cancel()
+            self.handle = None
+
+
 class GuardedProtocol(H11Protocol):
     """HTTP/1.1 of uvicorn, with limits.
 
@@ -45,8 +64,7 @@ class GuardedProtocol(H11Protocol):
         self.places, self.proxy = places, proxy
         self.address: str | None = None  # while a place is held
         self.received = 0  # bytes of the current request
-        self.request_timer: asyncio.TimerHandle | None = None
-        self.stall_timer: asyncio.TimerHandle | None = None
+        self.request_alarm, self.stall_alarm = Alarm(self._drop), Alarm(self._drop)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -59,51 +77,45 @@ class GuardedProtocol(H11Protocol):
             transport.close()
             return
         self.address = address
-        self._expect_request()
+        self.request_alarm.start(REQUEST_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.address is not None:
             self.places.release(self.address)
             self.address = None
-        self.request_timer = _cancelled(self.request_timer)
-        self.stall_timer = _cancelled(self.stall_timer)
+        self.request_alarm.stop()
+        self.stall_alarm.stop()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self._expect_request()
+        self.request_alarm.start(REQUEST_SECONDS)
         self.received += len(data)
         if self.received > MAX_RECEIVED:
-            self.transport.abort()
+            self._drop()
             return
         super().data_received(data)
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):  # the request is complete
-            self._end_request()
+            self.request_alarm.stop()
+            self.received = 0
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]:  # of a request sent ahead
-            self._expect_request()
+            self.request_alarm.start(REQUEST_SECONDS)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self.stall_timer is None:
-            self.stall_timer = self.loop.call_later(STALL_SECONDS, self.transport.abort)
+        self.stall_alarm.start(STALL_SECONDS)
 
     def resume_writing(self) -> None:
-        self.stall_timer = _cancelled(self.stall_timer)
+        self.stall_alarm.stop()
         super().resume_writing()
 
-    def _expect_request(self) -> None:
-        if self.request_timer is None:
-            self.request_timer = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
-
-    def _end_request(self) -> None:
-        self.request_timer, self.received = _cancelled(self.request_timer), 0
-
-
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
+    def _drop(self) -> None:
+        """Close the connection at once; the kernel drops the data that it holds for the reader."""
+        connection = self.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
 
 class Server(uvicorn.Server):

@@ -148,6 +148,7 @@ def in_pieces(content: bytes, media_type: str, headers: dict[str, str]) -> Respo
     async def pieces() -> AsyncIterator[bytes]:
         for start in range(0, len(content), PIECE):
             yield content[start : start + PIECE]
+            await asyncio.sleep(0)  # lets the connection notice that its reader has left
 
     return StreamingResponse(pieces(), media_type=media_type, headers=headers | {"Content-Length": str(len(content))})
 

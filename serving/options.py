@@ -28,27 +28,29 @@ class Options:
     device: str = "auto"
     """Device of the model: auto, cpu, cuda, cuda:1, ..."""
     running: PositiveInt = 4
-    """Number of visitors that motion is generated for at the same time, in turns."""
+    """Maximum number of visitors served concurrently; they receive frames in turn."""
     waiting: NonNegativeInt = 16
-    """Number of visitors that can wait in the queue; further visitors are asked to try again later."""
+    """Maximum number of visitors in the queue; further visitors are asked to try again later."""
     per_address: PositiveInt = 4
-    """Number of visitors from one network address that can be served or wait at the same time, and number of its
-    downloads in preparation; always below the limit for all addresses together."""
+    """Maximum number of visitors per network address, served or waiting. The same limit applies to downloads in
+    preparation. Reduced if it is not less than --running plus --waiting."""
     connections: PositiveInt = 200
-    """Number of open connections; further connections are refused."""
+    """Maximum number of open connections; further connections are refused."""
     connections_per_address: PositiveInt = 24
-    """Number of open connections from one network address; a trusted proxy is exempt."""
+    """Maximum number of open connections per network address; a trusted proxy is exempt."""
     trusted_proxy: str | None = None
-    """Address (127.0.0.1) or network (10.0.0.0/8) of a reverse proxy, whose header X-Forwarded-For names the visitor;
-    by default the header is ignored."""
+    """Address (127.0.0.1) or network (10.0.0.0/8) of a reverse proxy. Its header X-Forwarded-For is used as the
+    address of the visitor; by default the header is ignored."""
     variations: PositiveInt = 4
-    """Largest number of variations (motions side by side, with successive seeds) per request."""
+    """Maximum number of variations per request: motions side by side, with successive seeds (--samples in
+    inference_batch.py)."""
     sentences: PositiveInt = 6
-    """Largest number of sentences per request."""
+    """Maximum number of sentences per request."""
     seconds: PositiveFloat = 10.0
-    """Longest motion per sentence in seconds; the checkpoint may have a lower limit."""
+    """Maximum length of the motion of a sentence in seconds; the checkpoint may have a lower limit."""
     smplx_path: Path | None = None
-    """SMPL-X model file, or the folder that contains SMPLX_NEUTRAL.npz, to show SMPL-X instead of the mannequin."""
+    """SMPL-X model file, or the folder that contains SMPLX_NEUTRAL.npz; draws the SMPL-X body instead of the
+    mannequin."""
 
     def __post_init__(self) -> None:
         if self.trusted_proxy is not None:
@@ -56,5 +58,5 @@ class Options:
 
     @property
     def capacity(self) -> int:
-        """Largest number of visitors served or waiting at the same time; also that of downloads in preparation."""
+        """Maximum number of visitors served or waiting, and of downloads in preparation."""
         return self.running + self.waiting

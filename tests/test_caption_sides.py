@@ -159,6 +159,11 @@ def test_case_is_kept_and_parts_of_words_are_no_sides():
     assert mirror_caption("Clockwise, COUNTERCLOCKWISE, clock-wise") == "Counterclockwise, CLOCKWISE, counterclock-wise"
 
 
+def test_lines_of_humanml3d_are_mirrored_as_a_whole():
+    line = "a man turns left#a/DET man/NOUN turn/VERB left/ADV#0.0#0.0"
+    assert mirror_caption(line) == "a man turns right#a/DET man/NOUN turn/VERB right/ADV#0.0#0.0"
+
+
 def test_apostrophes_line_ends_and_long_texts():
     assert mirror_caption("the person’s left\nhand") == "the person’s right\nhand"
     assert mirror_caption("what’s  left") == "what’s  left"

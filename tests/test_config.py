@@ -12,6 +12,7 @@ from utils.config import bounded, parse_command, parse_options, spelled
 from utils.errors import InputError
 
 Digit = bounded("Digit", int, (">=", 0), ("<", 10))
+Share = bounded("Share", float, (">", 0), ("<=", 1))
 
 
 @dataclass
@@ -56,6 +57,12 @@ class Options:
     """Most clips to read."""
     names: list[str] = field(default_factory=list)
     """Names of clips."""
+    axis: Literal["x", "y", "-y"] | None = None
+    """Axis that points up."""
+    threads: PositiveInt = 7
+    """Number of threads. (default: number of CPU cores)"""
+    share: Share = 0.5
+    """Share of the clips."""
 
 
 def parse(*arguments: object) -> Options:
@@ -138,6 +145,8 @@ def test_the_returned_yaml_restores_the_options(tmp_path):
         (("--weight-decay", -1), "--weight-decay is -1; give a number of at least 0"),
         (("--drop", 1.5), "--drop is 1.5; give a number from 0 to 1"),
         (("--digit", 10), "--digit is 10; give a whole number of at least 0 and below 10"),
+        (("--share", 1.5), "--share is 1.5; give a number above 0 and at most 1"),
+        (("--axis", "w"), "--axis w is unknown; use x, y or -y"),
         (("--limit", 0), "--limit is 0; give a whole number of at least 1"),
         (("--device", "tpu"), "--device tpu is unknown; use auto, cpu or cuda"),
         (("--shape.norm", "batch"), "--shape.norm batch is unknown; use none or layer"),
@@ -199,14 +208,18 @@ def test_help_describes_options_in_words(capsys, monkeypatch):
     words = " ".join(printed.split())
     for line in (
         "--data DATA Folder of the data. (required)",
-        "--batch-size BATCH_SIZE Rows per step. (a whole number of at least 1, default: 4)",
-        "--drop DROP Probability of dropping a token. (a number from 0 to 1, default: 0.5)",
+        "--batch-size BATCH_SIZE Rows per step. (int >= 1, default: 4)",
+        "--drop DROP Probability of dropping a token. (float, 0 <= x <= 1, default: 0.5)",
+        "--digit DIGIT Digit of a number. (int, 0 <= x < 10, default: 0)",
+        "--axis AXIS Axis that points up. (one of x, y or -y)",
+        "--threads THREADS Number of threads. (int >= 1, default: number of CPU cores)",
         "--device {auto,cpu,cuda} Device to run on. (default: auto)",
-        "--resume [true|false] Continue from the last state. --dry-run",
+        "--resume [true|false] Continue from the last state. (default: false)",
         "--causal [true|false] Whether to be causal. (default: true)",
-        "--limit LIMIT Most clips to read. (a whole number of at least 1)",
-        "--shape.hidden-size HIDDEN_SIZE Width of the layers. (a whole number of at least 1, default: 8)",
-        "--shape.levels [ITEM,...] Levels per dimension. (a list of whole numbers, default: [8, 5])",
+        "--limit LIMIT Most clips to read. (int >= 1)",
+        "--shape CONFIG YAML file with the options of this group.",
+        "--shape.hidden-size HIDDEN_SIZE Width of the layers. (int >= 1, default: 8)",
+        "--shape.levels [ITEM,...] Levels per dimension. (list of int, default: [8, 5])",
     ):
         assert line in words
     assert "--batch_size" not in printed and "restricted" not in printed and "PositiveInt" not in printed
@@ -258,7 +271,8 @@ def test_help_lists_the_commands_and_describes_one(capsys):
     with pytest.raises(SystemExit):
         parse_command(COMMANDS, "Works on folders.", ["--help"])
     printed = capsys.readouterr().out
-    assert "Works on folders." in printed and "  copy    Copy a folder.\n  remove  Remove a folder." in printed
+    assert printed.startswith("usage: ") and " COMMAND [options]\n\nWorks on folders.\n\ncommands (`" in printed
+    assert "  copy    Copy a folder.\n  remove  Remove a folder." in printed
     with pytest.raises(SystemExit):
         parse_command(COMMANDS, "", ["copy", "--help"])
     printed = capsys.readouterr().out

@@ -18,7 +18,9 @@ def test_python_snippets_run(snippet, tmp_path, monkeypatch):
 
 
 def test_files_named_in_the_docs_exist():
-    folders = "assets|benchmarks|checkpoints/demo|configs|dataset|formats|models|motion|training|utils|visualize"
+    folders = (
+        "assets|benchmarks|checkpoints/demo|configs|dataset|formats|models|motion|serving|training|utils|visualize"
+    )
     named = set(re.findall(rf"\b(?:{folders})/[\w./-][\w./-]+\w", README))  # "motion/s" is a unit
     assert len(named) > 10
     missing = [name for name in named if not (ROOT / name).exists()]
@@ -30,7 +32,7 @@ def test_options_used_in_the_docs_exist():
         script = script.replace("-m benchmarks.", "benchmarks/").removesuffix(".py") + ".py"
         if not (ROOT / script).is_file():  # python -m of another package
             continue
-        shared = ("training/options.py", "training/plan.py")
+        shared = ("training/options.py", "training/plan.py", "serving/options.py")
         source = "".join((ROOT / file).read_text() for file in (script, *shared))
         for option in re.findall(r"--([\w-]+)", rest):
             name = option.replace("-", "_")

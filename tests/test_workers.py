@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 
 import psutil
@@ -27,6 +28,19 @@ def test_a_killed_worker_fails_its_task_alone():
         with pytest.raises(ProcessExpired):
             tasks[-3].result()
         assert [tasks[number].result() for number in (1, 2, 4, 5)] == [1, 4, 16, 25]
+
+
+def test_a_killed_idle_worker_costs_nothing():
+    with worker_pool(1) as pool:
+        for _ in range(2):
+            os.kill(pool.submit(os.getpid, None).result(), signal.SIGKILL)
+            time.sleep(1)
+        assert pool.submit(square, None, 3).result() == 9
+
+
+def test_a_pool_without_tasks_ends():
+    with worker_pool(1):
+        pass
 
 
 PARENT = """
@@ -62,3 +76,20 @@ def test_workers_end_with_their_parent(tmp_path, end):
     parent.kill()
     parent.wait()
     assert not alive
+
+
+def test_module_ends_with_the_process_it_was_started_for():
+    script = f"""
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-m", "utils.processes", str(os.getpid()), "timeit", "-n", "1", "-r", "1",
+                          "import time; time.sleep(60)"], cwd={str(ROOT)!r}, stdout=subprocess.DEVNULL)
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+    parent = psutil.Popen([sys.executable, "-c", script], stdout=-1, text=True)
+    child = psutil.Process(int(parent.stdout.readline()))
+    time.sleep(2)
+    assert child.is_running() and child.status() != psutil.STATUS_ZOMBIE
+    parent.kill()
+    parent.communicate()
+    assert not psutil.wait_procs([child], timeout=20)[1]

@@ -1,8 +1,9 @@
 """The loop over the steps of a training run: data, gradients over processes and micro-batches, updates, stopping."""
 
 import signal
+import threading
 from collections.abc import Generator, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -50,9 +51,12 @@ class Loop:
         self.loss = torch.zeros((), device=run.device)  # of the step so far, on this process
         self.received: int | None = None  # signal of this process
         self.stop: Stop | None = None  # agreed on by all processes in ``update``
+        self.handlers: dict[signal.Signals, Any] = {}  # replaced signal handlers, restored at the end
+        self.excepthook = threading.excepthook
 
     def __enter__(self) -> "Loop":
         self.handlers = {number: signal.signal(number, self._receive) for number in STOPS if not _is_ignored(number)}
+        threading.excepthook = self._report_thread
         self.meter.restart()
         return self
 
@@ -64,7 +68,10 @@ class Loop:
             self.meter.close()
         except OSError as closing:
             error = error or closing
+        threading.excepthook = self.excepthook
         if isinstance(error, OSError):  # of the log
+            if self.run.folder is not None:
+                self.run.folder.check()
             raise InputError(
                 f"cannot write into the run folder {self.options.out} ({reason_of(error)}); free some space, then "
                 "continue with --resume if a state is left"
@@ -79,6 +86,10 @@ class Loop:
         if number == signal.SIGINT and self.accelerator.num_processes == 1:
             # A second Ctrl-C ends at once. Launchers of several processes repeat the first one, and kill them.
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _report_thread(self, failure: threading.ExceptHookArgs) -> None:
+        if not issubclass(failure.exc_type, OSError):  # TensorBoard's thread fails, then its next call in this thread
+            self.excepthook(failure)
 
     def steps(self) -> Iterator[int]:
         """Yield the numbers of the steps to take; after SIGTERM or Ctrl-C, save the state and exit."""

@@ -26,9 +26,10 @@ class TrainingOptions:
     out: Path
     """Run folder to write."""
     resume: bool = False
-    """Resume the run in --out from its newest undamaged state."""
+    """Resume the run in --out from its newest undamaged state (checkpoint for resuming)."""
     batch_size: PositiveInt = 64
-    """Windows or clips per step, over all processes and micro-batches."""
+    """Training items per step (windows of train_vq.py, motions of train_t2m.py), over all processes and
+    micro-batches."""
     accumulate: PositiveInt = 1
     """Micro-batches per process and step (gradient accumulation)."""
     steps: PositiveInt = 5000
@@ -52,7 +53,7 @@ class TrainingOptions:
     validate_every: PositiveInt = 500
     """Steps between validations on the val split; each validation also saves the run."""
     keep: PositiveInt = 2
-    """Number of states to keep for resuming, newest first."""
+    """Number of states (checkpoints for resuming) to keep, newest first."""
     draw: NonNegativeInt = 2
     """Number of validation motions to render beside their targets at each validation."""
     wandb: bool = False
@@ -60,7 +61,8 @@ class TrainingOptions:
     device: str = "auto"
     """Device to train on: auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """Arithmetic: float32, bf16 (autocast over float32 weights), or auto (bf16 if the device supports it)."""
+    """Precision of the arithmetic (--dtype in inference_batch.py): float32, bf16 (autocast over float32 weights), or
+    auto (bf16 if the device supports it)."""
     save_precision: Literal["float32", "float16"] = "float32"
     """Precision of the saved weights; float16 halves the size of the checkpoint."""
     workers: NonNegativeInt = 0

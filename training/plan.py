@@ -41,11 +41,11 @@ class PlanOptions:
     plan: bool = False
     """Print the cost of the training (parameters, FLOPs, memory per GPU, days) and exit without training."""
     plan_tflops: PositiveFloat = 989.0
-    """Peak speed of one GPU for the plan, in 10^12 FLOPs per second; 989 is an H100 SXM in dense bf16 (data sheet)."""
+    """Assumed peak speed of a GPU in 10^12 FLOPs per second; 989 is an H100 SXM in dense bf16 (data sheet)."""
     plan_utilisation: Utilisation = 0.4
-    """Fraction of the peak speed that the plan assumes, in FLOPs of the model."""
+    """Assumed model FLOPs utilization (MFU), as a fraction of the peak speed."""
     plan_text: NonNegativeInt | None = None
-    """Text features of an average caption, for the plan; by default the maximum of the text encoder."""
+    """Assumed number of text features per caption; by default the maximum of the text encoder."""
 
 
 @dataclass

@@ -29,7 +29,8 @@ from utils.reading.texts import check_yaml, parse_yaml, read_text
 
 Options = TypeVar("Options")
 SWITCH = "true|false"  # shown as the value of an option of type bool
-BOUNDS = {">": "above", "≥": "of at least", "<": "below", "≤": "of at most"}
+BOUNDS = {">": "above", "≥": "of at least", "<": "below", "≤": "at most"}
+ASCII_SIGNS = {">": ">", "≥": ">=", "<": "<", "≤": "<="}
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 PLURALS = {"a whole number": "whole numbers", "a number": "numbers", "a text": "texts", "a path": "paths"}
 # Patterns of the rejected value in the messages of jsonargparse, the most reliable first.
@@ -54,7 +55,9 @@ def _load(text: str) -> Any:
 set_loader("yaml", _load, (InputError,))
 
 
-def parse_options(options: type[Options], description: str, arguments: list[str] | None = None) -> tuple[Options, str]:
+def parse_options(
+    options: type[Options], description: str, arguments: list[str] | None = None, usage: str | None = None
+) -> tuple[Options, str]:
     """Fill a dataclass from ``--config FILE.yaml`` and command-line options; later ones override earlier ones.
 
     Option names may be written with hyphens or underscores. A bool option without a value is a switch and means true.
@@ -63,6 +66,7 @@ def parse_options(options: type[Options], description: str, arguments: list[str]
         options: Dataclass with one field per option.
         description: Text above the list of options in ``--help``.
         arguments: Command line; ``sys.argv[1:]`` by default.
+        usage: Usage line of ``--help``, in which ``%(prog)s`` is the program; by default it lists all options.
 
     Returns:
         The filled dataclass, and the options as YAML.
@@ -71,6 +75,7 @@ def parse_options(options: type[Options], description: str, arguments: list[str]
         InputError: if an option is unknown or invalid, or a required option is missing.
     """
     parser = _make_parser(options, description)
+    parser.usage = usage
     parsed = _parse(parser, sys.argv[1:] if arguments is None else arguments, options)
     return _instantiate(parser, parsed, options), parser.dump(parsed, skip_unset=False)
 
@@ -99,9 +104,9 @@ def parse_command(commands: dict[str, type], description: str, arguments: list[s
         raise InputError(f"{shown(name, 60) or 'no command'} is given; give one of the commands {', '.join(commands)}")
     width = max(map(len, commands))
     lines = [f"  {name:{width}}  {(inspect.getdoc(kind) or '').splitlines()[0]}" for name, kind in commands.items()]
-    print(
-        f"{inspect.cleandoc(description)}\n\ncommands (COMMAND --help lists the options of one):\n" + "\n".join(lines)
-    )
+    program = _program() or Path(sys.argv[0]).name
+    print(f"usage: {program} COMMAND [options]\n\n{inspect.cleandoc(description)}\n")
+    print(f"commands (`{program} COMMAND --help` lists the options of a command):", *lines, sep="\n")
     raise SystemExit(0)
 
 
@@ -129,7 +134,7 @@ def spelled(name: str) -> str:
 
 def _make_parser(options: type, description: str) -> ArgumentParser:
     """Make a parser that accepts options with hyphens and underscores, and whose help shows hyphens only."""
-    parser = ArgumentParser(description=description, formatter_class=HelpFormatter, exit_on_error=False)
+    parser = ArgumentParser(_program(), description=description, formatter_class=HelpFormatter, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
     parser.add_class_arguments(options, as_group=False)
     for action in parser._actions:
@@ -138,9 +143,17 @@ def _make_parser(options: type, description: str) -> ArgumentParser:
         action.option_strings = [option for option in hyphened if not option.endswith("+")]  # "--list+" appends
         if action.dest == "print_config":
             action.help, action.metavar = "Print all options with their values as YAML and exit.", ""
+        if action.help == "Path to a configuration file.":  # of jsonargparse, for a nested group
+            action.help = "YAML file with the options of this group."
         if getattr(action, "_typehint", None) is bool:
             action.nargs, action.metavar = "?", SWITCH
     return parser
+
+
+def _program() -> str | None:
+    """Return ``python -m MODULE`` if a module of the repository is run, or None if a script is run."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.name}" if spec else None
 
 
 def _parse(parser: ArgumentParser, arguments: list[str], options: type) -> Namespace:
@@ -199,21 +212,51 @@ def _plain(value: Any) -> Any:
 
 
 class HelpFormatter(DefaultHelpFormatter):
-    """Formatter that keeps the line breaks of the description, which shows commands, and describes types in words."""
+    """Formatter that keeps the line breaks of the description, which shows commands, and shortens types: ``int >= 1``.
+
+    A default stated in the help text, as in "(default: number of CPU cores)", is shown instead of the value.
+    """
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return inspect.cleandoc(text)
 
     def _get_type_str(self, action: Action) -> str | None:
-        kind = _describe_type(getattr(action, "_typehint", None))
-        return None if kind in ("", "a text", "true or false", "a path") or kind.startswith("one of") else kind
+        shows_choices = isinstance(action.metavar, str) and action.metavar.startswith("{")
+        return None if shows_choices else _short_type(getattr(action, "_typehint", None)) or None
 
     def _get_help_string(self, action: Action) -> str:
         text = super()._get_help_string(action).replace("type: %(type)s", "%(type)s")
-        if action.default is True:
-            return text.replace("%(default)s", "true")
-        no_default = action.default is None or action.default == [] or action.default is False
+        if stated := re.search(r" \(default: ([^%()]+)\)", text):
+            return text.replace(stated[0], "", 1).replace("%(default)s", stated[1])
+        if isinstance(action.default, bool):
+            return text.replace("%(default)s", str(action.default).lower())
+        no_default = action.default is None or action.default == []
         return re.sub(r",? ?default: %\(default\)s|\(default: %\(default\)s\)", "", text) if no_default else text
+
+
+def _short_type(kind: Any) -> str:
+    """Return a type for the help, such as "float, 0 < x <= 1"; empty for texts, paths, switches and unknown types."""
+    if get_origin(kind) is Literal:
+        return _describe_type(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(filter(None, map(_short_type, get_args(kind))))
+    if get_origin(kind) is list:
+        item = _short_type(get_args(kind)[0])
+        return f"list of {item}" if item else ""
+    name, bounds = _bounds(kind)
+    if len(bounds) == 2:
+        (first, low), (second, high) = bounds
+        return f"{name}, {low} {ASCII_SIGNS[first].replace('>', '<')} x {ASCII_SIGNS[second]} {high}"
+    return " ".join([name, *(f"{ASCII_SIGNS[sign]} {bound}" for sign, bound in bounds)])
+
+
+def _bounds(kind: Any) -> tuple[str, list[tuple[str, str]]]:
+    """Return "int" or "float" and the (sign, bound) pairs of a number type; an empty name for other types."""
+    restricted = re.fullmatch(r"(int|float) restricted to be (.*)", getattr(kind, "__doc__", None) or "")
+    if not restricted:
+        return (kind.__name__ if kind in (int, float) else ""), []
+    words = restricted[2].replace(">0", "≥1") if kind is PositiveInt else restricted[2]
+    return restricted[1], re.findall(r"([<>≤≥])(\S+)", words)
 
 
 def _describe_type(kind: Any) -> str:
@@ -228,14 +271,12 @@ def _describe_type(kind: Any) -> str:
         return f"a list of {PLURALS.get(item, f'values, each {item}')}"
     if isinstance(kind, type) and issubclass(kind, Path):
         return "a path"
-    restricted = re.fullmatch(r"(int|float) restricted to be (.*)", getattr(kind, "__doc__", None) or "")
-    if not restricted:
+    name, bounds = _bounds(kind)
+    if not bounds:
         return KINDS.get(getattr(kind, "__name__", ""), "")
-    words = restricted[2].replace(">0", "≥1") if kind is PositiveInt else restricted[2]
-    bounds = re.findall(r"([<>≤≥])(\S+)", words)
     if [sign for sign, _ in bounds] == ["≥", "≤"]:
-        return f"{KINDS[restricted[1]]} from {bounds[0][1]} to {bounds[1][1]}"
-    return f"{KINDS[restricted[1]]} " + " and ".join(f"{BOUNDS[sign]} {bound}" for sign, bound in bounds)
+        return f"{KINDS[name]} from {bounds[0][1]} to {bounds[1][1]}"
+    return f"{KINDS[name]} " + " and ".join(f"{BOUNDS[sign]} {bound}" for sign, bound in bounds)
 
 
 # --- Errors

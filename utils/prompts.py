@@ -60,7 +60,7 @@ class Prompt:
             and all(isinstance(sentence, str) and sentence.strip() for sentence in sentences)
         ):
             raise InputError("a prompt is empty or not a text; describe a motion, for example: a person walks forward")
-        parsed = cls(tuple(sentence.strip() for sentence in sentences))
+        parsed = cls(tuple(map(str.strip, sentences) if len(sentences) > 1 else sentences))
         text = str(parsed)
         if len(text) > MAX_PROMPT:
             raise InputError(f"a prompt has {len(text)} characters ({shown(text, 40)} ...); shorten it to {MAX_PROMPT}")

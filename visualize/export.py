@@ -5,7 +5,7 @@
     python -m visualize.export target.npz reconstruction.npz both.mp4
     python -m visualize.export outputs/*.npz gallery.html
 
-The last file is the one to write; the files before it are read. Reads .npz (ours, or AMASS), .bvh, and .npy (272
+OUTPUT, the last file, is written; the files before it are read. Reads .npz (ours, or AMASS), .bvh, and .npy (272
 features, smplx_85 or smplx_322). Writes .npz (including the keys of AMASS), .npy (272 features), .bvh, .glb (animated
 body), .html (player; a gallery for more than four motions), .mp4, .gif, and .png (a strip of poses). Videos and players
 show several motions side by side.
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from jsonargparse.typing import PositiveFloat
 
 from formats.amass import amass_arrays
 from formats.bvh_writer import write_bvh
@@ -45,6 +46,7 @@ from visualize.video import MAX_SIDE, PictureSide
 MOTIONS = (".npz", ".npy", ".bvh")  # also read, so that such a file may be the only copy of a motion
 SINGLE = (*MOTIONS, ".glb", ".png")  # formats of one motion per file
 FORMATS = (*SINGLE, ".html", ".mp4", ".gif")
+USAGE = "%(prog)s INPUT [INPUT ...] OUTPUT [options]"
 PLAYED_TOGETHER = 4  # motions in a player; a page of more is a gallery
 
 
@@ -61,30 +63,31 @@ class Options:
     poses: Poses = 6
     """Number of poses in a .png."""
     title: str | None = None
-    """Text in pictures and pages; by default the prompt or the name of the file."""
+    """Title in pictures and pages; by default the prompt or the name of the file."""
     foot_lock: bool = False
-    """Keep standing feet from sliding."""
+    """Remove foot sliding (adjusts hip, knee and ankle rotations)."""
     skeleton: Path | None = None
-    """YAML file that maps the joints of a BVH file to ours, for joint names that are not recognised."""
+    """YAML file that maps the joints of a BVH file to the 22 SMPL-X joints; by default joints are found by name and
+    hierarchy."""
     up: UpAxis | None = None
-    """Axis that points up in the files to read: x, y, z, -x, -y or -z; by default it is decided from the motion."""
+    """Axis that points up in the input files; by default it is inferred from the motion in each file."""
     units: LengthUnit | None = None
-    """Length unit of the positions in the files to read: m, cm, mm, in or ft; by default it is that of the bones."""
-    fps: float | None = None
-    """Frames per second of the files to read; by default the rate that each file states."""
+    """Length unit of the positions in the input files; by default it is inferred from the bone lengths."""
+    fps: PositiveFloat | None = None
+    """Frame rate of the input files in frames per second; by default the rate stated in each file."""
     force: bool = False
-    """Accept implausible motion, such as knees that bend forward."""
+    """Skip the plausibility check, which refuses for example knees that bend the wrong way."""
     body_model: Literal["mannequin", "smplx"] | None = None
-    """Body model to draw: mannequin, or smplx with --smplx-path. By default smplx if --smplx-path is given."""
+    """Body model to draw; by default smplx if --smplx-path is given, else mannequin."""
     smplx_path: Path | None = None
-    """SMPL-X model file, or its folder."""
+    """SMPL-X model file, or the folder that contains SMPLX_NEUTRAL.npz."""
     overwrite: bool = False
     """Replace an existing motion file (.npz, .npy, .bvh); existing pictures, videos and pages are always replaced."""
 
 
 def main(arguments: list[str]) -> None:
     files = [Path(word) for word in takewhile(lambda word: not word.startswith("--"), arguments)]
-    options = parse_options(Options, __doc__, arguments[len(files) :])[0]
+    options = parse_options(Options, __doc__, arguments[len(files) :], USAGE)[0]
     if len(files) < 2:
         raise InputError("give one or more motion files and then the file to write; --help shows examples")
     *sources, target = files

@@ -54,6 +54,8 @@ def make_seeds(root: Path) -> None:
         "npz": npz_seeds(clips),
         "prompts_txt": [{"prompts.txt": "\n".join(PROMPTS)}],
         "prompts_jsonl": [{"prompts.jsonl": "\n".join(map(json.dumps, prompt_entries()))}],
+        "prompts_json": [{"prompts.json": json.dumps([*prompt_entries(), PROMPTS[0]])}],
+        "prompts_csv": [{"prompts.csv": 'prompt,name,seed,length\na person walks,walk,3,2.5\n"stops, waits",,,\n'}],
         "captions": yaml_seeds("captions.yaml", "bandai_captions.yaml"),
         "skeleton": yaml_seeds("skeleton.yaml", "bandai_skeleton.yaml"),
         "vq_options": option_seeds("vq/debug.yaml"),

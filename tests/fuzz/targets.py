@@ -193,6 +193,8 @@ TARGETS = {
     "read_clip npz": Target("npz", lambda: read_clip("clip.npz")),
     "read_prompts txt": Target("prompts_txt", lambda: prompts("prompts.txt")),
     "read_prompts jsonl": Target("prompts_jsonl", lambda: prompts("prompts.jsonl")),
+    "read_prompts json": Target("prompts_json", lambda: prompts("prompts.json")),
+    "read_prompts csv": Target("prompts_csv", lambda: prompts("prompts.csv")),
     "CaptionRules": Target("captions", captions),
     "SkeletonMap": Target("skeleton", lambda: SkeletonMap.from_yaml("skeleton.yaml")),
     "train_vq --config": Target("vq_options", lambda: options_of(

@@ -136,10 +136,9 @@ def test_repeated_prompt_takes_the_next_seeds_under_stable_names(tmp_path):
 
 
 def test_seed_of_an_entry_is_kept_and_not_used_again(tmp_path):
-    items = prompts_of(tmp_path / "a.json", json.dumps([
-        "walk", {"prompt": "walk", "seed": 5}, {"prompt": "walk", "length": 2},
-        {"prompt": "walk", "seed": 5, "name": "x"},
-    ]))  # fmt: skip
+    entries = ["walk", {"seed": 5}, {"length": 2}, {"seed": 5, "name": "x"}]
+    entries = [entry if isinstance(entry, str) else {"prompt": "walk", **entry} for entry in entries]
+    items = prompts_of(tmp_path / "a.json", json.dumps(entries))
     assert [(seed, seconds) for _, _, seed, seconds in items] == [(6, None), (5, None), (5, 2), (5, None)]
     assert [name for _, name, *_ in items] == ["walk_seed6", "walk_seed5", "walk_seed5_2", "x"]
 

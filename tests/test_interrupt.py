@@ -1,0 +1,39 @@
+"""Ctrl-C while a script imports its libraries."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+SCRIPTS = sorted(file for file in ROOT.glob("*.py") if "exit_on_input_error()" in file.read_text())
+MODULES = sorted(
+    file
+    for folder in ("assets", "benchmarks", "models", "visualize")
+    for file in (ROOT / folder).glob("*.py")
+    if "exit_on_input_error()" in file.read_text()
+)
+
+
+@pytest.mark.parametrize("file", [file for file in (*SCRIPTS, *MODULES) if file.name != "app.py"], ids=lambda f: f.name)
+def test_scripts_import_the_handler_first(file):
+    imports = [line for line in file.read_text().splitlines() if line.startswith(("import ", "from "))]
+    assert imports[0] == "import utils.interrupt  # noqa: F401"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("script", ["train_t2m.py", "inference_batch.py"])
+def test_ctrl_c_during_imports_is_one_line(script):
+    process = subprocess.Popen(
+        [sys.executable, ROOT / script, "--help"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    while "numpy" not in Path(f"/proc/{process.pid}/maps").read_text():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert (process.returncode, printed) == (130, "interrupted; finished work is kept\n")
