@@ -13,17 +13,19 @@ from utils.errors import InputError
 
 
 @pytest.mark.timeout(600)
-def test_changed_inputs_are_read_or_refused(tmp_path):
+def test_valid_inputs_are_read_and_changed_ones_read_or_refused(tmp_path):
     cases = run.fuzz(seed=0, numbers=list(range(300)), keep=tmp_path)
     assert len({case.target for case in cases}) > 30
     assert {case.result for case in cases} <= {"ok", "refused"}, run.report(cases, 0, tmp_path)
-
-
-@pytest.mark.timeout(600)
-def test_every_reader_reads_valid_input(tmp_path):
-    cases = run.fuzz(seed=0, numbers=None, keep=tmp_path, change=False)
-    refused = {case.target: case.detail for case in cases if case.result != "ok"}
+    refused = {case.target: case.detail for case in cases if (case.change, case.result) == ("unchanged", "refused")}
     assert refused.keys() == {"rewrite model"} and "code" in refused["rewrite model"]
+
+
+def faulty(message: str) -> InputError:
+    """An error whose message was not made fit to be shown."""
+    error = InputError("")
+    error.args = (message,)
+    return error
 
 
 def raises(error: Exception) -> None:
@@ -36,9 +38,9 @@ def raises(error: Exception) -> None:
         ("ok", lambda: None),
         ("ok", lambda: Path("out").write_text("x")),
         ("refused", lambda: raises(InputError("it is damaged; write it again"))),
-        ("message", lambda: raises(InputError("two\nlines"))),
-        ("message", lambda: raises(InputError("x" * 500))),
-        ("message", lambda: raises(InputError("\x1b[31m"))),
+        ("message", lambda: raises(faulty("two\nlines"))),
+        ("message", lambda: raises(faulty("x" * 500))),
+        ("message", lambda: raises(faulty("\x1b[31m"))),
         ("traceback", lambda: raises(KeyError("x"))),
         ("traceback", lambda: raises(SystemExit(1))),
         ("left behind", lambda: Path("other").write_text("x")),

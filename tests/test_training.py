@@ -190,7 +190,7 @@ def test_invalid_tokenizer_folders(refused, data_folder, tokenizer_run, t2m_run,
     assert f"{half / WEIGHTS}: its tensors need" in error(half)
     assert "config.json missing" in error(without)
     assert "is (32,) and should be (48,)" in error(other)
-    assert "is (32,) and should be (48,)" in error(t2m_run)
+    assert "config.json: the setting codebook_size is unknown" in error(t2m_run)
     assert "--model.size huge is unknown; use debug, demo, 44M" in error(tokenizer_run, "--model.size", "huge")
     assert "--model.max-tokens is 0" in error(tokenizer_run, "--model.max-tokens", 0)
     assert "--model.text-dropout is 1" in error(tokenizer_run, "--model.text-dropout", 1)

@@ -46,14 +46,13 @@ class Case:
         return self.result, self.where.split(":")[0] + " " + self.where.split(" ")[-1], kind, self.target
 
 
-def fuzz(
-    seed: int, numbers: list[int] | None, keep: Path, workers: int = 2, only: str = "", change: bool = True
-) -> list[Case]:
-    """Read the cases ``numbers`` of a seed, or one per target; inputs of findings are copied into ``keep``.
+def fuzz(seed: int, numbers: list[int], keep: Path, workers: int = 2, only: str = "") -> list[Case]:
+    """Read the cases ``numbers`` of a seed; the inputs of findings are copied into folders of ``keep``.
+
+    The first case of each target is its first seed, unchanged, which is valid.
 
     Args:
         only: Part of the names of the targets to fuzz; "" for all.
-        change: Change the inputs; otherwise each target reads its first seed, which is valid.
     """
     with tempfile.TemporaryDirectory(prefix="fuzz-") as temporary:
         root = Path(temporary)
@@ -62,11 +61,11 @@ def fuzz(
             make_seeds(root / "seeds")
             targets, kinds = ask_targets(free, workers)
             chosen = [name for name in targets if only in name]
-            numbers = list(range(len(chosen))) if numbers is None else numbers
             with ThreadPoolExecutor(workers) as pool:
 
                 def read(number: int) -> Case:
-                    return read_case(seed, number, chosen[number % len(chosen)], kinds, root, keep, free, change)
+                    target, change = chosen[number % len(chosen)], number >= len(chosen)
+                    return read_case(seed, number, target, kinds, root, keep, free, change)
 
                 return list(tqdm(pool.map(read, numbers), total=len(numbers), unit="input", disable=None))
 

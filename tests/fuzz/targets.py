@@ -8,8 +8,10 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -55,7 +57,6 @@ class Target(NamedTuple):
     kind: str  # of its seeds
     read: Callable[[], object]
     writes: tuple[str, ...] = ()  # what it may leave in the folder
-    seconds: float = 10.0  # what it may take
 
 
 def command(main: Callable[[], object], *words: object) -> None:
@@ -180,6 +181,16 @@ def run_inference(*arguments: object) -> None:
     command(main, *arguments, *shared, "--workers", 1, "--device", "cpu")
 
 
+@contextlib.contextmanager
+def threads(workers: int, *arguments: object) -> Iterator[SimpleNamespace]:
+    """Stands for ``worker_pool``, whose processes would import everything again for each case."""
+    with ThreadPoolExecutor(workers) as pool:
+        yield SimpleNamespace(submit=lambda call, timeout, *given: pool.submit(call, *given))
+
+
+prepare_data.worker_pool = threads
+
+
 def run_prepare() -> None:
     command(
         prepare_data.main,
@@ -221,7 +232,7 @@ TARGETS = {
     "inference_batch --prompts": Target("prompts_jsonl", lambda: run_inference("--prompts", "prompts.jsonl"), ("out",)),
     "inference_batch --init-motion": Target("npz", lambda: run_inference(
         "--prompt", "walk", "--init-motion", "clip.npz"), ("out",)),
-    "prepare_data bvh": Target("bvh_folder", run_prepare, ("out",), 40.0),
+    "prepare_data bvh": Target("bvh_folder", run_prepare, ("out",)),
     # The helpers that the readers above are to use.
     "reading npy": Target("npy", lambda: (read_npy_header("clip.npy"), read_npy("clip.npy"))),
     "reading npz": Target("npz", lambda: read_npz("clip.npz")),

@@ -47,7 +47,6 @@ def serve(seeds: Path) -> None:
 
 def run_case(target, folder: Path) -> dict:
     """Read a case in a child; what the child does not say is found out here."""
-    timeout = getattr(target, "seconds", TIMEOUT)
     before, started = snapshot(folder), time.monotonic()
     receiving, sending = os.pipe()
     child = os.fork()
@@ -55,7 +54,7 @@ def run_case(target, folder: Path) -> dict:
         os.close(receiving)
         read_in_child(target, folder, sending)
     os.close(sending)
-    baseline, answer = receive(receiving, started + timeout)
+    baseline, answer = receive(receiving, started + TIMEOUT)
     os.close(receiving)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)  # its own children too; by now it has nothing left to do
@@ -65,8 +64,8 @@ def run_case(target, folder: Path) -> dict:
     changes = differences(before, snapshot(folder), target.writes)
     if any(name.endswith("EXECUTED") for name in changes):
         return result | {"result": "code run", "detail": ", ".join(changes), "where": ""}
-    if answer is None and result["seconds"] >= timeout:
-        return result | {"result": "hang", "detail": f"no end after {timeout:g} s", "where": ""}
+    if answer is None and result["seconds"] >= TIMEOUT:
+        return result | {"result": "hang", "detail": f"no end after {TIMEOUT:g} s", "where": ""}
     if answer is None:
         return result | {"result": "crash", "detail": f"wait status {status}", "where": ""}
     if used > MEMORY:
