@@ -333,13 +333,13 @@ def bad_files(folder: Path, motion: np.ndarray) -> list[tuple[Path, str]]:
         ("nothing.bvh", "", "BVH"),
         ("garbage.npz", "\0\1\2 no archive", "NumPy"),
         ("garbage.npy", "no array", "NumPy"),
-        ("clip.txt", "walk", "no motion file"),
+        ("clip.txt", "walk", "not a motion file"),
     ):
         (folder / name).write_text(content)
         files.append((folder / name, word))
     broken = (folder / "holes.npz").read_bytes()
     (folder / "cut.npz").write_bytes(broken[: len(broken) // 2])
-    return [*files, (folder / "cut.npz", "NumPy"), (folder / "missing.npz", "no file"), (folder, "no motion file")]
+    return [*files, (folder / "cut.npz", "NumPy"), (folder / "missing.npz", "no file"), (folder, "not a motion file")]
 
 
 def test_unusable_motion_files_are_refused(motion, export, tmp_path):
