@@ -80,7 +80,7 @@ class MotionFolder:
         missing = next((name for name in ids if not os.path.isfile(f"{vectors}/{name}.npy")), None)
         if missing is not None:
             raise InputError(
-                f"{shown(file, 150)} lists {shown(missing)}, but {shown(self.motion_file(missing), 150)} does not "
+                f"{shown(file, 180)} lists {shown(missing)}, but {shown(self.motion_file(missing), 180)} does not "
                 "exist; prepare the data again"
             )
         if required and not ids:

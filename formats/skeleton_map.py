@@ -7,7 +7,7 @@ import numpy as np
 
 from motion.skeleton import JOINT_NAMES
 from motion.source_motion import SourceMotion
-from utils.errors import InputError
+from utils.errors import InputError, shown
 from utils.reading.files import refusing
 from utils.reading.texts import read_yaml
 
@@ -58,6 +58,10 @@ class SkeletonMap:
         with refusing(Path(path), "a skeleton map", "start from configs/data/bandai_skeleton.yaml"):
             if not isinstance(values, dict):
                 raise InputError("it is no table with the key joints")
+            if "joints" not in values or values.keys() - {"joints", "rest_axes"}:
+                raise InputError(
+                    f"its keys should be joints and rest_axes, and are {shown(', '.join(map(str, values)))}"
+                )
             return cls(**values)
 
     def fits(self, names: list[str]) -> bool:

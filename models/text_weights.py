@@ -188,11 +188,11 @@ def load_clip(file: Path, width: int) -> nn.Module:
 
 def _clip_tensors(file: Path) -> dict[str, torch.Tensor]:
     """Read the tensors of a safetensors or torch file, which may have them under the key state_dict."""
-    advice = f"give {CLIP_FILE} of {CLIP_HUB} (OpenAI's own ViT-B-32.pt is a TorchScript program)"
-    with refusing(file, "weights", advice):
-        if file.suffix == ".safetensors":
-            with open_safetensors(file) as opened:
-                return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
-        content = read_torch(file)
-        tensors = content.get("state_dict", content) if isinstance(content, dict) else {}
-        return {name: value for name, value in tensors.items() if isinstance(value, torch.Tensor)}
+    if file.suffix == ".safetensors":
+        with open_safetensors(file) as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+    content = read_torch(file, f"give {CLIP_FILE} of {CLIP_HUB}")  # OpenAI's own ViT-B-32.pt is a TorchScript program
+    tensors = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(tensors, dict):
+        raise refusal(file, "it holds no named tensors", f"give {CLIP_FILE} of {CLIP_HUB}")
+    return {str(name): value for name, value in tensors.items() if isinstance(value, torch.Tensor)}

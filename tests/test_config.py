@@ -184,6 +184,18 @@ def test_classes_are_not_loaded_from_options(tmp_path):
     assert "names a class" in error_of("--config", file)
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["5", "- a", "shape: 5", "shape: [1]", "shape: text", "1: 2", "data: !!python/name:os.system", "shape: &a {b: *a}",
+     b"data: gr\xfc\xdfer", "data: [", "batch_size: {a: 1}", "more: 1", "batch_size: " + "9" * 5000],
+)  # fmt: skip
+def test_files_that_are_no_options_are_refused_in_one_sentence(content, tmp_path):
+    file = tmp_path / "options.yaml"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert len(error_of("--config", file)) < 500
+    assert len(error_of(f"--config={file}")) < 500
+
+
 # --- Help
 
 

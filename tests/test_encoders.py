@@ -1,6 +1,7 @@
 """CLIP and Flan-T5: parity with their libraries, search of the weights, training and inference by command line;
 cached features; prompt rewriting with a chat model."""
 
+import io
 import json
 import shutil
 import warnings
@@ -202,7 +203,7 @@ def test_invalid_clip_weights_are_refused(clip_file, tmp_path):
     torch.save({"state_dict": {"weight": torch.ones(2)}}, tmp_path / "other.pt")
     assert "CLIP text encoder in open_clip's layout" in error(tmp_path / "other.pt")
     torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "program.pt")
-    assert "is a TorchScript program, which is not run" in error(tmp_path / "program.pt")
+    assert "of a TorchScript program, which is not run" in error(tmp_path / "program.pt")
     torch.save(
         {"state_dict": {f"module.{name}": value for name, value in load_file(clip_file).items()}}, tmp_path / "as.pt"
     )
@@ -352,6 +353,18 @@ def test_models_without_a_chat_template_are_refused(chat_folder, tmp_path):
     (mute / "chat_template.jinja").unlink()
     with pytest.raises(InputError, match="no chat template"):
         rewrite_prompts(str(mute), ["walks"], torch.device("cpu"))
+
+
+def test_code_in_the_folder_of_a_chat_model_does_not_run(tmp_path, monkeypatch):
+    names = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model", "AutoTokenizer": ["evil.Words", None]}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": names}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Words", "auto_map": names}))
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'EXECUTED')!r}, 'w')")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
+    monkeypatch.setattr("builtins.input", lambda *prompt: "y")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        rewrite_prompts(str(tmp_path), ["walks"], torch.device("cpu"))
+    assert not (tmp_path / "EXECUTED").exists()
 
 
 def test_the_rewritten_text_is_saved_with_the_prompt(chat_folder, t2m_run, tmp_path, run_here):

@@ -1,5 +1,8 @@
 """The tokenizer: parity with the reference's networks, padding, causality, streaming, losses, checkpoints."""
 
+import json
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -173,6 +176,21 @@ def test_damaged_checkpoints_are_refused(tmp_path):
     config.write_text(config.read_text().replace('"width": 8', '"width": 16'))
     with pytest.raises(InputError, match=r"bias is \(8,\) and should be \(16,\); .*config.json"):
         HumanVQVAE.from_pretrained(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"depth": 10**7}, {"down_t": 60}, {"width": 10**6}, {"code_dim": 2**60}, {"levels": [10**6] * 3}, {"depth": -1},
+     {"residuals": 10**9}, {"dilation_growth": 10**6}, {"width": "8"}, {"norm": 5}, {"causal": None}, {"more": 1}],
+)  # fmt: skip
+def test_configs_larger_than_the_weights_are_refused_at_once(tmp_path, change):
+    tokenizer().save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    started = time.perf_counter()
+    with pytest.raises(InputError, match=f"{tmp_path}.*") as caught:
+        HumanVQVAE.from_pretrained(tmp_path)
+    assert time.perf_counter() - started < 5 and len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize("kind", ["l1", "l2", "smooth_l1"])

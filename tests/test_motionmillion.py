@@ -155,6 +155,16 @@ def test_damaged_sharded_folders_are_refused(generator_file, tmp_path, monkeypat
     (out / CONFIG).write_text(json.dumps(config | {"n_layer": 3}))
     with pytest.raises(InputError, match="the tensor transformer.h.2.* of the model is missing"):
         LLaMAHF.from_pretrained(out)
+    (out / CONFIG).write_text(json.dumps(config))
+    part.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(InputError, match=f"{part}: its sha256 is not that of"):
+        LLaMAHF.from_pretrained(out)
+    part.write_bytes(content)
+    index = json.loads((out / INDEX).read_text())
+    for outside in ("../other.safetensors", str(part), "..", 5):
+        (out / INDEX).write_text(json.dumps(index | {"weight_map": index["weight_map"] | {"lm_head.weight": outside}}))
+        with pytest.raises(InputError, match="index.json: it"):
+            LLaMAHF.from_pretrained(out)
     (out / INDEX).write_text("{}")
     with pytest.raises(InputError, match="index.json: it cannot be read as an index of weights"):
         LLaMAHF.from_pretrained(out)

@@ -119,11 +119,11 @@ def damaged_folder(data_folder, tmp_path):
 
 LATE_NAN = np.where(np.arange(64)[:, None] < 9, 0, np.full(272, np.nan)).astype(np.float32)  # only found in training
 FAULTS = {
-    "half-written": (lambda file: file.write_bytes(file.read_bytes()[:3000]), "cannot be read as a NumPy array"),
+    "half-written": (lambda file: file.write_bytes(file.read_bytes()[:3000]), "bytes and has 2872"),
     "NaN": (lambda file: np.save(file, LATE_NAN), "holds NaN or infinite values"),
-    "width": (lambda file: np.save(file, np.zeros((64, 263), np.float32)), "where (frames, 272) is needed"),
+    "width": (lambda file: np.save(file, np.zeros((64, 263), np.float32)), "where (frames, 272) of numbers is needed"),
     "no frames": (lambda file: np.save(file, np.zeros((0, 272), np.float32)), "holds no frames"),
-    "missing": (lambda file: file.unlink(), "names"),
+    "missing": (lambda file: file.unlink(), "does not exist"),
 }
 
 
@@ -187,10 +187,10 @@ def test_invalid_tokenizer_folders(refused, data_folder, tokenizer_run, t2m_run,
     config = json.loads((other / CONFIG).read_text())
     (other / CONFIG).write_text(json.dumps(config).replace('"width": 32', '"width": 48'))
     assert "there is no tokenizer folder" in error(tmp_path / "none")
-    assert f"{half / WEIGHTS} is damaged or half-written" in error(half)
+    assert f"{half / WEIGHTS}: its tensors need" in error(half)
     assert "config.json missing" in error(without)
-    assert "do not hold a HumanVQVAE of this version" in error(other)
-    assert "do not hold a HumanVQVAE of this version" in error(t2m_run)
+    assert "is (32,) and should be (48,)" in error(other)
+    assert "is (32,) and should be (48,)" in error(t2m_run)
     assert "--model.size huge is unknown; use debug, demo, 44M" in error(tokenizer_run, "--model.size", "huge")
     assert "--model.max-tokens is 0" in error(tokenizer_run, "--model.max-tokens", 0)
     assert "--model.text-dropout is 1" in error(tokenizer_run, "--model.text-dropout", 1)

@@ -131,8 +131,12 @@ def open_safetensors(path: str | Path) -> Iterator[Any]:
 # --- Torch files
 
 
-def read_torch(path: str | Path) -> Any:
+def read_torch(path: str | Path, advice: str = ADVICE) -> Any:
     """Read a torch file of tensors on the CPU, memory-mapped where its format allows; no code of it runs.
+
+    Args:
+        path: File to read.
+        advice: Remedy named at the end of an error.
 
     Returns:
         Its content: tensors in dicts and lists, with texts and numbers.
@@ -141,11 +145,11 @@ def read_torch(path: str | Path) -> Any:
         InputError: The file is missing, damaged, holds Python objects, or tensors larger than itself.
     """
     path = Path(path)
-    with open_regular(path, "torch weights", advice=ADVICE) as file:
+    with open_regular(path, "torch weights", advice=advice) as file:
         mapped = zipfile.is_zipfile(file)
         if mapped:
             _check_stored(file)
-    with refusing(path, "torch weights", "give the file as it was released"):
+    with refusing(path, "torch weights", advice):
         # The file's format before torch 1.6 is no archive and cannot be mapped.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         for tensor in _tensors_of(content):
@@ -185,7 +189,7 @@ def _check_stored(file: BinaryIO) -> None:
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise InputError("its members are compressed")
+        raise InputError("its members are compressed, as those of a TorchScript program, which is not run")
     if sum(member.file_size for member in members) > file.seek(0, 2):
         raise InputError("its members are larger than the file")
 
