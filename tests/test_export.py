@@ -339,7 +339,12 @@ def bad_files(folder: Path, motion: np.ndarray) -> list[tuple[Path, str]]:
         files.append((folder / name, word))
     broken = (folder / "holes.npz").read_bytes()
     (folder / "cut.npz").write_bytes(broken[: len(broken) // 2])
-    return [*files, (folder / "cut.npz", "NumPy"), (folder / "missing.npz", "no file"), (folder, "not a motion file")]
+    return [
+        *files,
+        (folder / "cut.npz", "NumPy"),
+        (folder / "missing.npz", "is missing"),
+        (folder, "not a motion file"),
+    ]
 
 
 def test_unusable_motion_files_are_refused(motion, export, tmp_path):
