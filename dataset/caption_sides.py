@@ -1,7 +1,7 @@
-"""Captions of mirrored clips: left and right, clockwise and counterclockwise are exchanged.
+"""Captions of mirrored clips: exchange left and right, clockwise and counterclockwise.
 
-``left`` and ``right`` have other meanings too: "he left the room", "nothing is left", "right away", "a right angle".
-Two tables of contexts, ``_LEFT`` and ``_RIGHT``, decide whether a word is a side; without a context it is one.
+``left`` and ``right`` also have other meanings: "he left the room", "nothing is left", "right away", "a right angle".
+Two tables of contexts, ``_LEFT`` and ``_RIGHT``, decide whether a word is a side; by default it is.
 """
 
 import re
@@ -26,7 +26,7 @@ def mirror_caption(text: str) -> str:
     """Return the caption of the mirrored clip: sides and directions of turning are exchanged, keeping their case.
 
     "clockwise" becomes "counterclockwise"; the spellings counter-clockwise, counter clockwise and anticlockwise,
-    and the short forms CW and CCW, are recognised too.
+    and the short forms CW and CCW, are also recognized.
     """
 
     def opposite(match: re.Match) -> str:
@@ -103,7 +103,7 @@ _LEFT = _rules(
     ("side", rf"@[- ]{_ACTION}"),
     ("kept", r"@[- ]over(?:s\b| from| food)"),
     ("side", rf"\b(?:{_THE}|to|on|at|from|towards?|with) @"),
-    # what remains
+    # the rest: "nothing is left"
     ("kept", r"\b(?:what(?:ever)?|all|that)(?: little)?(?:'s| is| was| are| were)? @"),
     ("kept", r"\b(?:nothing|anything|something|everything|none|nobody)(?: is| was)? @(?! of the)"),
     ("kept", r"\bthere(?:'s| is| are| was| were)(?: \w+){1,4} @(?! of)"),

@@ -1,4 +1,4 @@
-"""Replacing the content of a data folder as a whole: a run that fails or is killed leaves the folder as it was."""
+"""Atomic replacement of the content of a data folder: a run that fails or is killed leaves it unchanged."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ LONGEST_NAME = 255 - len(f"{MIRRORED}.npy")  # bytes
 def staged_folder(out: Path) -> Iterator[Path]:
     """Yield an empty data folder, whose content is moved into ``out`` on success.
 
-    Clips of ``out`` with other names stay. While clips are moved, ``out`` has no splits and no training accepts it.
+    Clips of ``out`` with other names are kept. While clips are moved, ``out`` has no splits and cannot be trained on.
 
     Args:
         out: Data folder; created if needed, and locked against other runs.
@@ -46,16 +46,16 @@ def staged_folder(out: Path) -> Iterator[Path]:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Move a file or folder over another; folders are merged."""
+    """Move a file or folder, replacing the target; folders are merged."""
     if source.is_dir() and target.is_dir():
         for entry in list(os.scandir(source)):
             _move(Path(entry.path), target / entry.name)
     else:
-        shutil.move(source, target)  # also where the target is a link to another disk
+        shutil.move(source, target)  # also if the target is a link to another disk
 
 
 def check_clip_id(clip_id: str) -> None:
-    """Raise InputError if a name cannot be the id of a clip, which stands on a line of a split file."""
+    """Raise InputError if a name cannot be a clip id, which is a line of a split file."""
     reason = ""
     if any("\ud800" <= character <= "\udfff" for character in clip_id):
         reason = "is not Unicode text"

@@ -20,7 +20,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
@@ -180,7 +179,7 @@ class TokenDataset(Dataset):
             later or ends earlier. Items with context lose nothing.
 
     Attributes:
-        rows: Hugging Face dataset with the columns of the folder.
+        table: Rows of all shards, with the columns of the folder; a copy for another process maps the files again.
         left_out: Number of "clips" and of "parts" of clips without a row.
 
     Raises:
@@ -197,41 +196,39 @@ class TokenDataset(Dataset):
         missing = sum(not file.exists() for file in files)
         if missing:
             raise InputError(f"{missing} of the {len(files)} files of {path} are missing; tokenize the split again")
-        shards, left_out = zip(*(_open(file, about["codebook_size"]) for file in files), strict=True)
-        self.rows: datasets.Dataset = datasets.concatenate_datasets(shards)
-        self.left_out: Counter = sum(left_out, Counter())
+        self.files = files
+        self.left_out: Counter = sum((_check_shard(file, about["codebook_size"]) for file in files), Counter())
+        self.table = _map_shards(files)
         self.max_tokens, self.token_drop = max_tokens, token_drop
-        if not len(self.rows):
+        if not len(self):
             raise InputError(
                 f"no clip of the split {path.name} of {path.parents[2]} has a caption and {about['stride']} frames; "
                 "add one"
             )
-        lengths = self._column("length").to_numpy()
+        lengths = self.table["length"].to_numpy()
         longest = int(lengths.argmax())
         if lengths[longest] > max_tokens and not cut_longer:
             raise InputError(
-                f"clip {self.rows[longest]['id']} of the split {path.name} has {lengths[longest]} tokens and "
+                f"clip {self.table['id'][longest]} of the split {path.name} has {lengths[longest]} tokens and "
                 f"--model.max-tokens is {max_tokens}; set --model.max-tokens to {lengths[longest]} or more, or give "
                 "--cut-longer to cut longer clips at random places"
             )
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.table)
 
     @property
     def lengths(self) -> np.ndarray:
         """Largest number of tokens that an item of each row can have, (rows,)."""
-        return np.minimum(self._column("length").to_numpy(), self.max_tokens)
+        return np.minimum(self.table["length"].to_numpy(), self.max_tokens)
 
     def captions(self) -> set[str]:
         """Return the distinct captions of all rows."""
-        return set(pa.compute.unique(pa.compute.list_flatten(self._column("captions"))).to_pylist())
+        return set(pa.compute.unique(pa.compute.list_flatten(self.table["captions"])).to_pylist())
 
     def __getitem__(self, number: int) -> TokenItem:
-        row = number % len(self.rows)
-        clip_id, tokens, captions, context = (  # many times faster than self.rows[row]
-            self._column(name)[row] for name in ("id", "tokens", "captions", "context")
-        )
+        row = number % len(self)
+        clip_id, tokens, captions, context = (self.table[name][row] for name in ("id", "tokens", "captions", "context"))
         choose = random.Random(number)
         caption, context = choose.choice(captions).as_py(), context.as_py()
         tokens = torch.from_numpy(tokens.values.to_numpy().astype(np.int64))
@@ -241,8 +238,11 @@ class TokenDataset(Dataset):
         end = start + self.max_tokens
         return TokenItem(clip_id.as_py(), caption, tokens[start:end], end >= len(tokens), min(context, self.max_tokens))
 
-    def _column(self, name: str) -> pa.ChunkedArray:
-        return self.rows.data.column(name)
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"table": None}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__ |= state | {"table": _map_shards(state["files"])}
 
 
 def collate(items: list[TokenItem], pad_id: int) -> TokenBatch:
@@ -252,18 +252,22 @@ def collate(items: list[TokenItem], pad_id: int) -> TokenBatch:
     return TokenBatch(list(ids), list(captions), padded, torch.tensor(is_whole), torch.tensor(context))
 
 
-def _open(file: Path, codebook_size: int) -> tuple[datasets.Dataset, Counter]:
-    """Map a shard; returns its rows and the numbers of clips and parts without a row."""
-    with open_regular(file, "token rows", advice="it is damaged: remove it and tokenize the split again"):
-        with pa.memory_map(str(file)) as source:
-            stream = pa.ipc.open_stream(source)
-            metadata = stream.schema.metadata
-            if set(metadata) != {LEFT_OUT} or stream.schema != _schema(codebook_size):
-                raise InputError("it has other columns")
-            for batch in stream:
-                _check_rows(batch, codebook_size)
-            left_out = {name: int(count) for name, count in parse_json(metadata[LEFT_OUT]).items()}
-        return datasets.Dataset.from_file(str(file)), Counter(left_out)
+def _map_shards(files: list[Path]) -> pa.Table:
+    """Map the rows of shards that ``_check_shard`` has passed."""
+    return pa.concat_tables(pa.ipc.open_stream(pa.memory_map(str(file))).read_all() for file in files)
+
+
+def _check_shard(file: Path, codebook_size: int) -> Counter:
+    """Validate a shard; returns the numbers of clips and parts without a row."""
+    advice = "it is damaged: remove it and tokenize the split again"
+    with open_regular(file, "token rows", advice=advice), pa.memory_map(str(file)) as source:
+        stream = pa.ipc.open_stream(source)
+        metadata = stream.schema.metadata
+        if set(metadata) != {LEFT_OUT} or stream.schema != _schema(codebook_size):
+            raise InputError("it has other columns")
+        for batch in stream:
+            _check_rows(batch, codebook_size)
+        return Counter({name: int(count) for name, count in parse_json(metadata[LEFT_OUT]).items()})
 
 
 def _check_rows(batch: pa.RecordBatch, codebook_size: int) -> None:

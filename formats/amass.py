@@ -1,7 +1,7 @@
 """The ``.npz`` keys of AMASS (Mahmood et al., ICCV 2019) in its SMPL-X form: z up, translation of the model's origin.
 
 Tools that read AMASS (the SMPL-X add-on of Blender, body viewers, converters) open files with these keys.
-SMPL and SMPL+H files are read too.
+SMPL and SMPL+H files can also be read.
 """
 
 import numpy as np
@@ -16,9 +16,9 @@ from motion.world_axes import TURNS, up_of_body
 from utils.errors import InputError
 
 POSES = 165  # 55 joints of SMPL-X: body (22), jaw, eyes, hands
-OTHER_POSES = {156: "SMPL+H", 72: "SMPL", 66: "the body alone"}  # 52, 24 and 22 joints; the first 22 are ours
+OTHER_POSES = {156: "SMPL+H", 72: "SMPL", 66: "body only"}  # 52, 24 and 22 joints; the first 22 are ours
 SMPLH_PELVIS = (-0.0018, -0.2233, 0.0282)  # metres; rest pelvis of SMPL's mean neutral shape
-LEGS = (0.8, 1.25)  # leg lengths of people, by that of the mean shape
+LEGS = (0.8, 1.25)  # range of leg lengths, relative to the mean shape
 
 
 def amass_arrays(motion: AnyMotion) -> dict[str, np.ndarray]:
@@ -49,7 +49,7 @@ def amass_arrays(motion: AnyMotion) -> dict[str, np.ndarray]:
 
 
 def read_arrays(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Poses (T, P) and translation (T, 3) under any of the keys in use, or None if they are not there.
+    """Return poses (T, P) and translation (T, 3) under any of the keys in use, or None if they are missing.
 
     ``poses``, or ``root_orient`` and ``pose_body`` (or ``global_orient`` and ``body_pose``); ``trans`` or ``transl``.
     """
@@ -71,16 +71,16 @@ def read_arrays(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray] 
 def amass_to_smplx85(
     arrays: dict[str, np.ndarray], up: str | None = None, metres: float = 1.0, notes: list[str] | None = None
 ) -> np.ndarray:
-    """(T, 85) at the file's own frame rate from the arrays of a SMPL, SMPL+H or SMPL-X file (see ``read_arrays``).
+    """Convert the arrays of a SMPL, SMPL+H or SMPL-X file (see ``read_arrays``) to (T, 85) at the file's frame rate.
 
-    Hands and face are dropped. The shapes of SMPL and SMPL+H bodies mean nothing to SMPL-X: their betas become zero,
-    and where they have a shape, the translation is scaled by leg length as far as the feet on the floor tell it.
+    Hands and face are dropped. The betas of SMPL and SMPL+H do not apply to SMPL-X: they become zero, and the
+    translation is scaled by leg length, which is estimated from the feet on the floor.
 
     Args:
         arrays: The arrays of the file.
-        up: Axis that is up; by default z, or another one along which the body stands in the motion.
+        up: Axis that points up; by default z, unless the body stands along another axis in the motion.
         metres: Length unit of the translation.
-        notes: Decisions are added.
+        notes: List to which decisions are added.
 
     Raises:
         InputError: the arrays do not fit together.
@@ -116,7 +116,7 @@ def amass_to_smplx85(
 
 
 def _betas(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """The first ten shape parameters; a row for each frame becomes their mean."""
+    """Return the first ten shape parameters; rows per frame are averaged."""
     betas = np.asarray(arrays.get("betas", np.zeros(10)))
     if betas.ndim == 2 and len(betas):
         betas = betas.mean(axis=0)
@@ -126,10 +126,10 @@ def _betas(arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _leg_length(rotations: np.ndarray, pelvis: np.ndarray) -> float:
-    """Leg length by that of the mean shape, for which the feet are on the floor (y = 0) when they are lowest."""
+    """Return the leg length relative to the mean shape with which the lowest feet are on the floor (y = 0)."""
     feet = [JOINT_INDEX[f"{side}_{joint}"] for side in ("left", "right") for joint in ("ankle", "foot")]
     below = -(forward_kinematics(rotations, np.zeros_like(pelvis))[:, feet, 1].min(axis=1))
-    upright = below > 0.6  # metres: someone who sits or lies does not tell
+    upright = below > 0.6  # metres: sitting or lying frames are not used
     if upright.sum() < 5:
         return 1.0
     ratio = float(np.percentile(pelvis[upright, 1] / below[upright], 10))

@@ -22,9 +22,9 @@ CHANNELS = {axis + kind for axis in "XYZ" for kind in ("position", "rotation")}
 
 @dataclass
 class BvhClip(SourceMotion):
-    """A parsed file."""
+    """A parsed BVH file."""
 
-    notes: list[str] = field(default_factory=list)  # oddities that were read all the same
+    notes: list[str] = field(default_factory=list)  # irregularities that do not prevent reading
 
 
 def read_bvh(path: str | Path) -> BvhClip:
@@ -71,15 +71,15 @@ def _parse_motion(text: str) -> tuple[np.ndarray, int, float]:
 
 
 def _halves(text: str) -> tuple[str, str]:
-    """Text before and after the line MOTION; a joint may be called MOTION too."""
+    """Return the text before and after the line MOTION; a joint may also be called MOTION."""
     found = re.search(r"^[ \t]*MOTION[ \t]*\r?$", text, re.MULTILINE) or re.search(r"\bMOTION\s+(?=Frames)", text)
     return (text[: found.start()], text[found.end() :]) if found else (text, "")
 
 
 def _parse_hierarchy(text: str):
-    """Names, parents, offsets (J, 3), channel names and end sites {joint: (3)} of the joints."""
+    """Return names, parents, offsets (J, 3), channel names and end sites {joint: (3)} of the joints."""
     names, parents, offsets, channels, tips, stack, opened = [], [], [], [], {}, [], None
-    lines = re.sub(r"([{}])", r"\n\1\n", text).split("\n")  # a joint's name may hold spaces: it ends with the line
+    lines = re.sub(r"([{}])", r"\n\1\n", text).split("\n")  # a joint name may contain spaces and ends with the line
     words = iter([word for line in lines for word in _words(line)])
     for word in words:
         if word in ("ROOT", "JOINT"):
@@ -114,7 +114,7 @@ def _parse_hierarchy(text: str):
 
 
 def _words(line: str) -> list[str]:
-    """Words of a line of the hierarchy; the name of a joint, which may hold spaces, is one word."""
+    """Return the words of a line of the hierarchy; the name of a joint, which may contain spaces, is one word."""
     words = line.split()
     if len(words) > 2 and words[0] in ("ROOT", "JOINT"):
         return [words[0], " ".join(words[1:])]
@@ -122,7 +122,7 @@ def _words(line: str) -> list[str]:
 
 
 def _apply_channels(data: np.ndarray, offsets: np.ndarray, channels: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
-    """Local rotations (T, J, 3, 3) and positions (T, J, 3) from the channel values (T, C); angles in degrees."""
+    """Return local rotations (T, J, 3, 3) and positions (T, J, 3) of channel values (T, C); angles in degrees."""
     frames = len(data)
     rotations = np.broadcast_to(np.eye(3), (frames, len(channels), 3, 3)).copy()
     positions = np.broadcast_to(offsets, (frames, len(channels), 3)).copy()
@@ -139,7 +139,7 @@ def _apply_channels(data: np.ndarray, offsets: np.ndarray, channels: list[list[s
 
 
 def _axis_rotation(axis: int, angle: np.ndarray) -> np.ndarray:
-    """Rotation (T, 3, 3) by ``angle`` (T) radians about x, y or z (axis 0, 1, 2)."""
+    """Return rotations (T, 3, 3) by ``angle`` (T) radians about x, y or z (axis 0, 1, 2)."""
     matrix = np.zeros((len(angle), 3, 3))
     after, last = (axis + 1) % 3, (axis + 2) % 3
     matrix[:, axis, axis] = 1.0

@@ -1,4 +1,4 @@
-"""BVH files to motion on our skeleton: read, find the joints, retarget, check. One way for all scripts."""
+"""Import of BVH files as motion of the 22 SMPL-X joints: read, find the joints, retarget, check."""
 
 from dataclasses import replace
 from functools import cache
@@ -18,13 +18,13 @@ KNOWN_SKELETONS = Path(__file__).resolve().parents[1] / "configs" / "data"  # *_
 def import_bvh(
     path: str | Path, fps: float, skeleton: SkeletonMap | None = None, options: ImportOptions | None = None
 ) -> Retargeted:
-    """Read a BVH file as motion on our skeleton at ``fps`` frames per second.
+    """Read a BVH file as motion of the 22 SMPL-X joints at ``fps`` frames per second.
 
     Args:
-        skeleton: Names of the file's joints; by default they are guessed.
+        skeleton: Names of the file's joints; by default they are found by name and hierarchy.
 
     Raises:
-        InputError: the file cannot be read, its joints cannot be found, or no person moves like this.
+        InputError: the file cannot be read, its joints cannot be found, or the motion is not plausible.
     """
     options = options or ImportOptions()
     clip = read_bvh(path)
@@ -43,7 +43,7 @@ def import_bvh(
 def retarget_clip(
     clip: BvhClip, fps: float, skeleton: SkeletonMap | None = None, axes: Axes | None = None
 ) -> Retargeted:
-    """Retarget a parsed file at ``fps`` frames per second, without a check of the result."""
+    """Retarget a parsed file at ``fps`` frames per second, without the plausibility check."""
     people = _trees(clip)
     for number, person in enumerate(people):
         try:
@@ -61,7 +61,7 @@ def retarget_clip(
 
 
 def _joints(clip: BvhClip, skeleton: SkeletonMap | None) -> tuple[dict[str, list[int]], dict | None]:
-    """Source joints of ours, and their rest rotations if they are known."""
+    """Return the source joints of each of the 22 joints, and their rest rotations if they are known."""
     if skeleton is not None:
         return skeleton.find(clip), skeleton.rest_rotations(clip)
     joints = find_joints(clip)
@@ -73,12 +73,12 @@ def _joints(clip: BvhClip, skeleton: SkeletonMap | None) -> tuple[dict[str, list
 
 @cache
 def known_skeletons() -> list[SkeletonMap]:
-    """Skeleton maps that come with the project."""
+    """Return the skeleton maps in ``configs/data``."""
     return [SkeletonMap.from_yaml(path) for path in sorted(KNOWN_SKELETONS.glob("*_skeleton.yaml"))]
 
 
 def _trees(clip: BvhClip) -> list[BvhClip]:
-    """A clip for each ROOT of the file."""
+    """Return a clip per ROOT of the file."""
     roots = [joint for joint, parent in enumerate(clip.parents) if parent < 0]
     if len(roots) == 1:
         return [clip]

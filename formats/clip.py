@@ -1,4 +1,4 @@
-"""Read a motion file of any supported format: ours, AMASS, BVH, features.
+"""Read a motion file of any supported format: .npz of this project or AMASS, BVH, .npy.
 
 Every motion becomes ``smplx_85`` at 30 frames per second, y up, so that any readable file can be drawn and exported.
 """
@@ -39,8 +39,8 @@ def read_clip(path: str | Path, skeleton: Path | None = None, options: ImportOpt
 
     Args:
         path: ``.npz`` (ours, or AMASS), ``.bvh``, or ``.npy`` with 272 features, smplx_85 or smplx_322 at 30 fps.
-        skeleton: YAML file that maps a BVH file's joints to ours; None identifies them by name.
-        options: Up axis, units and frame rate of the file, where they are not to be found automatically.
+        skeleton: YAML file that maps the joints of a BVH file; None finds them by name and hierarchy.
+        options: Up axis, units and frame rate of the file; values that are not given are inferred.
 
     Returns:
         The validated clip, titled with its prompt or the file's name.
@@ -56,7 +56,7 @@ def read_clip(path: str | Path, skeleton: Path | None = None, options: ImportOpt
         ".bvh": lambda path: _read_bvh(path, skeleton, options),
     }
     if path.suffix.lower() not in readers:
-        raise InputError(f"{path} is no motion file; give {', '.join(readers)}")
+        raise InputError(f"{path} is not a motion file; give {', '.join(readers)}")
     try:
         return readers[path.suffix.lower()](path)
     except InputError as error:
@@ -82,7 +82,7 @@ def _read_npz(path: Path, options: ImportOptions) -> Clip:
 
 
 def _plausible(clip: Clip, options: ImportOptions) -> Clip:
-    """Return a clip that was made elsewhere, after the check of its plausibility."""
+    """Return a clip of foreign origin after the plausibility check."""
     if not options.force:
         check_plausible(*smplx85_to_motion(clip.smplx85.astype(np.float64)))
     return clip

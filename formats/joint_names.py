@@ -1,7 +1,7 @@
-"""Which joint of a BVH file is which of ours, found from names and hierarchy; geometry is left to motion/retarget.py.
+"""Assign the joints of a BVH file to the 22 SMPL-X joints by name and hierarchy; motion/retarget.py uses the geometry.
 
-Names find the ends (head, hands, feet), the hierarchy finds the rest: the pelvis is where legs and spine meet, the
-chest is where the arms meet. Side letters, prefixes, spaces and separators may stand anywhere in a name.
+Head, hands and feet are found by name, the other joints by hierarchy: the pelvis joins legs and spine, the chest joins
+the arms. Side letters, prefixes, spaces and separators may occur anywhere in a name.
 """
 
 import re
@@ -11,14 +11,14 @@ from motion.skeleton import JOINT_NAMES
 from motion.source_motion import SourceMotion
 from utils.errors import InputError
 
-# Names without side, prefix, digits and separators; the first that a file has is taken.
+# Names without side, prefix, digits and separators; the first that occurs in the file is used.
 HEAD = ("head",)
 WRIST = ("wrist", "hand", "palm")
 ANKLE = ("ankle", "foot")
 TOES = ("toe", "toes", "toebase", "ball", "foot", "toebone", "football")
 ELBOW = ("forearm", "lowerarm", "lowarm", "elbow", "radius", "armlower", "arm2")
 KNEE = ("knee", "shin", "calf", "lowerleg", "lowleg", "tibia", "leglower", "leg2")
-TWISTS = ("roll", "twist", "share", "bendy")  # joints that carry a part of the turn about a bone
+TWISTS = ("roll", "twist", "share", "bendy")  # joints that take a part of the twist of a bone
 SIDES = {"left": "left", "right": "right", "l": "left", "r": "right", "lft": "left", "rgt": "right", "lt": "left",
          "rt": "right"}  # fmt: skip
 GLUED = ("femur", "tibia", "foot", "toes", "humerus", "radius", "wrist", "hand", "clavicle", "thigh", "shin", "calf",
@@ -28,10 +28,11 @@ ADVICE = "give a skeleton map with --skeleton; configs/data/bandai_skeleton.yaml
 
 
 def find_joints(clip: SourceMotion) -> dict[str, list[int]]:
-    """Find the source joints of each of our 22 joints.
+    """Find the source joints of each of the 22 joints.
 
     Returns:
-        For each joint name of ours one index, two (their orientations are averaged), or none (it follows its parent).
+        Indices of the source joints by joint name: one, two (their orientations are averaged), or none (the joint
+        follows its parent).
 
     Raises:
         InputError: a joint cannot be found.
@@ -68,7 +69,7 @@ def find_joints(clip: SourceMotion) -> dict[str, list[int]]:
 
 
 def _split_names(names: list[str]) -> list[tuple[str, str]]:
-    """(side, stem) of each name: ``mixamorig:LeftUpLeg`` to (left, upleg), ``J_Bip_L_Foot`` to (left, foot)."""
+    """Return (side, stem) of each name: ``mixamorig:LeftUpLeg`` to (left, upleg), ``J_Bip_L_Foot`` to (left, foot)."""
     words = [_words(name) for name in names]
     common = [word for word, count in Counter(parts[0] for parts in words if parts).items() if count > len(words) / 2]
     while common and common[0] not in SIDES:  # a prefix that most joints share, word by word
@@ -79,7 +80,7 @@ def _split_names(names: list[str]) -> list[tuple[str, str]]:
 
 
 def _words(name: str) -> list[str]:
-    """Lower-case words of a name without its namespace; digits are dropped after a word."""
+    """Return the lower-case words of a name without its namespace."""
     name = re.sub(r"^.*[:|]", "", name)
     found = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)
     return [word.lower() for word in found]
@@ -101,7 +102,7 @@ def _side_and_stem(words: list[str]) -> tuple[str, str]:
 
 
 def _meeting(clip: SourceMotion, joints: list[int]) -> int:
-    """The lowest joint that is an ancestor of all of these."""
+    """Return the lowest common ancestor of the joints."""
     paths = [clip.ancestors(joint) for joint in joints]
     shared = [joint for joint in paths[0] if all(joint in path for path in paths)]
     if not shared:
@@ -110,7 +111,7 @@ def _meeting(clip: SourceMotion, joints: list[int]) -> int:
 
 
 def _trunk(clip: SourceMotion, names: list, pelvis: int, head: int, ends: dict[str, int]) -> dict[str, list[int]]:
-    """Sources of pelvis, spine, neck and head; our three spine joints share those of the file."""
+    """Return the sources of pelvis, spine, neck and head; the spine joints of the file are distributed over three."""
     path = clip.ancestors(head)
     between = path[1 : path.index(pelvis)][::-1]  # from the pelvis up to the head, both left out
     chest = _meeting(clip, [head, ends["left_wrist"], ends["right_wrist"]])
@@ -130,7 +131,7 @@ def _trunk(clip: SourceMotion, names: list, pelvis: int, head: int, ends: dict[s
 
 
 def _limb(clip: SourceMotion, names: list, end: int, trunk: set[int], bends: tuple[str, ...]) -> list[int]:
-    """Joints above the end of a limb, from the elbow or knee up to the trunk; those within a bone are left out."""
+    """Return the joints above the end of a limb, from elbow or knee to the trunk, without joints inside a bone."""
     chain: list[int] = []
     for joint in clip.ancestors(end)[1:]:
         if joint in trunk:

@@ -1,4 +1,4 @@
-"""Skeleton maps: YAML files that name the joints of a motion file, where their own names do not tell."""
+"""Skeleton maps: YAML files that assign the joints of a motion file to the 22 SMPL-X joints."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ AXES = {"L": (1, 0, 0), "R": (-1, 0, 0), "U": (0, 1, 0), "D": (0, -1, 0), "F": (
 
 @dataclass
 class SkeletonMap:
-    """How a BVH hierarchy maps to ours; one YAML file (``configs/data/bandai_skeleton.yaml`` explains the keys).
+    """Map from a BVH hierarchy to the 22 joints, read from YAML (``configs/data/bandai_skeleton.yaml`` shows the keys).
 
     The file's length unit does not matter: motion is scaled by leg length.
 
@@ -25,12 +25,12 @@ class SkeletonMap:
     """
 
     joints: dict[str, str | list[str]]
-    """For each of the 22 SMPL-X joints the source joint, or two source joints whose orientations are averaged."""
+    """Source joint of each of the 22 SMPL-X joints, or two source joints whose orientations are averaged."""
 
     rest_axes: dict[str, dict] = field(default_factory=dict)
     """For source joints, the directions of the local x, y and z axes in a T-pose facing +z (L R U D F B), optionally
-    with a pitch in degrees about +x. Joints left out: x to the left, y up, z forward. A map without any rest axes names
-    the joints only; their axes are found from the file. Axes that do not fit the bones of a file are not used."""
+    with a pitch in degrees about +x. Default of a joint: x to the left, y up, z forward. A map without rest axes only
+    names the joints; their axes are inferred from the file. Axes that do not fit the bones of a file are not used."""
 
     def __post_init__(self):
         wrong = sorted(set(JOINT_NAMES) ^ set(self.joints))
@@ -65,11 +65,11 @@ class SkeletonMap:
             return cls(**values)
 
     def fits(self, names: list[str]) -> bool:
-        """Whether a file with these joint names has every joint that the map names."""
+        """Whether these joint names include all source joints of the map."""
         return not self._missing(names)
 
     def find(self, clip: SourceMotion) -> dict[str, list[int]]:
-        """Source joints of each of our joints, by index.
+        """Return the indices of the source joints of each of the 22 joints.
 
         Raises:
             InputError: the file lacks a joint that the map names.
@@ -82,7 +82,7 @@ class SkeletonMap:
         return {name: [clip.names.index(source) for source in entry] for name, entry in self._sources.items()}
 
     def rest_rotations(self, clip: SourceMotion) -> dict[int, np.ndarray] | None:
-        """World rotation (3, 3) in the T-pose of each source joint by index, or None if the map holds names only."""
+        """Return the world rotation (3, 3) in the T-pose of each source joint by index; None without rest axes."""
         if not self.rest_axes:
             return None
         return {joint: self._rest_rotations.get(name, np.eye(3)) for joint, name in enumerate(clip.names)}
@@ -92,7 +92,7 @@ class SkeletonMap:
 
 
 def _rest_rotation(joint: str, axes: list[str], pitch: float = 0.0) -> np.ndarray:
-    """World rotation (3, 3) of a joint whose local axes point so in the T-pose; see ``SkeletonMap.rest_axes``."""
+    """Return the world rotation (3, 3) of a joint in the T-pose; see ``SkeletonMap.rest_axes``."""
     directions = np.array([AXES.get(letter, (0, 0, 0)) for letter in axes], dtype=np.float64).T  # columns: x, y, z
     if directions.shape != (3, 3) or round(np.linalg.det(directions)) != 1:
         raise InputError(
@@ -103,6 +103,6 @@ def _rest_rotation(joint: str, axes: list[str], pitch: float = 0.0) -> np.ndarra
 
 
 def listed(names: list[str], most: int = 24) -> str:
-    """Names for a message: the first of them, and the number of the others."""
+    """Return the first names and the number of the others, for a message."""
     others = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + others

@@ -1,4 +1,4 @@
-"""Directions and rotations as NumPy arrays: angles between them, shortest turns, means and best fits."""
+"""Directions and rotations as NumPy arrays: angles, shortest rotations, means and best fits."""
 
 from itertools import permutations, product
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors (..., 3) at length 1; zero vectors stay."""
+    """Normalize vectors (..., 3); zero vectors are kept."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(length > 0, length, 1)
 
@@ -16,12 +16,12 @@ def degrees_between(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def turn_angle(one: np.ndarray, other: np.ndarray) -> float:
-    """Degrees between two rotations (3, 3)."""
+    """Return the angle in degrees between two rotations (3, 3)."""
     return float(np.degrees(np.arccos(np.clip((np.sum(one * other) - 1) / 2, -1, 1))))
 
 
 def angle_about(axis: np.ndarray, start: np.ndarray, end: np.ndarray) -> float:
-    """Angle in radians about ``axis`` from ``start`` to ``end``."""
+    """Return the angle in radians about ``axis`` from ``start`` to ``end``."""
     start, end = (vector - (vector @ axis) * axis for vector in (start, end))
     return float(np.arctan2(np.cross(start, end) @ axis, start @ end))
 
@@ -32,9 +32,9 @@ def turn_about(axis: np.ndarray, radians: float) -> np.ndarray:
 
 
 def shortest_turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Rotations (..., 3, 3) of least angle that turn the directions ``start`` (..., 3) to ``end`` (..., 3).
+    """Return the rotations (..., 3, 3) of smallest angle from directions ``start`` (..., 3) to ``end`` (..., 3).
 
-    Between opposite directions it is half a turn about some axis across them.
+    Opposite directions: half a turn about an arbitrary perpendicular axis.
     """
     start, end = np.broadcast_arrays(unit(start), unit(end))
     cos = (start * end).sum(axis=-1)[..., None, None]
@@ -51,7 +51,7 @@ def shortest_turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 
 def nearest_direction(vector: np.ndarray) -> np.ndarray:
-    """The axis, with its sign, that is nearest to ``vector`` (3)."""
+    """Return the signed axis nearest to ``vector`` (3)."""
     axis = np.zeros(3)
     axis[np.abs(vector).argmax()] = np.sign(vector[np.abs(vector).argmax()])
     return axis
@@ -66,7 +66,7 @@ AXIS_TURNS = [
 
 
 def nearest_axes(turn: np.ndarray) -> np.ndarray:
-    """The rotation along the axes (one of 24) that is nearest to ``turn`` (3, 3)."""
+    """Return the nearest of the 24 rotations along the axes to ``turn`` (3, 3)."""
     return max(AXIS_TURNS, key=lambda candidate: float((candidate * turn).sum()))
 
 
@@ -76,17 +76,17 @@ def nearest_rotation(matrix: np.ndarray) -> np.ndarray:
 
 
 def fit_turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Rotation (3, 3) that best turns the vectors ``start`` (N, 3) to ``end``."""
+    """Return the rotation (3, 3) that best maps the vectors ``start`` (N, 3) to ``end``."""
     return nearest_rotation(end.T @ start)
 
 
 def mean_turn(turns: np.ndarray) -> np.ndarray:
-    """Mean rotation (3, 3) of rotations (S, 3, 3)."""
+    """Return the mean (3, 3) of rotations (S, 3, 3)."""
     return nearest_rotation(turns.sum(axis=0))
 
 
 def mean_twist(turns: np.ndarray, axis: np.ndarray) -> float:
-    """Mean angle in radians by which rotations (S, 3, 3) turn about ``axis`` before they swing it."""
+    """Return the mean twist angle in radians of rotations (S, 3, 3) about ``axis`` (swing-twist decomposition)."""
     # The quaternion's part along the axis and its real part, from the matrix: twist = 2 atan2(v . axis, w)
     cos = 1 + np.trace(turns, axis1=1, axis2=2)  # 4 w^2
     skew = np.stack((turns[:, 2, 1] - turns[:, 1, 2], turns[:, 0, 2] - turns[:, 2, 0], turns[:, 1, 0] - turns[:, 0, 1]))

@@ -1,7 +1,7 @@
-"""A guard against motion that no person makes: the sign of a wrong up axis, unit, frame rate or skeleton map.
+"""Plausibility check, which detects a wrong up axis, unit, frame rate or skeleton map by impossible motion.
 
-The thresholds leave room: none of 3,013 clips of motion capture and animation was rejected, with cartwheels, rolls,
-falls, crawling, swimming and climbing among them (``python -m benchmarks.retarget`` counts the rejections of a folder).
+The thresholds are wide: none of 3,013 clips of motion capture and animation was rejected, including cartwheels, rolls,
+falls, crawling, swimming and climbing (``python -m benchmarks.retarget`` counts the rejections of a folder).
 """
 
 from typing import NamedTuple
@@ -14,48 +14,48 @@ from motion.world_axes import up_of_body
 from utils.errors import InputError
 
 SIDES = ("left", "right")
-UPSIDE_DOWN = 0.1  # metres by which the head is below both feet
-BENT = 30.0  # degrees: knees and elbows that bend less do not tell the direction
-WRONG_WAY = 130.0  # degrees between the direction in which a knee or elbow bends and the one in which it should
+UPSIDE_DOWN = 0.1  # metres: the head is lower than both feet by at least this
+BENT = 30.0  # degrees: knees and elbows that bend less are not checked
+WRONG_WAY = 130.0  # degrees between the actual and the anatomical direction of the bend
 WRIST = 85.0  # degrees between hand and forearm
-WRIST_TURN = 140.0  # degrees of the wrist in all
+WRIST_TURN = 140.0  # degrees of the whole rotation of the wrist
 FLOOR = (-0.5, 1.5)  # metres: level of the lowest joint
 SPEED = 20.0  # metres per second of the pelvis
 JOINT_SPEED = 40.0  # metres per second of the fastest joint
 STRETCH = 0.25  # change of a bone's length
 MOST = 0.5  # share of frames
 SOME = 0.3
-ADVICE = "--force takes it all the same"
+ADVICE = "skip this check with --force"
 
 
 class Fault(NamedTuple):
-    """Frames that are not plausible."""
+    """A fault and the frames in which it occurs."""
 
     what: str
     frames: np.ndarray  # (T) booleans
-    share: float  # of all frames, above which the motion is rejected
+    share: float  # share of frames above which the motion is rejected
     advice: str
 
 
 def check_plausible(rotations: np.ndarray, pelvis: np.ndarray, bones: np.ndarray | None = None) -> None:
-    """Raise InputError if no person moves like this; the message names the reason and the frames.
+    """Raise InputError if the motion is humanly impossible; the message states the reason and the frames.
 
     Args:
         rotations: Local rotations (T, 22, 3, 3).
         pelvis: Pelvis (T, 3) in metres, y up, at 30 frames per second.
-        bones: Lengths (T', N) of the source's limbs in each of its frames, any unit.
+        bones: Lengths (T', N) of the source's limbs per source frame, in any unit.
     """
     rotations, pelvis = rotations.astype(np.float64), pelvis.astype(np.float64)
     joints = forward_kinematics(rotations, pelvis)
     for fault in (*_posture(joints), *_limbs(rotations), *_speeds(joints), *_bones(bones)):
         if fault.frames.mean() > fault.share:
             raise InputError(
-                f"{fault.what} in {describe_frames(fault.frames)}, which no person does; {fault.advice}, or {ADVICE}"
+                f"{fault.what} in {describe_frames(fault.frames)}, which is implausible; {fault.advice}, or {ADVICE}"
             )
 
 
 def describe_frames(frames: np.ndarray) -> str:
-    """Number and place of the frames that are True in (T) booleans: 12 of 45 frames (3 to 20)."""
+    """Return number and range of the True frames in (T) booleans: 12 of 45 frames (3 to 20)."""
     numbers = np.flatnonzero(frames)
     return f"{len(numbers)} of {len(frames)} frames ({numbers[0]} to {numbers[-1]})"
 

@@ -1,14 +1,15 @@
-"""The constant rotation between our joints and those of a foreign skeleton, from the directions of its bones.
+"""The constant rotation between target joints (SMPL-X) and source joints, from the directions of the source bones.
 
 A source joint has a frame F: the directions of its local axes in a reference pose of a person who stands upright and
-faces +z. It comes from, in this order: a skeleton map; the file's zero pose, if a person stands in it (arms anywhere);
-the motion itself, where the zero pose is no pose (all bones along x, for example). There the trunk's frames follow
-hips, shoulders and spine, and a limb's turn about its bone is the one for which the limb is not twisted on average;
-frames found from the motion are then set to the nearest frame that an exporter would choose.
+faces +z. It is determined by, in this order: a skeleton map; the zero pose of the file, if a person stands in it (arms
+in any position); the motion, if the zero pose is not a standing pose (for example all bones along x). In the last case,
+the frames of the trunk follow hips, shoulders and spine, and the rotation of a limb about its bone is chosen so that
+the limb is not twisted on average; the frames are then set to the nearest frame that exporters commonly use.
 
-In the reference pose our joint is turned by W, so that our bone points as the source's; C = F^T W. Trunk and collars
-keep our rest pose, whose curves differ between skeletons; hands, feet and toes follow larger turns only, as of hanging
-arms. If all bones have our lengths (times a factor), it is our own skeleton and every bone is matched.
+In the reference pose the target joint is rotated by W, so that the target bone has the direction of the source bone; C
+= F^T W. Trunk and collars keep the rest pose of SMPL-X, because their curves differ between skeletons; hands, feet and
+toes follow large rotations only, as in hanging arms. If all bones have the lengths of SMPL-X (times a factor), the
+source is the SMPL-X skeleton and every bone is matched. In this file "ours" is the target and "theirs" the source.
 """
 
 from typing import NamedTuple
@@ -37,21 +38,21 @@ REST = {name: REST_OFFSETS[joint].astype(np.float64) for joint, name in enumerat
 PARENT = {name: JOINT_NAMES[PARENTS[joint]] for joint, name in enumerate(JOINT_NAMES) if joint}
 CHILDREN = {name: [child for child, parent in PARENT.items() if parent == name] for name in JOINT_NAMES}
 TIPS = {"head": (0.0, 1.0, 0.0), "left_wrist": (1.0, 0.0, 0.0), "right_wrist": (-1.0, 0.0, 0.0),
-        "left_foot": (0.0, 0.0, 1.0), "right_foot": (0.0, 0.0, 1.0)}  # fmt: skip  # our ends, in the rest pose
+        "left_foot": (0.0, 0.0, 1.0), "right_foot": (0.0, 0.0, 1.0)}  # fmt: skip  # ends, in the rest pose
 SIDES = ("left", "right")
 LIMBS = tuple(f"{side}_{joint}" for side in SIDES for joint in ("hip", "knee", "shoulder", "elbow"))
 FEET = tuple(f"{side}_{joint}" for side in SIDES for joint in ("ankle", "foot"))
 X, Y, Z = np.eye(3)
 # Angles in degrees
-SAME_POSE = 30.0  # limbs within this of ours are in our rest pose; the difference is one of proportions
+SAME_POSE = 30.0  # limbs within this angle are in the rest pose of SMPL-X; the rest is a difference of proportions
 SAME_END = 35.0  # likewise for hands, feet and toes
-DUMMY = 75.0  # end sites further off hold no direction of a hand, head or toe
-TURNED_BACK = 75.0  # a trunk joint this far from the trunk is turned back by its children
-BENT = 2.0  # knees and elbows whose bend varies less (standard deviation) do not tell their axis,
-STAYS_BENT = 45.0  # unless they are always bent by more
-NEAR_FRAME = 40.0  # a frame found from the motion is set to one along the axes within this
-OTHER = 20.0  # an unusual frame must be nearer by this
-SAME_LENGTH = 0.015  # relative spread of bone lengths below which a skeleton is ours
+DUMMY = 75.0  # end sites further off are not the direction of a hand, head or toe
+TURNED_BACK = 75.0  # a trunk joint rotated this far from the trunk is rotated back by its children
+BENT = 2.0  # standard deviation of the bend of a knee or elbow, below which its axis is not determined,
+STAYS_BENT = 45.0  # unless the joint is always bent by more than this
+NEAR_FRAME = 40.0  # a frame inferred from the motion is set to one along the axes within this angle
+OTHER = 20.0  # an uncommon frame must be nearer by this
+SAME_LENGTH = 0.015  # relative spread of bone lengths below which a skeleton is that of SMPL-X
 
 
 class _Source(NamedTuple):
@@ -60,9 +61,9 @@ class _Source(NamedTuple):
     joints: dict[str, list[int]]
     turns: np.ndarray  # (S, J, 3, 3) world
     places: np.ndarray  # (S, J, 3) world
-    bones: dict[str, np.ndarray]  # our joint -> (3) its place in the local axes of our parent's source
-    tips: dict[str, np.ndarray]  # hand, head, foot -> (3) its direction in local axes, where the file has it
-    same: bool  # it is our skeleton, scaled
+    bones: dict[str, np.ndarray]  # target joint -> (3) its position in the local axes of the source of its parent
+    tips: dict[str, np.ndarray]  # hand, head, foot -> (3) its direction in local axes, if the file has it
+    same: bool  # it is the SMPL-X skeleton, scaled
     up: np.ndarray  # (3) in the file's axes
 
 
@@ -75,13 +76,13 @@ def find_rest(
     rest: dict[int, np.ndarray] | None,
     notes: list[str],
 ) -> dict[tuple[str, int], np.ndarray]:
-    """Find the constant rotation C (3, 3) of each of our joints and each source joint that it follows.
+    """Find the constant rotation C (3, 3) of each target joint and each source joint that it follows.
 
     Args:
         source, joints, rest, notes: As in ``motion.retarget.retarget``.
         turns: World rotations (T, J, 3, 3) of the source.
         places: World positions (T, J, 3) of the source.
-        up: Direction (3) that is up in the file.
+        up: Up direction (3) in the file.
     """
     frames = sample_frames(len(turns))
     turns, places = turns[frames], places[frames]
@@ -98,12 +99,14 @@ def find_rest(
     back = _turned_back(data, turned)
     if back:
         names = ", ".join(source.names[index] for index in back)
-        notes.append(f"{names} is turned against the trunk and back by its children; hips and shoulders tell its axes")
+        notes.append(
+            f"{names} is turned against the trunk and back by its children; its axes follow hips and shoulders"
+        )
     return _constants(data, turned | back, known=True)
 
 
 def _local_bones(joints: dict, turns: np.ndarray, places: np.ndarray) -> dict[str, np.ndarray]:
-    """Mean place of each joint in the local axes of our parent's source joint."""
+    """Return the mean position of each joint in the local axes of the source of its parent."""
     bones = {}
     for name, parent in PARENT.items():
         if joints[name] and joints[parent]:
@@ -127,7 +130,7 @@ def _tips(source: SourceMotion, joints: dict[str, list[int]]) -> dict[str, np.nd
 
 
 def _is_ours(bones: dict[str, np.ndarray], joints: dict[str, list[int]]) -> bool:
-    """Whether all bones, and the angles between those of pelvis and chest, are ours times one factor."""
+    """Whether all bones, and the angles between those of pelvis and chest, are those of SMPL-X times one factor."""
     if set(bones) != set(PARENT) or any(len(entry) != 1 for entry in joints.values()):
         return False
     ratios = {name: np.linalg.norm(bone) / np.linalg.norm(REST[name]) for name, bone in bones.items()}
@@ -143,7 +146,7 @@ def _is_ours(bones: dict[str, np.ndarray], joints: dict[str, list[int]]) -> bool
 
 
 def _fits(rest: dict[int, np.ndarray], data: _Source) -> bool:
-    """Whether limbs and trunk point roughly as ours in the T-pose of these frames."""
+    """Whether limbs and trunk have roughly the directions of SMPL-X in the T-pose of these frames."""
     for name in (*(child for limb in LIMBS for child in CHILDREN[limb]), "left_hip", "right_hip"):
         frame = rest[data.joints[PARENT[name]][0]]
         ours = REST[name] * (X if name.endswith("hip") else 1)
@@ -154,7 +157,7 @@ def _fits(rest: dict[int, np.ndarray], data: _Source) -> bool:
 
 
 def _turned_back(data: _Source, frames: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
-    """Frames of trunk joints that are turned away from hips and shoulders throughout, and back by their children."""
+    """Return frames of trunk joints that are rotated away from hips and shoulders, and back by their children."""
     changed = {}
     for name in ("pelvis", "spine1", "spine2", "spine3"):
         for index in data.joints[name]:
@@ -166,7 +169,7 @@ def _turned_back(data: _Source, frames: dict[int, np.ndarray]) -> dict[int, np.n
 
 
 def _trunk_frame(data: _Source, index: int) -> np.ndarray:
-    """Frame of a trunk joint by the places of hips and shoulders in its local axes."""
+    """Return the frame of a trunk joint from the positions of hips and shoulders in its local axes."""
     at = {name: data.places[:, entry[0]] for name, entry in data.joints.items() if entry}
     hips, shoulders = ((at[f"left_{part}"] + at[f"right_{part}"]) / 2 for part in ("hip", "shoulder"))
     up = unit(shoulders - hips)
@@ -177,10 +180,10 @@ def _trunk_frame(data: _Source, index: int) -> np.ndarray:
 
 
 def _constants(data: _Source, frames: dict[int, np.ndarray], known: bool) -> dict:
-    """C of every joint and source joint; frames (source joint -> F) that are not known are found from the motion."""
+    """Return C of each joint and source joint; unknown frames (source joint -> F) are inferred from the motion."""
     frames = dict(frames)
     constants: dict[tuple[str, int], np.ndarray] = {}
-    pose: dict[str, np.ndarray] = {}  # our joint -> rotation of the reference pose that its children start from
+    pose: dict[str, np.ndarray] = {}  # target joint -> rotation of the reference pose from which its children start
     for name in JOINT_NAMES:
         entry = data.joints[name]
         if not entry:
@@ -196,7 +199,7 @@ def _constants(data: _Source, frames: dict[int, np.ndarray], known: bool) -> dic
 
 
 def _reference_turn(name: str, frame: np.ndarray, data: _Source, pose: dict, known: bool):
-    """Rotation W of our joint in the reference pose, and the rotation from which its children start."""
+    """Return the rotation W of a target joint in the reference pose, and the rotation from which its children start."""
     before = pose[PARENT[name]] if name in PARENT else np.eye(3)
     children = [child for child in CHILDREN[name] if child in data.bones]
     if data.same and len(children) > 1:
@@ -227,7 +230,7 @@ def _reference_turn(name: str, frame: np.ndarray, data: _Source, pose: dict, kno
 
 
 def _flat_slope(name: str, data: _Source) -> float:
-    """Slope of the source's bone from ankle to toe joint, or of its toes, while the foot stands on the floor."""
+    """Return the slope of the source bone from ankle to toe joint, or of the toes, while the foot is on the floor."""
     side = name.partition("_")[0]
     start, end = f"{side}_ankle", f"{side}_foot"
     if name == end or not data.joints[end]:
@@ -242,7 +245,7 @@ def _flat_slope(name: str, data: _Source) -> float:
 
 
 def _bone(name: str, data: _Source) -> tuple[np.ndarray, np.ndarray | None]:
-    """Our bone (unit vector, rest pose) and the source's in the joint's local axes: to the child, or to the tip."""
+    """Return the target bone (unit vector, rest pose) and the source bone in local axes, to the child or tip."""
     child = CHILDREN[name][0] if CHILDREN[name] else None
     if child in data.bones:
         return unit(REST[child]), unit(data.bones[child])
@@ -259,21 +262,21 @@ def _turn_to(
     frame: np.ndarray,
     tolerance: float,
 ) -> np.ndarray:
-    """Rotation (3, 3) of the reference pose at a joint: that of its parent, or turned on if the bone points elsewhere.
+    """Return the rotation (3, 3) of the reference pose at a joint, which differs from its parent's if the bone does.
 
-    Arms are raised about the forward axis, legs and feet turn about the axis from left to right, as people do.
+    Arms rotate about the forward axis, legs and feet about the axis from left to right.
 
     Args:
         before: Rotation of the reference pose at the parent.
-        ours, theirs: The bone (3) in our rest pose, and in the reference pose.
+        ours, theirs: The bone (3) in the rest pose of SMPL-X, and in the reference pose.
         frame: F of the joint.
-        tolerance: Degrees by which the bone may point elsewhere.
+        tolerance: Angle in degrees up to which the rotation of the parent is kept.
     """
     if degrees_between(before @ ours, theirs) <= tolerance:
         return before
     side, _, joint = name.partition("_")
     if joint == "shoulder":
-        # the whole arm tells the pose best, if it is straight in the zero pose, where all frames are the same
+        # the whole arm is the best measure, if it is straight in the zero pose, where all frames are equal
         whole, whole_theirs = (bones[f"{side}_elbow"] + bones[f"{side}_wrist"] for bones in (REST, data.bones))
         if degrees_between(theirs, frame @ whole_theirs) < SAME_POSE:
             return _turned_about(before @ Z, before, whole, frame @ whole_theirs, snap=not data.same)
@@ -286,9 +289,9 @@ def _turn_to(
 def _turned_about(
     axis: np.ndarray, before: np.ndarray, ours: np.ndarray, theirs: np.ndarray, snap: bool = False
 ) -> np.ndarray:
-    """``before``, turned about ``axis`` towards ``theirs``; by the shortest way if that is along the axis.
+    """Rotate ``before`` about ``axis`` toward ``theirs``; by the shortest rotation if that is along the axis.
 
-    ``snap`` sets angles near a right angle to it, where skeletons differ in their proportions.
+    ``snap`` sets angles near a right angle to it, because the proportions of skeletons differ.
     """
     start = before @ unit(ours)
     if max(abs(start @ axis), abs(unit(theirs) @ axis)) > 0.85:
@@ -301,7 +304,7 @@ def _turned_about(
 
 
 def _estimated_frame(name: str, index: int, data: _Source, constants: dict) -> np.ndarray:
-    """Frame of a source joint from the motion."""
+    """Infer the frame of a source joint from the motion."""
     if name == "pelvis":
         return _set_to_axes(_trunk_frame(data, index), np.eye(3))
     parent = PARENT[name]
@@ -309,7 +312,7 @@ def _estimated_frame(name: str, index: int, data: _Source, constants: dict) -> n
         parent = PARENT[parent]
     above = data.joints[parent][0]
     turns = data.turns[:, above].transpose(0, 2, 1) @ data.turns[:, index]  # (S, 3, 3)
-    turns = constants[parent, above].T @ turns  # times C: our local rotation
+    turns = constants[parent, above].T @ turns  # times C: local rotation of the target
     ours, theirs = _bone(name, data)
     if theirs is None or not (name in LIMBS or name in FEET or name in TIPS and name != "head"):
         return _set_to_axes(mean_turn(turns), np.eye(3))
@@ -327,17 +330,17 @@ def _estimated_frame(name: str, index: int, data: _Source, constants: dict) -> n
 
 
 def _usual_frame(found: np.ndarray, ours: np.ndarray, theirs: np.ndarray, above: np.ndarray, foot: bool) -> np.ndarray:
-    """The frame that an exporter would choose and whose C is nearest to ``found``, if one is near.
+    """Return the frame that exporters commonly use and whose C is nearest to ``found``, if it is near.
 
     Args:
-        found: C (3, 3) as the motion has it.
-        ours, theirs: The bone (3) in our rest pose and in the joint's local axes.
+        found: C (3, 3) inferred from the motion.
+        ours, theirs: The bone (3) in the rest pose of SMPL-X and in the joint's local axes.
         above: C of the parent.
         foot: Whether it is an ankle or toe joint, whose bone slopes downward in the rest pose.
     """
     frames = [turn for turn in AXIS_TURNS if degrees_between(turn @ theirs, ours) < 50]  # along the T-pose's axes
     offs = [turn_angle(turn.T @ shortest_turn(ours, turn @ theirs), found) for turn in frames]
-    # Others turn the axes by the shortest way from the T-pose, or from the parent's axes.
+    # Other exporters rotate the axes by the shortest rotation from the T-pose, or from the axes of the parent.
     shortest = shortest_turn(ours * (0, 1, 1), nearest_direction(theirs)) if foot else shortest_turn(ours, theirs)
     for turn in (shortest, above):
         constant = shortest_turn(turn @ ours, theirs) @ turn
@@ -348,7 +351,7 @@ def _usual_frame(found: np.ndarray, ours: np.ndarray, theirs: np.ndarray, above:
 
 
 def _bend(name: str, index: int, data: _Source) -> np.ndarray | None:
-    """Direction (3), in a hip's or shoulder's local axes, towards which the next bone bends, if it does."""
+    """Return the direction (3), in local axes of a hip or shoulder, in which the next bone bends, if it does."""
     side, _, joint = name.partition("_")
     if joint not in ("hip", "shoulder"):
         return None
@@ -359,13 +362,13 @@ def _bend(name: str, index: int, data: _Source) -> np.ndarray | None:
     bone = unit(data.bones[f"{side}_{middle}"])
     across = lower - (lower @ bone)[:, None] * bone  # (S, 3), as long as the sine of the bend
     size = np.linalg.norm(across, axis=-1)
-    if size.std() > np.sin(np.deg2rad(BENT)):  # the way in which the bend grows; straight limbs are not quite straight
+    if size.std() > np.sin(np.deg2rad(BENT)):  # direction of increasing bend; straight limbs are not exactly straight
         return (size - size.mean()) @ (across - across.mean(axis=0))
     return across.mean(axis=0) if np.median(size) > np.sin(np.deg2rad(STAYS_BENT)) else None
 
 
 def _sole(name: str, data: _Source) -> np.ndarray | None:
-    """C of an ankle whose toe joint and toes form our angle, if the toes are straight on average."""
+    """Return C of an ankle if toe joint and toes have the angle of SMPL-X and the toes are straight on average."""
     foot = name.replace("ankle", "foot")
     if foot not in data.tips or foot not in data.bones:
         return None
@@ -378,11 +381,11 @@ def _sole(name: str, data: _Source) -> np.ndarray | None:
 
 
 def _set_to_axes(frame: np.ndarray, base: np.ndarray) -> np.ndarray:
-    """The nearest of the 24 frames along the axes of ``base``, if it is near."""
+    """Return the nearest of the 24 frames along the axes of ``base`` if it is near, else ``frame``."""
     nearest = nearest_axes(frame @ base.T) @ base
     return nearest if turn_angle(nearest, frame) < NEAR_FRAME else frame
 
 
 def _slope(direction: np.ndarray) -> float:
-    """Angle in radians about +x from +z to a direction, seen from the side."""
+    """Return the angle in radians about +x from +z to a direction."""
     return float(np.arctan2(-direction[1], direction[2]))

@@ -1,10 +1,10 @@
 """Retarget motion of any skeleton to the 22 joints of SMPL-X.
 
-The world rotation of our joint is W = M G C: G is that of the source joint, by the file's own forward kinematics, M
-turns the file's axes to ours (y up), and C is a constant of the joint: the rotation of our joint in the source joint's
-local axes. C turns our bone onto the source's bone, so that limbs point as in the file whatever the axes are called;
-motion/rest_pose.py finds it from the directions of the bones. The hips' midpoint follows the file's, scaled by leg
-length.
+The world rotation of a target joint is W = M G C. G is the world rotation of the source joint, by forward kinematics of
+the file. M rotates the axes of the file to y up. C is constant per joint: the rotation of the target joint in the local
+axes of the source joint. It rotates the target bone onto the source bone, so that limbs have the directions of the file
+for any joint axes; motion/rest_pose.py computes it from the directions of the bones. The midpoint of the hips follows
+that of the file, scaled by leg length.
 """
 
 from dataclasses import dataclass
@@ -24,17 +24,17 @@ from utils.errors import InputError
 
 SIDES = ("left", "right")
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "in": 0.0254, "ft": 0.3048}  # metres
-BONE_CHILD = {  # joints whose bone must point as the source's in every frame, with the joint at its other end
+BONE_CHILD = {  # joints whose bone has the direction of the source bone in every frame, with the joint at its other end
     f"{side}_{joint}": f"{side}_{child}"
     for joint, child in (("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist"))
     for side in SIDES
 }
 LEGS = tuple(BONE_CHILD.values())[:4]
-OFF_BONE = np.deg2rad(0.05)  # a bone that strays further from its mean direction is followed frame by frame
+OFF_BONE = np.deg2rad(0.05)  # a bone that deviates more from its mean direction is corrected frame by frame
 
 
 class Retargeted(NamedTuple):
-    """Motion on our skeleton."""
+    """Motion of the 22 SMPL-X joints."""
 
     rotations: np.ndarray  # (T, 22, 3, 3) local, float32
     pelvis: np.ndarray  # (T, 3) metres, float32
@@ -44,7 +44,7 @@ class Retargeted(NamedTuple):
 
 @dataclass
 class Axes:
-    """Overrides of the decisions that are otherwise made from the motion."""
+    """Up axis and length unit of the file; None infers them."""
 
     up: str | None = None
     units: str | None = None
@@ -57,12 +57,11 @@ def retarget(
     rest: dict[int, np.ndarray] | None = None,
     axes: Axes | None = None,
 ) -> Retargeted:
-    """Move a clip onto our skeleton.
+    """Retarget a clip to the 22 joints.
 
     Args:
-        source: The clip; its length unit does not matter.
-        joints: For each of our joints the source joints it follows: one, two (averaged), or none (it follows its
-            parent).
+        source: The clip, in any length unit.
+        joints: Source joints of each of the 22 joints: one, two (averaged), or none (the joint follows its parent).
         fps: Frames per second of the result.
         rest: World rotations (3, 3) of the source joints in a T-pose that faces +z, if they are known; not used if the
             bones contradict them.
@@ -94,7 +93,7 @@ def retarget(
 
 
 def _needed(source: SourceMotion, joints: dict[str, list[int]], rest: dict[int, np.ndarray] | None):
-    """The same with the joints alone that are used, and their ancestors and descendants of hands and feet."""
+    """Reduce the arguments to the joints that are used, their ancestors, and the joints near hands, feet and head."""
     used = {index for entry in joints.values() for index in entry}
     ends = {entry[0] for name, entry in joints.items() if entry and name.endswith(("wrist", "foot", "ankle", "head"))}
     kept = {above for index in used for above in source.ancestors(index)}
@@ -125,7 +124,7 @@ def _check_body(source: SourceMotion, joints: dict[str, list[int]]) -> None:
 
 
 def _world_rotations(joints: dict, turns: np.ndarray, places: np.ndarray, constants: dict) -> np.ndarray:
-    """World rotations (T, 22, 3, 3) of our joints."""
+    """Return the world rotations (T, 22, 3, 3) of the 22 joints."""
     world = np.empty((len(turns), JOINTS, 3, 3))
     for number, name in enumerate(JOINT_NAMES):
         entry = joints[name]
@@ -142,7 +141,7 @@ def _world_rotations(joints: dict, turns: np.ndarray, places: np.ndarray, consta
 
 
 def _pointing(turns: np.ndarray, bone: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Rotations (T, 3, 3), turned by the least angle so that ``bone`` (3) points to ``wanted`` (T, 3)."""
+    """Rotate ``turns`` (T, 3, 3) by the smallest angle so that ``bone`` (3) points to ``wanted`` (T, 3)."""
     is_at = turns @ bone
     off = np.linalg.norm(is_at - wanted, axis=-1) > OFF_BONE
     if off.any():
@@ -152,7 +151,7 @@ def _pointing(turns: np.ndarray, bone: np.ndarray, wanted: np.ndarray) -> np.nda
 
 
 def _pelvis(root: np.ndarray, places: np.ndarray, joints: dict[str, list[int]]) -> np.ndarray:
-    """Pelvis (T, 3) such that the midpoint of our hips follows that of the file's, scaled by leg length."""
+    """Return the pelvis (T, 3) with which the midpoint of the hips follows that of the file, scaled by leg length."""
     hips = [JOINT_INDEX["left_hip"], JOINT_INDEX["right_hip"]]
     sources = [joints["left_hip"][0], joints["right_hip"][0]]
     midpoint = places[:, sources].mean(axis=1) * leg_scale(places, joints)
@@ -160,12 +159,12 @@ def _pelvis(root: np.ndarray, places: np.ndarray, joints: dict[str, list[int]]) 
 
 
 def leg_scale(places: np.ndarray, joints: dict[str, list[int]]) -> float:
-    """Our leg length by that of the file."""
+    """Return the ratio of the leg length of SMPL-X to that of the file."""
     ours = sum(np.linalg.norm(REST_OFFSETS[JOINT_INDEX[name]]) for name in LEGS)
     return float(ours / _limb_lengths(places, joints)[:, : len(LEGS)].mean(axis=0).sum())
 
 
 def _limb_lengths(places: np.ndarray, joints: dict[str, list[int]]) -> np.ndarray:
-    """Lengths (T, 8) of the bones of legs and arms."""
+    """Return the lengths (T, 8) of the bones of legs and arms."""
     starts, ends = ([joints[name][0] for name in names] for names in (BONE_CHILD, BONE_CHILD.values()))
     return np.linalg.norm(places[:, ends] - places[:, starts], axis=-1)

@@ -1,4 +1,4 @@
-"""Motion of a foreign skeleton as a motion file holds it: joints, their hierarchy, local rotations and positions."""
+"""Motion on its source skeleton: joints, hierarchy, local rotations and positions."""
 
 from dataclasses import dataclass, field, replace
 
@@ -20,7 +20,7 @@ class SourceMotion:
     tips: dict[int, np.ndarray] = field(default_factory=dict)  # joint -> (3) end site, relative to the joint
 
     def world(self) -> tuple[np.ndarray, np.ndarray]:
-        """World rotations (T, J, 3, 3) and positions (T, J, 3)."""
+        """Return world rotations (T, J, 3, 3) and positions (T, J, 3)."""
         rotations, positions = self.rotations.copy(), self.positions.copy()
         for joint, parent in enumerate(self.parents):
             if parent >= 0:
@@ -30,7 +30,7 @@ class SourceMotion:
         return rotations, positions
 
     def joints(self, indices: list[int]) -> "SourceMotion":
-        """The clip with these joints alone, which must include the ancestors of each."""
+        """Return the clip reduced to these joints, which must include the ancestors of each."""
         kept = {joint: number for number, joint in enumerate(indices)}
         return SourceMotion(
             [self.names[joint] for joint in indices],
@@ -43,15 +43,15 @@ class SourceMotion:
         )
 
     def frames(self, first: int) -> "SourceMotion":
-        """The clip from frame ``first`` on."""
+        """Return the clip from frame ``first`` on."""
         return replace(self, rotations=self.rotations[first:], positions=self.positions[first:])
 
     def first(self, frames: int) -> "SourceMotion":
-        """The first frames of the clip."""
+        """Return the first frames of the clip."""
         return replace(self, rotations=self.rotations[:frames], positions=self.positions[:frames])
 
     def zero_pose(self) -> np.ndarray:
-        """Positions (J, 3) of the joints if all rotations are identities; lengths are the means over the clip."""
+        """Return positions (J, 3) of the joints with identity rotations; bone lengths are means over the clip."""
         local = self.positions[sample_frames(len(self.positions))].mean(axis=0)
         places = np.zeros((len(self.names), 3))
         for joint, parent in enumerate(self.parents):
@@ -63,7 +63,7 @@ class SourceMotion:
         return [child for child, parent in enumerate(self.parents) if parent == joint]
 
     def ancestors(self, joint: int) -> list[int]:
-        """The joint itself, its parent, and so on up to the root."""
+        """Return the joint, its parent, and so on up to the root."""
         path = []
         while joint >= 0:
             path.append(joint)
@@ -72,5 +72,5 @@ class SourceMotion:
 
 
 def sample_frames(frames: int) -> np.ndarray:
-    """Up to ``SAMPLES`` frame numbers, evenly spread."""
+    """Return up to ``SAMPLES`` evenly spaced frame numbers."""
     return np.unique(np.linspace(0, frames - 1, min(frames, SAMPLES)).round().astype(int))

@@ -1,4 +1,4 @@
-"""The world of a motion file: which axis is up, where the floor is, and a leading frame that is no motion."""
+"""Up axis and floor of a motion file, and removal of a leading rest pose."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from motion.source_motion import SourceMotion, sample_frames
 AXES = {sign + axis: (-1 if sign else 1) * np.eye(3)[number]
         for sign in ("", "-") for number, axis in enumerate("xyz")}  # fmt: skip
 SIDES = ("left", "right")
-TURNS = {  # axis that is up -> rotation (3, 3) of the file's axes to ours, y up
+TURNS = {  # up axis -> rotation (3, 3) of the file's axes to y up
     "y": np.eye(3),
     "z": np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]]),
     "x": np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]]),
@@ -19,30 +19,30 @@ TURNS = {  # axis that is up -> rotation (3, 3) of the file's axes to ours, y up
     "-x": np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1]]),
 }
 UNIT_FACTORS = (0.001, 0.01, 0.0254, 0.1, 1 / 2.54, 2.54, 10.0, 1 / 0.0254, 100.0, 1000.0)
-JUMP = 30.0  # degrees: turn of a limb from a leading pose to the motion, the most of all limbs
+JUMP = 30.0  # degrees: largest rotation of a limb from a leading pose to the motion
 STILL = 0.1  # degrees
 
 
 def axis_name(direction: np.ndarray) -> str:
-    """The axis nearest to a direction (3): y, -z, ..."""
+    """Return the axis nearest to a direction (3): y, -z, ..."""
     return max(AXES, key=lambda name: float(AXES[name] @ direction))
 
 
 def world_turn(up: str, body: np.ndarray | None) -> np.ndarray:
-    """Rotation (3, 3) of the file's axes to ours; a zero pose ``body`` along the same axes then faces +z."""
+    """Return the rotation (3, 3) of the file's axes to y up; a zero pose ``body`` along the same axes then faces +z."""
     if body is not None and np.abs(body).max(axis=0).min() > 0.999 and axis_name(body[:, 1]) == up:
         return body.T
     return TURNS[up]
 
 
 def up_axis(places: np.ndarray, joints: dict[str, list[int]], expected: str | None, notes: list[str]) -> str:
-    """The file's axis (y, z, -y, ...) that points up: along which head, pelvis and feet stand in most frames.
+    """Return the up axis (y, z, -y, ...) of the file: head, pelvis and feet are in order along it in most frames.
 
     Args:
         places: World positions (T, J, 3) in the file's axes.
-        joints: Source joints of each of ours.
-        expected: The axis along which the zero pose stands; kept if the motion does not contradict it.
-        notes: A decision against the expected axis is added.
+        joints: Source joints of each of the 22 joints.
+        expected: Up axis of the zero pose; kept unless the motion contradicts it.
+        notes: List to which a decision against the expected axis is added.
     """
     head, pelvis, feet, size = _column(places[sample_frames(len(places))], joints)
     expected = expected or "y"
@@ -59,19 +59,19 @@ def up_axis(places: np.ndarray, joints: dict[str, list[int]], expected: str | No
 
 
 def up_of_body(places: np.ndarray, expected: str, notes: list[str]) -> str:
-    """``up_axis`` for positions (T, 22, 3) of our own joints."""
+    """Return ``up_axis`` of positions (T, 22, 3) of the 22 joints."""
     return up_axis(places, {name: [joint] for joint, name in enumerate(JOINT_NAMES)}, expected, notes)
 
 
 def stands(head: np.ndarray, pelvis: np.ndarray, feet: np.ndarray, size: float, axis: np.ndarray) -> float:
-    """Share of frames in which the head is above the pelvis and the pelvis above both feet, along ``axis``."""
+    """Return the share of frames with the head above the pelvis and the pelvis above both feet, along ``axis``."""
     upper = (head - pelvis) @ axis > 0.25 * size
     lower = (pelvis[:, None] - feet).mean(axis=1) @ axis > 0.25 * size
     return float((upper & lower).mean())
 
 
 def _column(places: np.ndarray, joints: dict[str, list[int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Head (T, 3), pelvis (T, 3), lower ends of the legs (T, 2 or 4, 3), and the length of legs and trunk."""
+    """Return head (T, 3), pelvis (T, 3), lower ends of the legs (T, 2 or 4, 3), and the length of legs and trunk."""
     at = {name: places[:, entry[0]] for name, entry in joints.items() if entry}
     ends = [f"{side}_{joint}" for side in SIDES for joint in ("ankle", "foot")]
     pelvis = (at["left_hip"] + at["right_hip"]) / 2
@@ -90,11 +90,11 @@ def place_root(
     unit_size: float | None,
     notes: list[str],
 ) -> np.ndarray:
-    """What to add to the positions of each frame (T, 3), so that the feet are on the floor.
+    """Return the shift of the positions of each frame (T, 3) that puts the feet on the floor.
 
-    Root positions may be relative to the root's OFFSET, or in another unit than the bones: whichever reading puts the
-    feet on the level 0 is taken, where the plain one leaves them far below or above it. A person who is still below
-    the floor, as in files without a root position, is lifted onto it.
+    Root positions may be relative to the root's OFFSET, or in a different unit than the bones. If the feet are far from
+    the level 0, the interpretation that puts them there is used. A person who remains below the floor, as in files
+    without root positions, is lifted onto it.
     """
     _, pelvis, feet, size = _column(places, joints)
     root = max(
@@ -128,12 +128,12 @@ def place_root(
 
 
 def _bone_unit(size: float) -> float:
-    """Metres of the unit in which legs and trunk, about 1.4 m long, have this length."""
+    """Return the unit in metres in which legs and trunk, about 1.4 m long, have this length."""
     return min((1.0, 0.01, 0.001, 0.0254, 0.3048), key=lambda metres: abs(np.log(size * metres / 1.4)))
 
 
 def drop_leading_pose(source: SourceMotion, joints: dict[str, list[int]], notes: list[str]) -> SourceMotion:
-    """Leave out a T-pose (or other rest pose) before the motion: still frames from which the limbs jump."""
+    """Remove a T-pose (or other rest pose) before the motion: still frames followed by a jump of the limbs."""
     limbs = [joints[f"{side}_{joint}"][0] for side in SIDES for joint in ("shoulder", "elbow", "hip", "knee")]
     most = min(len(source.rotations) - 2, int(np.ceil(source.fps)) + 1)
     if most < 3:
@@ -141,11 +141,11 @@ def drop_leading_pose(source: SourceMotion, joints: dict[str, list[int]], notes:
     turns = source.rotations[: most + 1, limbs]
     cos = (np.einsum("tjab,tjab->tj", turns[1:], turns[:-1]) - 1) / 2
     steps = np.degrees(np.arccos(np.clip(cos, -1, 1)))  # (most, 8)
-    still = int(np.argmax(steps.max(axis=1) > STILL))  # frame steps without motion before the first with
+    still = int(np.argmax(steps.max(axis=1) > STILL))  # number of frame steps before the first motion
     jump, after = steps[still].max(), steps[still + 1 :]
     if len(after) < 2 or jump < JUMP or jump < 3 * after.max() or not _is_rest_pose(source, joints):
         return source
-    notes.append(f"the first {still + 1} frame(s) hold a rest pose, not motion, and are left out")
+    notes.append(f"the first {still + 1} frame(s) hold a rest pose and are removed")
     return source.frames(still + 1)
 
 

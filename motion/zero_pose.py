@@ -1,15 +1,15 @@
-"""The zero pose of a foreign skeleton: whether a person stands in it, and which way they face."""
+"""The zero pose of a source skeleton: whether it is a standing person, and the direction that the person faces."""
 
 import numpy as np
 
 from motion.directions import nearest_axes, turn_angle, unit
 from motion.source_motion import SourceMotion
 
-UPRIGHT = 25.0  # degrees: a zero pose this close to the file's axes is meant to be along them
+UPRIGHT = 25.0  # degrees: a zero pose within this angle of the file's axes is set to them
 
 
 def zero_pose_body(source: SourceMotion, joints: dict[str, list[int]]) -> np.ndarray | None:
-    """Columns left, up and forward (3, 3) of the file's zero pose, or None if nobody stands in it.
+    """Return the directions left, up and forward (columns, (3, 3)) of the zero pose; None if nobody is standing in it.
 
     They are set to the file's axes if they are near.
     """
@@ -18,7 +18,7 @@ def zero_pose_body(source: SourceMotion, joints: dict[str, list[int]]) -> np.nda
 
 
 def _body(at: dict[str, np.ndarray]) -> np.ndarray | None:
-    """Columns left, up and forward (3, 3) of a pose of joint places, or None if nobody stands in it."""
+    """Return the directions left, up and forward (columns, (3, 3)) of joint positions; None if nobody is standing."""
     hips, shoulders, ankles = ((at[f"left_{part}"] + at[f"right_{part}"]) / 2 for part in ("hip", "shoulder", "ankle"))
     trunk, legs = unit(at["head"] - hips), unit(hips - ankles)
     left = unit(at["left_hip"] - at["right_hip"])

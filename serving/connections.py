@@ -1,4 +1,4 @@
-"""Limits on the number and the pace of connections, below the limits of the app itself.
+"""Limits on the number and speed of connections, at a lower level than the limits of the app.
 
 A connection is closed if a request takes too long to arrive (slow headers or body), is larger than any that the app
 accepts, or if its reader accepts no data for a while.
@@ -21,12 +21,12 @@ from serving.places import Busy, Places, Proxy, site_of
 from utils.errors import InputError
 
 REQUEST_SECONDS = 15.0  # from the first byte of a request, or the start of the connection, to its last byte
-STALL_SECONDS = 20.0  # for which a reader may accept no data
+STALL_SECONDS = 20.0  # maximum time in which a reader accepts no data
 IDLE_SECONDS = 5  # between two requests
 MAX_HEADERS = 16 * 1024  # bytes
 MAX_REQUEST = 20_000  # bytes of a body
-MAX_RECEIVED = 2 * (MAX_HEADERS + MAX_REQUEST)  # bytes of one request, whatever it declares
-SEND_BUFFER = 128 * 1024  # bytes that the kernel holds for a reader; with more, a slow reader would go unnoticed
+MAX_RECEIVED = 2 * (MAX_HEADERS + MAX_REQUEST)  # bytes of one request, independent of its declared length
+SEND_BUFFER = 128 * 1024  # bytes buffered by the kernel per reader; with more, a slow reader would not be detected
 REFUSAL = b"too many connections; try again in a minute\n"
 REFUSED = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nConnection: close\r\n"
@@ -56,7 +56,7 @@ class GuardedProtocol(H11Protocol):
 
     Args:
         places: Places of connections.
-        proxy: Proxy whose connections count for no single address.
+        proxy: Proxy whose connections are not counted by address.
     """
 
     def __init__(self, *arguments: Any, places: Places, proxy: Proxy, **options: Any) -> None:
@@ -119,7 +119,7 @@ class GuardedProtocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """Server whose end is not delayed by streams: their connections are closed, which stops their work."""
+    """Server that closes streaming connections on shutdown, which stops their work."""
 
     async def shutdown(self, sockets: list | None = None) -> None:
         for connection in list(self.server_state.connections):
@@ -155,7 +155,7 @@ def make_server(app: Starlette, options: Options) -> Server:
         http=protocol,  # type: ignore[arg-type]
         ws="none",
         log_level="warning",
-        proxy_headers=False,  # serving/places.py reads X-Forwarded-For, from a trusted proxy alone
+        proxy_headers=False,  # serving/places.py reads X-Forwarded-For, only from a trusted proxy
         server_header=False,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=2,

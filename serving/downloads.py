@@ -34,17 +34,17 @@ MEDIA_TYPES = {  # of the formats that a motion can be downloaded in
     "mp4": "video/mp4",
 }
 VIDEO_SIZE = 512  # pixels
-VIDEO_SECONDS = 300  # longest time that drawing one video may take
+VIDEO_SECONDS = 300  # maximum time to draw a video
 PREFIX = "motion-app-"  # of temporary folders
 LEFTOVER_SECONDS = 3600  # age from which a temporary folder belongs to an app that was killed
 
 
 class Downloads:
-    """Prepares downloads: small formats one at a time, and beside them videos one at a time."""
+    """Prepares downloads: small formats one at a time and, concurrently, videos one at a time."""
 
     def __init__(self, body: Body, options: Options):
         self.body, self.smplx_path = body, options.smplx_path
-        self.places, self.video_places = (  # of their own, so that waiting videos keep nobody from small files
+        self.places, self.video_places = (  # separate, so that waiting videos do not block small files
             Places(
                 options.capacity,
                 options.per_address,
@@ -57,7 +57,7 @@ class Downloads:
         self.video_turn = asyncio.Lock()
 
     def close(self) -> None:
-        """Drop waiting downloads and wait for the one in the thread, whose temporary folder is then removed."""
+        """Cancel waiting downloads and wait for the one in the thread, whose temporary folder is then removed."""
         self.thread.shutdown(cancel_futures=True)
 
     async def prepare(self, clip: Clip, kind: str, address: str) -> bytes:
@@ -83,7 +83,7 @@ class Downloads:
             return target.read_bytes()
 
     async def _draw(self, clip: Clip) -> bytes:
-        """Draw a video in a process, which ends with this one, however it ends (see film.py)."""
+        """Draw a video in a process that also ends when this process is killed (see film.py)."""
         with temporary_folder() as folder:
             np.save(folder / "motion.npy", clip.smplx85)
             smplx = str(self.smplx_path.resolve()) if self.smplx_path else None
@@ -114,7 +114,7 @@ class Downloads:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Context manager of a temporary folder with a name by which leftovers are recognised."""
+    """Context manager of a temporary folder with a name by which leftovers are recognized."""
     with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 

@@ -1,4 +1,4 @@
-"""The three addresses of the app: the page at /, POST /generate, and GET /motion/TOKEN/NAME.KIND."""
+"""The three endpoints of the app: the page at /, POST /generate, and GET /motion/TOKEN/NAME.KIND."""
 
 import asyncio
 import time
@@ -26,9 +26,9 @@ from utils.reading.texts import parse_json
 from visualize.body import body_from_options
 from visualize.page import APP_BODY, pack_body, page
 
-PIECE = 64 * 1024  # bytes of a response that are given to a connection at once
-READER_SECONDS = 30.0  # for which the reader of one stream may keep it waiting, in all
-LEFT = 499  # status of a response that nobody reads
+PIECE = 64 * 1024  # bytes of a response that are sent at once
+READER_SECONDS = 30.0  # total time that a stream waits for its reader
+LEFT = 499  # status after the visitor has left
 # The page's own policy is in its HTML, where frame-ancestors would have no effect.
 PAGE_HEADERS = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"}
 DATA_HEADERS = {
@@ -38,7 +38,7 @@ DATA_HEADERS = {
 
 
 class Endpoints:
-    """The handlers of the addresses."""
+    """Handlers of the endpoints."""
 
     def __init__(self, model: TextToMotion, options: Options):
         body = body_from_options(None, options.smplx_path)
@@ -106,13 +106,13 @@ class Endpoints:
         return in_pieces(content, MEDIA_TYPES[kind], headers)
 
     def _address(self, request: Request) -> str:
-        """Return the network address that a request counts for."""
+        """Return the network address to which a request is attributed."""
         peer = request.client.host if request.client else ""
         return self.proxy.visitor(peer, request.headers.getlist("x-forwarded-for"))
 
 
 def is_json(content_type: str) -> bool:
-    """Whether a content type is JSON in UTF-8, which a page of another site cannot send without being asked."""
+    """Whether a content type is JSON in UTF-8, which pages of other sites cannot send without a CORS preflight."""
     kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
     charsets = [part.removeprefix("charset=").strip('"') for part in parameters if part.startswith("charset=")]
     return kind == "application/json" and set(charsets) <= {"utf-8", "utf8"}
@@ -154,7 +154,7 @@ def in_pieces(content: bytes, media_type: str, headers: dict[str, str]) -> Respo
 
 
 class PatientStream(StreamingResponse):
-    """A stream that stops if its reader keeps it waiting for more than ``READER_SECONDS`` in all.
+    """Stream that stops when it has waited for its reader for more than ``READER_SECONDS`` in total.
 
     The generator is closed as soon as the stream ends or the visitor leaves.
     """

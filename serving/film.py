@@ -1,7 +1,8 @@
-"""The process that draws one video of the web app: python -m serving.film
+"""Process that draws one video for the web app: python -m serving.film
 
-It reads one line of JSON: the folder with motion.npy, where motion.mp4 is written, the title, size and body. When its
-standard input is closed, the app has ended, in whatever way: then it removes the folder and ends, with its encoder.
+It reads one line of JSON: the folder that contains motion.npy and receives motion.mp4, the title, size and body. When
+its standard input is closed, the app has ended; the process then removes the folder and exits, together with its
+encoder.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A limited number of places, of which one network address can hold only a share."""
+"""Limits on the number of visitors, in total and per network address."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 
 from utils.errors import InputError
 
-IPV6_SITE = 64  # bits: prefix length of the network that one visitor usually has all addresses of
+IPV6_SITE = 64  # bits: prefix length of the network usually assigned to one visitor
 
 
 class Busy(InputError):
@@ -28,8 +28,8 @@ class Places:
 
     Args:
         total: Number of places.
-        share: Number of places for one address; reduced to ``total - 1`` (but not below 1), so that one address never
-            takes all places.
+        share: Number of places per address; reduced to ``total - 1`` (but not below 1), so that one address never takes
+            all places.
         full: Error if all places are taken.
         used: Error if the share of an address is used.
     """
@@ -57,7 +57,7 @@ class Places:
         self.held[address] += 1
 
     def release(self, address: str) -> None:
-        """Give a place of an address back."""
+        """Release a place of an address."""
         self.held[address] -= 1
         if not self.held[address]:
             del self.held[address]
@@ -73,7 +73,7 @@ class Places:
 
 
 def share_of(total: int, share: int) -> int:
-    """Return the largest share of one address: at least 1, and below the total where that is possible."""
+    """Return the maximum share of an address: at least 1, and less than the total if possible."""
     return max(1, min(share, total - 1))
 
 
@@ -95,7 +95,7 @@ class Proxy:
     """The reverse proxy in front of the app, if there is one.
 
     Args:
-        network: Its address or network, from which alone ``X-Forwarded-For`` is believed; None for no proxy.
+        network: Address or network of the proxy. ``X-Forwarded-For`` is only used from there; None for no proxy.
     """
 
     def __init__(self, network: str | None):
@@ -113,7 +113,7 @@ class Proxy:
 
         Args:
             peer: Address that the connection comes from.
-            forwarded: Values of the headers ``X-Forwarded-For``. The last address counts, which the proxy itself added.
+            forwarded: Values of the headers ``X-Forwarded-For``. The last address, added by the proxy, is used.
         """
         if forwarded and self.trusts(peer):
             last = forwarded[-1].rpartition(",")[2].strip()
@@ -126,7 +126,7 @@ class Proxy:
 
 
 def site_of(address: str) -> str:
-    """Return an IPv4 address unchanged and the /64 network of an IPv6 address, as one visitor has all of it."""
+    """Return an IPv4 address unchanged, and the /64 network of an IPv6 address, which belongs to one visitor."""
     try:
         parsed = _parsed(address)
     except ValueError:

@@ -9,7 +9,7 @@ from serving.options import Options
 from utils.errors import InputError
 from utils.prompts import MAX_SEED, Prompt
 
-COLDEST = 0.01  # lowest temperature above 0 (greedy); below it, sampling is greedy as well
+COLDEST = 0.01  # lowest temperature above 0 (greedy)
 WARMEST = 2
 MAX_GUIDANCE = 10
 
@@ -73,5 +73,5 @@ class GenerationRequest:
 
 
 def longest_seconds(options: Options, model: TextToMotion) -> float:
-    """Return the length of the longest motion of one sentence in seconds."""
+    """Return the maximum length of the motion of one sentence in seconds."""
     return min(options.seconds, model.max_frames / FPS)

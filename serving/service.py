@@ -1,4 +1,4 @@
-"""Queue of visitors, generation in turns, and the finished motions."""
+"""Queue of visitors, generation in turn, and finished motions."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ class Result(NamedTuple):
 
 
 class MotionService:
-    """Generates motions for several visitors in turns, and keeps finished ones for download.
+    """Generates motions for several visitors in turn, and keeps finished ones for download.
 
     One thread runs the model. Each visitor has at most one chunk of frames in its queue, so that all visitors advance
     at the same rate.
@@ -63,7 +63,7 @@ class MotionService:
         self.results: OrderedDict[str, Result] = OrderedDict()  # by token, the oldest first
 
     def close(self) -> None:
-        """Drop all work; a chunk that is being generated is finished."""
+        """Cancel all work; the current chunk is finished."""
         self.thread.shutdown(wait=False, cancel_futures=True)
 
     async def stream(self, request: GenerationRequest, address: str) -> AsyncIterator[bytes]:
@@ -113,7 +113,7 @@ class MotionService:
                 other.changed.set()
 
     def _admit(self) -> None:
-        """Serve waiting visitors in order of arrival; one address takes all running places only if there is one."""
+        """Serve waiting visitors in order of arrival; an address takes all running places only if there is only one."""
         served = Counter(visitor.address for visitor in self.queue if visitor.served)
         share = share_of(self.options.running, self.options.per_address)
         for visitor in self.queue:
@@ -123,7 +123,7 @@ class MotionService:
                 served[visitor.address] += 1
 
     def _ahead(self, visitor: Visitor) -> int:
-        """Return the place of a waiting visitor among those that wait, from 1."""
+        """Return the position of a waiting visitor in the queue, from 1."""
         return [other for other in self.queue if not other.served].index(visitor) + 1
 
     def _next(self, number: int, motion: Iterator[MotionChunk], first: bool) -> tuple[np.ndarray | None, bytes]:

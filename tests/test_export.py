@@ -333,7 +333,7 @@ def bad_files(folder: Path, motion: np.ndarray) -> list[tuple[Path, str]]:
         ("nothing.bvh", "", "BVH"),
         ("garbage.npz", "\0\1\2 no archive", "NumPy"),
         ("garbage.npy", "no array", "NumPy"),
-        ("clip.txt", "walk", "no motion file"),
+        ("clip.txt", "walk", "not a motion file"),
     ):
         (folder / name).write_text(content)
         files.append((folder / name, word))
@@ -343,7 +343,7 @@ def bad_files(folder: Path, motion: np.ndarray) -> list[tuple[Path, str]]:
         *files,
         (folder / "cut.npz", "NumPy"),
         (folder / "missing.npz", "is missing"),
-        (folder, "no motion file"),
+        (folder, "not a motion file"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Atomic writing of files, and the leftovers of writers that were killed."""
+"""Atomic writing of files, and removal of leftovers of killed writers."""
 
 import os
 import re
@@ -10,13 +10,13 @@ from uuid import uuid4
 
 from utils.errors import InputError, reason_of
 
-# Names of what is being written: by atomic_write, models (.saving-), states (.step-), prepare_data.py, file locks.
+# Temporary names: atomic_write, models (.saving-), states (.step-), prepare_data.py, file locks.
 TEMPORARY = re.compile(r"\.([0-9a-f]{32}(\.\w+)?|saving-\w+|step-\d{8,}|preparing|results\.json\.lock)")
 
 
 @contextmanager
 def refusing_write_errors(path: Path) -> Iterator[None]:
-    """Raise an OSError inside the context as InputError about ``path``."""
+    """Convert an OSError in the context to an InputError about ``path``."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Ctrl-C during the imports of a script ends it with one line and exit status 130.
+"""Exit with one line and status 130 on Ctrl-C during the imports of a script.
 
 Import this module first in a script, before the slow imports:
 
@@ -6,8 +6,8 @@ Import this module first in a script, before the slow imports:
 
     # isort: split
 
-``exit_on_input_error`` takes over when the main part begins. Where the main program is not a script of this repository,
-or Ctrl-C is ignored (as in the background of a shell script), nothing changes.
+``exit_on_input_error`` handles Ctrl-C after the imports. Nothing changes if the main program is not a script of this
+repository, or if Ctrl-C is ignored (as in the background of a shell script).
 """
 
 import os

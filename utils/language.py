@@ -1,8 +1,8 @@
-"""A warning about prompts that are not in English, the language of the captions that generators are trained on.
+"""Warning about prompts that are not in English, the language of the training captions.
 
-Small language detectors take short English commands such as "jump" for other languages, and the accurate ones have
-about 100 MB. Therefore a prompt counts as foreign only if its letters are not Latin, or if more of its words are in the
-lists of foreign words below, or have letters that English lacks, than in the list of English words.
+Small language detectors misclassify short English commands such as "jump", and accurate ones have about 100 MB. A
+prompt is therefore considered foreign only if its letters are not Latin, or if more of its words are in the lists of
+foreign words below, or have letters that English lacks, than in the list of English words.
 """
 
 import re
@@ -16,7 +16,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_FOREIGN = _words(  # one of these suffices
+_FOREIGN = _words(  # one of these is sufficient
     """
     und jemand frau geht läuft rennt springt dreht hebt winkt kniet steht sitzt hüpft tritt schlägt wirft fällt
     tanzt beugt verbeugt vorwärts rückwärts rechts langsam schnell nach vorne hände geradeaus gehen laufen

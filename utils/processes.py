@@ -1,4 +1,4 @@
-"""Worker processes that end with their parent, and programs that end in good order on SIGTERM.
+"""Worker processes that end with their parent, and clean exit on SIGTERM.
 
 As a program, it runs a module that ends at the latest with the process PARENT_ID:
 
@@ -22,16 +22,16 @@ from pebble import ProcessExpired, ProcessPool
 from pebble.pool.process import PoolManager
 
 MAX_IDLE_DEATHS = 20  # of workers without a task; beyond this, workers cannot start
-POLL = 0.5  # seconds between two looks at the parent
+POLL = 0.5  # seconds between checks of the parent
 
 
 @contextmanager
 def worker_pool(workers: int, prepare: Callable[..., Any] | None = None, *arguments: Any) -> Iterator[ProcessPool]:
     """Context manager of a pool of worker processes.
 
-    A worker that dies, by a signal or for lack of memory, fails its own task alone (``pebble.ProcessExpired``) and is
+    If a worker dies (signal, out of memory), only its task fails (``pebble.ProcessExpired``), and the worker is
     replaced. Leaving the context waits for all tasks; leaving it by an exception cancels them. All workers end when the
-    parent ends, also when the parent is killed. Ctrl-C reaches the parent alone.
+    parent ends or is killed. Only the parent receives Ctrl-C.
 
     Args:
         workers: Number of processes; they start with the first task.
@@ -56,7 +56,7 @@ def describe_failure(error: BaseException) -> str:
 
 
 class _Manager(PoolManager):
-    """Pool manager that replaces workers that die without a task, which end the whole pool in pebble."""
+    """Pool manager that replaces workers that die without a task; in pebble they end the whole pool."""
 
     idle_deaths = 0
 
@@ -77,7 +77,7 @@ class _Pool(ProcessPool):
 
 
 class _Process(SpawnProcess):
-    """Process that is deaf to Ctrl-C from its first instruction, so that its imports print no traceback."""
+    """Process that ignores Ctrl-C from its start, so that its imports print no traceback."""
 
     def start(self) -> None:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -98,7 +98,7 @@ def _start_worker(prepare: Callable[..., Any] | None, arguments: tuple[Any, ...]
 
 
 def end_with_parent(parent_id: int | None = None) -> None:
-    """End this process as soon as the process that started it has ended, in whatever way.
+    """End this process as soon as the process that started it has ended or was killed.
 
     Args:
         parent_id: Process id of the parent; needed only by processes that ``multiprocessing`` did not start, which
@@ -124,7 +124,7 @@ class Terminated(BaseException):
 def exit_on_sigterm(message: str) -> Iterator[None]:
     """Context manager in which SIGTERM raises ``Terminated``; it then prints ``message`` and exits with status 0.
 
-    Outside of the main thread, which alone receives signals, it does nothing.
+    Only the main thread receives signals; in other threads it does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""The output folder of inference_batch.py: NAME.npz for each motion, its videos and other files, results.json, pages.
+"""Output folder of inference_batch.py: NAME.npz for each motion, its videos and other files, results.json, pages.
 
 An npz is complete if it can be read and was generated from the same prompt, seed, length and settings. All other files
 are drawn from it, and are current if they are not older than it.
@@ -36,7 +36,7 @@ def output_folder_in_use(path: Path, formats: Sequence[str]) -> Iterator[FolderI
     """Mark an output folder as in use, and remove leftovers of killed runs.
 
     Raises:
-        InputError: its results.json (or gallery.html) is of another program.
+        InputError: its results.json (or gallery.html) was written by another program.
     """
     with shared_folder(path) as folder:
         read_results(path)
@@ -67,9 +67,9 @@ class OutputFolder:
     Args:
         folder: the folder; see ``output_folder_in_use``.
         formats: formats of ``FORMATS`` to write; NAME.npz is written in any case.
-        views: views of ``VIEWS`` that videos show; NAME.mp4 shows the mesh, NAME_skeleton.mp4 the skeleton.
+        views: views of ``VIEWS`` to draw in videos; NAME.mp4 shows the mesh, NAME_skeleton.mp4 the skeleton.
         checkpoint_id: name and fingerprint of the checkpoint.
-        settings: all that a motion depends on besides prompt, seed and length, as one string.
+        settings: settings that determine a motion besides prompt, seed and length, as one string.
 
     Attributes:
         finished: motions that were found complete or have been saved.
@@ -83,7 +83,7 @@ class OutputFolder:
         self.finished: list[PromptItem] = []
 
     def motion_file(self, item: PromptItem) -> Path:
-        """Path of an item's npz."""
+        """Return the path of an item's npz."""
         return self.path / f"{item.name}.npz"
 
     def is_complete(self, item: PromptItem) -> bool:
@@ -107,7 +107,7 @@ class OutputFolder:
         Args:
             item: prompt, seed and name of the motion.
             smplx85: (T, 85) body parameters.
-            features: (T, 272) float32, not normalised.
+            features: (T, 272) float32, not normalized.
             tokens: (n,) int64 motion tokens.
             text: the prompt as the generator read it; differs from ``item.prompt`` if it was rewritten.
 
@@ -154,7 +154,7 @@ class OutputFolder:
             failures: reason for each file that could not be drawn, by file name.
 
         Raises:
-            InputError: results.json is of another program or cannot be written, or a motion was removed.
+            InputError: results.json was written by another program or cannot be written, or a motion was removed.
         """
         self.folder.check()
         path = self.path / RESULTS
@@ -170,7 +170,7 @@ class OutputFolder:
         return write_results_gallery(self.path, body)
 
     def _result_of(self, item: PromptItem, failures: dict[str, str]) -> dict:
-        """The entry of results.json for a saved motion."""
+        """Return the entry of results.json for a saved motion."""
         saved = read_npz(self.motion_file(item), ("smplx_85", "checkpoint", "text"))
         seconds, checkpoint, text = len(saved["smplx_85"]) / FPS, str(saved["checkpoint"]), str(saved["text"])
         files = [self.motion_file(item), *self._files_of(item, self.formats, self.views)]
@@ -186,7 +186,7 @@ class OutputFolder:
         }
 
     def _files_of(self, item: PromptItem, formats: Sequence[str], views: Sequence[str]) -> dict[Path, str]:
-        """The item's files besides its npz, each with the view it shows."""
+        """Return the item's files other than its npz, each with its view."""
         videos = {
             self.path / f"{item.name}{'_skeleton' if view == 'skeleton' else ''}.{suffix}": view
             for view in views

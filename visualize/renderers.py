@@ -20,13 +20,13 @@ from visualize.export import Options, export
 class Renderers:
     """A pool of processes that export motions to videos and other files; a context manager.
 
-    A process that is killed fails the file that it writes, and is replaced.
+    If a process is killed, only its current file fails, and the process is replaced.
 
     Args:
         workers: Number of processes.
         size: Width and height of the videos in pixels.
         smplx_path: SMPL-X model file or its folder; None draws the mannequin.
-        views: Views that will be drawn ("mesh", "skeleton"), for which the processes prepare while a model loads.
+        views: Views to draw ("mesh", "skeleton"); the processes warm up their renderers while a model loads.
     """
 
     def __init__(self, workers: int, size: int, smplx_path: Path | None, views: list[str]):
@@ -53,7 +53,7 @@ class Renderers:
         self.targets[future] = target
 
     def finish(self) -> dict[str, str]:
-        """Wait for all files, print each when it is done, and return the reasons of failures by file name."""
+        """Wait for all files, print each when it is done, and return the failure reasons by file name."""
         failures = {}
         for future in as_completed(self.targets):
             error = future.exception()

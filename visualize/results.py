@@ -1,4 +1,4 @@
-"""results.json and gallery.html of an output folder, recognized by their form; those of other programs are refused."""
+"""Validation of results.json and gallery.html of an output folder; files of other programs are not overwritten."""
 
 import os
 import re
@@ -29,8 +29,8 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
         folder: Output folder.
 
     Returns:
-        An entry per motion; none if the file is missing. Names are safe as file names, and files are names of files of
-        the motion in this folder.
+        An entry per motion; empty if the file is missing. Names are valid file names, and ``files`` are names of files
+        of the motion in this folder.
 
     Raises:
         InputError: the file is not readable, or another program wrote it.
