@@ -17,6 +17,7 @@ from utils.reading.files import MB, refusing
 from utils.reading.texts import read_text
 
 MAX_BYTES = 512 * MB
+MAX_VALUE = 1e9  # degrees or any unit of length; squares of larger values lose all that is small
 CHANNELS = {axis + kind for axis in "XYZ" for kind in ("position", "rotation")}
 
 
@@ -47,7 +48,7 @@ def read_bvh(path: str | Path) -> BvhClip:
             raise InputError(f"it promises {frames} frames of {width} values and holds {data.size} values")
         if frames * len(names) > max(10**6, 4 * data.size):
             raise InputError(f"most of its {len(names)} joints have no channels")
-        if not np.isfinite(data).all():
+        if not all((np.abs(values) < MAX_VALUE).all() for values in (data, offsets, *tips.values())):
             raise InputError("it holds NaN or infinite values")
         rotations, positions = _apply_channels(data.reshape(frames, width), offsets, channels)
         return BvhClip(names, parents, offsets, rotations, positions, fps, tips, notes)

@@ -63,6 +63,7 @@ BROKEN = {
     "empty": ("", "complete BVH file"),
     "no frames": (HAND_WRITTEN[: HAND_WRITTEN.index("1 2 3")].replace("Frames: 2", "Frames: 0"), "promises 0 frames"),
     "nan": (HAND_WRITTEN.replace("1 2 3", "1 nan 3"), "NaN or infinite"),
+    "endless bone": (HAND_WRITTEN.replace("OFFSET 0 20 0", "OFFSET 0 1e999 0"), "NaN or infinite"),
     "a word": (HAND_WRITTEN.replace("1 2 3", "1 two 3"), "complete BVH file"),
     "frame time": (HAND_WRITTEN.replace("0.04", "nan"), "frame time is nan"),
     "channel": (HAND_WRITTEN.replace("Yrotation Xrotation", "Yrotation Wrotation"), "unknown channels Wrotation"),
