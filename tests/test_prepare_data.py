@@ -73,7 +73,7 @@ def test_rejected_files_are_reported_and_the_others_converted(prepared):
     source, out, output = prepared
     report = json.loads((out / "report.json").read_text())
     reasons = {
-        "binary": "cannot be read as a BVH text file",
+        "binary": "cannot be read as a BVH file",
         "truncated": "promises",
         "half_header": "not a complete BVH file",
         "nan": "NaN",
@@ -160,7 +160,7 @@ def test_invalid_command_line_ends_with_one_sentence(refused, prepared, tmp_path
     assert "none holds no .bvh file" in refused(*bvh, tmp_path / "none", *out)
     assert "walk.bvh more than once" in refused(*bvh, twins, *out)
     assert "is not a captions file" in refused(*bvh, source, *out, "--captions", tmp_path / "faulty.yaml")
-    assert "is not a skeleton map" in refused(*bvh, source, *out, "--skeleton", tmp_path / "none.yaml")
+    assert "none.yaml: the file is missing" in refused(*bvh, source, *out, "--skeleton", tmp_path / "none.yaml")
     assert "cannot write" in refused(*bvh, source, "--out", tmp_path / "file" / "data")
     assert "--min-frames is 0" in refused(*bvh, source, *out, "--min_frames", 0)
     assert "--colour" in refused("prepare_data.py", "synthetic", *out, "--colour", "red")
