@@ -8,6 +8,10 @@ and 20 % send the headers of a request slowly. One more visitor, who does nothin
 during and after. The program ends by itself within two minutes, and the app with it.
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 import asyncio
 import contextlib
 import json
