@@ -134,7 +134,8 @@ def build(path: Path, count: int) -> tuple[float, str]:
     """Time the writing of a token folder of ``count`` rows."""
     started, rng = time.perf_counter(), np.random.default_rng(0)
     shards = min(MAX_SHARDS, count)
-    about = {"tokenizer": fingerprint(TOKENIZER), "codebook_size": CODES, "stride": 4, "clips": count, "shards": shards}
+    about = {"tokenizer": fingerprint(TOKENIZER), "codebook_size": CODES, "stride": 4, "joined": 0}
+    about |= {"clips": f"{count} random clips", "shards": shards}
     for number, file in enumerate(prepare_folder(path, about)):
         first, last = number * count // shards, (number + 1) * count // shards
         lengths = np.clip(rng.lognormal(3.5, 0.55, last - first), 4, MAX_TOKENS).astype(int)

@@ -48,7 +48,7 @@ def raises(error: Exception) -> None:
         ("code run", lambda: Path("EXECUTED").write_text("x")),
         ("crash", lambda: os.kill(os.getpid(), 9)),
         ("hang", lambda: time.sleep(30)),
-        ("memory", lambda: np.ones(8 * 2**20)),
+        ("memory", lambda: np.ones(32 * 2**20)),  # 256 MB
     ],
 )
 def test_every_kind_of_finding_is_noticed(result, read, tmp_path, monkeypatch):
