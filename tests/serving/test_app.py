@@ -41,9 +41,7 @@ def test_frames_are_streamed_and_results_can_be_downloaded(server, model, tmp_pa
         assert answer.status_code == 200 and "attachment" in answer.headers["content-disposition"]
         assert "<" not in answer.headers["content-disposition"]
         (tmp_path / f"clip.{kind}").write_bytes(answer.content)
-    exported = read_clip(
-        tmp_path / "clip.bvh", options=ImportOptions(force=True)
-    )  # of a random model
+    exported = read_clip(tmp_path / "clip.bvh", options=ImportOptions(force=True))  # of a random model
     assert len(read_clip(tmp_path / "clip.npz").smplx85) == len(exported.smplx85) == 60
     assert read_clip(tmp_path / "clip.npz").smplx85[0, 3] == pytest.approx(0.6)  # from seed 6
     assert (tmp_path / "clip.glb").read_bytes()[:4] == b"glTF" and (tmp_path / "clip.mp4").stat().st_size > 1000
