@@ -250,7 +250,9 @@ def warn_of_languages(items: Sequence[PromptItem]) -> None:
 
 def read_initial_motion(options: Options) -> np.ndarray:
     """Return the features (T, 272) of --init-motion; errors name the options of this script."""
-    reading = ImportOptions(options.init_up, options.init_units, options.init_fps, options.init_force)
+    reading = ImportOptions(
+        up=options.init_up, units=options.init_units, fps=options.init_fps, force=options.init_force
+    )
     try:
         clip = read_clip(options.init_motion, options.init_skeleton, reading)
     except InputError as error:

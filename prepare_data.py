@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from pebble import ProcessExpired
 from tqdm import tqdm
 
@@ -33,7 +33,7 @@ from dataset.motion_folder import MIRRORED, SPLITS, STATISTICS, VECTORS, Statist
 from dataset.staging import check_clip_id, staged_folder
 from dataset.synthetic import synthetic_clips
 from formats.bvh_import import import_bvh
-from formats.import_options import ImportOptions, LengthUnit, UpAxis
+from formats.import_options import ImportOptions
 from formats.skeleton_map import SkeletonMap
 from motion.features272 import check_features, features_from_motion
 from motion.resample import FPS
@@ -49,7 +49,7 @@ CORES = os.cpu_count() or 1
 
 
 @dataclass
-class BvhOptions:
+class BvhOptions(ImportOptions):
     """Convert a folder of BVH files."""
 
     source: Path
@@ -59,14 +59,6 @@ class BvhOptions:
     skeleton: Path | None = None
     """YAML file that maps the joints of the files to the 22 SMPL-X joints; by default joints are found by name and
     hierarchy."""
-    up: UpAxis | None = None
-    """Axis that points up in the files; by default it is inferred from the motion in each file."""
-    units: LengthUnit | None = None
-    """Length unit of the positions in the files; by default it is inferred from the bone lengths."""
-    fps: PositiveFloat | None = None
-    """Frame rate of the files in frames per second; by default the rate stated in each file."""
-    force: bool = False
-    """Skip the plausibility check, which refuses for example knees that bend the wrong way."""
     captions: Path | None = None
     """YAML file with captions; by default, a text file beside each BVH file (walk.txt for walk.bvh)."""
     mirrored: bool = True
@@ -77,11 +69,6 @@ class BvhOptions:
     """Minimum length of a clip in frames, after resampling to 30 fps; shorter clips are rejected."""
     workers: PositiveInt = CORES
     """Number of processes. (default: number of CPU cores)"""
-
-    @property
-    def reading(self) -> ImportOptions:
-        """How the files are read."""
-        return ImportOptions(self.up, self.units, self.fps, self.force)
 
 
 @dataclass
@@ -224,7 +211,7 @@ def read_bvh_clips(
         InputError: the file or its captions are missing or unusable.
     """
     check_clip_id(file.stem)
-    rotations, pelvis, _, notes = import_bvh(file, FPS, skeleton, options.reading)
+    rotations, pelvis, _, notes = import_bvh(file, FPS, skeleton, options)
     if len(rotations) < options.min_frames:
         raise InputError(
             f"{file} has {len(rotations)} frames at {FPS} fps, fewer than --min-frames {options.min_frames}"

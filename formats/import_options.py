@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from jsonargparse.typing import PositiveFloat
+
 from motion.resample import FPS, check_fps
 from utils.errors import InputError
 
@@ -11,7 +13,7 @@ UpAxis = Literal["x", "y", "z", "-x", "-y", "-z"]
 LengthUnit = Literal["m", "cm", "mm", "in", "ft"]
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True)
 class ImportOptions:
     """Properties of a foreign motion file that it does not state, or states incorrectly."""
 
@@ -19,10 +21,10 @@ class ImportOptions:
     """Axis that points up in the file; by default it is inferred from the motion."""
     units: LengthUnit | None = None
     """Length unit of the positions in the file; by default it is inferred from the bone lengths."""
-    fps: float | None = None
+    fps: PositiveFloat | None = None
     """Frame rate of the file in frames per second; by default the rate stated in the file."""
     force: bool = False
-    """Skip the plausibility check (motion/plausibility.py)."""
+    """Skip the plausibility check, which refuses for example knees that bend the wrong way."""
 
     def __post_init__(self):
         if self.fps is not None:

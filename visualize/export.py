@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jsonargparse.typing import PositiveFloat
 
 from formats.amass import amass_arrays
 from formats.bvh_writer import write_bvh
 from formats.clip import read_clip
-from formats.import_options import ImportOptions, LengthUnit, UpAxis
+from formats.import_options import ImportOptions
 from motion.clip import AnyMotion, Clip
 from motion.foot_lock import lock_feet
 from motion.resample import FPS
@@ -51,7 +50,7 @@ PLAYED_TOGETHER = 4  # motions in a player; a page of more is a gallery
 
 
 @dataclass
-class Options:
+class Options(ImportOptions):
     """Options of the export, after the files: one or more motion files to read, then the file to write."""
 
     view: Literal["mesh", "skeleton"] = "mesh"
@@ -69,14 +68,6 @@ class Options:
     skeleton: Path | None = None
     """YAML file that maps the joints of a BVH file to the 22 SMPL-X joints; by default joints are found by name and
     hierarchy."""
-    up: UpAxis | None = None
-    """Axis that points up in the input files; by default it is inferred from the motion in each file."""
-    units: LengthUnit | None = None
-    """Length unit of the positions in the input files; by default it is inferred from the bone lengths."""
-    fps: PositiveFloat | None = None
-    """Frame rate of the input files in frames per second; by default the rate stated in each file."""
-    force: bool = False
-    """Skip the plausibility check, which refuses for example knees that bend the wrong way."""
     body_model: Literal["mannequin", "smplx"] | None = None
     """Body model to draw; by default smplx if --smplx-path is given, else mannequin."""
     smplx_path: Path | None = None
@@ -93,8 +84,7 @@ def main(arguments: list[str]) -> None:
     *sources, target = files
     check_target(target, len(sources))
     check_kept(target, sources, options.overwrite)
-    reading = ImportOptions(options.up, options.units, options.fps, options.force)
-    clips = [read_clip(source, options.skeleton, reading) for source in sources]
+    clips = [read_clip(source, options.skeleton, options) for source in sources]
     for source, clip in zip(sources, clips, strict=True):
         for note in clip.notes:
             print(f"note: {source}: {note}", file=sys.stderr)
