@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 MAX_MESSAGE = 499  # characters
+INTERRUPTED = "interrupted; finished work is kept"  # on Ctrl-C
 
 
 def shown(text: object, most: int = 80) -> str:
@@ -56,5 +57,5 @@ def exit_on_input_error() -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; finished work is kept", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         sys.exit(130)

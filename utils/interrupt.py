@@ -16,7 +16,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-INTERRUPTED = "interrupted; finished work is kept"
+from utils.errors import INTERRUPTED
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
