@@ -76,20 +76,3 @@ def test_workers_end_with_their_parent(tmp_path, end):
     parent.kill()
     parent.wait()
     assert not alive
-
-
-def test_module_ends_with_the_process_it_was_started_for():
-    script = f"""
-import os, subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-m", "utils.processes", str(os.getpid()), "timeit", "-n", "1", "-r", "1",
-                          "import time; time.sleep(60)"], cwd={str(ROOT)!r}, stdout=subprocess.DEVNULL)
-print(child.pid, flush=True)
-time.sleep(60)
-"""
-    parent = psutil.Popen([sys.executable, "-c", script], stdout=-1, text=True)
-    child = psutil.Process(int(parent.stdout.readline()))
-    time.sleep(2)
-    assert child.is_running() and child.status() != psutil.STATUS_ZOMBIE
-    parent.kill()
-    parent.communicate()
-    assert not psutil.wait_procs([child], timeout=20)[1]

@@ -1,12 +1,6 @@
-"""Worker processes that end with their parent, and clean exit on SIGTERM.
-
-As a program, it runs a module that ends at the latest with the process PARENT_ID:
-
-    python -m utils.processes PARENT_ID MODULE ARGUMENTS ...
-"""
+"""Worker processes that end with their parent, and clean exit on SIGTERM."""
 
 import os
-import runpy
 import signal
 import sys
 import threading
@@ -97,16 +91,10 @@ def _start_worker(prepare: Callable[..., Any] | None, arguments: tuple[Any, ...]
         prepare(*arguments)
 
 
-def end_with_parent(parent_id: int | None = None) -> None:
-    """End this process as soon as the process that started it has ended or was killed.
-
-    Args:
-        parent_id: Process id of the parent; needed only by processes that ``multiprocessing`` did not start, which
-            might be called after the parent's end.
-    """
-    if parent_id is None:
-        parent = parent_process()
-        parent_id = os.getppid() if parent is None or parent.pid is None else parent.pid
+def end_with_parent() -> None:
+    """End this process as soon as the process that started it has ended or was killed."""
+    parent = parent_process()
+    parent_id = os.getppid() if parent is None or parent.pid is None else parent.pid
     threading.Thread(target=_exit_after, args=(parent_id,), daemon=True).start()
 
 
@@ -142,9 +130,3 @@ def exit_on_sigterm(message: str) -> Iterator[None]:
         sys.exit(0)
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-if __name__ == "__main__":
-    end_with_parent(int(sys.argv[1]))
-    del sys.argv[:2]
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
