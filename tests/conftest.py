@@ -26,11 +26,17 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a background job;
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GOLDEN_DIR = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parent / "golden"))
+GOLDEN_EVAL_DIR = Path(os.environ.get("GOLDEN_EVAL_DIR", Path(__file__).parent / "golden_eval"))
 
 
 def golden(name: str) -> Path:
     """Path of a golden fixture in ``$GOLDEN_DIR`` (default ``tests/golden``)."""
     return GOLDEN_DIR / name
+
+
+def golden_eval(name: str) -> Path:
+    """Path of a fixture of evaluation and data import in ``$GOLDEN_EVAL_DIR`` (default ``tests/golden_eval``)."""
+    return GOLDEN_EVAL_DIR / name
 
 
 def start_script(script: str, *arguments: object, before_start: Callable | None = None) -> subprocess.Popen:
