@@ -3,8 +3,8 @@
     python train_evaluator.py --config configs/evaluator/demo.yaml --data data/bandai --out runs/evaluator
     python train_evaluator.py --config configs/evaluator/demo.yaml --data data/bandai --out runs/evaluator --resume
 
-The run folder holds the evaluator (config.json and model.safetensors, for MotionTextEvaluator.from_pretrained), the best
-one so far (best/), the options (train.yaml), states/ for --resume, and TensorBoard logs. Prepare the data with
+The run folder holds the evaluator (config.json and model.safetensors, for MotionTextEvaluator.from_pretrained), the
+best one so far (best/), the options (train.yaml), states/ for --resume, and TensorBoard logs. Prepare the data with
 prepare_data.py, and measure the result with `python -m benchmarks.evaluator`.
 """
 
@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
-from dataset.captioned_clips import CaptionedClip, CaptionedClips, captioned_clips, collate
 from dataset.caption_groups import caption_groups, same_sides
+from dataset.captioned_clips import CaptionedClip, CaptionedClips, captioned_clips, collate
 from dataset.motion_folder import MotionFolder
 from evaluation.evaluators.contrastive import PATCH, EvaluatorConfig, MotionTextEvaluator
 from evaluation.text_motion import POOL, match
@@ -36,6 +36,7 @@ from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 
 VALIDATION_REPEATS = 10  # with other captions and pools
+
 
 @dataclass(kw_only=True)
 class Options(TrainingOptions):
@@ -94,15 +95,13 @@ def train(run: Run, options: Options) -> None:
     with Loop(run, engine, meter, run.loader(items, batch_order, collate)) as loop:
         for step in loop.steps():
             batches = loop.next_batches()
-            count = loop.total(torch.tensor(len(batch[0]), device=run.device) for batch in batches)
-            frames = loop.total((batch[3] + batch[5]).sum() for batch in batches)
-            for captions, groups, features, lengths, corrupted, corrupted_lengths, is_mirrored in loop.micro_batches(
-                batches
-            ):
+            count = loop.total(torch.tensor(len(captions), device=run.device) for captions, *_ in batches)
+            frames = loop.total((lengths + lengths_2).sum() for _, _, _, lengths, _, lengths_2, _ in batches)
+            for captions, groups, motions, lengths, corrupted, lengths_2, is_reflected in loop.micro_batches(batches):
                 text, mask = encode(captions)  # (B, L, D), (B, L)
-                embedded = engine.wrapped(text, mask, features, lengths, corrupted, corrupted_lengths)
+                embedded = engine.wrapped(text, mask, motions, lengths, corrupted, lengths_2)
                 same = (groups[:, None] == groups) | say_the_same(captions, text, mask, options.same_meaning)
-                wrong = (corrupted_lengths > 0) & (same | ~is_mirrored)  # a reflected copy may be right for others
+                wrong = (lengths_2 > 0) & (same | ~is_reflected)  # a reflected copy may be right for other captions
                 loss = contrastive_loss(*embedded, same, wrong, options.temperature)
                 loop.backward(loss / count)
             scalars = loop.update(step, frames)

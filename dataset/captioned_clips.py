@@ -1,6 +1,8 @@
 """Motions with captions and corrupted copies, for the training of a text-motion evaluator."""
 
 import random
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dataset.caption_groups import caption_groups, named_sides
-from dataset.corruptions import change_speed, exchange_sides, freeze, reverse
+from dataset.corruptions import change_speed, freeze, reflect, reverse, swap_limbs
 from dataset.motion_folder import MotionFolder
 from motion.features272 import LAYOUT
 from motion.resample import FPS
@@ -36,7 +38,7 @@ class ClipItem(NamedTuple):
     group: int  # clips whose captions say the same have the same group
     features: Tensor  # (T, 272)
     corrupted: Tensor  # (T', 272), a copy that the caption does not describe; of no frames if there is none
-    is_mirrored: bool  # whether the copy is only reflected, and so may be right for another caption
+    is_reflected: bool  # whether the copy is a reflection, which may be right for other captions
 
 
 class ClipBatch(NamedTuple):
@@ -49,7 +51,7 @@ class ClipBatch(NamedTuple):
     lengths: Tensor  # (B,)
     corrupted: Tensor  # (B, T', 272)
     corrupted_lengths: Tensor  # (B,); 0 without a copy
-    is_mirrored: Tensor  # (B,) bool
+    is_reflected: Tensor  # (B,) bool
 
 
 def captioned_clips(folder: MotionFolder, split: str, min_frames: int) -> list[CaptionedClip]:
@@ -75,7 +77,8 @@ class CaptionedClips(Dataset):
 
     All random choices depend only on the item number (see ``dataset/batches.py``): the caption, the window of a clip of
     more than ``max_frames``, a change of its speed by up to 10 %, and the corruption. A corrupted copy is played
-    backward, frozen, played at 0.4 to 0.7 or 1.5 to 2.2 times the speed, or reflected while its caption names a side.
+    backward, frozen, or played at 0.4 to 0.7 or 1.5 to 2.2 times the speed, has its limbs swapped, or is reflected while
+    its caption names a side. It has at most as many frames as the motion.
 
     Args:
         folder: Data folder.
@@ -112,39 +115,39 @@ class CaptionedClips(Dataset):
         if choose.random() < 0.5:
             varied = change_speed(features, choose.uniform(1 - TEMPO, 1 + TEMPO))[: self.max_frames]
             features = varied if len(varied) >= self.min_frames else features
-        corrupted, is_mirrored = self._corrupt(features, caption, choose)
-        return ClipItem(clip.id, caption, int(self.groups[number % len(self)]), features, corrupted, is_mirrored)
+        corrupted, is_reflected = self._corrupt(features, caption, choose)
+        return ClipItem(clip.id, caption, int(self.groups[number % len(self)]), features, corrupted, is_reflected)
 
     def _corrupt(self, features: Tensor, caption: str, choose: random.Random) -> tuple[Tensor, bool]:
-        """Return a corrupted copy (T', 272), which has no frames if none is wrong for sure, and if it is mirrored."""
-        kinds = ["reverse", "freeze", "slow", "fast"] if mean_speed(features) > STILL else []
-        kind = choose.choice(kinds + ["mirror"] * bool(named_sides(caption)) or ["none"])
-        if kind == "reverse":
-            corrupted = reverse(features)
-        elif kind == "freeze":
-            corrupted = freeze(features, choose.uniform(0, 0.5))
-        elif kind == "mirror":
-            corrupted = exchange_sides(features)
-        elif kind == "none":
-            corrupted = features[:0]
-        else:
-            corrupted = change_speed(features, choose.uniform(*((0.4, 0.7) if kind == "slow" else (1.5, 2.2))))
-        corrupted = corrupted[: self.max_frames]
-        return (corrupted if len(corrupted) >= self.min_frames else features[:0]), kind == "mirror"
+        """Return a corrupted copy (T', 272), which has no frames if none is wrong for sure, and whether it is a reflection."""
+        corruptions: list[Callable[[Tensor], Tensor]] = [swap_limbs]
+        if mean_speed(features) > STILL:
+            slow, fast = choose.uniform(0.4, 0.7), choose.uniform(1.5, 2.2)
+            corruptions += [
+                reverse,
+                partial(freeze, start=choose.uniform(0, 0.5)),
+                partial(change_speed, speed=slow),
+                partial(change_speed, speed=fast),
+            ]
+        if named_sides(caption):
+            corruptions.append(reflect)
+        corruption = choose.choice(corruptions)
+        corrupted = corruption(features)[: len(features)]
+        return (corrupted if len(corrupted) >= self.min_frames else features[:0]), corruption is reflect
 
 
 def mean_speed(features: Tensor) -> float:
-    """Return the mean speed of the joints of a motion (T, 272) relative to the pelvis, plus that of the pelvis, in m/s."""
+    """Return the mean speed of a motion (T, 272) in m/s: of the joints relative to the pelvis, plus that of the pelvis."""
     joints = features[1:, LAYOUT["joint_velocities"]].unflatten(-1, (-1, 3)).norm(dim=-1).mean()
     return float(FPS * (joints + features[1:, LAYOUT["root_velocity"]].norm(dim=-1).mean()))
 
 
 def collate(items: list[ClipItem]) -> ClipBatch:
     """Collate items into a batch."""
-    ids, captions, groups, features, corrupted, is_mirrored = zip(*items, strict=True)
+    ids, captions, groups, features, corrupted, is_reflected = zip(*items, strict=True)
     padded = [torch.nn.utils.rnn.pad_sequence(list(motions), batch_first=True) for motions in (features, corrupted)]
     lengths = [torch.tensor([len(motion) for motion in motions]) for motions in (features, corrupted)]
     return ClipBatch(
         list(ids), list(captions), torch.tensor(groups), padded[0], lengths[0], padded[1], lengths[1],
-        torch.tensor(is_mirrored),
+        torch.tensor(is_reflected),
     )  # fmt: skip

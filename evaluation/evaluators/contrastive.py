@@ -56,11 +56,11 @@ class EvaluatorConfig:
     def __post_init__(self):
         encoder_width(self.text_encoder)  # rejects unknown names
         if self.width % (2 * self.heads):
-            raise InputError(f"width {self.width} is not a multiple of twice the {self.heads} heads; change one of them")
+            raise InputError(f"width {self.width} is not a multiple of {2 * self.heads}, twice the heads; change one")
         if not PATCH <= self.min_frames <= self.max_frames:
             raise InputError(
-                f"min_frames is {self.min_frames} and max_frames {self.max_frames}; the former must be at least {PATCH} "
-                "and at most the latter"
+                f"min_frames is {self.min_frames} and max_frames {self.max_frames}; min_frames must be at least {PATCH} "
+                "and at most max_frames"
             )
 
 
