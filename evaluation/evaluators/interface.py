@@ -30,7 +30,7 @@ class Evaluator(Protocol):
     min_frames: int
     """Length of the shortest motion of its protocol."""
     max_frames: int
-    """Length of the longest motion; longer ones are cut by the caller."""
+    """Length of the longest motion of its protocol."""
 
     def embed_motions(self, motions: Sequence[np.ndarray]) -> np.ndarray:
         """Embed motions.
