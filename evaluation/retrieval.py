@@ -31,7 +31,7 @@ class Retrieval(NamedTuple):
 
 
 def similarity(texts: np.ndarray, motions: np.ndarray) -> np.ndarray:
-    """Return the cosines (N, N) float32 of caption embeddings (N, D), in rows, and motion embeddings (N, D), in columns.
+    """Return the cosines (N, N) float32 of embeddings (N, D) of captions, in rows, and of motions, in columns.
 
     They are computed in float64 and rounded, so that identical motions are equally similar.
     """

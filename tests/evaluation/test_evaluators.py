@@ -11,11 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from evaluation.evaluators import word_tokens
+from evaluation.evaluators import t2m, tmr272, word_tokens
 from evaluation.evaluators.interface import Caption
 from evaluation.evaluators.load import load_evaluator
-from evaluation.evaluators.t2m import T2MEvaluator
-from evaluation.evaluators.tmr272 import TMR272Evaluator
 from evaluation.evaluators.word_tokens import TAGS, Vocabulary, padded_tokens, tag_words
 from tests.conftest import golden_eval
 from utils.errors import InputError
@@ -56,15 +54,15 @@ def tmr_folder(tmp_path) -> Path:
     return folder
 
 
-def load_t2m(folder: Path) -> T2MEvaluator:
+def load_t2m(folder: Path) -> t2m.T2MEvaluator:
     evaluator = load_evaluator(folder, frames=(int(T2M["m_lens"].min()), T2M_SIZES["max_motion_length"]))
-    assert isinstance(evaluator, T2MEvaluator)
+    assert isinstance(evaluator, t2m.T2MEvaluator)
     return evaluator
 
 
-def load_tmr(folder: Path) -> TMR272Evaluator:
+def load_tmr(folder: Path) -> tmr272.TMR272Evaluator:
     evaluator = load_evaluator(folder, frames=(1, TMR_SIZES["max_len"]))
-    assert isinstance(evaluator, TMR272Evaluator)
+    assert isinstance(evaluator, tmr272.TMR272Evaluator)
     return evaluator
 
 
@@ -116,16 +114,16 @@ def test_t2m_weights_of_motius(t2m_folder):
 
 def test_protocol_follows_the_width(t2m_folder):
     evaluator = load_evaluator(t2m_folder)
-    assert (evaluator.features, evaluator.fps) == (263, 20)
-    with pytest.raises(InputError, match="takes 40 to 199 at 20 fps"):
-        evaluator.embed_motions([T2M_MOTIONS[0][: evaluator.min_frames - 1]])
-    longest = np.resize(T2M_MOTIONS[0], (evaluator.max_frames, evaluator.features))
-    close(evaluator.embed_motions([longest]), evaluator.embed_motions([longest[:196]]))
+    name, fps, (shortest, longest) = t2m.DATA[T2M_SIZES["dim_pose"]]
+    assert (evaluator.name, evaluator.fps, evaluator.features) == (name, fps, T2M_SIZES["dim_pose"])
+    with pytest.raises(InputError, match=f"takes {shortest} to {longest} at {fps:g} fps"):
+        evaluator.embed_motions([T2M_MOTIONS[0][: shortest - 1]])
+    motion = np.resize(T2M_MOTIONS[0], (longest, evaluator.features))
+    close(evaluator.embed_motions([motion]), evaluator.embed_motions([motion[: longest // 4 * 4]]))
 
 
 def test_true_sizes_of_published_evaluators_are_built():
     keys = json.loads(golden_eval("evaluator_keys.json").read_text())
-    from evaluation.evaluators import t2m, tmr272
 
     def shapes(evaluator: str, network: str) -> dict[str, tuple[int, ...]]:
         return {name: tuple(shape) for name, shape, _ in keys[evaluator][network]["keys"]}
