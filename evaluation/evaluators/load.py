@@ -23,7 +23,8 @@ from models.text_weights import find_folder
 from utils.errors import InputError, shown
 from utils.reading.arrays import read_vector
 from utils.reading.files import refusal, refusing
-from utils.reading.tensors import check_shapes, open_safetensors, read_state_dict, read_torch
+from utils.reading.tensors import check_shapes, open_safetensors
+from utils.reading.torch_files import read_state_dict, read_torch
 
 WEIGHTS = (".safetensors", ".tar", ".ckpt")
 NETWORKS = ("movement_encoder", "text_encoder", "motion_encoder")

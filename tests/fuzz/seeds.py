@@ -63,7 +63,6 @@ def make_seeds(root: Path) -> None:
         "vector": [{"clip.npy": saved(np.save, np.full(272, 0.5))}],
         **word_seeds(),
         "request": [{"request.json": json.dumps(REQUEST)}],
-        "plain_pickle": pickle_seeds(),
         "torch": torch_seeds(),
     }
     for kind, contents in seeds.items():
@@ -181,12 +180,6 @@ def word_seeds() -> dict[str, list[dict]]:
         kind: [{"words.txt": "\n".join(words)} for words in (own, *(line for line in lines.values() if line != own))]
         for kind, own in lines.items()
     }
-
-
-def pickle_seeds() -> list[dict]:
-    words = {word: number for number, word in enumerate(("sos", "eos", "unk", "walk"))}
-    seeds = [pickle.dumps(value, protocol) for value in (words, list(words)) for protocol in (0, 2, 4)]
-    return [{"words.pkl": seed} for seed in (*seeds, pickle.dumps(RunsCode()), pickle.dumps({"a": RunsCode()}))]
 
 
 def torch_seeds() -> list[dict]:

@@ -43,7 +43,6 @@ from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 from utils.prompts import read_prompts
 from utils.reading.arrays import read_npy, read_npy_header, read_npz, read_vector
-from utils.reading.pickles import read_plain_pickle
 from utils.reading.tensors import open_safetensors, read_safetensors_header, read_state_dict
 from utils.reading.texts import check_template, parse_json, read_json, read_json_lines, read_lines, read_yaml
 from visualize import export
@@ -241,7 +240,6 @@ TARGETS = {
     "reading jsonl": Target("prompts_jsonl", lambda: list(read_json_lines("prompts.jsonl"))),
     "reading json": Target("results", lambda: read_json("results.json")),
     "reading yaml": Target("captions", templates),
-    "reading pickle": Target("plain_pickle", lambda: read_plain_pickle("words.pkl")),
     "reading safetensors": Target("tokenizer", lambda: reading_safetensors("model.safetensors")),
     "reading torch": Target("torch", lambda: [
         tensor.contiguous() for tensor in read_state_dict("file.pth", "net").values()]),
