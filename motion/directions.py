@@ -4,6 +4,8 @@ from itertools import permutations, product
 
 import numpy as np
 
+OPPOSITE = 1e-9  # directions are opposite if 1 + cos of their angle is smaller
+
 
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Normalize vectors (..., 3); zero vectors are kept."""
@@ -42,12 +44,12 @@ def shortest_turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     skew = np.zeros((*cross.shape, 3))
     skew[..., 0, 1], skew[..., 0, 2], skew[..., 1, 2] = -cross[..., 2], cross[..., 1], -cross[..., 0]
     skew -= skew.swapaxes(-1, -2)
-    turn = np.eye(3) + skew + skew @ skew / np.maximum(1.0 + cos, 1e-6)
-    if (cos > -0.9999).all():
+    turn = np.eye(3) + skew + skew @ skew / np.maximum(1.0 + cos, OPPOSITE)
+    if (cos > OPPOSITE - 1).all():
         return turn
     across = unit(np.cross(start, np.eye(3)[np.abs(start).argmin(axis=-1)]))
     half = 2 * across[..., :, None] * across[..., None, :] - np.eye(3)
-    return np.where(cos > -0.9999, turn, half)
+    return np.where(cos > OPPOSITE - 1, turn, half)
 
 
 def nearest_direction(vector: np.ndarray) -> np.ndarray:
