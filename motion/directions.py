@@ -28,7 +28,9 @@ def angle_about(axis: np.ndarray, start: np.ndarray, end: np.ndarray) -> float:
     return float(np.arctan2(np.cross(start, end) @ axis, start @ end))
 
 
-def turn_about(axis: np.ndarray, radians: float) -> np.ndarray:
+def turn_about(axis: np.ndarray, radians: float | np.ndarray) -> np.ndarray:
+    """Return the rotations (..., 3, 3) about ``axis`` (3) by angles (...)."""
+    radians = np.asarray(radians)[..., None, None]
     skew = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
     return np.eye(3) + np.sin(radians) * skew + (1 - np.cos(radians)) * skew @ skew
 
@@ -73,13 +75,15 @@ def nearest_axes(turn: np.ndarray) -> np.ndarray:
 
 
 def nearest_rotation(matrix: np.ndarray) -> np.ndarray:
+    """Return the nearest rotations (..., 3, 3) to matrices, in the sum of squared differences."""
     left, _, right = np.linalg.svd(matrix)
-    return left @ np.diag([1, 1, np.sign(np.linalg.det(left @ right))]) @ right
+    left[..., 2] *= np.where(np.linalg.det(left @ right) < 0, -1.0, 1.0)[..., None]
+    return left @ right
 
 
 def fit_turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Return the rotation (3, 3) that best maps the vectors ``start`` (N, 3) to ``end``."""
-    return nearest_rotation(end.T @ start)
+    """Return the rotations (..., 3, 3) that best map the vectors ``start`` (N, 3) to ``end`` (..., N, 3)."""
+    return nearest_rotation(end.swapaxes(-1, -2) @ start)
 
 
 def mean_turn(turns: np.ndarray) -> np.ndarray:

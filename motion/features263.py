@@ -1,7 +1,7 @@
 """The 263-dim features of HumanML3D (22 joints) and the 251-dim ones of KIT-ML (21 joints): encoding and recovery.
 
-Row t describes frame t and the step to frame t + 1, so T frames give T - 1 rows. Layout (``FeatureSkeleton.layout``), for
-the root r, the heading rotation H_t (world to heading frame) and J joints:
+Row t describes frame t and the step to frame t + 1, so T frames give T - 1 rows. Layout (``FeatureSkeleton.layout``),
+for the root r, the heading rotation H_t (world to heading frame) and J joints:
 
     root_turn               1   half of the heading change from t to t + 1, radians
     root_velocity           2   x and z of H_{t+1} (r_{t+1} - r_t)
