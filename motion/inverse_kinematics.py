@@ -78,7 +78,7 @@ def our_bones(joints: np.ndarray) -> np.ndarray:
     """Give (T, 22, 3) joints of any body the bone lengths of our skeleton; bones keep their directions.
 
     Each bone is multiplied by the ratio of our length to its median length over the clip, and the path of the pelvis by
-    the ratio of the leg lengths.
+    the ratio of the leg lengths. The lowest joint keeps its height times this ratio, so that the floor remains.
 
     Raises:
         InputError: a bone has no length.
@@ -88,9 +88,11 @@ def our_bones(joints: np.ndarray) -> np.ndarray:
     if not lengths[1:].min() > 0:
         name = JOINT_NAMES[1 + int(lengths[1:].argmin())]
         raise InputError(f"the bone that ends in {name} has no length; give the positions of all joints")
-    result = joints * (LENGTHS[LEGS].sum() / lengths[LEGS].sum())
+    scaled = joints * (LENGTHS[LEGS].sum() / lengths[LEGS].sum())
+    result = scaled.copy()
     for joint in range(1, JOINTS):
         result[:, joint] = result[:, PARENTS[joint]] + bones[:, joint] * (LENGTHS[joint] / lengths[joint])
+    result[..., 1] += scaled[..., 1].min() - result[..., 1].min()
     return result
 
 
