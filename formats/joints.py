@@ -1,11 +1,11 @@
-"""Motion without rotations: joint positions, and the features of HumanML3D (263) and KIT-ML (251), which hold positions.
+"""Motion without rotations: joint positions, and the features of HumanML3D (263) and KIT-ML (251).
 
 Inverse kinematics gives the rotations (``motion.inverse_kinematics``).
 """
 
 import numpy as np
 
-from formats.import_options import ImportOptions
+from formats.import_options import ImportOptions, check_length
 from motion.clip import Clip
 from motion.features263 import (
     HUMANML3D,
@@ -44,7 +44,8 @@ def clip_of_joints(joints: np.ndarray, title: str, options: ImportOptions) -> tu
         InputError: unusable positions, or no person's.
     """
     joints = joints[0] if joints.ndim == 4 and len(joints) == 1 else joints
-    skeleton = JOINT_COUNTS[joints.shape[1]]
+    skeleton = JOINT_COUNTS[joints.shape[-2]]
+    check_length(len(joints), options.fps or skeleton.fps)
     joints = check_joints(joints, skeleton)
     notes = [] if options.fps else [f"the file states no frame rate; {skeleton.fps:g} per second of {skeleton.name} is "
                                     "used, --fps overrides it"]  # fmt: skip
@@ -63,6 +64,7 @@ def clip_of_features(features: np.ndarray, title: str, options: ImportOptions) -
         InputError: unusable or normalised features.
     """
     skeleton = FEATURE_WIDTHS[features.shape[1]]
+    check_length(len(features), options.fps or skeleton.fps)
     joints = joints_from_features(features, skeleton) * skeleton.metres
     leg, height = _leg_length(_smpl_joints(joints, skeleton)), float(np.median(joints[:, 0, 1]))
     if not (LEG[0] < leg < LEG[1] and ROOT_HEIGHT[0] < height < ROOT_HEIGHT[1]):
@@ -77,8 +79,8 @@ def _fitted(joints: np.ndarray, skeleton: FeatureSkeleton, title: str, notes: li
     """Fit rotations to (T, J, 3) joints in metres, y up."""
     fit = fit_joints(joints) if skeleton is HUMANML3D else fit_kit_joints(joints / skeleton.metres)
     notes.append(
-        f"rotations are fitted to {skeleton.joints} joint positions, with {fit.error * 1000:.1f} mm mean distance after "
-        "the change to our bone lengths; head, hands and toes follow their parents"
+        f"rotations are fitted to {skeleton.joints} joint positions; the joints are {fit.error * 1000:.1f} mm off on "
+        "average, after the change to our bone lengths; head, hands and toes follow their parents"
     )
     return Clip(motion_to_smplx85(fit.rotations, fit.pelvis), title, tuple(notes))
 
