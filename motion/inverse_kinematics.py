@@ -38,12 +38,15 @@ TWIST_SIGMA = 2  # frames of the Gaussian filter of the rotation of a limb about
 
 
 class FittedMotion(NamedTuple):
-    """Motion of our skeleton that follows joint positions."""
+    """Motion of our skeleton that follows joint positions.
+
+    The head joint of SMPL has another place in the head than ours, so that the error of the head is that of the neck.
+    """
 
     rotations: np.ndarray  # (T, 22, 3, 3) local, float64
     pelvis: np.ndarray  # (T, 3) metres
     error: float  # mean distance in metres between the joints of the motion and ``targets``
-    targets: np.ndarray  # (T, 22, 3) given positions with the bone lengths of our skeleton, metres; head as fitted
+    targets: np.ndarray  # (T, 22, 3) given positions with the bone lengths of our skeleton, metres
 
 
 def fit_joints(joints: np.ndarray) -> FittedMotion:
