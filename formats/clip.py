@@ -11,6 +11,7 @@ import numpy as np
 from formats.amass import amass_to_smplx85, read_arrays
 from formats.bvh_import import import_bvh
 from formats.import_options import ImportOptions, check_length
+from formats.joints import FEATURE_WIDTHS, JOINT_COUNTS, clip_of_features, clip_of_joints
 from formats.skeleton_map import SkeletonMap
 from motion.body_shape import rest_joints
 from motion.clip import Clip
@@ -38,7 +39,9 @@ def read_clip(path: str | Path, skeleton: Path | None = None, options: ImportOpt
     """Read a motion file.
 
     Args:
-        path: ``.npz`` (ours, or AMASS), ``.bvh``, or ``.npy`` with 272 features, smplx_85 or smplx_322 at 30 fps.
+        path: ``.npz`` (ours, or AMASS), ``.bvh``, or ``.npy``: 272 features, smplx_85 or smplx_322 at 30 fps, features
+            of HumanML3D (263 columns) or joints (T, 22, 3) at 20 fps, features of KIT-ML (251) or joints (T, 21, 3) at
+            12.5 fps.
         skeleton: YAML file that maps the joints of a BVH file; None finds them by name and hierarchy.
         options: Up axis, units and frame rate of the file; values that are not given are inferred.
 
@@ -90,8 +93,14 @@ def _plausible(clip: Clip, options: ImportOptions) -> Clip:
 
 def _read_npy(path: Path, options: ImportOptions) -> Clip:
     data = _double(read_npy(path))
+    if data.dtype.kind in "fiu" and data.ndim in (3, 4) and data.shape[-1] == 3 and data.shape[-2] in JOINT_COUNTS:
+        return _plausible(_at_our_fps(*clip_of_joints(data, path.stem, options)), options)
     if data.ndim != 2 or data.dtype.kind not in "fiu":
-        raise InputError(f"{path} holds no (frames, width) array of numbers; give features, smplx_85 or smplx_322")
+        raise InputError(
+            f"{path} holds no (frames, width) array of numbers; give features, smplx_85, smplx_322 or joints (T, 22, 3)"
+        )
+    if data.shape[1] in FEATURE_WIDTHS:
+        return _plausible(_at_our_fps(*clip_of_features(data, path.stem, options)), options)
     if data.shape[1] == FEATURES:
         check_features(data, str(path))
         return Clip(features_to_smplx85(data.astype(np.float64)), path.stem)
@@ -102,7 +111,7 @@ def _read_npy(path: Path, options: ImportOptions) -> Clip:
         return Clip(data, path.stem)
     raise InputError(
         f"{path} has {data.shape[1]} values per frame; motion has {FEATURES} (features), {SMPLX85_WIDTH} or "
-        f"{SMPLX322_WIDTH} (SMPL-X parameters)"
+        f"{SMPLX322_WIDTH} (SMPL-X parameters), 263 (HumanML3D) or 251 (KIT-ML)"
     )
 
 
