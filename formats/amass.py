@@ -134,7 +134,7 @@ def body_poses(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _is_smplx(arrays: dict[str, np.ndarray]) -> bool:
-    """Whether the betas are those of SMPL-X. ``pose_body`` is a key of its release; SMPL+H files have only ``poses``."""
+    """Whether the betas are those of SMPL-X. ``pose_body`` is a key of its release, which SMPL+H files lack."""
     width = read_arrays(arrays)[0].shape[1]
     model = str(arrays.get("surface_model_type", "smplx" if "pose_body" in arrays else ""))
     return width == POSES or width == 66 and "smplx" in model

@@ -77,7 +77,7 @@ def read_clip(path: str | Path, skeleton: Path | None = None, options: ImportOpt
     """Read a motion file.
 
     Args:
-        path: ``.npz`` (one of ``NPZ_FORMATS``), ``.bvh``, or ``.npy`` with 272 features, smplx_85 or smplx_322 at 30 fps.
+        path: ``.npz`` (one of ``NPZ_FORMATS``), ``.bvh``, or ``.npy`` with 272 features, smplx_85 or smplx_322.
         skeleton: YAML file that maps the joints of a BVH file; None finds them by name and hierarchy.
         options: Up axis, units and frame rate of the file; values that are not given are inferred.
 
@@ -108,8 +108,8 @@ def _pickle_refusal(path: Path) -> InputError:
     """Return the error of a pickle, with the command that converts a dictionary of arrays to ``.npz``."""
     files = f"{shlex.quote(shown(path.name, 50))} {shlex.quote(shown(path.stem, 50) + '.npz')}"
     return InputError(
-        f"{shown(path, 100)} is a pickle, which may run code when it is opened, and is not read; in an environment where "
-        f'you trust it, run: python -c "import sys, numpy as np; {PICKLES[path.suffix.lower()]}" {files} (nested '
+        f"{shown(path, 100)} is a pickle, which may run code when it is opened, and is not read; where you trust it, "
+        f'run: python -c "import sys, numpy as np; {PICKLES[path.suffix.lower()]}" {files} (nested '
         "parameters: docs/sharing.md)"
     )
 
@@ -120,8 +120,8 @@ def _read_npz(path: Path, options: ImportOptions) -> Clip:
     kind = next((kind for kind in NPZ_FORMATS if _has(arrays, kind.keys)), None)
     if kind is None:
         raise InputError(
-            "it holds neither smplx_85 (ours) nor poses (or root_orient and pose_body) and trans (AMASS, HY-Motion) nor "
-            "local_rot_mats and root_positions (Kimodo); give a motion"
+            "it holds neither smplx_85 (ours) nor poses (or root_orient and pose_body) and trans (AMASS, HY-Motion), "
+            "nor local_rot_mats and root_positions (Kimodo); give a motion"
         )
     ours = kind.read is _ours
     rates = [arrays[key] for key in (("fps",) if ours else FPS_KEYS) if key in arrays]

@@ -1,7 +1,7 @@
 """The ``.npz`` files of other generators: Kimodo (NVIDIA) and HY-Motion (Tencent).
 
-Both are y up, in metres, at 30 frames per second, which their files do not state. Every function returns smplx_85 at the
-frame rate of the file.
+Both are y up, in metres, at 30 frames per second, which their files do not state. Every function returns smplx_85 at
+the frame rate of the file.
 """
 
 import numpy as np
@@ -37,13 +37,14 @@ def _soma_joints(joints: int) -> list[str]:
     return [*trunk, "Jaw", "LeftEye", "RightEye", *limbs]
 
 
-SOMA_PARENTS = {  # the joints of SOMA that a body needs, parents first; HandMiddleEnd and ToeEnd only give directions
-    "Hips": None, "Spine1": "Hips", "Spine2": "Spine1", "Chest": "Spine2", "Neck1": "Chest", "Neck2": "Neck1",
-    "Head": "Neck2",
-    **{f"{side}{joint}": parent if parent in ("Chest", "Hips") else f"{side}{parent}" for side in SIDES for joint, parent in
-       (("Shoulder", "Chest"), ("Arm", "Shoulder"), ("ForeArm", "Arm"), ("Hand", "ForeArm"), ("HandMiddleEnd", "Hand"),
-        ("Leg", "Hips"), ("Shin", "Leg"), ("Foot", "Shin"), ("ToeBase", "Foot"), ("ToeEnd", "ToeBase"))},
-}  # fmt: skip
+SOMA_CHAINS = (  # the joints of SOMA that a body needs; HandMiddleEnd and ToeEnd only give the directions of their bones
+    "Hips Spine1 Spine2 Chest Neck1 Neck2 Head",
+    *(f"Chest {side}Shoulder {side}Arm {side}ForeArm {side}Hand {side}HandMiddleEnd" for side in SIDES),
+    *(f"Hips {side}Leg {side}Shin {side}Foot {side}ToeBase {side}ToeEnd" for side in SIDES),
+)
+SOMA_PARENTS: dict[str, str | None] = {"Hips": None}  # parents first
+for _chain in map(str.split, SOMA_CHAINS):
+    SOMA_PARENTS |= zip(_chain[1:], _chain[:-1], strict=True)
 
 
 def kimodo_to_smplx85(arrays: dict[str, np.ndarray], options: ImportOptions, notes: list[str]) -> np.ndarray:
@@ -62,13 +63,13 @@ def kimodo_to_smplx85(arrays: dict[str, np.ndarray], options: ImportOptions, not
     frames, joints = (*arrays["local_rot_mats"].shape[:2], 0, 0)[:2]
     if joints == ROBOT:
         raise InputError(
-            f"it moves the robot Unitree G1 ({ROBOT} joints), which has no head and no human spine; generate the motion "
-            "with a SMPL-X or SOMA model of Kimodo"
+            f"it moves the robot Unitree G1 ({ROBOT} joints), which has no head and no human spine; generate the "
+            "motion with a SMPL-X or SOMA model of Kimodo"
         )
     if joints not in (JOINTS, 30, 77):
         raise InputError(
-            f"its local_rot_mats have the shape {arrays['local_rot_mats'].shape}; the skeletons of Kimodo that are read "
-            f"have {JOINTS} (SMPL-X), 30 or 77 (SOMA) joints"
+            f"its local_rot_mats have the shape {arrays['local_rot_mats'].shape}; Kimodo's skeletons that are read have "
+            f"{JOINTS} (SMPL-X), 30 or 77 (SOMA) joints"
         )
     rotations = _numbers(arrays, "local_rot_mats", (frames, joints, 3, 3))
     root = _numbers(arrays, "root_positions", (frames, 3))

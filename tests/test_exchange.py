@@ -1,4 +1,4 @@
-"""Files of other tools in both directions: GMR, Kimodo, HY-Motion, pickles, and BVH under the names of other skeletons."""
+"""Files of other tools in both directions: GMR, Kimodo, HY-Motion, pickles, and BVH with names of other skeletons."""
 
 import json
 import pickle
@@ -16,7 +16,7 @@ from formats.clip import read_clip
 from formats.import_options import ImportOptions
 from motion.resample import FPS
 from motion.rotation import axis_angle_to_matrix
-from motion.skeleton import JOINT_INDEX, JOINT_NAMES, PARENTS, REST_OFFSETS, forward_kinematics, world_pose
+from motion.skeleton import JOINT_INDEX, REST_OFFSETS, forward_kinematics, world_pose
 from motion.smplx import motion_to_smplx85, smplx85_to_motion
 from tests.conftest import golden_eval
 from utils.errors import InputError
@@ -111,9 +111,9 @@ def soma_arrays(walk: np.ndarray, kind: str) -> dict[str, np.ndarray]:
     ours = dict(zip(("Hips", "Spine1", "Spine2", "Chest", "Neck1", "Head"),
                     ("pelvis", "spine1", "spine2", "spine3", "neck", "head"), strict=True))  # fmt: skip
     for side in ("left", "right"):
-        for theirs, joint in {"Shoulder": "collar", "Arm": "shoulder", "ForeArm": "elbow", "Hand": "wrist", "Leg": "hip",
-                              "Shin": "knee", "Foot": "ankle", "ToeBase": "foot"}.items():  # fmt: skip
-            ours[side.title() + theirs] = f"{side}_{joint}"
+        theirs = ("Shoulder", "Arm", "ForeArm", "Hand", "Leg", "Shin", "Foot", "ToeBase")
+        limbs = ("collar", "shoulder", "elbow", "wrist", "hip", "knee", "ankle", "foot")
+        ours |= {side.title() + name: f"{side}_{joint}" for name, joint in zip(theirs, limbs, strict=True)}
     local, pelvis = smplx85_to_motion(walk)
     rotations = np.tile(np.eye(3), (len(walk), len(names), 1, 1))
     offsets = np.zeros((len(names), 3))
