@@ -37,7 +37,7 @@ def _soma_joints(joints: int) -> list[str]:
     return [*trunk, "Jaw", "LeftEye", "RightEye", *limbs]
 
 
-SOMA_CHAINS = (  # the joints of SOMA that a body needs; HandMiddleEnd and ToeEnd only give the directions of their bones
+SOMA_CHAINS = (  # of the joints that a body needs; HandMiddleEnd and ToeEnd only give directions
     "Hips Spine1 Spine2 Chest Neck1 Neck2 Head",
     *(f"Chest {side}Shoulder {side}Arm {side}ForeArm {side}Hand {side}HandMiddleEnd" for side in SIDES),
     *(f"Hips {side}Leg {side}Shin {side}Foot {side}ToeBase {side}ToeEnd" for side in SIDES),
@@ -68,7 +68,7 @@ def kimodo_to_smplx85(arrays: dict[str, np.ndarray], options: ImportOptions, not
         )
     if joints not in (JOINTS, 30, 77):
         raise InputError(
-            f"its local_rot_mats have the shape {arrays['local_rot_mats'].shape}; Kimodo's skeletons that are read have "
+            f"its local_rot_mats have the shape {arrays['local_rot_mats'].shape}; the skeletons of Kimodo have "
             f"{JOINTS} (SMPL-X), 30 or 77 (SOMA) joints"
         )
     rotations = _numbers(arrays, "local_rot_mats", (frames, joints, 3, 3))
