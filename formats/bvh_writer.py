@@ -80,28 +80,29 @@ def _hierarchy(names: list[str], offsets: np.ndarray, tips: dict[str, np.ndarray
         offsets: Offsets (22, 3) in the local axes of the parents.
         tips: End sites of the last joints of the limbs, in local axes.
     """
-    lines, order = ["HIERARCHY"], []
+    lines: list[str] = ["HIERARCHY"]
+    order: list[int] = []
 
-    def add(joint: int, depth: int, path: list[str], offset: np.ndarray) -> None:
-        indent, (name, *below) = "  " * depth, path
-        order.append(-1 if below else joint)
-        lines.append(f"{indent}{'JOINT' if depth else 'ROOT'} {name}")
-        lines.append(f"{indent}{{")
-        lines.append(f"{indent}  OFFSET {_numbers(offset)}")
-        position = "" if depth else "Xposition Yposition Zposition "
-        lines.append(f"{indent}  CHANNELS {3 if depth else 6} {position}{ROTATION_CHANNELS}")
-        if below:
-            add(joint, depth + 1, below, offsets[joint] - offset)
-        else:
-            for child in (child for child in range(JOINTS) if PARENTS[child] == joint):
-                fixed = "/" in names[child]
-                add(child, depth + 1, names[child].split("/"), offsets[child] * (not fixed))
-        if not below and JOINT_NAMES[joint] in tips:
-            tip = _numbers(tips[JOINT_NAMES[joint]])
-            lines.extend((f"{indent}  End Site", f"{indent}  {{", f"{indent}    OFFSET {tip}", f"{indent}  }}"))
-        lines.append(f"{indent}}}")
+    def add(joint: int, depth: int) -> None:
+        *fixed, own = names[joint].split("/")
+        top = depth
+        for name in (*fixed, own):
+            indent, position = "  " * depth, "" if depth else "Xposition Yposition Zposition "
+            offset = offsets[joint] if name == own else np.zeros(3)
+            lines.append(f"{indent}{'JOINT' if depth else 'ROOT'} {name}")
+            lines.append(f"{indent}{{")
+            lines.append(f"{indent}  OFFSET {_numbers(offset)}")
+            lines.append(f"{indent}  CHANNELS {3 if depth else 6} {position}{ROTATION_CHANNELS}")
+            order.append(joint if name == own else -1)
+            depth += 1
+        for child in (child for child in range(JOINTS) if PARENTS[child] == joint):
+            add(child, depth)
+        if JOINT_NAMES[joint] in tips:
+            indent, tip = "  " * depth, _numbers(tips[JOINT_NAMES[joint]])
+            lines.extend((f"{indent}End Site", f"{indent}{{", f"{indent}  OFFSET {tip}", f"{indent}}}"))
+        lines.extend(f"{'  ' * level}}}" for level in reversed(range(top, depth)))
 
-    add(0, 0, [names[0]], offsets[0])
+    add(0, 0)
     return lines, order
 
 
