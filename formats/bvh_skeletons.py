@@ -37,16 +37,12 @@ OTHER_NAMES = {
         "{S}HipJoint/{Side}UpLeg {Side}Leg {Side}Foot {Side}ToeBase",
     ),
 }
-STRAIGHT = {
-    "hip": "D",
-    "knee": "D",
-    "shoulder": "L",
-    "elbow": "L",
-}  # direction of the bone of the left side in a T-pose
+# Directions of the bones of the left side in the T-pose of the file; bones of other joints keep those of SMPL-X
+STRAIGHT = {"hip": "D", "knee": "D", "shoulder": "L", "elbow": "L"}
 STRAIGHT_LAFAN1 = STRAIGHT | {"collar": "L", "ankle": "F"}
 ALONG_X = 0.97  # cosine of the largest angle between the x axis and a limb of LAFAN1
 # LAFAN1: directions of the local x, y and z axes in a T-pose that faces forward (left L, right R, up U, down D,
-# forward F, back B), as the retargeter GMR expects them (general_motion_retargeting/ik_configs/bvh_lafan1_to_*.json)
+# forward F, back B), as its clips have them and the retargeter GMR expects them (ik_configs/bvh_lafan1_to_*.json)
 LAFAN1_AXES = {
     **dict.fromkeys(TRUNK, "UFL"),
     **{f"{side}_{joint}": axes for side, axes in (("left", "LBU"), ("right", "RBD")) for joint in ARM},
