@@ -106,7 +106,8 @@ def read_clip(path: str | Path, skeleton: Path | None = None, options: ImportOpt
 
 def _pickle_refusal(path: Path) -> InputError:
     """Return the error of a pickle, with the command that converts a dictionary of arrays to ``.npz``."""
-    files = f"{shlex.quote(shown(path.name, 50))} {shlex.quote(shown(path.stem, 50) + '.npz')}"
+    given = path if len(str(path)) <= 60 else Path(path.name)
+    files = " ".join(shlex.quote(shown(file, 60)) for file in (given, given.with_suffix(".npz")))
     return InputError(
         f"{shown(path, 100)} is a pickle, which may run code when it is opened, and is not read; where you trust it, "
         f'run: python -c "import sys, numpy as np; {PICKLES[path.suffix.lower()]}" {files} (nested '
