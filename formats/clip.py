@@ -48,20 +48,19 @@ def _amass(arrays: Arrays, options: ImportOptions, notes: list[str]) -> np.ndarr
 class NpzFormat(NamedTuple):
     """A kind of ``.npz`` file, which is recognized by its keys."""
 
-    name: str
     keys: str  # words; of alternatives separated by "|", one must be there
     read: Callable[[Arrays, ImportOptions, list[str]], np.ndarray]  # to (T, 85) at the file's frame rate
     fps: float | None  # frame rate of a file that does not state it
 
 
 NPZ_FORMATS = (  # the first whose keys are in the file is read
-    NpzFormat("this project", "smplx_85", _ours, FPS),
-    NpzFormat("Kimodo", "local_rot_mats root_positions", kimodo_to_smplx85, FPS),
-    NpzFormat("HY-Motion", "Rh poses trans", hymotion_to_smplx85, FPS),
-    NpzFormat("AMASS", "poses trans|transl", _amass, None),
-    NpzFormat("Kimodo", "root_orient pose_body trans mocap_time_length", kimodo_amass_to_smplx85, None),
-    NpzFormat("AMASS", "root_orient pose_body trans|transl", _amass, None),
-    NpzFormat("SMPL parameters", "global_orient body_pose trans|transl", _amass, None),
+    NpzFormat("smplx_85", _ours, FPS),
+    NpzFormat("local_rot_mats root_positions", kimodo_to_smplx85, FPS),
+    NpzFormat("Rh poses trans", hymotion_to_smplx85, FPS),
+    NpzFormat("poses trans|transl", _amass, None),
+    NpzFormat("root_orient pose_body trans mocap_time_length", kimodo_amass_to_smplx85, None),
+    NpzFormat("root_orient pose_body trans|transl", _amass, None),  # the input of GMR
+    NpzFormat("global_orient body_pose trans|transl", _amass, None),  # parameters of the smplx package
 )
 FPS_KEYS = ("mocap_framerate", "mocap_frame_rate", "fps")
 OTHER_KEYS = ("prompt", "betas", "surface_model_type", "posed_joints", *FPS_KEYS)  # read if they are there
