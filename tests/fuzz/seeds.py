@@ -124,7 +124,11 @@ def npz_seeds(clips: list[np.ndarray]) -> list[dict]:
     ours = motion_arrays(clips[0]) | {"prompt": PROMPTS[0]}
     amass = {name: values for name, values in ours.items() if name != "smplx_85"} | {"mocap_framerate": 60.0}
     objects = ours | {"fps": np.array([RunsCode()], dtype=object)}
-    return [{"clip.npz": saved(np.savez_compressed, **arrays)} for arrays in (ours, amass, objects)]
+    rotations, pelvis = smplx85_to_motion(clips[0][:6])
+    kimodo = {"local_rot_mats": rotations, "root_positions": pelvis}
+    hymotion = {"Rh": clips[0][:6, :3], "poses": np.pad(clips[0][:6, :66], ((0, 0), (0, 90))), "trans": pelvis}
+    files = (ours, amass, objects, kimodo, hymotion)
+    return [{"clip.npz": saved(np.savez_compressed, **arrays)} for arrays in files]
 
 
 def prompt_entries() -> list[dict]:
