@@ -318,7 +318,7 @@ def bad_files(folder: Path, motion: np.ndarray) -> list[tuple[Path, str]]:
         files.append((folder / f"{name}.npz", word))
     for name, array, word in (
         ("joints", np.zeros((9, 22, 3)), "legs"),
-        ("width", np.zeros((9, 263)), "263"),
+        ("width", np.zeros((9, 264)), "264"),
         ("none", np.zeros((0, 272)), "no frames"),
         ("texts", np.full((4, 272), "a"), "numbers"),
     ):
