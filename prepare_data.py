@@ -24,7 +24,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
-from pebble import ProcessExpired
 from tqdm import tqdm
 
 from dataset.caption_sides import mirror_caption
@@ -41,7 +40,7 @@ from motion.skeleton import mirror
 from utils.config import parse_command
 from utils.errors import InputError, exit_on_input_error, reason_of
 from utils.files import refusing_write_errors
-from utils.processes import describe_failure, worker_pool
+from utils.processes import WorkerDied, worker_pool
 from utils.reading.files import shown
 from utils.reading.texts import read_lines
 
@@ -121,7 +120,7 @@ def bvh(options: BvhOptions) -> None:
     with staged_folder(options.out) as folder:
         convert = partial(convert, options=replace(options, out=folder))
         with worker_pool(options.workers, torch.set_num_threads, 1) as pool:
-            jobs = {pool.submit(convert, None, file): file for file in files}
+            jobs = {pool.submit(convert, file): file for file in files}
             with tqdm(as_completed(jobs), total=len(jobs), unit="file") as progress:
                 reports = [report for job in progress for report in reports_of(job, jobs[job], folder)]
         summary = finish_folder(folder, reports)
@@ -174,11 +173,11 @@ def reports_of(job: Future, file: Path, out: Path) -> list[ClipReport]:
     """
     try:
         return job.result()
-    except ProcessExpired as error:
+    except WorkerDied as error:
         for clip_id in (file.stem, file.stem + MIRRORED):  # may be written in part
             (out / VECTORS / f"{clip_id}.npy").unlink(missing_ok=True)
             (out / "texts" / f"{clip_id}.txt").unlink(missing_ok=True)
-        return [ClipReport(file.stem, rejected=f"{file}: {describe_failure(error)}; check this file")]
+        return [ClipReport(file.stem, rejected=f"{file}: {error}; check this file")]
 
 
 def convert_bvh(

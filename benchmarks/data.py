@@ -93,13 +93,13 @@ def main(options: Options) -> None:
 def print_measured(name: str, function: Callable[..., tuple[float, str]], *arguments: Any) -> None:
     """Run ``function`` in a new process and print a table row: its seconds, its remark and the peaks of memory."""
     with worker_pool(1) as fresh:
-        process = psutil.Process(fresh.submit(os.getpid, None).result())
+        process = psutil.Process(fresh.submit(os.getpid).result())
         peaks: Counter = Counter()
         done = threading.Event()
         watcher = threading.Thread(target=watch, args=(process, peaks, done))
         watcher.start()
         try:
-            seconds, remark = fresh.submit(function, None, *arguments).result()
+            seconds, remark = fresh.submit(function, *arguments).result()
         finally:
             done.set()
             watcher.join()

@@ -249,7 +249,7 @@ def precision_costs(options: Options) -> str:
 def alone(measure: Callable[..., Any], *arguments: object) -> Any:
     """Call a function in a new process and return its result."""
     with worker_pool(1) as pool:
-        return pool.submit(measure, None, *arguments).result()
+        return pool.submit(measure, *arguments).result()
 
 
 def main(options: Options) -> None:

@@ -65,7 +65,7 @@ def main(options: Options) -> None:
             config = config_of(size)
             quantize = "int8" if precision == "int8" else "none"
             with worker_pool(1) as fresh:  # has no freed memory to reuse
-                grown = fresh.submit(allocate, None, config, dtype, quantize).result()
+                grown = fresh.submit(allocate, config, dtype, quantize).result()
             computed = weight_bytes(config, precision) + 4 * cache_bytes(config, dtype)
             print(f"| {size}, {precision} | {computed / 1e9:.2f} | {grown / 1e9:.2f} |")
 

@@ -101,7 +101,7 @@ def print_check(options: Options, size: str) -> None:
         for recompute in (False, True):
             estimated = estimate_memory(config, batch, recompute=recompute, precision=precision).peak
             with worker_pool(1) as new_process:  # its peak memory starts low
-                measured = new_process.submit(train_briefly, None, config, options.rows, precision, recompute).result()
+                measured = new_process.submit(train_briefly, config, options.rows, precision, recompute).result()
             print(
                 f"| {size}, {precision}, activations {'recomputed' if recompute else 'kept'} | "
                 f"{estimated / 1e9:.2f} | {measured / 1e9:.2f} | {estimated / measured - 1:+.0%} |"

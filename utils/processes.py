@@ -1,94 +1,188 @@
 """Worker processes that end with their parent, and clean exit on SIGTERM."""
 
 import os
+import pickle
 import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import parent_process
-from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from queue import LifoQueue
 from typing import Any
 
-from pebble import ProcessExpired, ProcessPool
-from pebble.pool.process import PoolManager
-
-MAX_IDLE_DEATHS = 20  # of workers without a task; beyond this, workers cannot start
+MAX_STARTS = 3  # of a process that ends before it takes a task
+GRACE = 3.0  # seconds in which an idle process ends
 POLL = 0.5  # seconds between checks of the parent
 
 
 @contextmanager
-def worker_pool(workers: int, prepare: Callable[..., Any] | None = None, *arguments: Any) -> Iterator[ProcessPool]:
+def worker_pool(workers: int, prepare: Callable[..., Any] | None = None, *arguments: Any) -> Iterator["WorkerPool"]:
     """Context manager of a pool of worker processes.
 
-    If a worker dies (signal, out of memory), only its task fails (``pebble.ProcessExpired``), and the worker is
-    replaced. Leaving the context waits for all tasks; leaving it by an exception cancels them. All workers end when the
-    parent ends or is killed. Only the parent receives Ctrl-C.
+    Leaving the context waits for all tasks; leaving it by an exception cancels them. All workers end when the parent
+    ends or is killed. Only the parent receives Ctrl-C.
 
     Args:
-        workers: Number of processes; they start with the first task.
+        workers: Number of processes; each starts with its first task.
         prepare: Called with ``arguments`` in each new worker.
     """
-    pool = _Pool(workers, initializer=_start_worker, initargs=(prepare, arguments), context=_Context())
+    pool = WorkerPool(workers, prepare, arguments)
     try:
         yield pool
         pool.close()
-        pool.join()
     except BaseException:
         pool.stop()
-        pool.join()
         raise
 
 
-def describe_failure(error: BaseException) -> str:
-    """Return the reason why a task of a pool failed, as a part of a sentence."""
-    if isinstance(error, ProcessExpired):
-        return f"its process ended unexpectedly (exit status {error.exitcode}), perhaps for lack of memory"
-    return str(error) or repr(error)
+class WorkerDied(RuntimeError):
+    """A worker process ended during its task: a signal, out of memory, or a crash of a library."""
+
+    def __init__(self, exit_status: int | None):
+        super().__init__(f"its process ended unexpectedly (exit status {exit_status}), perhaps for lack of memory")
 
 
-class _Manager(PoolManager):
-    """Pool manager that replaces workers that die without a task; in pebble they end the whole pool."""
+class WorkerPool:
+    """Worker processes that share no lock: a worker that dies at any moment fails its task alone and is replaced.
 
-    idle_deaths = 0
+    Each worker has a pipe of its own and a thread of the parent that waits for its answers.
+    """
 
-    def find_expired_task(self, worker_id: int) -> Any:
+    def __init__(self, workers: int, prepare: Callable[..., Any] | None, arguments: tuple[Any, ...]):
+        self._threads = ThreadPoolExecutor(workers, "worker")
+        self._workers = [_Worker(prepare, arguments) for _ in range(workers)]
+        self._idle: LifoQueue[_Worker] = LifoQueue()  # started workers are used first
+        for worker in self._workers:
+            self._idle.put(worker)
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future:
+        """Queue ``function(*arguments)``; its future raises ``WorkerDied`` if the process of the task dies."""
+        return self._threads.submit(self._call, function, arguments)
+
+    def _call(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        worker = self._idle.get()
         try:
-            return super().find_expired_task(worker_id)
-        except BrokenProcessPool:
-            self.idle_deaths += 1
-            if self.idle_deaths > MAX_IDLE_DEATHS:
-                raise
-            raise LookupError("the worker had no task") from None
-
-
-class _Pool(ProcessPool):
-    def __init__(self, workers: int, **settings: Any):
-        super().__init__(workers, **settings)
-        self._pool_manager = _Manager(self._context, settings["context"])
-
-
-class _Process(SpawnProcess):
-    """Process that ignores Ctrl-C from its start, so that its imports print no traceback."""
-
-    def start(self) -> None:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            super().start()
+            return worker.call(function, arguments)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            self._idle.put(worker)
+
+    def close(self) -> None:
+        """Wait for all tasks and end the workers."""
+        self._threads.shutdown()
+        for worker in self._workers:
+            worker.end()
+
+    def stop(self) -> None:
+        """Cancel all tasks and end the workers."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            worker.kill()
+        self.close()
 
 
-class _Context(SpawnContext):
-    Process = _Process
+class _Worker:
+    """A process that answers one task after the other; started when a task needs it."""
+
+    def __init__(self, prepare: Callable[..., Any] | None, arguments: tuple[Any, ...]):
+        self.prepare, self.arguments = prepare, arguments
+        self.process: BaseProcess | None = None
+        self.pipe: Connection | None = None
+        self.killed, self.lock = False, threading.Lock()
+
+    def call(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        """Run a task in the process and return its result, or raise its error."""
+        task = pickle.dumps((function, arguments))
+        pipe = self._hand_over(task)
+        try:
+            answer = pipe.recv_bytes()
+        except (OSError, EOFError):
+            raise WorkerDied(self.end()) from None
+        succeeded, value = pickle.loads(answer)
+        if succeeded:
+            return value
+        raise value
+
+    def _hand_over(self, task: bytes) -> Connection:
+        """Send a task to the process, which is started again if it has died meanwhile."""
+        for _ in range(MAX_STARTS):
+            pipe = self._started()
+            try:
+                pipe.send_bytes(task)
+                pipe.recv_bytes()  # the receipt
+                return pipe
+            except (OSError, EOFError):
+                exit_status = self.end()
+        raise WorkerDied(exit_status)
+
+    def _started(self) -> Connection:
+        with self.lock:
+            if self.killed:
+                raise WorkerDied(None)
+            if self.pipe is None:
+                context = get_context("spawn")
+                self.pipe, end = context.Pipe()
+                self.process = context.Process(target=_serve, args=(end, self.prepare, self.arguments))
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # its imports print no traceback
+                try:
+                    self.process.start()
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                    end.close()
+            return self.pipe
+
+    def end(self) -> int | None:
+        """End the process, which has no task, and return its exit status."""
+        process, pipe = self.process, self.pipe
+        if process is None or pipe is None:
+            return None
+        self.process = self.pipe = None
+        pipe.close()  # the process returns from ``_serve``
+        process.join(GRACE)
+        process.kill()
+        process.join()
+        return process.exitcode
+
+    def kill(self) -> None:
+        """Kill the process, which fails its task, and start no other."""
+        with self.lock:
+            self.killed = True
+            if (process := self.process) is not None:
+                process.kill()
 
 
-def _start_worker(prepare: Callable[..., Any] | None, arguments: tuple[Any, ...]) -> None:
+def _serve(pipe: Connection, prepare: Callable[..., Any] | None, arguments: tuple[Any, ...]) -> None:
+    """Main function of a worker: answer each task with (True, result) or (False, error)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     if prepare is not None:
         prepare(*arguments)
+    while True:
+        try:
+            task = pipe.recv_bytes()
+        except EOFError:  # the pool was closed
+            return
+        pipe.send_bytes(b"")  # the receipt: from here on, the death of the process fails this task
+        pipe.send_bytes(_answer(task))
+
+
+def _answer(task: bytes) -> bytes:
+    try:
+        function, arguments = pickle.loads(task)
+        return pickle.dumps((True, function(*arguments)))
+    except Exception as error:
+        error.add_note("".join(traceback.format_exception(error)))
+        try:
+            answer = pickle.dumps((False, error))
+            pickle.loads(answer)
+            return answer
+        except Exception:  # errors of some libraries cannot be pickled
+            return pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
 
 
 def end_with_parent() -> None:

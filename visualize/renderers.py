@@ -12,7 +12,7 @@ import numpy as np
 
 from formats.clip import read_clip
 from motion.resample import FPS
-from utils.processes import describe_failure, worker_pool
+from utils.processes import worker_pool
 from visualize.body import Body, body_from_options
 from visualize.export import Options, export
 
@@ -37,7 +37,7 @@ class Renderers:
     def __enter__(self) -> "Renderers":
         self.pool = self.context.__enter__()
         for _ in range(self.workers if self.views else 0):
-            self.pool.submit(warm_up, None, self.views)
+            self.pool.submit(warm_up, self.views)
         return self
 
     def __exit__(self, *error) -> None:
@@ -45,12 +45,7 @@ class Renderers:
 
     def draw(self, source: Path, target: Path, view: str) -> None:
         """Queue the motion of an npz file to be written into ``target``, in the format that its suffix names."""
-        try:
-            future = self.pool.submit(write_file, None, source, target, view, self.size, self.smplx_path)
-        except RuntimeError as error:  # no process can be started: the file fails, the program continues
-            future = Future()
-            future.set_exception(error)
-        self.targets[future] = target
+        self.targets[self.pool.submit(write_file, source, target, view, self.size, self.smplx_path)] = target
 
     def finish(self) -> dict[str, str]:
         """Wait for all files, print each when it is done, and return the failure reasons by file name."""
@@ -60,7 +55,7 @@ class Renderers:
             if error is None:
                 print(self.targets[future])
             else:
-                failures[self.targets[future].name] = describe_failure(error)
+                failures[self.targets[future].name] = str(error) or repr(error)
         return failures
 
 

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -183,10 +182,10 @@ def run_inference(*arguments: object) -> None:
 
 
 @contextlib.contextmanager
-def threads(workers: int, *arguments: object) -> Iterator[SimpleNamespace]:
+def threads(workers: int, *arguments: object) -> Iterator[ThreadPoolExecutor]:
     """Stands for ``worker_pool``, whose processes would import everything again for each case."""
     with ThreadPoolExecutor(workers) as pool:
-        yield SimpleNamespace(submit=lambda call, timeout, *given: pool.submit(call, *given))
+        yield pool
 
 
 prepare_data.worker_pool = threads

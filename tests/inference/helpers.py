@@ -37,9 +37,6 @@ class InProcess(ThreadPoolExecutor):
     def __init__(self, workers, prepare, *arguments):
         super().__init__(1)
 
-    def submit(self, function, timeout, *arguments):
-        return super().submit(function, *arguments)
-
 
 def tiny_tokenizer(levels: list[int]) -> HumanVQVAE:
     """An untrained tokenizer whose motions sway around a person standing upright."""

@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import pytest
-from pebble import ProcessExpired
 
 import visualize.renderers
 from tests.conftest import ROOT
@@ -18,6 +17,7 @@ from tests.inference.helpers import (
     npz_files,
     results_in,
 )
+from utils.processes import WorkerDied
 
 
 def test_processes_share_the_prompts(checkpoint, tmp_path):
@@ -73,7 +73,7 @@ def test_failed_video_leaves_other_files_complete(run, prompt_file, tmp_path):
     [
         (RuntimeError("no font"), "no font"),
         (MemoryError(), "MemoryError()"),
-        (ProcessExpired("", -9), "its process ended unexpectedly (exit status -9), perhaps for lack of memory"),
+        (WorkerDied(-9), "its process ended unexpectedly (exit status -9), perhaps for lack of memory"),
     ],
 )
 def test_renderer_failures_are_listed(run, prompt_file, tmp_path, monkeypatch, failure, reason):
@@ -86,18 +86,6 @@ def test_renderer_failures_are_listed(run, prompt_file, tmp_path, monkeypatch, f
     assert_refused(run("--prompts", prompt_file, "--save", "mp4", "--seconds", 0.2), "1 files", "someone-waves")
     failed = [list(result["failed"].values()) for result in results_in(tmp_path / "out")]
     assert failed == [[], [reason], []]
-
-
-def test_generation_continues_without_a_renderer(run, prompt_file, tmp_path, monkeypatch):
-    class Broken(InProcess):
-        def submit(self, call, timeout, *arguments):
-            if call is not visualize.renderers.warm_up:
-                raise RuntimeError("Unexpected error within the Pool")
-
-    monkeypatch.setattr(visualize.renderers, "worker_pool", Broken)
-    assert_refused(run("--prompts", prompt_file, "--save", "mp4", "--seconds", 0.2), "3 files", "within the Pool")
-    assert [len(result["failed"]) for result in results_in(tmp_path / "out")] == [1, 1, 1]
-    assert len(npz_files(tmp_path / "out")) == 3
 
 
 def test_command_line_with_renderer_processes(checkpoint, tmp_path):
