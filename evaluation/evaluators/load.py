@@ -76,13 +76,11 @@ def _read(path: Path) -> Tensors:
             for name, value in read_state_dict(path, "state_dict").items()
         }
     content = read_torch(path)
-    if not isinstance(content, dict):
-        raise refusal(path, "it holds no networks by name", ADVICE)
     return {
         f"{network}.{name}": value
-        for network in NETWORKS
-        for name, value in dict(content.get(network, {})).items()
-        if isinstance(value, torch.Tensor)
+        for network, tensors in (content.items() if isinstance(content, dict) else ())
+        for name, value in (tensors.items() if isinstance(tensors, dict) else ())
+        if network in NETWORKS and isinstance(value, torch.Tensor)
     }
 
 

@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -224,6 +225,18 @@ def test_tmr272_weights_of_motius_and_of_older_transformers(tmr_folder):
     close(load_tmr(tmr_folder).embed_texts(TMR_CAPTIONS), TMR["text_loc"])
 
 
+class LightningCallback:
+    """An object of a class that a reader does not have, as in a checkpoint of PyTorch Lightning."""
+
+
+def test_checkpoints_with_objects_of_missing_classes_are_read(tmr_folder, monkeypatch):
+    path = tmr_folder / "epoch=99.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    torch.save(checkpoint | {"callbacks": {"best": LightningCallback()}}, path)
+    monkeypatch.delattr(sys.modules[__name__], "LightningCallback")
+    close(load_tmr(tmr_folder).embed_motions(TMR_MOTIONS), TMR["motion_loc"])
+
+
 def test_captions_longer_than_distilbert_are_cut(tmr_folder):
     assert np.isfinite(load_tmr(tmr_folder).embed_texts([Caption("walks " * 3000)])).all()
 
@@ -264,7 +277,8 @@ def test_word_vectors_that_do_not_fit_are_refused(t2m_folder):
         ("our_vab_idx.pkl", pickle.dumps({"sos": 0}), "a row of the vectors for each word"),
         ("our_vab_words.pkl", pickle.dumps({"sos": 0}), "no list of words"),
         ("our_vab_words.pkl", pickle.dumps([]), "the word eos is missing"),
-        ("our_vab_words.pkl", pickle.dumps([Path("x")]), "objects of Python"),
+        ("our_vab_words.pkl", pickle.dumps([Path("x")]), "no list of words"),
+        ("our_vab_words.pkl", b"damaged", "cannot be read as a pickle of words"),
     ):
         good = (folder / name).read_bytes()
         (folder / name).write_bytes(content)
