@@ -30,7 +30,7 @@ class Evaluator(Protocol):
     min_frames: int
     """Length of the shortest motion of its protocol."""
     max_frames: int
-    """Length of the longest motion; longer ones are cut by the caller."""
+    """Length of the longest motion of its protocol."""
 
     def embed_motions(self, motions: Sequence[np.ndarray]) -> np.ndarray:
         """Embed motions.
@@ -53,7 +53,7 @@ class Evaluator(Protocol):
             (N, D) float32. An embedding does not depend on the other captions.
 
         Raises:
-            InputError: A caption is blank, or lacks what the evaluator needs.
+            InputError: A caption is blank, or word tokens are needed and cannot be made.
         """
         ...
 

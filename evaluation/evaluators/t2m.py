@@ -4,8 +4,9 @@ They are the networks of Guo et al. (CVPR 2022), trained to match captions and m
 and R-precision are measured: text_mot_match/model/finest.tar of the text-to-motion repository. All sizes are read from
 the shapes of the tensors.
 
-A motion is normalized, padded with zeros to the longest length of the protocol and only then convolved, so the padding
-takes part in its last unit of 4 frames. The statistics are those of the evaluator, not those of a generator.
+A motion is normalized, padded with zeros to the 196 frames of the longest motion in whole units of 4 frames, and only
+then convolved, so the padding takes part in its last unit. The statistics are those of the evaluator, not those of a
+generator.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,14 +32,14 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Data(NamedTuple):
-    """What the protocol of a data set fixes."""
+    """Frame rate and lengths in the protocol of a data set."""
 
     name: str
     fps: float
-    frames: tuple[int, int]  # shortest and longest motion; also the length to which motions are padded
+    frames: tuple[int, int]  # shortest and longest motion
 
 
-DATA = {263: Data("T2M HumanML3D", 20.0, (40, 196)), 251: Data("T2M KIT-ML", 12.5, (24, 196))}  # by features per frame
+DATA = {263: Data("T2M HumanML3D", 20.0, (40, 199)), 251: Data("T2M KIT-ML", 12.5, (24, 199))}  # by features per frame
 
 
 class MovementEncoder(nn.Module):
@@ -143,10 +144,11 @@ class T2MEvaluator:
         check_motions(self, motions)
 
         def embed(positions: list[int]) -> Tensor:
-            padded = np.zeros((len(positions), self.max_frames, self.features), np.float32)
+            longest = self.max_frames // UNIT * UNIT
+            padded = np.zeros((len(positions), longest, self.features), np.float32)
             for row, position in zip(padded, positions, strict=True):
-                row[: len(motions[position])] = (motions[position] - self.mean) / self.std
-            codes = self.movement(self._tensor(padded))  # (b, max_frames // 4, latent)
+                row[: len(motions[position])] = ((motions[position] - self.mean) / self.std)[:longest]
+            codes = self.movement(self._tensor(padded))  # (b, longest // 4, latent)
             return self.motion(codes, torch.tensor([len(motions[position]) // UNIT for position in positions]))
 
         return embed_in_batches([len(motion) for motion in motions], embed)

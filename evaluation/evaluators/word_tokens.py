@@ -13,8 +13,8 @@ import numpy as np
 from evaluation.evaluators.interface import Caption
 from utils.errors import InputError, shown
 from utils.reading.arrays import read_npy
-from utils.reading.files import refusal
-from utils.reading.pickles import read_plain_pickle
+from utils.reading.files import open_regular, refusal
+from utils.reading.pickles import read_pickle
 
 MAX_WORDS = 20  # of a caption; with start and end, a row of tokens has two more
 UNKNOWN, OTHER = "unk", "OTHER"
@@ -29,6 +29,7 @@ SPECIAL_WORDS = {  # part of speech of words whose tag in the caption is not use
 TAGS = ("VERB", "NOUN", "DET", "ADP", "NUM", "AUX", "PRON", "ADJ", "ADV", *SPECIAL_WORDS, OTHER)
 TAG_OF_WORD = {word: tag for tag, words in SPECIAL_WORDS.items() for word in words.split()}
 FILES = ("our_vab_data.npy", "our_vab_words.pkl", "our_vab_idx.pkl")
+ADVICE = "give the three files of one glove.zip"
 
 
 class TokenRow(NamedTuple):
@@ -59,20 +60,19 @@ class Vocabulary:
                     f"{shown(folder / name, 200)} is missing; unpack glove.zip of the text-to-motion repository there"
                 )
         self.vectors = read_npy(folder / FILES[0])
-        words, row_of_word = read_plain_pickle(folder / FILES[1]), read_plain_pickle(folder / FILES[2])
-        advice = "give the three files of one glove.zip"
+        words, row_of_word = _read_pickle(folder / FILES[1]), _read_pickle(folder / FILES[2])
         if self.vectors.ndim != 2 or self.vectors.dtype.kind != "f" or not np.isfinite(self.vectors).all():
-            raise refusal(folder / FILES[0], "it is no array (words, width) of finite numbers", advice)
+            raise refusal(folder / FILES[0], "it is no array (words, width) of finite numbers", ADVICE)
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise refusal(folder / FILES[1], "it is no list of words", advice)
+            raise refusal(folder / FILES[1], "it is no list of words", ADVICE)
         if not isinstance(row_of_word, dict) or not all(
             type(row_of_word.get(word)) is int and 0 <= row_of_word[word] < len(self.vectors) for word in words
         ):
-            raise refusal(folder / FILES[2], "it does not have a row of the vectors for each word", advice)
+            raise refusal(folder / FILES[2], "it does not have a row of the vectors for each word", ADVICE)
         self.vectors = self.vectors.astype(np.float32)
         self.row_of_word: dict[str, int] = {word: row_of_word[word] for word in words}
         if missing := {"sos", "eos", UNKNOWN} - self.row_of_word.keys():
-            raise refusal(folder / FILES[1], f"the word {min(missing)} is missing", advice)
+            raise refusal(folder / FILES[1], f"the word {min(missing)} is missing", ADVICE)
 
     def token(self, token: str) -> tuple[int, int]:
         """Return the row of a ``word/POS`` token and the position of its part of speech in TAGS.
@@ -94,6 +94,11 @@ class Vocabulary:
         tokens = (caption.tokens or tag_words(caption.text)).split()
         rows, tags = np.array([self.token(token) for token in padded_tokens(tokens)]).T
         return TokenRow(rows, tags, min(len(tokens), MAX_WORDS) + 2)
+
+
+def _read_pickle(path: Path) -> Any:
+    with open_regular(path, "a pickle of words", advice=ADVICE) as file:
+        return read_pickle(file)
 
 
 def padded_tokens(tokens: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,11 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from evaluation.evaluators import word_tokens
+from evaluation.evaluators import t2m, tmr272, word_tokens
 from evaluation.evaluators.interface import Caption
 from evaluation.evaluators.load import load_evaluator
-from evaluation.evaluators.t2m import T2MEvaluator
-from evaluation.evaluators.tmr272 import TMR272Evaluator
 from evaluation.evaluators.word_tokens import TAGS, Vocabulary, padded_tokens, tag_words
 from tests.conftest import golden_eval
 from utils.errors import InputError
@@ -53,18 +52,19 @@ def tmr_folder(tmp_path) -> Path:
     write_statistics(folder, TMR_SIZES["nfeats"])
     shutil.copy(golden_eval("eval272.ckpt"), folder / "epoch=99.ckpt")
     shutil.copytree(golden_eval(TMR_SIZES["text_model"]), folder / "tokenizer")
+    (folder / "config.json").write_text(json.dumps({"num_heads": TMR_SIZES["num_heads"]}))
     return folder
 
 
-def load_t2m(folder: Path) -> T2MEvaluator:
+def load_t2m(folder: Path) -> t2m.T2MEvaluator:
     evaluator = load_evaluator(folder, frames=(int(T2M["m_lens"].min()), T2M_SIZES["max_motion_length"]))
-    assert isinstance(evaluator, T2MEvaluator)
+    assert isinstance(evaluator, t2m.T2MEvaluator)
     return evaluator
 
 
-def load_tmr(folder: Path) -> TMR272Evaluator:
+def load_tmr(folder: Path) -> tmr272.TMR272Evaluator:
     evaluator = load_evaluator(folder, frames=(1, TMR_SIZES["max_len"]))
-    assert isinstance(evaluator, TMR272Evaluator)
+    assert isinstance(evaluator, tmr272.TMR272Evaluator)
     return evaluator
 
 
@@ -116,14 +116,16 @@ def test_t2m_weights_of_motius(t2m_folder):
 
 def test_protocol_follows_the_width(t2m_folder):
     evaluator = load_evaluator(t2m_folder)
-    assert (evaluator.features, evaluator.fps, evaluator.max_frames) == (263, 20, 196)
-    with pytest.raises(InputError, match=f"takes {evaluator.min_frames} to 196 at 20 fps"):
-        evaluator.embed_motions([T2M_MOTIONS[0][: evaluator.min_frames - 1]])
+    name, fps, (shortest, longest) = t2m.DATA[T2M_SIZES["dim_pose"]]
+    assert (evaluator.name, evaluator.fps, evaluator.features) == (name, fps, T2M_SIZES["dim_pose"])
+    with pytest.raises(InputError, match=f"takes {shortest} to {longest} at {fps:g} fps"):
+        evaluator.embed_motions([T2M_MOTIONS[0][: shortest - 1]])
+    motion = np.resize(T2M_MOTIONS[0], (longest, evaluator.features))
+    close(evaluator.embed_motions([motion]), evaluator.embed_motions([motion[: longest // 4 * 4]]))
 
 
 def test_true_sizes_of_published_evaluators_are_built():
     keys = json.loads(golden_eval("evaluator_keys.json").read_text())
-    from evaluation.evaluators import t2m, tmr272
 
     def shapes(evaluator: str, network: str) -> dict[str, tuple[int, ...]]:
         return {name: tuple(shape) for name, shape, _ in keys[evaluator][network]["keys"]}
@@ -224,6 +226,18 @@ def test_tmr272_weights_of_motius_and_of_older_transformers(tmr_folder):
     close(load_tmr(tmr_folder).embed_texts(TMR_CAPTIONS), TMR["text_loc"])
 
 
+class LightningCallback:
+    """An object of a class that a reader does not have, as in a checkpoint of PyTorch Lightning."""
+
+
+def test_checkpoints_with_objects_of_missing_classes_are_read(tmr_folder, monkeypatch):
+    path = tmr_folder / "epoch=99.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    torch.save(checkpoint | {"callbacks": {"best": LightningCallback()}}, path)
+    monkeypatch.delattr(sys.modules[__name__], "LightningCallback")
+    close(load_tmr(tmr_folder).embed_motions(TMR_MOTIONS), TMR["motion_loc"])
+
+
 def test_captions_longer_than_distilbert_are_cut(tmr_folder):
     assert np.isfinite(load_tmr(tmr_folder).embed_texts([Caption("walks " * 3000)])).all()
 
@@ -264,7 +278,8 @@ def test_word_vectors_that_do_not_fit_are_refused(t2m_folder):
         ("our_vab_idx.pkl", pickle.dumps({"sos": 0}), "a row of the vectors for each word"),
         ("our_vab_words.pkl", pickle.dumps({"sos": 0}), "no list of words"),
         ("our_vab_words.pkl", pickle.dumps([]), "the word eos is missing"),
-        ("our_vab_words.pkl", pickle.dumps([Path("x")]), "objects of Python"),
+        ("our_vab_words.pkl", pickle.dumps([Path("x")]), "no list of words"),
+        ("our_vab_words.pkl", b"damaged", "cannot be read as a pickle of words"),
     ):
         good = (folder / name).read_bytes()
         (folder / name).write_bytes(content)
@@ -300,7 +315,11 @@ def test_weights_that_do_not_fit_are_refused_before_memory_is_allocated(tmr_fold
     good = dict(checkpoint["state_dict"])
     for name, value, words in (
         ("motionencoder.mu_token", torch.zeros(2**20), "its tensor .* should be"),
-        ("motionencoder.mu_token", torch.zeros(9), "attention heads"),
+        (
+            "motionencoder.mu_token",
+            torch.zeros(2 * TMR_SIZES["num_heads"] + 1),
+            "its tensor .* should be|attention heads",
+        ),
         ("motionencoder.extra", torch.zeros(3), "not one of the model's"),
         ("motionencoder.mu_token", None, "mu_token"),
     ):
@@ -314,6 +333,13 @@ def test_statistics_of_another_width_are_refused(tmr_folder):
     np.save(tmr_folder / "stats" / "mean.npy", np.zeros(263))
     with pytest.raises(InputError, match="array of 272 finite numbers"):
         load_tmr(tmr_folder)
+
+
+def test_impossible_numbers_of_heads_are_refused(tmr_folder):
+    for heads in (0, "4", 10**9, 3.5):
+        (tmr_folder / "config.json").write_text(json.dumps({"num_heads": heads}))
+        with pytest.raises(InputError, match="num_heads is"):
+            load_tmr(tmr_folder)
 
 
 def test_another_text_model_is_refused(tmr_folder):
