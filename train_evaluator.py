@@ -134,7 +134,8 @@ def contrastive_loss(
 ) -> Tensor:
     """Return the InfoNCE loss of B pairs of captions and motions, summed over the pairs.
 
-    Each caption is to find its motion among all motions and the corrupted ones, and each motion its caption.
+    Each caption is to find its motion among all motions and the corrupted ones, and each motion its caption. The pairs
+    are those of one micro-batch of one process.
 
     Args:
         texts: (B, D) embeddings of captions, of norm 1.

@@ -66,7 +66,7 @@ def captioned_clips(folder: MotionFolder, split: str, min_frames: int) -> list[C
     for clip_id in folder.ids(split, required=False):
         frames = folder.frames(clip_id)
         for span, captions in folder.spans(clip_id).items():
-            first, last = (0, frames) if span is None else (round(second * FPS) for second in span)
+            first, last = (0, frames) if span is None else (int(second * FPS + 1e-6) for second in span)
             if min(last, frames) - max(first, 0) >= min_frames:
                 clips.append(CaptionedClip(clip_id, max(first, 0), min(last, frames), captions))
     return clips
