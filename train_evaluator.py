@@ -44,7 +44,7 @@ class Options(TrainingOptions):
 
     model: EvaluatorConfig = field(default_factory=EvaluatorConfig)
     """Shape of the evaluator."""
-    temperature: PositiveFloat = 0.1
+    temperature: PositiveFloat = 0.07
     """Temperature of the contrastive loss: the similarities of captions and motions are divided by it."""
     same_meaning: ClosedUnitInterval = 0.95
     """Similarity of two captions, cosine / 2 + 0.5 of their sentence vectors, above which they say the same. Their

@@ -77,8 +77,8 @@ class CaptionedClips(Dataset):
 
     All random choices depend only on the item number (see ``dataset/batches.py``): the caption, the window of a clip
     of more than ``max_frames``, a change of its speed by up to 10 %, and the corruption. A corrupted copy is played
-    backward, frozen, played at 0.4 to 0.7 or 1.5 to 2.2 times the speed, has its limbs swapped, or, if its caption names
-    a side, is reflected. It has at most as many frames as the motion.
+    backward, frozen, played at 0.4 to 0.7 or 1.5 to 2.2 times the speed, has its limbs swapped, or, if its caption
+    names a side, is reflected. It has at most as many frames as the motion.
 
     Args:
         folder: Data folder.
