@@ -4,8 +4,9 @@
     python -m benchmarks.data --data data/bandai --tokenizer runs/vq       (also a real data folder)
 
 The synthetic rows have the lengths of real motion and one to three captions. They are written by the shard writer of
-dataset/token_rows.py and by the index writer of dataset/clip_index.py; the motions themselves do not exist. Each part is measured in a process of its own by the parent process. RSS includes the pages of
-libraries and of mapped rows that were accessed, which the system can reclaim; own memory excludes them. Linux only.
+dataset/token_rows.py and by the index writer of dataset/clip_index.py; the motions themselves do not exist. Each part
+is measured in a process of its own by the parent process. RSS includes the pages of libraries and of mapped rows that
+were accessed, which the system can reclaim; own memory excludes them. Linux only.
 """
 
 import utils.interrupt  # noqa: F401

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from pebble import ProcessExpired
 from tqdm import tqdm
 
 from dataset.clip_rules import NO_MOTION, NO_TEXT, clips_of_motion
@@ -30,7 +31,7 @@ from dataset.layouts import Split
 from utils.errors import InputError, shown
 from utils.files import atomic_write
 from utils.locks import exclusive_file
-from utils.processes import worker_pool
+from utils.processes import describe_failure, worker_pool
 from utils.reading.files import is_inside
 from utils.reading.texts import parse_json
 
@@ -264,7 +265,10 @@ def _scan_all(split: Split, motions: Motions) -> Iterator[Scanned]:
             return
         with worker_pool(min(os.cpu_count() or 1, len(chunks))) as pool:
             for job, chunk in [(pool.submit(scan, None, chunk), chunk) for chunk in chunks]:
-                yield job.result()
+                try:
+                    yield job.result()
+                except ProcessExpired as error:
+                    raise InputError(f"indexing {split.path} failed: {describe_failure(error)}") from error
                 progress.update(len(chunk))
 
 

@@ -73,6 +73,7 @@ def test_many_motions_are_scanned_by_processes_in_order(small_folder, monkeypatc
     shutil.rmtree(small_folder.path / "index")
     assert list(small_folder.clips("train")) == expected
     monkeypatch.setattr(dataset.clip_index, "POOLED", 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
     shutil.rmtree(small_folder.path / "index")
     assert list(small_folder.clips("train")) == expected
 
