@@ -86,6 +86,9 @@ def test_sequences_prints_its_table(t2m_run):
 
 def test_data_measures_many_rows(tmp_path, data_folder, tokenizer_run, capsys, monkeypatch):
     monkeypatch.setattr(benchmarks.data, "MAX_SHARDS", 4)
+    benchmarks.data.build_index(tmp_path / "clips", 600)
+    assert benchmarks.data.opening_clips(tmp_path / "clips")[1] == "600 clips"
+    assert benchmarks.data.opening_windows(tmp_path / "clips")[1].endswith(" windows")
     assert "4 shards" in benchmarks.data.build(tmp_path, 600)[1]
     assert benchmarks.data.opening(tmp_path)[1] == "600 lengths read"
     first, tenth = (benchmarks.data.shuffling(tmp_path, 2048, epoch) for epoch in (0, 9))
