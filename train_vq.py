@@ -70,7 +70,7 @@ def train(run: Run, options: Options) -> None:
         run.report(note)
     windows = WindowDataset(motions["train"], options.window)
     batch_order = run.batches(len(windows))
-    validation = validation_clips(motions["val"], options)
+    validation = validation_clips(motions["val"], options.validate_clips, options.model.stride)
     if not validation:
         run.report("no validation clips: only the training loss is reported")
 
@@ -108,10 +108,10 @@ def whole_token_frames(model: HumanVQVAE, lengths: torch.Tensor) -> torch.Tensor
     return lengths // model.config.stride * model.config.stride
 
 
-def validation_clips(motions: Clips, options: Options) -> list[tuple[str, np.ndarray]]:
-    """Return names and features (T, 272) of the clips to validate on."""
-    clips = [motions[row] for row in range(min(len(motions), options.validate_clips))]
-    return [(clip.name, motions.features(clip)) for clip in clips if clip.frames >= options.model.stride]
+def validation_clips(motions: Clips, count: int, stride: int) -> list[tuple[str, np.ndarray]]:
+    """Return names and features (T, 272) of at most ``count`` clips to validate on, of at least a token each."""
+    clips = [motions[row] for row in range(min(len(motions), count))]
+    return [(clip.name, motions.features(clip)) for clip in clips if clip.frames >= stride]
 
 
 def validate(run: Run, model: HumanVQVAE, clips: list[tuple[str, np.ndarray]], step: int) -> dict[str, float]:
