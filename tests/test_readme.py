@@ -34,7 +34,9 @@ def test_options_used_in_the_docs_exist():
         if not (ROOT / script).is_file():  # python -m of another package
             continue
         shared = ("training/options.py", "training/plan.py", "serving/options.py")
-        source = "".join((ROOT / file).read_text() for file in (script, *shared))
+        files = [ROOT / file for file in (script, *shared)]
+        files += ROOT.glob("dataset/**/*.py") if script == "prepare_data.py" else []  # options of each kind of data
+        source = "".join(file.read_text() for file in files)
         for option in re.findall(r"--([\w-]+)", rest):
             name = option.replace("-", "_")
             assert re.search(rf"\b{name}\b: ", source) or name in ("config", "help"), f"{script} has no --{option}"
