@@ -70,8 +70,8 @@ class Options:
     """Options of the conversion."""
 
     source: str | None = None
-    """Released model: its folder, the file of its generator or tokenizer, or its Hugging Face id. The other files are
-    searched in the same folder; the options below replace those that are found."""
+    """Released model: its folder, the file of its generator, or its Hugging Face id; or the file of a tokenizer, which
+    is then converted alone. The other files are searched in the same folder; the options below replace those found."""
     out: Path
     """New folder to write."""
     tokenizer: Path | None = None

@@ -64,7 +64,7 @@ def find_release(source: str | Path) -> Release:
     """Find the files of a released model.
 
     Args:
-        source: Folder, file of the generator or the tokenizer, or hub id.
+        source: Folder, file of the generator or hub id; or file of the tokenizer, which is then found alone.
 
     Raises:
         InputError: there is none, or several generators or tokenizers are in the folder.
@@ -80,6 +80,8 @@ def find_release(source: str | Path) -> Release:
     for key, name in HUB_NAMES.items():
         if (folder / name).exists() and key not in chosen:
             weights[key] = [folder / name]
+    if TOKENIZER in chosen:
+        weights.pop(GENERATOR, None)
     for key, kind in ((GENERATOR, "generators"), (TOKENIZER, "tokenizers")):
         if len(weights.get(key, ())) > 1:
             names = ", ".join(file.name for file in weights[key])
