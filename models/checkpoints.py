@@ -39,6 +39,17 @@ def find_checkpoint(source: str | Path, revision: str | None = None) -> tuple[st
     return (folder.resolve() if is_folder else Path(str(source).partition("@")[0])).name, folder
 
 
+def find_tokenizer(source: str | Path) -> Path:
+    """Find the folder of a tokenizer: ``source`` itself, or the tokenizer of a text-to-motion model.
+
+    Raises:
+        InputError: as ``utils.hub.find_folder``.
+    """
+    inner = [name for name in CHECKPOINT_FILES if name.startswith(TOKENIZER)]
+    folder = find_folder(source, inner, "tokenizer")
+    return folder / TOKENIZER if (folder / TOKENIZER).is_dir() else find_folder(source, MODEL_FILES, "tokenizer")
+
+
 def check_tokenizer(folder: Path, generator: LLaMAConfig) -> None:
     """Raise InputError unless the tokenizer in a checkpoint folder is the one that its generator was trained with."""
     if generator.tokenizer not in ("", fingerprint(folder / TOKENIZER)):
