@@ -33,6 +33,7 @@ from training.options import TrainingOptions
 from training.run import Comparison, Run
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
+from utils.hub import check_source
 
 TURNING = 45  # degrees: clips that turn by more count for the turn error
 
@@ -53,6 +54,8 @@ class Options(TrainingOptions):
     def __post_init__(self):
         if self.init is None:
             self.check_window(self.model)
+        elif not self.resume:
+            check_source(self.init, "tokenizer")
 
     def check_window(self, model: VQVAEConfig) -> None:
         """Raise InputError unless the window is whole tokens of the model."""
