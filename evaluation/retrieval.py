@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluation.fid import unit
-from evaluation.ranks import ranks_of_best, top_k
+from evaluation.ranks import ranks_among, top_k
 from utils.errors import InputError
 
 TOP = (1, 2, 3, 5, 10)  # k of the recalls
@@ -31,8 +31,15 @@ class Retrieval(NamedTuple):
 
 
 def similarity(texts: np.ndarray, motions: np.ndarray) -> np.ndarray:
-    """Return the cosines (N, N) of caption embeddings (N, D), in rows, and motion embeddings (N, D), in columns."""
-    return unit(texts) @ unit(motions).T
+    """Return the cosines (N, N) float32 of embeddings (N, D) of captions, in rows, and of motions, in columns.
+
+    They are computed in float64 and rounded, so that identical motions are equally similar.
+    """
+    texts, motions = unit(texts), unit(motions)
+    cosines = np.empty((len(texts), len(motions)), np.float32)
+    for rows in _blocks(len(texts)):
+        cosines[rows] = texts[rows] @ motions.T
+    return cosines
 
 
 def retrieve(similarities: np.ndarray) -> Retrieval:
@@ -52,8 +59,8 @@ def retrieve_by_meaning(similarities: np.ndarray, sentences: np.ndarray, thresho
         sentences: (N, D) sentence embeddings of the captions.
         threshold: Similarity of sentences, cosine / 2 + 0.5, above which they mean the same.
     """
-    cosines = unit(sentences) @ unit(sentences).T
-    same = (cosines > 2 * threshold - 1) | np.eye(len(cosines), dtype=bool)
+    same = similarity(sentences, sentences) > 2 * threshold - 1
+    np.fill_diagonal(same, True)
     return _both(similarities[None], same)
 
 
@@ -79,9 +86,33 @@ def retrieve_in_pools(similarities: np.ndarray, seed: int = 0, pool: int = POOL)
 
 
 def _both(similarities: np.ndarray, positives: np.ndarray) -> Retrieval:
-    """Return scores over groups of similarities (G, P, P), each the mean over the groups."""
-    directions = (similarities, similarities.swapaxes(1, 2))
-    return Retrieval(*(_recall(ranks_of_best(-values, positives)) for values in directions))
+    """Return scores over groups of similarities (G, P, P), each the mean over the groups; positives are symmetric."""
+    return Retrieval(
+        _recall(ranks_of_best(-similarities, positives)),
+        _recall(ranks_of_best(-similarities.swapaxes(1, 2), positives)),
+    )
+
+
+def ranks_of_best(distances: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    """Return the rank (G, Q) of the best right answer among all candidates; 0 is the best rank.
+
+    As in TMR, the answer shares the mean of the ranks of all candidates at its distance, right or wrong.
+
+    Args:
+        distances: (G, Q, C) from each query to each candidate.
+        positives: (Q, C) booleans: whether a candidate is right; at least one per query.
+    """
+    ranks = []
+    for rows in _blocks(len(positives)):
+        block = distances[:, rows]  # (G, q, C)
+        best = np.where(positives[rows], block, np.inf).min(axis=-1)
+        ranks.append(ranks_among(best, block) - 0.5)  # the answer is one of the candidates
+    return np.concatenate(ranks, axis=1)
+
+
+def _blocks(count: int) -> list[slice]:
+    """Divide rows among slices of at most 512, which keep the memory small."""
+    return [slice(start, start + 512) for start in range(0, count, 512)]
 
 
 def _recall(ranks: np.ndarray) -> Recall:

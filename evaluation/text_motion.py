@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evaluation.fid import fid, unit, unit_fid
-from evaluation.ranks import ranks_of_best, top_k
+from evaluation.fid import fit_gaussian, frechet_distance, unit
+from evaluation.ranks import ranks_among, top_k
 from utils.errors import InputError
 
 POOL = 32  # motions among which a caption looks for its own
@@ -78,9 +78,9 @@ class Protocol:
     draw: Callable[[Any, int, int], Draws]
     """Random choices of a repeat, from the generator, the number of pairs and the size of a pool."""
     scale: Callable[[np.ndarray], np.ndarray]
-    """Scale of all embeddings: ``native`` or ``unit``."""
-    fid: Callable[[np.ndarray, np.ndarray], float]
-    """``fid`` or ``unit_fid``."""
+    """Scale of the embeddings in all metrics but FID: ``native`` or ``unit``."""
+    fid_scale: Callable[[np.ndarray], np.ndarray]
+    """Scale of the embeddings in FID: ``native`` for the raw one, or ``unit``."""
 
 
 # --- Draws
@@ -123,10 +123,10 @@ def native(vectors: np.ndarray) -> np.ndarray:
     return vectors.astype(np.float64)
 
 
-T2M = Protocol(np.random.RandomState, draw_t2m, native, fid)
-MOTIONGPT = Protocol(np.random.RandomState, draw_motiongpt, native, fid)
-TMR = Protocol(np.random.RandomState, draw_motiongpt, unit, fid)
-MOTIUS = Protocol(np.random.default_rng, draw_motius, native, unit_fid)
+T2M = Protocol(np.random.RandomState, draw_t2m, native, native)
+MOTIONGPT = Protocol(np.random.RandomState, draw_motiongpt, native, native)
+TMR = Protocol(np.random.RandomState, draw_motiongpt, unit, unit)
+MOTIUS = Protocol(np.random.default_rng, draw_motius, native, unit)
 PROTOCOLS = {"t2m": T2M, "motiongpt": MOTIONGPT, "tmr": TMR, "motius": MOTIUS}
 
 
@@ -146,15 +146,18 @@ def compare(embeddings: Embeddings, protocol: Protocol, draws: Draws, pool: int 
         InputError: There are fewer pairs than a pool has, the arrays are not paired, or a value is not finite.
     """
     check_embeddings(embeddings, pool)
-    texts, real, generated = (protocol.scale(vectors) for vectors in embeddings[:3])
+    texts = protocol.scale(embeddings.texts)
+    reference = fit_gaussian(protocol.fid_scale(embeddings.real[draws.rows]))
 
-    def measure(motions: np.ndarray, choices: np.ndarray) -> Scores:
-        precision, distance = match(texts, motions, draws.order, embeddings.groups, pool)
-        return Scores(
-            precision, distance, protocol.fid(real[draws.rows], motions[draws.rows]), diversity(motions, *choices)
-        )
+    def measure(motions: np.ndarray, choices: np.ndarray, fid: float) -> Scores:
+        scaled = protocol.scale(motions)
+        return Scores(*match(texts, scaled, draws.order, embeddings.groups, pool), fid, diversity(scaled, *choices))
 
-    return Comparison(measure(real, draws.real), measure(generated, draws.generated))
+    distance = frechet_distance(reference, fit_gaussian(protocol.fid_scale(embeddings.generated[draws.rows])))
+    return Comparison(
+        measure(embeddings.real, draws.real, frechet_distance(reference, reference)),
+        measure(embeddings.generated, draws.generated, distance),
+    )
 
 
 def match(
@@ -175,8 +178,8 @@ def match(
     distances = pairwise_distances(texts[pools], motions[pools])  # (B, P, P)
     members = pools if groups is None else groups[pools]
     positives = members[:, :, None] == members[:, None, :]
-    ranks = ranks_of_best(distances, positives)  # (B, P)
-    nearest = np.where(positives, distances, np.inf).min(axis=-1)
+    nearest = np.where(positives, distances, np.inf).min(axis=-1)  # (B, P)
+    ranks = ranks_among(nearest, np.where(positives, np.inf, distances))
     return np.array([top_k(ranks, k) for k in range(1, TOP + 1)]), float(nearest.mean())
 
 

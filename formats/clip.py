@@ -1,16 +1,21 @@
-"""Read a motion file of any supported format: .npz of this project or AMASS, BVH, .npy.
+"""Read a motion file of any supported format: .npz (this project, AMASS, Kimodo, HY-Motion), BVH, .npy.
 
 Every motion becomes ``smplx_85`` at 30 frames per second, y up, so that any readable file can be drawn and exported.
 """
 
+import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from formats.amass import amass_to_smplx85, read_arrays
+from formats.amass import amass_to_smplx85
 from formats.bvh_import import import_bvh
+from formats.generators import hymotion_to_smplx85, kimodo_amass_to_smplx85, kimodo_to_smplx85
 from formats.import_options import ImportOptions, check_length
+from formats.joints import FEATURE_WIDTHS, JOINT_COUNTS, clip_of_features, clip_of_joints
 from formats.skeleton_map import SkeletonMap
 from motion.body_shape import rest_joints
 from motion.clip import Clip
@@ -30,15 +35,51 @@ from motion.smplx import (
 from utils.errors import InputError, shown
 from utils.reading.arrays import read_npy, read_npz
 
-NPZ_KEYS = ("smplx_85", "fps", "prompt", "poses", "root_orient", "pose_body", "global_orient", "body_pose", "trans",
-            "transl", "betas", "surface_model_type", "mocap_framerate", "mocap_frame_rate")  # fmt: skip
+Arrays = dict[str, np.ndarray]
+
+
+def _ours(arrays: Arrays, options: ImportOptions, notes: list[str]) -> np.ndarray:
+    return arrays["smplx_85"]
+
+
+def _amass(arrays: Arrays, options: ImportOptions, notes: list[str]) -> np.ndarray:
+    return amass_to_smplx85(arrays, options.up, UNITS[options.units or "m"], notes)
+
+
+class NpzFormat(NamedTuple):
+    """A kind of ``.npz`` file, which is recognized by its keys."""
+
+    keys: str  # words; of alternatives separated by "|", one must be there
+    read: Callable[[Arrays, ImportOptions, list[str]], np.ndarray]  # to (T, 85) at the file's frame rate
+    fps: float | None  # frame rate of a file that does not state it
+
+
+NPZ_FORMATS = (  # the first whose keys are in the file is read
+    NpzFormat("smplx_85", _ours, FPS),
+    NpzFormat("local_rot_mats root_positions", kimodo_to_smplx85, FPS),
+    NpzFormat("Rh poses trans", hymotion_to_smplx85, FPS),
+    NpzFormat("poses trans|transl", _amass, None),
+    NpzFormat("root_orient pose_body trans mocap_time_length", kimodo_amass_to_smplx85, None),
+    NpzFormat("root_orient pose_body trans|transl", _amass, None),  # the input of GMR
+    NpzFormat("global_orient body_pose trans|transl", _amass, None),  # parameters of the smplx package
+)
+FPS_KEYS = ("mocap_framerate", "mocap_frame_rate", "fps")
+OTHER_KEYS = ("prompt", "betas", "surface_model_type", "posed_joints", *FPS_KEYS)  # read if they are there
+NPZ_KEYS = {key for kind in NPZ_FORMATS for key in kind.keys.replace("|", " ").split()} | set(OTHER_KEYS)
+PICKLES = {  # suffix -> Python code that converts sys.argv[1] to sys.argv[2]
+    ".pkl": "np.savez(sys.argv[2], **np.load(sys.argv[1], allow_pickle=True, encoding='latin1'))",
+    ".pt": "import torch; np.savez(sys.argv[2], **torch.load(sys.argv[1], map_location='cpu', weights_only=True))",
+}
+PICKLES |= {".pickle": PICKLES[".pkl"], ".pth": PICKLES[".pt"]}
 
 
 def read_clip(path: str | Path, skeleton: Path | None = None, options: ImportOptions | None = None) -> Clip:
     """Read a motion file.
 
     Args:
-        path: ``.npz`` (ours, or AMASS), ``.bvh``, or ``.npy`` with 272 features, smplx_85 or smplx_322 at 30 fps.
+        path: ``.npz`` (one of ``NPZ_FORMATS``), ``.bvh``, or ``.npy``: 272 features, smplx_85 or smplx_322 at 30 fps,
+            features of HumanML3D (263 columns) or joints (T, 22, 3) at 20 fps, features of KIT-ML (251) or joints
+            (T, 21, 3) at 12.5 fps.
         skeleton: YAML file that maps the joints of a BVH file; None finds them by name and hierarchy.
         options: Up axis, units and frame rate of the file; values that are not given are inferred.
 
@@ -55,6 +96,8 @@ def read_clip(path: str | Path, skeleton: Path | None = None, options: ImportOpt
         ".npy": lambda path: _read_npy(path, options),
         ".bvh": lambda path: _read_bvh(path, skeleton, options),
     }
+    if path.suffix.lower() in PICKLES:
+        raise _pickle_refusal(path)
     if path.suffix.lower() not in readers:
         raise InputError(f"{path} is not a motion file; give {', '.join(readers)}")
     try:
@@ -63,22 +106,39 @@ def read_clip(path: str | Path, skeleton: Path | None = None, options: ImportOpt
         raise error if shown(path, 200) in str(error) else InputError(f"{shown(path, 200)}: {error}") from error
 
 
+def _pickle_refusal(path: Path) -> InputError:
+    """Return the error of a pickle, with the command that converts a dictionary of arrays to ``.npz``."""
+    given = path if len(str(path)) <= 60 else Path(path.name)
+    files = " ".join(shlex.quote(shown(file, 60)) for file in (given, given.with_suffix(".npz")))
+    return InputError(
+        f"{shown(path, 100)} is a pickle, which may run code when it is opened, and is not read; where you trust it, "
+        f'run: python -c "import sys, numpy as np; {PICKLES[path.suffix.lower()]}" {files} (nested '
+        "parameters: docs/sharing.md)"
+    )
+
+
 def _read_npz(path: Path, options: ImportOptions) -> Clip:
     arrays = {name: _double(array) for name, array in read_npz(path, NPZ_KEYS).items()}
     title = str(arrays["prompt"]) if "prompt" in arrays else path.stem
-    if "smplx_85" in arrays:
-        return _at_our_fps(Clip(arrays["smplx_85"], title), options.fps or arrays.get("fps", FPS))
-    if read_arrays(arrays) is None:
+    kind = next((kind for kind in NPZ_FORMATS if _has(arrays, kind.keys)), None)
+    if kind is None:
         raise InputError(
-            "it holds neither smplx_85 (ours) nor poses (or root_orient and pose_body) and trans (AMASS); give a motion"
+            "it holds neither smplx_85 (ours) nor poses (or root_orient and pose_body) and trans (AMASS, HY-Motion), "
+            "nor local_rot_mats and root_positions (Kimodo); give a motion"
         )
-    rates = [arrays[key] for key in ("mocap_framerate", "mocap_frame_rate", "fps") if key in arrays]
-    fps = options.fps or next(iter(rates), None)
+    ours = kind.read is _ours
+    rates = [arrays[key] for key in (("fps",) if ours else FPS_KEYS) if key in arrays]
+    fps = options.fps or next(iter(rates), kind.fps)
     if fps is None:
         raise InputError("it has no mocap_framerate; give the frames per second of the capture with --fps")
     notes: list[str] = []
-    smplx85 = amass_to_smplx85(arrays, options.up, UNITS[options.units or "m"], notes)
-    return _plausible(_at_our_fps(Clip(smplx85, title, tuple(notes)), fps), options)
+    clip = _at_our_fps(Clip(kind.read(arrays, options, notes), title, tuple(notes)), fps)
+    return clip if ours else _plausible(clip, options)
+
+
+def _has(arrays: Arrays, keys: str) -> bool:
+    """Whether the arrays have the keys of a ``NpzFormat``."""
+    return all(any(key in arrays for key in words.split("|")) for words in keys.split())
 
 
 def _plausible(clip: Clip, options: ImportOptions) -> Clip:
@@ -90,8 +150,14 @@ def _plausible(clip: Clip, options: ImportOptions) -> Clip:
 
 def _read_npy(path: Path, options: ImportOptions) -> Clip:
     data = _double(read_npy(path))
+    if data.dtype.kind in "fiu" and data.ndim in (3, 4) and data.shape[-1] == 3 and data.shape[-2] in JOINT_COUNTS:
+        return _plausible(_at_our_fps(*clip_of_joints(data, path.stem, options)), options)
     if data.ndim != 2 or data.dtype.kind not in "fiu":
-        raise InputError(f"{path} holds no (frames, width) array of numbers; give features, smplx_85 or smplx_322")
+        raise InputError(
+            f"{path} holds no (frames, width) array of numbers; give features, smplx_85, smplx_322 or joints (T, 22, 3)"
+        )
+    if data.shape[1] in FEATURE_WIDTHS:
+        return _plausible(_at_our_fps(*clip_of_features(data, path.stem, options)), options)
     if data.shape[1] == FEATURES:
         check_features(data, str(path))
         return Clip(features_to_smplx85(data.astype(np.float64)), path.stem)
@@ -102,7 +168,7 @@ def _read_npy(path: Path, options: ImportOptions) -> Clip:
         return Clip(data, path.stem)
     raise InputError(
         f"{path} has {data.shape[1]} values per frame; motion has {FEATURES} (features), {SMPLX85_WIDTH} or "
-        f"{SMPLX322_WIDTH} (SMPL-X parameters)"
+        f"{SMPLX322_WIDTH} (SMPL-X parameters), 263 (HumanML3D) or 251 (KIT-ML)"
     )
 
 

@@ -41,9 +41,15 @@ def lowest_penetration(points: np.ndarray) -> np.ndarray:
 
 
 def floating(points: np.ndarray) -> np.ndarray:
-    """Return the height (T,) of the lowest point that is above the floor where it exceeds 5 mm, else 0 (PhysDiff).
+    """Return the height (T,) of the lowest point where it is more than 5 mm above the floor, else 0."""
+    lowest = points[..., 1].min(axis=1).astype(np.float64)
+    return 1000 * np.where(lowest > TOLERANCE, lowest, 0)
 
-    A frame with points on or below the floor floats, too, if all other points are higher than 5 mm.
+
+def physdiff_floating(points: np.ndarray) -> np.ndarray:
+    """Return the height (T,) of the lowest of the points above the floor where it exceeds 5 mm, else 0 (PhysDiff).
+
+    Points on or below the floor are left out, so a frame that stands on the floor can float, too.
     """
     height = points[..., 1].astype(np.float64)
     lowest = np.where(height > 0, height, np.inf).min(axis=1)
@@ -61,4 +67,6 @@ def floor_skating(points: np.ndarray) -> np.ndarray:
 
 def physical_error(points: np.ndarray) -> PhysicalError:
     """Return PhysDiff's penetration, floating and skating of a clip, averaged over frames, in millimetres."""
-    return PhysicalError(*(float(measure(points).mean()) for measure in (lowest_penetration, floating, floor_skating)))
+    return PhysicalError(
+        *(float(measure(points).mean()) for measure in (lowest_penetration, physdiff_floating, floor_skating))
+    )
