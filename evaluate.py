@@ -39,8 +39,8 @@ class PromptOptions:
     checkpoint: Path = Path("checkpoints/demo")
     """Folder of a text-to-motion model, as train_t2m.py writes it."""
     prompts: Path = Path("configs/prompts/demo.yaml")
-    """YAML file of prompts with conditions, or a prompt file of another form (.txt, .json, .jsonl, .csv, .tsv), of which
-    physical measures are reported."""
+    """YAML file of prompts with conditions, or a prompt file without conditions (.txt, .json, .jsonl, .csv, .tsv), for
+    which physical measures are reported."""
     seeds: PositiveInt = 16
     """Number of motions per prompt, with the seeds 0, 1, 2 and so on."""
     out_dir: Path = Path("outputs/evaluation")

@@ -39,6 +39,7 @@ UNITS = {  # unit of a quantity -> units that a condition may use, with their fa
 END = 0.2  # seconds of "at the start" and "at the end"
 MAX_LENGTH = 300  # characters of a condition
 MAX_STAGES = 4
+TINY = 1e-9  # makes "at least" of "more than"
 STAGE_BOUNDS = 24  # times at which a stage of a sequence may end
 SHORTEST_STAGE = 5  # frames between two of them
 
@@ -58,8 +59,8 @@ SLOTS = {  # {name} in a phrase -> pattern of its words
     "verb": "rises?|sinks?",
     "relative": "relative to the pelvis",
 }
-_COUNTING = r"(?:by |for )?(?P<word>{})(?: than)?"
-_COMPARISON = _COUNTING.format("|".join(ABOVE + BELOW))
+ARGUMENTS = {"limb": "part", "hinge": "part"}  # slot -> argument of the function, where they differ
+_COMPARISON = rf"(?:by )?(?P<word>{'|'.join(ABOVE + BELOW)})(?: than)?"
 _LIMIT = re.compile(rf"(?P<phrase>.*?) ?\b{_COMPARISON} (?P<number>-?\d+(?:\.\d+)?) ?(?P<unit>[^\d\s]\S*)?(?P<rest>.*)")
 _IN_PROMPT = re.compile(rf"(?P<phrase>.*?) {_COMPARISON} in (?P<prompt>[^ ].*)", re.IGNORECASE)
 
@@ -140,6 +141,14 @@ def longest_run(holds: np.ndarray) -> float:
 # --- Conditions
 
 
+class Run(NamedTuple):
+    """A limit in seconds for the longest stretch of frames in which a comparison or a state holds."""
+
+    sign: int
+    """1 if it must be longer, -1 if shorter."""
+    seconds: float
+
+
 @dataclass(frozen=True)
 class Condition:
     """A comparison of a number, measured on a motion, with a limit."""
@@ -186,9 +195,9 @@ def parse_condition(text: str) -> Condition:
 
 
 def _split(text: str, word: str) -> list[str]:
-    """Split at a word; "left and right" and its like are names of directions."""
-    parts = re.split(rf",? {word} (?!right\b|down\b|backward\b)", text)
-    return [part.strip(" ,") for part in parts]
+    """Split at "then" or "and", but not within an axis such as "left and right"."""
+    within = r"(?!(?<=left and )right|(?<=up and )down|(?<=forward and )backward)"
+    return [part.strip(" ,") for part in re.split(rf" {word} {within}", text)]
 
 
 def _compared(text: str, match: re.Match) -> Condition:
@@ -198,35 +207,40 @@ def _compared(text: str, match: re.Match) -> Condition:
 
 def _parse_one(text: str) -> Condition:
     """Read a condition of one stage."""
-    rest, when, run = text, "", None
-    if found := _RUN.fullmatch(rest):
-        rest, run = found["phrase"], found
-    elif found := _WHEN.fullmatch(rest):
-        rest, when = found["phrase"], found["when"]
-    limited = _LIMIT.fullmatch(rest)
-    if limited and not limited["rest"]:
-        phrase, words = _find(limited["phrase"])
-        sign = 1 if limited["word"] in ABOVE else -1
-        limit = _limit_of(phrase, words, limited)
-        if limited["word"] in ("at least", "at most"):
-            limit -= sign * 1e-9
-    else:
-        phrase, words = _find(limited["phrase"] if limited else rest, after=limited["rest"] if limited else "")
-        if phrase.unit and phrase.limit is None:
-            raise InputError(f"a limit is missing, such as: {phrase.text} more than 1 {phrase.unit}")
-        sign, limit = 1, 0.5 if not phrase.unit else phrase.limit or 0.0
+    rest, when, run = _take_when(text)
+    phrase, words, sign, limit = _take_comparison(rest)
     values = partial(_values, phrase=phrase, words=words, sign=sign)
-    if not phrase.unit and not when and not run:
-        when = phrase.when
-    if run or when == "never" or (not phrase.unit and when == "at some time"):
-        longer = run is None or run["word"] in ("longer", "more")
-        seconds = float(run["number"]) if run else 0.0
-        if when == "never":
-            longer, seconds = False, 0.5 / FPS
-        return Condition(text, lambda motion: longest_run(sign * values(motion) > sign * limit),
-                         1 if longer else -1, seconds, "s")  # fmt: skip
+    if run is None and (when or phrase.when) == "at some time" and not phrase.unit:
+        run = Run(1, 0.0)
+    if run is not None:
+        return Condition(text, lambda motion: longest_run(sign * values(motion) > sign * limit), *run, "s")
     reduce = WHENS[when or phrase.when]
     return Condition(text, lambda motion: reduce(values(motion), sign), sign, limit, phrase.unit)
+
+
+def _take_when(text: str) -> tuple[str, str, Run | None]:
+    """Split off WHEN; returns the rest, and the key of ``WHENS`` or the run that a condition ends with, if any."""
+    if found := _RUN.fullmatch(text):
+        return found["phrase"], "", Run(1 if found["word"] in ABOVE else -1, float(found["number"]))
+    if not (found := _WHEN.fullmatch(text)):
+        return text, "", None
+    if found["when"] == "never":
+        return found["phrase"], "", Run(-1, 0.5 / FPS)
+    return found["phrase"], found["when"], None
+
+
+def _take_comparison(text: str) -> tuple[Phrase, dict[str, str], int, float]:
+    """Return the phrase of a text with its words, and the sign and the limit of the comparison."""
+    found = _LIMIT.fullmatch(text)
+    if found and not found["rest"]:
+        phrase, words = _find(found["phrase"])
+        sign = 1 if found["word"] in ABOVE else -1
+        inclusive = found["word"] in ("at least", "at most")
+        return phrase, words, sign, _limit_of(phrase, words, found) - sign * inclusive * TINY
+    phrase, words = _find(text)
+    if phrase.unit and phrase.limit is None:
+        raise InputError(f"a limit is missing, such as: {text} more than 1 {phrase.unit}")
+    return phrase, words, 1, phrase.limit if phrase.limit is not None else 0.5
 
 
 def _values(motion: Performance, phrase: Phrase, words: dict[str, str], sign: int) -> np.ndarray:
@@ -236,8 +250,8 @@ def _values(motion: Performance, phrase: Phrase, words: dict[str, str], sign: in
         values = np.zeros(1)  # a speed in a motion of one frame
     if values.ndim == 1:
         return values
-    part = next(words[slot] for slot in ("part", "limb", "hinge") if slot in words)
-    both = "both" in part.split() or part.split()[-1] in PLURALS
+    part = words["part"].split()
+    both = "both" in part or part[-1] in PLURALS
     return sign * (sign * values).min(axis=1) if both else sign * (sign * values).max(axis=1)
 
 
@@ -245,7 +259,7 @@ def _limit_of(phrase: Phrase, words: dict[str, str], found: re.Match) -> float:
     number, unit = float(found["number"]), found["unit"]
     if not phrase.unit:
         raise InputError(
-            f"{phrase.text!r} is a state and has no limit; leave it out, or give a time: for longer than 1 s"
+            f"{found['phrase']!r} is a state without a limit; leave it out, or give a time: for longer than 1 s"
         )
     if unit == "%" and phrase.function is quantities.height:
         return number / 100 * standing_height(words["part"])
@@ -288,24 +302,27 @@ def _pattern(text: str) -> re.Pattern:
     return re.compile(re.sub(r"\{(\w+)\}", lambda slot: f"(?P<{slot[1]}>{SLOTS[slot[1]]})", text))
 
 
-def _find(text: str, after: str = "") -> tuple[Phrase, dict[str, str]]:
+def _find(text: str) -> tuple[Phrase, dict[str, str]]:
     """Return the phrase that a text is, and the words of its slots.
 
     Raises:
         InputError: there is no such phrase.
     """
-    for phrase in PHRASES if not after else ():
+    for phrase in PHRASES:
         if found := _pattern(phrase.text).fullmatch(text):
-            return phrase, {slot: word for slot, word in found.groupdict().items() if word}
-    unknown = next((word for word in f"{text} {after}".split() if word not in _vocabulary()), None)
+            return phrase, {ARGUMENTS.get(slot, slot): word for slot, word in found.groupdict().items() if word}
+    words = [word for word in text.split() if not re.match(r"-?\d", word)]
+    unknown = next((word for word in words if word not in _vocabulary()), None)
     if unknown is not None:
         near = difflib.get_close_matches(unknown, _vocabulary(), 3)
         known = near or dict.fromkeys(phrase.text.split()[0] for phrase in PHRASES if phrase.text[0] != "{")
-        raise InputError(f"the word {shown(unknown, 30)!r} is unknown; use {', '.join(known)} ...; "
-                         "--list-conditions lists all")  # fmt: skip
+        raise InputError(
+            f"the word {shown(unknown, 30)!r} is unknown; use {', '.join(known)} ...; --list-conditions lists all"
+        )
     near = difflib.get_close_matches(text, [phrase.text for phrase in PHRASES], 3, cutoff=0.3)
-    raise InputError(f"there is no phrase {shown(f'{text}{after}', 60)!r}; use {' or '.join(near) or 'one of the list'}; "
-                     "--list-conditions lists all")  # fmt: skip
+    raise InputError(
+        f"there is no phrase {shown(text, 60)!r}; use {' or '.join(near) or 'another'}; --list-conditions lists all"
+    )
 
 
 @cache

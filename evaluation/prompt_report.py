@@ -22,7 +22,7 @@ def following_table(results: Sequence[CaseResult]) -> str:
             prompt = required = ""
         for row in result.conditions:
             mean = _number(float(np.mean(row.values)), row)
-            rows.append([prompt, _sentence(row), percent(row.share), _number(row.worst, row), mean, required])
+            rows.append([prompt, _sentence(row), percent(row.share), _worst(row), mean, required])
             prompt = required = ""
     return _table(["prompt", "condition", "share", "worst seed", "mean", "required"], rows) if rows else ""
 
@@ -40,10 +40,12 @@ def summary(results: Sequence[CaseResult]) -> str:
     lines = []
     plain, rephrased = _shares(results, rephrased=False), _shares(results, rephrased=True)
     if plain:
-        lines.append(f"{len(plain)} prompts with conditions: {percent(np.mean(plain))} of the motions follow them, "
-                     f"{percent(min(plain))} of the worst prompt")  # fmt: skip
+        mean = percent(sum(plain) / len(plain))
+        lines.append(
+            f"{len(plain)} prompts: {mean} of the motions meet all conditions, {percent(min(plain))} of the worst"
+        )
     if rephrased:
-        lines.append(f"{len(rephrased)} rephrasings: {percent(np.mean(rephrased))}")
+        lines.append(f"{len(rephrased)} rephrasings: {percent(sum(rephrased) / len(rephrased))}")
     for result in results:
         if result.share is not None and result.case.required is not None and result.share < result.case.required:
             lines.append(f"below the required share: {result.case.prompt} ({percent(result.share)} of "
@@ -97,6 +99,10 @@ def _shares(results: Iterable[CaseResult], rephrased: bool) -> list[float]:
 def _sentence(row: ConditionResult) -> str:
     limit = "" if row.condition.other is None else f" ({_number(row.limit, row)})"
     return row.condition.text + limit
+
+
+def _worst(row: ConditionResult) -> str:
+    return f"{_number(row.worst, row)} (seed {row.values.index(row.worst)})"
 
 
 def _number(value: float, row: ConditionResult) -> str:

@@ -9,8 +9,8 @@ A suite is a YAML file with a list of entries:
       mirrored: true                                            # add the entry with left and right exchanged
       seconds: 4                                                # length; by default the generator ends the motion
 
-All keys except ``prompt`` are optional. evaluation/conditions.py describes the conditions. Prompt files of others can be
-used as well: without conditions, the physical measures of their motions are reported.
+All keys except ``prompt`` are optional. evaluation/conditions.py describes the conditions. Prompt files of others can
+be used as well: without conditions, the physical measures of their motions are reported.
 """
 
 import csv

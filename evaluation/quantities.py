@@ -25,6 +25,8 @@ PAIRS = {
 }  # fmt: skip
 PLURALS = {"feet": "foot"} | {f"{word}s": word for word in PAIRS if word != "foot"}
 HINGES = {"elbow": ("shoulder", "wrist"), "knee": ("hip", "ankle")}  # joint -> the joints that it bends between
+REST_HIPS = REST_OFFSETS[JOINT_INDEX["left_hip"]] - REST_OFFSETS[JOINT_INDEX["right_hip"]]
+REST_HEADING = float(np.arctan2(-REST_HIPS[2], REST_HIPS[0]))  # the hip joints are not exactly side by side
 # Height of a joint above the floor in metres, below which the body part touches the floor; 0.15 for the others.
 TOUCHES = {"foot": 0.05, "head": 0.2, "pelvis": 0.22, "chest": 0.2}
 LEVEL_LEFT = 0.3  # horizontal length of the unit vector across the hips, below which the heading is interpolated
@@ -71,15 +73,16 @@ class Performance:
 
     @cached_property
     def heading(self) -> np.ndarray:
-        """(T,) heading in radians without jumps, perpendicular to the hips; 0 is +z, left is positive.
+        """(T,) heading of the hips in radians, without jumps; 0 is +z, left is positive.
 
-        Unlike the direction of the chest, it is defined while a person crawls, rolls and lies.
+        It is the direction across the line of the hips, which is defined while a person crawls, rolls and lies.
         """
         left = unit(self.joint("left_hip") - self.joint("right_hip"))[:, [0, 2]]
         level = np.flatnonzero(np.linalg.norm(left, axis=1) > LEVEL_LEFT)
         if len(level) == 0:
             return np.zeros(len(left))
-        return np.interp(np.arange(len(left)), level, np.unwrap(np.arctan2(-left[level, 1], left[level, 0])))
+        angles = np.unwrap(np.arctan2(-left[level, 1], left[level, 0])) - REST_HEADING
+        return np.interp(np.arange(len(left)), level, angles)
 
     def to_heading_frame(self, vectors: np.ndarray) -> np.ndarray:
         """Rotate world vectors (T or fewer, ..., 3) into (left, up, forward) of their frame."""
@@ -160,9 +163,9 @@ def turned(motion: Performance, side: str = "") -> np.ndarray:
     return {"left": turn, "right": -turn, "": np.abs(turn)}[side]
 
 
-def flipped(motion: Performance, direction: str) -> np.ndarray:
+def flipped(motion: Performance, way: str) -> np.ndarray:
     """Rotation of the torso about its left-right axis since the start: 360 in a somersault."""
-    return (1 if direction == "forward" else -1) * _rotated(motion, axis=0)
+    return (1 if way == "forward" else -1) * _rotated(motion, axis=0)
 
 
 def wheeled(motion: Performance, side: str = "") -> np.ndarray:
@@ -214,7 +217,7 @@ def _steps_of(path: np.ndarray) -> int:
     )
     rests, _ = find_peaks(np.append(-unrest, -np.inf), prominence=SWING_UNREST)
     count, last = 0, 0
-    for rest in rests:
+    for rest in rests.tolist():
         moved = np.linalg.norm((path[rest] - path[last])[[0, 2]])
         count += bool(max(moved, path[last : rest + 1, 1].max() - path[rest, 1]) > STEP)
         last = rest
@@ -264,7 +267,7 @@ def bend(motion: Performance, part: str) -> np.ndarray:
     angles = []
     for name in joints_of(part):
         side, _, joint = name.partition("_")
-        ends = HINGES[joint] if joint in HINGES else ("knee",)
+        ends = HINGES.get(joint, ("knee",))
         bones = [motion.joint(f"{side}_{end}") - motion.joint(name) for end in ends]
         first, second = bones if len(bones) == 2 else (bones[0], motion.axes[:, :, 1])
         angles.append(180 - np.degrees(np.arccos(np.clip((unit(first) * unit(second)).sum(axis=-1), -1, 1))))
@@ -275,8 +278,11 @@ def swings(motion: Performance, part: str, axis: str) -> np.ndarray:
     """Number of times that a part moves to and fro relative to the pelvis, by at least 5 cm."""
     path = motion.to_heading_frame(motion.joints[:, indices_of(part)] - motion.joints[:, :1])
     coordinate = {"left and right": 0, "up and down": 1, "forward and backward": 2}[axis]
-    counts = [len(find_peaks(values, prominence=SWING)[0]) for values in path[..., coordinate].T]
-    return np.array([counts], dtype=float)
+    reversals = [
+        sum(len(find_peaks(values * sign, prominence=SWING)[0]) for sign in (1, -1))
+        for values in path[..., coordinate].T
+    ]
+    return np.array([[count // 2 for count in reversals]], dtype=float)
 
 
 # --- States, (T,) or (T, J) booleans
@@ -305,9 +311,9 @@ def torso_is(motion: Performance, state: str) -> np.ndarray:
     return {"upright": angle < 30, "horizontal": np.abs(angle - 90) < 30, "upside down": angle > 120}[state]
 
 
-def chest_faces(motion: Performance, way: str) -> np.ndarray:
+def chest_faces(motion: Performance, face: str) -> np.ndarray:
     """Whether the chest faces up, as on the back, or down, as on all fours (within 45 degrees)."""
-    return motion.axes[:, 1, 2] * (1 if way == "up" else -1) > np.sqrt(0.5)
+    return motion.axes[:, 1, 2] * (1 if face == "up" else -1) > np.sqrt(0.5)
 
 
 def stays(motion: Performance) -> np.ndarray:

@@ -1,25 +1,23 @@
-"""Rank of the right answer among candidates, shared by R-precision and retrieval."""
+"""Rank of an answer among its rivals, shared by R-precision and retrieval."""
 
 import numpy as np
 
 
-def ranks_of_best(distances: np.ndarray, positives: np.ndarray) -> np.ndarray:
-    """Return the rank of the nearest right candidate of each query; 0 is the best rank.
+def ranks_among(answers: np.ndarray, rivals: np.ndarray) -> np.ndarray:
+    """Return the rank of each answer among its rivals; 0 is the best rank.
 
-    Candidates at equal distance share the mean of their ranks, so half ranks occur, and a model that embeds everything
-    alike gains nothing. Distances are compared in float32, in which identical candidates tie.
+    A rival at equal distance counts half, which averages over ties: a model that embeds everything alike gains nothing.
+    Distances are compared in float32, in which identical candidates tie.
 
     Args:
-        distances: (..., Q, C) from each query to each candidate.
-        positives: (..., Q, C) booleans, broadcast: whether a candidate is right; at least one per query.
+        answers: (..., Q) distance from each query to its answer.
+        rivals: (..., Q, C) distances from each query to all other candidates.
 
     Returns:
-        (..., Q) ranks.
+        (..., Q) ranks; half ranks occur.
     """
-    distances = distances.astype(np.float32)
-    best = np.where(positives, distances, np.inf).min(axis=-1, keepdims=True)  # (..., Q, 1)
-    nearer, ties = (distances < best).sum(axis=-1), (distances == best).sum(axis=-1)
-    return nearer + (ties - 1) / 2
+    answers, rivals = answers.astype(np.float32)[..., None], rivals.astype(np.float32)
+    return (rivals < answers).sum(axis=-1) + (rivals == answers).sum(axis=-1) / 2
 
 
 def top_k(ranks: np.ndarray, k: int) -> float:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluation.fid import unit
-from evaluation.ranks import ranks_of_best, top_k
+from evaluation.ranks import ranks_among, top_k
 from utils.errors import InputError
 
 TOP = (1, 2, 3, 5, 10)  # k of the recalls
@@ -87,11 +87,27 @@ def retrieve_in_pools(similarities: np.ndarray, seed: int = 0, pool: int = POOL)
 
 def _both(similarities: np.ndarray, positives: np.ndarray) -> Retrieval:
     """Return scores over groups of similarities (G, P, P), each the mean over the groups; positives are symmetric."""
+    return Retrieval(
+        _recall(ranks_of_best(-similarities, positives)),
+        _recall(ranks_of_best(-similarities.swapaxes(1, 2), positives)),
+    )
+
+
+def ranks_of_best(distances: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    """Return the rank (G, Q) of the best right answer among all candidates; 0 is the best rank.
+
+    As in TMR, the answer shares the mean of the ranks of all candidates at its distance, right or wrong.
+
+    Args:
+        distances: (G, Q, C) from each query to each candidate.
+        positives: (Q, C) booleans: whether a candidate is right; at least one per query.
+    """
     ranks = []
-    for values in (similarities, similarities.swapaxes(1, 2)):
-        blocks = [ranks_of_best(-values[:, rows], positives[rows]) for rows in _blocks(len(positives))]
-        ranks.append(np.concatenate(blocks, axis=1))  # (G, P)
-    return Retrieval(*map(_recall, ranks))
+    for rows in _blocks(len(positives)):
+        block = distances[:, rows]  # (G, q, C)
+        best = np.where(positives[rows], block, np.inf).min(axis=-1)
+        ranks.append(ranks_among(best, block) - 0.5)  # the answer is one of the candidates
+    return np.concatenate(ranks, axis=1)
 
 
 def _blocks(count: int) -> list[slice]:

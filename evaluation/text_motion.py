@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evaluation.fid import fit_gaussian, frechet_distance, unit
-from evaluation.ranks import ranks_of_best, top_k
+from evaluation.ranks import ranks_among, top_k
 from utils.errors import InputError
 
 POOL = 32  # motions among which a caption looks for its own
@@ -178,8 +178,8 @@ def match(
     distances = pairwise_distances(texts[pools], motions[pools])  # (B, P, P)
     members = pools if groups is None else groups[pools]
     positives = members[:, :, None] == members[:, None, :]
-    ranks = ranks_of_best(distances, positives)  # (B, P)
-    nearest = np.where(positives, distances, np.inf).min(axis=-1)
+    nearest = np.where(positives, distances, np.inf).min(axis=-1)  # (B, P)
+    ranks = ranks_among(nearest, np.where(positives, np.inf, distances))
     return np.array([top_k(ranks, k) for k in range(1, TOP + 1)]), float(nearest.mean())
 
 

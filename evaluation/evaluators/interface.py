@@ -53,7 +53,7 @@ class Evaluator(Protocol):
             (N, D) float32. An embedding does not depend on the other captions.
 
         Raises:
-            InputError: A caption is blank, or lacks what the evaluator needs.
+            InputError: A caption is blank, or word tokens are needed and cannot be made.
         """
         ...
 

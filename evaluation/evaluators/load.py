@@ -4,6 +4,7 @@ finest.tar, epoch=99.ckpt, ...    the weights as they were released, or model.sa
 stats/{mean,std}.npy              the statistics of the evaluator
 glove/                            T2M: our_vab_data.npy, our_vab_words.pkl, our_vab_idx.pkl
 tokenizer/                        TMR: config.json and tokenizer of distilbert-base-uncased; searched if it is missing
+config.json                       TMR: num_heads, where the number of attention heads is not 4
 
 This is also the layout of the evaluators that Motius publishes. docs/evaluation.md lists the sources.
 """
@@ -24,10 +25,12 @@ from utils.errors import InputError, shown
 from utils.reading.arrays import read_vector
 from utils.reading.files import refusal, refusing
 from utils.reading.tensors import check_shapes, open_safetensors
+from utils.reading.texts import read_json
 from utils.reading.torch_files import read_state_dict, read_torch
 
 WEIGHTS = (".safetensors", ".tar", ".ckpt")
 NETWORKS = ("movement_encoder", "text_encoder", "motion_encoder")
+MAX_HEADS = 64
 ADVICE = "give the evaluator as it was released"
 Network = TypeVar("Network", bound=nn.Module)
 Tensors = dict[str, torch.Tensor]
@@ -112,13 +115,22 @@ def _load_tmr272(
     tokenizer, hub_id = folder / "tokenizer", f"distilbert/{tmr272.DISTILBERT}"
     if not tokenizer.is_dir():
         tokenizer = find_folder(tmr272.DISTILBERT, None, hub_id, ("config.json", "vocab.txt"), "1 MB")
-    model = tmr272.read_text_model(tokenizer)
-    motion = _build(lambda shapes: tmr272.MotionEncoder(shapes, tmr272.HEADS), networks["motion_encoder"], path)
-    text = _build(lambda shapes: tmr272.TextEncoder(shapes, tmr272.HEADS, model), networks["text_encoder"], path)
+    model, heads = tmr272.read_text_model(tokenizer), _heads(folder / "config.json")
+    motion = _build(lambda shapes: tmr272.MotionEncoder(shapes, heads), networks["motion_encoder"], path)
+    text = _build(lambda shapes: tmr272.TextEncoder(shapes, heads, model), networks["text_encoder"], path)
     mean, std = _statistics(folder, motion.skel_embedding.in_features)
     return tmr272.TMR272Evaluator(
         motion.to(device), text.to(device), tmr272.load_tokenizer(tokenizer), mean, std, frames
     )
+
+
+def _heads(path: Path) -> int:
+    """Return the number of attention heads, which the tensors do not show: that of Motius' configuration, or 4."""
+    config = read_json(path) if path.is_file() else {}
+    heads = config.get("num_heads", tmr272.HEADS) if isinstance(config, dict) else None
+    if type(heads) is not int or not 1 <= heads <= MAX_HEADS:
+        raise refusal(path, f"num_heads is {shown(heads, 40)}", "copy the file again, or remove it")
+    return heads
 
 
 def _build(make: Callable[[dict[str, tuple[int, ...]]], Network], tensors: Tensors, path: Path) -> Network:

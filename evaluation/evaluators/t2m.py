@@ -32,7 +32,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Data(NamedTuple):
-    """What the protocol of a data set fixes."""
+    """Frame rate and lengths in the protocol of a data set."""
 
     name: str
     fps: float

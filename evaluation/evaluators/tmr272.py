@@ -33,7 +33,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Data(NamedTuple):
-    """What the protocol of a data set fixes."""
+    """Lengths in the protocol of a data set."""
 
     name: str
     frames: tuple[int, int]  # shortest and longest motion
@@ -184,7 +184,7 @@ class TMR272Evaluator:
 
 
 class TextModel(NamedTuple):
-    """What the tensors of a DistilBERT do not show."""
+    """Settings of a DistilBERT that its tensors do not show."""
 
     heads: int
     activation: str

@@ -52,6 +52,7 @@ def tmr_folder(tmp_path) -> Path:
     write_statistics(folder, TMR_SIZES["nfeats"])
     shutil.copy(golden_eval("eval272.ckpt"), folder / "epoch=99.ckpt")
     shutil.copytree(golden_eval(TMR_SIZES["text_model"]), folder / "tokenizer")
+    (folder / "config.json").write_text(json.dumps({"num_heads": TMR_SIZES["num_heads"]}))
     return folder
 
 
@@ -314,7 +315,11 @@ def test_weights_that_do_not_fit_are_refused_before_memory_is_allocated(tmr_fold
     good = dict(checkpoint["state_dict"])
     for name, value, words in (
         ("motionencoder.mu_token", torch.zeros(2**20), "its tensor .* should be"),
-        ("motionencoder.mu_token", torch.zeros(9), "attention heads"),
+        (
+            "motionencoder.mu_token",
+            torch.zeros(2 * TMR_SIZES["num_heads"] + 1),
+            "its tensor .* should be|attention heads",
+        ),
         ("motionencoder.extra", torch.zeros(3), "not one of the model's"),
         ("motionencoder.mu_token", None, "mu_token"),
     ):
@@ -328,6 +333,13 @@ def test_statistics_of_another_width_are_refused(tmr_folder):
     np.save(tmr_folder / "stats" / "mean.npy", np.zeros(263))
     with pytest.raises(InputError, match="array of 272 finite numbers"):
         load_tmr(tmr_folder)
+
+
+def test_impossible_numbers_of_heads_are_refused(tmr_folder):
+    for heads in (0, "4", 10**9, 3.5):
+        (tmr_folder / "config.json").write_text(json.dumps({"num_heads": heads}))
+        with pytest.raises(InputError, match="num_heads is"):
+            load_tmr(tmr_folder)
 
 
 def test_another_text_model_is_refused(tmr_folder):

@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 
-from evaluation.ranks import ranks_of_best
-from evaluation.retrieval import Retrieval, retrieve, retrieve_by_meaning, retrieve_in_pools, similarity
+from evaluation.retrieval import (
+    Retrieval,
+    ranks_of_best,
+    retrieve,
+    retrieve_by_meaning,
+    retrieve_in_pools,
+    similarity,
+)
 from tests.conftest import golden_eval
 from utils.errors import InputError
 
@@ -28,13 +34,13 @@ def test_three_protocols(source):
 
 def test_ranks_of_ties_are_averaged():
     same = np.eye(len(FIXTURE["sim"]), dtype=bool)
-    assert (ranks_of_best(-FIXTURE["sim"], same) == FIXTURE["normal_rank_t2m"]).all()
-    assert (ranks_of_best(-FIXTURE["sim"].T, same) == FIXTURE["normal_rank_m2t"]).all()
-    assert ranks_of_best(np.array([1.0, 0.5, 1.0]), np.array([True, False, False])) == 1.5
+    assert (ranks_of_best(-FIXTURE["sim"][None], same) == FIXTURE["normal_rank_t2m"]).all()
+    assert (ranks_of_best(-FIXTURE["sim"].T[None], same) == FIXTURE["normal_rank_m2t"]).all()
+    assert ranks_of_best(np.array([[[1.0, 0.5, 1.0]]]), np.array([[True, False, False]])) == 1.5
     cosines = FIXTURE["sent_emb"] @ FIXTURE["sent_emb"].T
     right = cosines > 2 * FIXTURE["threshold"] - 1
-    assert (ranks_of_best(-FIXTURE["sim"], right) == FIXTURE["threshold_rank_t2m"]).all()
-    assert (ranks_of_best(-FIXTURE["sim"].T, right) == FIXTURE["threshold_rank_m2t"]).all()
+    assert (ranks_of_best(-FIXTURE["sim"][None], right) == FIXTURE["threshold_rank_t2m"]).all()
+    assert (ranks_of_best(-FIXTURE["sim"].T[None], right) == FIXTURE["threshold_rank_m2t"]).all()
 
 
 def test_fewer_clips_than_a_group_are_refused():

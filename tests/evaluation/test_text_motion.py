@@ -169,6 +169,13 @@ def test_a_model_that_embeds_all_motions_alike_gains_nothing():
     assert (precision == 0).all()
 
 
+def test_captions_of_one_motion_are_no_rivals():
+    groups = np.arange(PAIRS) // 4
+    motions = FIXTURE["motion"][groups]  # each four times, at equal distances
+    precision, _ = match(motions, motions, np.arange(PAIRS), groups, SIZE)
+    assert (precision == 1).all()
+
+
 def test_pairs_that_are_no_pool_are_refused():
     few = Embeddings(*(vectors[: SIZE - 1] for vectors in EMBEDDINGS[:3]))
     draws = Draws(np.arange(SIZE - 1), np.arange(SIZE - 1), ANY, ANY)
