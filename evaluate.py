@@ -1,71 +1,101 @@
-"""Measure a text-to-motion model.
+"""Measure tokenizers, text-to-motion models, and motions of any system.
 
-    python evaluate.py prompts --checkpoint checkpoints/demo --prompts configs/prompts/demo.yaml --seeds 16
+    python evaluate.py tokenizer --checkpoint runs/vq --data data/bandai
+    python evaluate.py t2m --checkpoint runs/t2m --data data/bandai --evaluator checkpoints/evaluator
+    python evaluate.py prompts --checkpoint runs/t2m --prompts configs/prompts/demo.yaml
+    python evaluate.py files MOTIONS --prompts prompts.txt --evaluator checkpoints/evaluator --data data/bandai
 
-Results are printed, and written to evaluation.json and evaluation.md in --out-dir.
+Results are printed, and written to --out-dir: evaluation.json, evaluation.md, and evaluation.html with the worst and
+the median motions. An interrupted t2m resumes: motions that are in the folder are not generated again.
+docs/evaluation.md describes the metrics.
 """
 
 import utils.interrupt  # noqa: F401
 
 # isort: split
 
-import json
-from dataclasses import asdict, dataclass, replace
+import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
 
-from jsonargparse.typing import NonNegativeFloat, PositiveInt
+import torch
 
+from dataset.motion_folder import MotionFolder
 from evaluation.conditions import describe_phrases
+from evaluation.evaluators.any import load_any_evaluator
+from evaluation.evaluators.interface import Evaluator
+from evaluation.files import read_motion_files
+from evaluation.generation import GeneratedMotions
+from evaluation.measure_files import judge_files, measure_files
+from evaluation.measure_t2m import T2MEvaluation
+from evaluation.measure_tokenizer import measure_tokenizer
+from evaluation.options import FilesOptions, GenerationOptions, PromptOptions, T2MOptions, TokenizerOptions
 from evaluation.prompt_report import following_table, physical_table, summary, to_json
 from evaluation.prompts import follow, read_suite
-from models.pipeline import DEFAULT_SAMPLING, TextToMotion
-from models.sampling import resolve_guidance
-from utils.config import bounded, parse_command
+from evaluation.recorded import Recorded, check_pool, check_representation
+from evaluation.report import Report, write_results
+from models.checkpoints import find_tokenizer
+from models.motion_vqvae import HumanVQVAE
+from models.pipeline import TextToMotion
+from models.sampling import Sampling, resolve_guidance
+from utils.checkpoint import fingerprint
+from utils.config import parse_command
 from utils.device import choose_device
-from utils.errors import InputError, exit_on_input_error
-from utils.files import atomic_write
+from utils.errors import exit_on_input_error
+from utils.locks import exclusive_folder
 
-if TYPE_CHECKING:
-    Probability = float
-else:
-    Probability = bounded("Probability", float, (">", 0), ("<=", 1))
+COMMANDS = {"tokenizer": TokenizerOptions, "t2m": T2MOptions, "prompts": PromptOptions, "files": FilesOptions}
 
 
-@dataclass
-class PromptOptions:
-    """Measure prompt following: generate prompts with many seeds and judge the motions by geometric conditions."""
+def tokenizer(options: TokenizerOptions) -> None:
+    """Measure the reconstructions of a tokenizer.
 
-    checkpoint: Path = Path("checkpoints/demo")
-    """Folder of a text-to-motion model, as train_t2m.py writes it."""
-    prompts: Path = Path("configs/prompts/demo.yaml")
-    """YAML file of prompts with conditions, or a prompt file without conditions (.txt, .json, .jsonl, .csv, .tsv), for
-    which physical measures are reported."""
-    seeds: PositiveInt = 16
-    """Number of motions per prompt, with the seeds 0, 1, 2 and so on."""
-    out_dir: Path = Path("outputs/evaluation")
-    """Folder for evaluation.json and evaluation.md; created if missing."""
-    temperature: NonNegativeFloat = DEFAULT_SAMPLING.temperature
-    """Temperature of sampling; 0 selects the most likely token (greedy)."""
-    top_p: Probability = DEFAULT_SAMPLING.top_p
-    """Sample from the smallest set of most likely tokens whose total probability reaches this value (nucleus sampling);
-    1 disables it."""
-    guidance: NonNegativeFloat | None = DEFAULT_SAMPLING.guidance
-    """Scale of classifier-free guidance; larger values follow the text more closely, 1 disables it. Default: 2, or 1 if
-    the model was trained without text dropout."""
-    batch_size: PositiveInt = 32
-    """Number of motions generated at the same time."""
-    dtype: Literal["auto", "float32", "bf16", "float16"] = "auto"
-    """Precision of the generator; auto is float32 on a CPU and bf16 on a GPU (float16 if the GPU lacks bf16)."""
-    quantize: Literal["none", "int8", "int4"] = "none"
-    """Quantization of the generator's weights; int8 and int4 (CUDA only) need bf16, which --dtype auto then selects."""
-    text_encoder_path: Path | None = None
-    """Folder of the text encoder's weights. By default, checkpoints/<name>, the Hugging Face cache and the Hugging Face
-    hub are searched, in this order."""
-    device: str = "auto"
-    """Device of the models: auto, cpu, cuda, cuda:1, ..."""
-    list_conditions: bool = False
-    """Print the phrases of conditions and exit."""
+    Raises:
+        InputError: the tokenizer, the data or the evaluator cannot be used, or the results cannot be written.
+    """
+    folder, data = find_tokenizer(options.checkpoint), MotionFolder(options.data)
+    device = choose_device(options.device, "auto", training=False)[0]
+    evaluator = read_evaluator(options.evaluator, device)
+    model = HumanVQVAE.from_pretrained(folder).to(device).eval()
+    settings = {
+        "tokenizer": fingerprint(folder),
+        "data": str(options.data),
+        "split": options.split,
+        "evaluator": describe_evaluator(options.evaluator),
+    }
+    report = Report("tokenizer", f"Tokenizer {options.checkpoint}, split {options.split}", settings)
+    measure_tokenizer(model, data, options.split, evaluator, report)
+    report.write(options.out_dir)
+
+
+def t2m(options: T2MOptions) -> None:
+    """Measure a text-to-motion model on the captions of a split.
+
+    Raises:
+        InputError: the model, the data or the evaluator cannot be used, or the results cannot be written.
+    """
+    evaluator = load_any_evaluator(options.evaluator, choose_device(options.device, "auto", training=False)[0])
+    check_representation(evaluator)
+    recorded = Recorded(MotionFolder(options.data), options.split, evaluator)
+    check_pool(len(recorded))
+    model, sampling, settings = load_model(options)
+    settings |= {
+        "data": str(options.data),
+        "split": options.split,
+        "evaluator": describe_evaluator(options.evaluator),
+        "repeats": options.repeats,
+        "seed": options.seed,
+        "protocol": options.protocol,
+        "multimodality": options.multimodality,
+    }
+    report = Report("t2m", f"Text-to-motion model {model.checkpoint_id}, split {options.split}", settings)
+    with exclusive_folder(options.out_dir, "evaluation", "--out-dir"):
+        precision = {name: settings[name] for name in ("dtype", "quantize")}
+        generated = GeneratedMotions(model, options.out_dir, sampling, precision, options.batch_size)
+        if generated.stored:
+            print(f"{generated.stored} motions are in {generated.path} already")
+        T2MEvaluation(generated, recorded, evaluator, options).run(report)
+        report.write(options.out_dir)
 
 
 def prompts(options: PromptOptions) -> None:
@@ -78,6 +108,57 @@ def prompts(options: PromptOptions) -> None:
         print(describe_phrases())
         return
     cases = read_suite(options.prompts)
+    model, sampling, settings = load_model(options)
+    results = follow(model, cases, options.seeds, sampling, options.batch_size)
+    heading = (
+        f"{model.checkpoint_id}, {settings['dtype']}, {options.seeds} seeds per prompt, temperature "
+        f"{sampling.temperature}, top-p {sampling.top_p}, guidance {sampling.guidance}"
+    )
+    settings |= {"file": options.prompts.name, "seeds": options.seeds}
+    table = following_table(results)
+    print("\n\n".join(filter(None, (heading, table, summary(results)))))
+    page = "\n\n".join(filter(None, ("# Prompt following", heading, table, summary(results), physical_table(results))))
+    write_results(options.out_dir, {"prompts": settings | to_json(results)}, page)
+
+
+def files(options: FilesOptions) -> None:
+    """Measure motion files of any system.
+
+    Raises:
+        InputError: no file can be used, or the prompts, the data or the evaluator cannot be used.
+    """
+    cases = read_suite(options.prompts) if options.prompts else None
+    evaluator = read_evaluator(options.evaluator, choose_device(options.device, "auto", training=False)[0])
+    recorded = Recorded(MotionFolder(options.data), options.split, evaluator) if options.data else None
+    captions = (
+        {} if recorded is None else dict(zip(recorded.names, (c[0].text for c in recorded.captions), strict=True))
+    )
+    motions, failures = read_motion_files(options.motions, cases and [case.prompt for case in cases], captions)
+    settings = {
+        "motions": str(options.motions),
+        "prompts": options.prompts and options.prompts.name,
+        "data": options.data and str(options.data),
+        "split": options.split,
+        "evaluator": describe_evaluator(options.evaluator),
+        "repeats": options.repeats,
+        "seed": options.seed,
+        "protocol": options.protocol,
+    }
+    report = Report("files", f"{len(motions)} motions in {options.motions}", settings)
+    measure_files(motions, evaluator, recorded, options, report)
+    if cases is not None and any(case.conditions for case in cases):
+        results, missing = judge_files(motions, cases)
+        report.sections = [following_table(results), summary(results)]
+        report.details = to_json(results)
+        if missing:
+            report.notes.append(f"{len(missing)} prompts have no motions: {', '.join(missing[:3])} ...")
+    report.notes += [f"Left out: {name}: {reason}." for name, reason in failures.items()]
+    report.details["left_out"] = failures
+    report.write(options.out_dir)
+
+
+def load_model(options: GenerationOptions) -> tuple[TextToMotion, Sampling, dict]:
+    """Load a model; returns it with its sampling and with the settings that motions depend on."""
     device, dtype, reason = choose_device(
         options.device, options.dtype, training=False, quantized=options.quantize != "none"
     )
@@ -85,47 +166,36 @@ def prompts(options: PromptOptions) -> None:
     model = TextToMotion.from_pretrained(
         options.checkpoint, device, dtype, options.quantize, text_encoder_path=options.text_encoder_path
     )
-    sampling = replace(
-        DEFAULT_SAMPLING, temperature=options.temperature, top_p=options.top_p, guidance=options.guidance
-    )
-    sampling = resolve_guidance(model.generator, sampling)
-    results = follow(model, cases, options.seeds, sampling, options.batch_size)
-    precision = str(dtype).removeprefix("torch.")
-    heading = (
-        f"{model.checkpoint_id}, {precision}, {options.seeds} seeds per prompt, temperature {sampling.temperature}, "
-        f"top-p {sampling.top_p}, guidance {sampling.guidance}"
-    )
+    sampling = resolve_guidance(model.generator, options.sampling)
     settings = {
         "checkpoint": model.checkpoint_id,
-        "file": options.prompts.name,
-        "seeds": options.seeds,
-        "dtype": precision,
+        "dtype": str(dtype).removeprefix("torch."),
         "quantize": options.quantize,
         "sampling": asdict(sampling),
     }
-    table = following_table(results)
-    print("\n\n".join(filter(None, (heading, table, summary(results)))))
-    page = "\n\n".join(filter(None, ("# Prompt following", heading, table, summary(results), physical_table(results))))
-    write_results(options.out_dir, {"prompts": settings | to_json(results)}, page)
+    return model, sampling, settings
 
 
-def write_results(folder: Path, numbers: dict[str, Any], page: str) -> None:
-    """Write evaluation.json and evaluation.md.
+def read_evaluator(folder: Path | None, device: torch.device) -> Evaluator | None:
+    """Load the evaluator of a folder, if one is given, for motions of this project."""
+    if folder is None:
+        return None
+    evaluator = load_any_evaluator(folder, device)
+    check_representation(evaluator)
+    return evaluator
 
-    Raises:
-        InputError: a file cannot be written.
-    """
-    for name, text in (("evaluation.json", json.dumps(numbers, indent=1)), ("evaluation.md", page)):
-        with atomic_write(folder / name) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
-    print(f"\nresults in {folder / 'evaluation.md'} and {folder / 'evaluation.json'}")
+
+def describe_evaluator(folder: Path | None) -> str | None:
+    """Return the name of the folder of an evaluator."""
+    return None if folder is None else str(folder)
 
 
 def main() -> None:
-    options = parse_command({"prompts": PromptOptions}, __doc__ or "")
-    if not options.checkpoint.is_dir():
-        raise InputError(f"there is no checkpoint folder {options.checkpoint}; give one made by train_t2m.py")
-    prompts(options)
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["files"] and len(arguments) > 1 and not arguments[1].startswith("-"):
+        arguments.insert(1, "--motions")  # the folder follows the command
+    options = parse_command(COMMANDS, __doc__ or "", arguments)
+    {"tokenizer": tokenizer, "t2m": t2m, "prompts": prompts, "files": files}[arguments[0]](options)
 
 
 if __name__ == "__main__":

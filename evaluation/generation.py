@@ -1,7 +1,7 @@
 """Generated motions of an evaluation, stored as they are made, so that an interrupted evaluation resumes.
 
-The file motions-<digest>.jsonl has a line per motion: {"prompt": ..., "seed": ..., "tokens": [...]}. The digest is of the
-checkpoint and of all settings that motions depend on, so that motions of others are never reused.
+The file motions-<digest>.jsonl has a line per motion: {"prompt": ..., "seed": ..., "tokens": [...]}. The digest is of
+the checkpoint and of all settings that motions depend on, so that motions of others are never reused.
 """
 
 import hashlib

@@ -18,7 +18,7 @@ from evaluation.fid import unit_fid
 from evaluation.generation import GeneratedMotions
 from evaluation.options import ProtocolOptions
 from evaluation.physical_table import mean_quality, physical_table, quality_of
-from evaluation.protocol import Row, crop, measure
+from evaluation.protocol import Row, measure
 from evaluation.recorded import (
     Recorded,
     check_pool,
@@ -26,13 +26,13 @@ from evaluation.recorded import (
     convert_any_length,
     converted_frames,
     describe_limits,
+    draw_part,
     hold,
 )
 from evaluation.report import Column, Example, Report, Table, worst_and_median
 from evaluation.retrieval import Retrieval, retrieve, retrieve_by_meaning, retrieve_in_pools, similarity
 from evaluation.text_motion import POOL, TOP, Embeddings, Interval, interval, multimodality
 from models.reconstruction import reconstruct
-from motion.features272 import FEATURES
 
 MOTIONS_PER_CAPTION = 30  # for MultiModality, of which ten pairs are drawn
 MULTIMODALITY = 1_000_000  # number of the first set of motions for MultiModality, beyond all repeats
@@ -98,7 +98,7 @@ class T2MEvaluation:
         motions: dict[str, list[np.ndarray]] = {name: [] for name in ROWS}
         for clip in range(len(self.recorded)):
             real = self.recorded.features(clip)
-            part = self.cut_of(converted_frames(self.evaluator, len(real)), random)
+            part = draw_part(self.evaluator, converted_frames(self.evaluator, len(real)), random)
             motions["real"].append(convert(self.evaluator, real)[part])
             motions["reconstruction"].append(convert(self.evaluator, self.reconstruction(clip, real))[part])
             motions["generated"].append(self.fitted(self.generated.features(prompts[clip], seeds[clip])))
@@ -112,11 +112,6 @@ class T2MEvaluation:
         """Return the seeds of a set of motions, which depend on the place of the clips in their split."""
         first = self.options.seed + number * len(self.recorded.clips)
         return [first + row for row in self.recorded.rows]
-
-    def cut_of(self, frames: int, random: np.random.RandomState) -> slice:
-        """Draw the part of a recorded clip that enters a repeat; clips that would become too short stay whole."""
-        part = crop(frames, random, 0 if self.evaluator.features == FEATURES else 1 / 3)
-        return part if part.stop - part.start >= self.evaluator.min_frames else slice(0, frames)
 
     def reconstruction(self, clip: int, real: np.ndarray) -> np.ndarray:
         """Return a clip (T, 272) decoded from its tokens; its last pose is held to encode whole tokens."""
@@ -142,19 +137,18 @@ class T2MEvaluation:
         for name in ROWS[1:]:
             embeddings = [Embeddings(row.texts, row.motions["real"], row.motions[name], self.groups) for row in repeats]
             measured = measure(embeddings, self.options.protocol, self.options.seed)
-            normalized = interval(np.array([unit_fid(row.real, row.generated) for row in embeddings]))
             if name == ROWS[1]:
-                table.rows["real"] = (*_values(measured.real), None, measured.real.diversity, None)
-            row, is_generated = measured.generated, name == "generated"
-            multimodality = self.multimodality() if is_generated and self.options.multimodality else None
-            table.rows[name] = (*_values(row), normalized, row.diversity, multimodality)
+                table.rows["real"] = metric_values(measured.real, None)
+            modes = self.multimodality() if name == "generated" and self.options.multimodality else None
+            table.rows[name] = metric_values(measured.generated, embeddings, modes)
         return table
 
     def multimodality(self) -> Interval:
         """Generate many motions per caption and return their MultiModality over the draws of all repeats."""
         random = np.random.RandomState([self.options.seed, MULTIMODALITY])
         clips = random.permutation(len(self.recorded))[: self.options.multimodality]
-        prompts = [self.recorded.captions[clip][random.randint(len(self.recorded.captions[clip]))].text for clip in clips]
+        captions = [self.recorded.captions[clip] for clip in clips]
+        prompts = [options[random.randint(len(options))].text for options in captions]
         seeds = [np.array(self.seeds(MULTIMODALITY + number))[clips].tolist() for number in range(MOTIONS_PER_CAPTION)]
         self.generated.generate(prompts * len(seeds), sum(seeds, []), "MultiModality")
         embeddings = []
@@ -193,16 +187,17 @@ class T2MEvaluation:
         """Return sentences on the conditions of the numbers."""
         options, limits = self.options, describe_limits(self.evaluator)
         notes = [
-            f"{len(self.recorded)} clips, {options.repeats} repeats, protocol {options.protocol}; ± is the half width of "
-            "the 95 % interval."
+            f"{len(self.recorded)} clips, {options.repeats} repeats, protocol {options.protocol}; ± is the half width "
+            "of the 95 % interval."
         ]
         if left_out := self.recorded.describe_left_out():
             notes.append(f"Left out: {left_out}.")
         if self.groups is not None:
             notes.append("Clips that share a caption are right answers to each other.")
         if self.held:
-            notes.append(f"{self.held} of {self.made} generated motions are shorter than the evaluator's {limits}: their "
-                         "last pose is held.")  # fmt: skip
+            notes.append(
+                f"{self.held} of {self.made} generated motions are shorter than {limits}: their last pose is held."
+            )
         if self.cut:
             notes.append(f"{self.cut} of {self.made} generated motions are longer and are cut.")
         return notes
@@ -218,10 +213,15 @@ class T2MEvaluation:
         ]  # fmt: skip
 
 
-def _values(row: Row) -> list[Interval]:
-    """Return R-precision, MM-Dist and FID of a row, an interval each."""
+def metric_values(
+    row: Row, repeats: Sequence[Embeddings] | None, multimodality: Interval | None = None
+) -> list[Interval | None]:
+    """Return the values of the columns ``METRICS``; normalized FID needs the embeddings of the repeats."""
+    normalized = None
+    if repeats is not None:
+        normalized = interval(np.array([unit_fid(each.real, each.generated) for each in repeats]))
     precisions = [Interval(*values) for values in zip(*row.r_precision, strict=True)]
-    return [*precisions, row.mm_dist, row.fid]
+    return [*precisions, row.mm_dist, row.fid, normalized, row.diversity, multimodality]
 
 
 def _recalls(retrieval: Retrieval) -> list[float]:

@@ -14,7 +14,9 @@ from utils.config import bounded
 from utils.errors import InputError
 
 if TYPE_CHECKING:
-    Probability, Seed, Repeats = float, int, int
+    Probability = float
+    Seed = int
+    Repeats = int
 else:
     Probability = bounded("Probability", float, (">", 0), ("<=", 1))
     Seed = bounded("Seed", int, (">=", 0), ("<", 2**31))

@@ -38,6 +38,7 @@ from utils.reading.texts import read_json, read_json_lines, read_text, read_yaml
 KEYS = ("prompt", "same as", "conditions", "required", "mirrored", "seconds")
 SUFFIXES = (".yaml", ".yml", ".txt", ".json", ".jsonl", ".csv", ".tsv")
 PHYSICAL = {"length": "s", "speed": "m/s", "foot slide": "m/s", "jerk": "m/s^3"}  # measure -> unit
+Job = tuple[str, float | None]  # prompt, seconds
 
 
 @dataclass(frozen=True)
@@ -223,24 +224,40 @@ def follow(
     Raises:
         InputError: a prompt or length does not fit the checkpoint.
     """
-    wanted: dict[tuple[str, float | None], dict[str, Condition]] = {}  # (prompt, seconds) -> conditions by text
+    jobs = [(job, seed) for job in _conditions_by_job(cases) for seed in range(seeds)]
+    prompts, seconds = [prompt for (prompt, _), _ in jobs], [length for (_, length), _ in jobs]
+    motions = model.generate_each(prompts, [seed for _, seed in jobs], sampling, seconds, slots=slots)
+    return judge(cases, ((*jobs[number], motion) for number, motion in motions))
+
+
+def judge(cases: Sequence[PromptCase], motions: Iterable[tuple[Job, int, Motion]]) -> list[CaseResult]:
+    """Judge motions, each with its job and its seed.
+
+    Args:
+        cases: Prompts and conditions. All their jobs have motions, and so do the prompts that they compare with.
+        motions: Motions in any order, one at a time.
+    """
+    wanted = _conditions_by_job(cases)
+    values: dict[tuple, dict[int, float]] = defaultdict(dict)  # (job, condition or measure) -> seed -> number
+    for job, seed, motion in motions:
+        performance = Performance.of(motion.joints)
+        for text, condition in wanted[job].items():
+            values[job, text][seed] = condition.value(performance)
+        for name, value in physical_measures(motion).items():
+            values[job, name][seed] = value
+    return [_result_of(case, values) for case in cases]
+
+
+def _conditions_by_job(cases: Sequence[PromptCase]) -> dict[Job, dict[str, Condition]]:
+    """Return the conditions of each job by their texts; prompts that conditions compare with are jobs as well."""
+    wanted: dict[Job, dict[str, Condition]] = {}
     for case in cases:
         for condition in case.conditions:
             wanted.setdefault((case.prompt, case.seconds), {})[condition.text] = condition
             if condition.other is not None:
                 wanted.setdefault((condition.other, case.seconds), {})[condition.text] = condition
         wanted.setdefault((case.prompt, case.seconds), {})
-    jobs = [(job, seed) for job in wanted for seed in range(seeds)]
-    prompts, seconds = [prompt for (prompt, _), _ in jobs], [length for (_, length), _ in jobs]
-    values: dict[tuple, dict[int, float]] = defaultdict(dict)  # (job, condition or measure) -> seed -> number
-    for number, motion in model.generate_each(prompts, [seed for _, seed in jobs], sampling, seconds, slots=slots):
-        job, seed = jobs[number]
-        performance = Performance.of(motion.joints)
-        for text, condition in wanted[job].items():
-            values[job, text][seed] = condition.value(performance)
-        for name, value in physical_measures(motion).items():
-            values[job, name][seed] = value
-    return [_result_of(case, values, seeds) for case in cases]
+    return wanted
 
 
 def physical_measures(motion: Motion) -> dict[str, float]:
@@ -254,7 +271,7 @@ def physical_measures(motion: Motion) -> dict[str, float]:
     }
 
 
-def _result_of(case: PromptCase, values: dict[tuple, dict[int, float]], seeds: int) -> CaseResult:
+def _result_of(case: PromptCase, values: dict[tuple, dict[int, float]]) -> CaseResult:
     job = (case.prompt, case.seconds)
     conditions = []
     for condition in case.conditions:
@@ -262,5 +279,5 @@ def _result_of(case: PromptCase, values: dict[tuple, dict[int, float]], seeds: i
         if condition.other is not None:
             limit = float(np.mean(list(values[(condition.other, case.seconds), condition.text].values())))
         numbers = values[job, condition.text]
-        conditions.append(ConditionResult(condition, limit, [numbers[seed] for seed in range(seeds)]))
+        conditions.append(ConditionResult(condition, limit, [numbers[seed] for seed in sorted(numbers)]))
     return CaseResult(case, conditions, {name: float(np.mean(list(values[job, name].values()))) for name in PHYSICAL})

@@ -10,7 +10,7 @@ from dataset.captions import CaptionStyle
 from dataset.clips import Clips
 from dataset.motion_folder import MotionFolder
 from evaluation.evaluators.interface import Caption, Evaluator
-from evaluation.protocol import takes
+from evaluation.protocol import crop, takes
 from evaluation.text_motion import POOL
 from motion.features263 import HUMANML3D, features_from_joints
 from motion.features272 import FEATURES, LAYOUT, recover_joints_fk
@@ -117,6 +117,12 @@ def describe_limits(evaluator: Evaluator | None) -> str:
     if evaluator is None:
         return f"at least {SHORTEST} frames"
     return f"{evaluator.min_frames} to {evaluator.max_frames} frames at {evaluator.fps:g} fps ({evaluator.name})"
+
+
+def draw_part(evaluator: Evaluator, frames: int, random: np.random.RandomState) -> slice:
+    """Draw the part of a converted clip that enters a repeat; a clip that would become too short stays whole."""
+    part = crop(frames, random, 0 if evaluator.features == FEATURES else 1 / 3)
+    return part if part.stop - part.start >= evaluator.min_frames else slice(0, frames)
 
 
 def converted_frames(evaluator: Evaluator, frames: int) -> int:

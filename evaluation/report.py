@@ -71,6 +71,8 @@ class Report:
     tables: list[Table] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """Sentences on what was left out or changed."""
+    sections: list[str] = field(default_factory=list)
+    """Further Markdown between the tables and the notes."""
     examples: list[Example] = field(default_factory=list)
     """Motions for the page."""
     details: dict[str, Any] = field(default_factory=dict)
@@ -79,7 +81,7 @@ class Report:
     def markdown(self) -> str:
         """Return title, tables and notes in Markdown."""
         tables = (f"## {table.title}\n\n{table.markdown()}" for table in self.tables)
-        return "\n\n".join([f"# {self.title}", *tables, *self.notes])
+        return "\n\n".join([f"# {self.title}", *tables, *filter(None, self.sections), *self.notes])
 
     def write(self, folder: Path) -> None:
         """Print the report, and write evaluation.json, evaluation.md and, with examples, evaluation.html.
