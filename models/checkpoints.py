@@ -33,8 +33,8 @@ def find_checkpoint(source: str | Path, revision: str | None = None) -> tuple[st
     refuse_release(source, folder)
     if not (folder / TOKENIZER).is_dir():
         raise InputError(
-            f"{shown(source, 200)} is no checkpoint of a text-to-motion model: it has no folder {TOKENIZER}; give a "
-            "run folder of train_t2m.py"
+            f"{shown(source, 120)} is no checkpoint of a text-to-motion model: it has no folder "
+            f"{shown(source, 120)}/{TOKENIZER}; give a run folder of train_t2m.py"
         )
     is_folder = os.path.isdir(source)
     return (folder.resolve() if is_folder else Path(str(source).partition("@")[0])).name, folder
