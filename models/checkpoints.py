@@ -44,8 +44,9 @@ def find_tokenizer(source: str | Path) -> Path:
     """Find the folder of a tokenizer: ``source`` itself, or the tokenizer of a text-to-motion model.
 
     Raises:
-        InputError: as ``utils.hub.find_folder``.
+        InputError: as ``utils.hub.find_folder``, or ``source`` is a released model that was not converted.
     """
+    refuse_release(source)
     inner = [name for name in CHECKPOINT_FILES if name.startswith(TOKENIZER)]
     folder = find_folder(source, [CONFIG, *inner], "tokenizer")
     return folder / TOKENIZER if (folder / TOKENIZER).is_dir() else find_folder(source, MODEL_FILES, "tokenizer")
