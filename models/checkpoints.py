@@ -1,10 +1,11 @@
 """Checkpoints of text-to-motion models: where they are, and what of them is downloaded."""
 
+import os
 from pathlib import Path
 
 from models.llama import LLaMAConfig
 from models.motionmillion_release import SETTINGS, refuse_release
-from utils.checkpoint import MODEL_FILES, fingerprint
+from utils.checkpoint import CONFIG, MODEL_FILES, fingerprint
 from utils.errors import InputError, shown
 from utils.hub import check_source, find_folder
 
@@ -32,10 +33,10 @@ def find_checkpoint(source: str | Path, revision: str | None = None) -> tuple[st
     refuse_release(source, folder)
     if not (folder / TOKENIZER).is_dir():
         raise InputError(
-            f"{shown(source, 200)} is no checkpoint of a text-to-motion model: it has no folder {TOKENIZER}; give a "
-            "run folder of train_t2m.py"
+            f"{shown(source, 120)} is no checkpoint of a text-to-motion model: it has no folder "
+            f"{shown(source, 120)}/{TOKENIZER}; give a run folder of train_t2m.py"
         )
-    is_folder = Path(source).is_dir()
+    is_folder = os.path.isdir(source)
     return (folder.resolve() if is_folder else Path(str(source).partition("@")[0])).name, folder
 
 
@@ -43,10 +44,11 @@ def find_tokenizer(source: str | Path) -> Path:
     """Find the folder of a tokenizer: ``source`` itself, or the tokenizer of a text-to-motion model.
 
     Raises:
-        InputError: as ``utils.hub.find_folder``.
+        InputError: as ``utils.hub.find_folder``, or ``source`` is a released model that was not converted.
     """
+    refuse_release(source)
     inner = [name for name in CHECKPOINT_FILES if name.startswith(TOKENIZER)]
-    folder = find_folder(source, inner, "tokenizer")
+    folder = find_folder(source, [CONFIG, *inner], "tokenizer")
     return folder / TOKENIZER if (folder / TOKENIZER).is_dir() else find_folder(source, MODEL_FILES, "tokenizer")
 
 

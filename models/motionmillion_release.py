@@ -6,6 +6,7 @@ The release exists in two forms:
     ar.safetensors, fsq.safetensors, mean.npy, std.npy, mm_config.json                   (on the hub)
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,8 +41,8 @@ class Release(NamedTuple):
 def is_release(source: str | Path) -> bool:
     """Whether a path is a released model, not a checkpoint of this project: a .pth file, or a folder of the release."""
     path = Path(source)
-    if path.is_file():
-        return path.suffix == ".pth"
+    if not os.path.isdir(source):
+        return os.path.isfile(source) and path.suffix == ".pth"
     return not (path / "config.json").exists() and ((path / SETTINGS).exists() or any(path.glob("*.pth")))
 
 
@@ -70,7 +71,7 @@ def find_release(source: str | Path) -> Release:
         InputError: there is none, or several generators or tokenizers are in the folder.
     """
     path = Path(source)
-    if path.is_file():
+    if os.path.isfile(source):
         folder, chosen = path.parent, _weights_in([path])
         if not chosen:
             raise InputError(f"{shown(path, 200)} holds neither a released generator nor a tokenizer; give one of both")

@@ -181,13 +181,14 @@ class TextToMotion:
         repo_id: str,
         card: CardOptions | None = None,
         private: bool = False,
+        revision: str | None = None,
         commit_message: str = MESSAGE,
         token: str | None = None,
     ) -> str:
         """Upload the files of the checkpoint, unchanged, and a model card; see ``models.publish``.
 
         Args:
-            repo_id: user/name or user/name@branch; repository and branch are created if they do not exist.
+            repo_id: user/name; the repository and the branch ``revision`` are created if they do not exist.
 
         Returns:
             Address of the commit.
@@ -195,7 +196,8 @@ class TextToMotion:
         Raises:
             InputError: the model was not loaded by ``from_pretrained``, or the upload is refused.
         """
-        return publish(self._source(), repo_id, card, private, commit_message, token)
+        repository = repo_id if revision is None else f"{repo_id}@{revision}"
+        return publish(self._source(), repository, card, private, commit_message, token)
 
     def _source(self) -> Path:
         """Folder that the model was loaded from."""

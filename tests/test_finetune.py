@@ -99,7 +99,7 @@ def test_models_that_do_not_fit_are_refused(base, refused, data_folder, tmp_path
     assert "--text-encoder is clip, and the model of --init has minilm" in error("--text-encoder", "clip")
     HumanVQVAE(SHAPE).save_pretrained(tmp_path / "other")
     assert "is not the tokenizer of the model of --init" in error("--tokenizer", tmp_path / "other")
-    assert "has no folder tokenizer; give a run folder" in error(init=base / "tokenizer")
+    assert f"it has no folder {base}/tokenizer/tokenizer; give a" in error(init=base / "tokenizer")
     assert "--out and --init are both" in error("--out", base)
     assert "there is no checkpoint folder" in error(init=tmp_path / "none")
     config = json.loads((base / CONFIG).read_text())

@@ -85,6 +85,8 @@ def error_of(source: str, **options) -> str:
         ("user/", None),
         ("runs/mistyped", None),
         ("runs/walker", None),
+        ("x" * 5000, None),
+        ("user/" + "x" * 5000, None),
     ],
 )
 def test_hub_ids_have_one_slash_and_are_no_path(source, expected, tmp_path, monkeypatch):
@@ -172,7 +174,7 @@ def test_publishing_to_a_branch_replaces_the_files_of_another_model(hub, checkpo
     (checkpoint / CARD).write_text("my own card")
     with pytest.raises(InputError, match="README.md is the model card; edit it"):
         publish(checkpoint, "user/walker@v2", CardOptions(license="mit"))
-    publish(checkpoint, "user/walker@v2")
+    TextToMotion.from_pretrained(checkpoint).push_to_hub("user/walker", revision="v2")
     repository = hub.repositories["user/walker"]
     assert repository.commits[repository.branches["main"]] == stale
     files = repository.commits[repository.branches["v2"]]

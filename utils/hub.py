@@ -4,6 +4,7 @@ A model is given as a folder, as ``user/name`` or as ``user/name@revision``; a f
 token, HF_HUB_OFFLINE and HF_ENDPOINT are those of ``huggingface_hub``.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -44,9 +45,10 @@ def parse_hub_id(source: str | Path) -> HubId | None:
     A relative path whose first folder exists is a mistyped path, unless it names a revision.
     """
     repository, at, revision = str(source).partition("@")
-    if Path(source).exists() or repository.count("/") != 1 or (at and not revision):
+    user, _, name = repository.partition("/")
+    if os.path.exists(source) or not (user and name) or "/" in name or (at and not revision):
         return None
-    if not at and Path(repository).parts[0:1] and Path(Path(repository).parts[0]).exists():
+    if not at and os.path.exists(user):
         return None
     try:
         validate_repo_id(repository)
@@ -61,7 +63,7 @@ def check_source(source: str | Path, kind: str) -> None:
     Args:
         kind: Noun of what is expected there, for the message: "checkpoint".
     """
-    if not Path(source).is_dir() and parse_hub_id(source) is None:
+    if not os.path.isdir(source) and parse_hub_id(source) is None:
         raise InputError(
             f"there is no {kind} folder {shown(source, 200)}; give a folder, or the id user/name of a model on the "
             "Hugging Face hub"
