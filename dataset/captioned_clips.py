@@ -75,10 +75,10 @@ def captioned_clips(folder: MotionFolder, split: str, min_frames: int) -> list[C
 class CaptionedClips(Dataset):
     """Training items of type ``ClipItem``.
 
-    All random choices depend only on the item number (see ``dataset/batches.py``): the caption, the window of a clip of
-    more than ``max_frames``, a change of its speed by up to 10 %, and the corruption. A corrupted copy is played
-    backward, frozen, or played at 0.4 to 0.7 or 1.5 to 2.2 times the speed, has its limbs swapped, or is reflected while
-    its caption names a side. It has at most as many frames as the motion.
+    All random choices depend only on the item number (see ``dataset/batches.py``): the caption, the window of a clip
+    of more than ``max_frames``, a change of its speed by up to 10 %, and the corruption. A corrupted copy is played
+    backward, frozen, played at 0.4 to 0.7 or 1.5 to 2.2 times the speed, has its limbs swapped, or, if its caption names
+    a side, is reflected. It has at most as many frames as the motion.
 
     Args:
         folder: Data folder.
@@ -119,14 +119,14 @@ class CaptionedClips(Dataset):
         return ClipItem(clip.id, caption, int(self.groups[number % len(self)]), features, corrupted, is_reflected)
 
     def _corrupt(self, features: Tensor, caption: str, choose: random.Random) -> tuple[Tensor, bool]:
-        """Return a corrupted copy (T', 272), which has no frames if none is wrong for sure, and whether it is a reflection."""
+        """Return a corrupted copy (T', 272), without frames if it is too short, and whether it is a reflection."""
         corruptions: list[Callable[[Tensor], Tensor]] = [swap_limbs]
         if mean_speed(features) > STILL:
             slow, fast = choose.uniform(0.4, 0.7), choose.uniform(1.5, 2.2)
             corruptions += [
                 reverse,
                 partial(freeze, start=choose.uniform(0, 0.5)),
-                partial(change_speed, speed=slow),
+                *2 * [partial(change_speed, speed=slow)],  # the hardest to notice
                 partial(change_speed, speed=fast),
             ]
         if named_sides(caption):
@@ -137,7 +137,7 @@ class CaptionedClips(Dataset):
 
 
 def mean_speed(features: Tensor) -> float:
-    """Return the mean speed of a motion (T, 272) in m/s: of the joints relative to the pelvis, plus that of the pelvis."""
+    """Return the mean speed of a motion (T, 272) in m/s: of the joints around the pelvis, plus that of the pelvis."""
     joints = features[1:, LAYOUT["joint_velocities"]].unflatten(-1, (-1, 3)).norm(dim=-1).mean()
     return float(FPS * (joints + features[1:, LAYOUT["root_velocity"]].norm(dim=-1).mean()))
 

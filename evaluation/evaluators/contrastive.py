@@ -59,8 +59,8 @@ class EvaluatorConfig:
             raise InputError(f"width {self.width} is not a multiple of {2 * self.heads}, twice the heads; change one")
         if not PATCH <= self.min_frames <= self.max_frames:
             raise InputError(
-                f"min_frames is {self.min_frames} and max_frames {self.max_frames}; min_frames must be at least {PATCH} "
-                "and at most max_frames"
+                f"min_frames is {self.min_frames} and max_frames {self.max_frames}; min_frames must be at least "
+                f"{PATCH} and at most max_frames"
             )
 
 
