@@ -11,14 +11,11 @@ import utils.interrupt  # noqa: F401
 # isort: split
 
 import fnmatch
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from jsonargparse.typing import PositiveInt
 from tqdm import tqdm
 
 from evaluation.prompts import read_suite
@@ -27,7 +24,6 @@ from formats.clip import read_clip
 from motion.features272 import recover_joints_fk
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error, shown
-from utils.processes import worker_pool
 from utils.reading.texts import read_yaml
 
 
@@ -41,16 +37,13 @@ class Options:
     """YAML file of prompts with conditions."""
     recordings: Path = Path("configs/prompts/recordings.yaml")
     """YAML file with patterns of the names of the recordings per prompt."""
-    workers: PositiveInt = os.cpu_count() or 1
-    """Number of processes. (default: number of CPU cores)"""
 
 
 def main(options: Options) -> None:
     files = sorted(file for file in options.source.rglob("*") if file.suffix.lower() == ".bvh")
     names = {str(file.relative_to(options.source).with_suffix("")): file for file in files}
-    with worker_pool(options.workers, torch.set_num_threads, 1) as pool:
-        jobs = {name: pool.submit(read_joints, file) for name, file in names.items()}
-        clips = {name: Performance.of(job.result()) for name, job in tqdm(jobs.items()) if job.result() is not None}
+    joints = {name: read_joints(file) for name, file in tqdm(names.items(), unit="file")}
+    clips = {name: Performance.of(clip) for name, clip in joints.items() if clip is not None}
     patterns = read_recordings(options.recordings)
     print("| prompt | recordings of it | others |\n|---|---|---|")
     for case in read_suite(options.prompts):

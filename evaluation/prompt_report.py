@@ -29,10 +29,12 @@ def following_table(results: Sequence[CaseResult]) -> str:
 
 def physical_table(results: Sequence[CaseResult]) -> str:
     """Return the physical measures per prompt, as means over the seeds, and their mean as a Markdown table."""
-    header = ["prompt", *(f"{name}, {unit}" for name, unit in PHYSICAL.items())]
-    rows = [[result.case.prompt, *(f"{result.physical[name]:.2f}" for name in PHYSICAL)] for result in results]
-    means = [f"{np.mean([result.physical[name] for result in results]):.2f}" for name in PHYSICAL]
-    return _table(header, [*rows, ["mean", *means]])
+    header = ["prompt", *(f"{name}, {unit}".removesuffix(", ") for name, unit in PHYSICAL.items())]
+    means = _physical_means(results)
+    rows = [(result.case.prompt, result.physical) for result in results] + [("mean", means)]
+    return _table(
+        header, [[name, *(f"{row[key]:.2f}" if key in row else "" for key in PHYSICAL)] for name, row in rows]
+    )
 
 
 def summary(results: Sequence[CaseResult]) -> str:
@@ -40,19 +42,23 @@ def summary(results: Sequence[CaseResult]) -> str:
     lines = []
     plain, rephrased = _shares(results, rephrased=False), _shares(results, rephrased=True)
     if plain:
-        mean = percent(sum(plain) / len(plain))
+        mean = f"{100 * sum(plain) / len(plain):.1f} %"
         lines.append(
             f"{len(plain)} prompts: {mean} of the motions meet all conditions, {percent(min(plain))} of the worst"
         )
     if rephrased:
-        lines.append(f"{len(rephrased)} rephrasings: {percent(sum(rephrased) / len(rephrased))}")
+        lines.append(f"{len(rephrased)} rephrasings: {100 * sum(rephrased) / len(rephrased):.1f} %")
     for result in results:
         if result.share is not None and result.case.required is not None and result.share < result.case.required:
             lines.append(f"below the required share: {result.case.prompt} ({percent(result.share)} of "
                          f"{percent(result.case.required)})")  # fmt: skip
-    means = [f"{name} {np.mean([result.physical[name] for result in results]):.2f} {unit}"
-             for name, unit in PHYSICAL.items()]  # fmt: skip
+    means = [f"{name} {value:.2f} {PHYSICAL[name]}".strip() for name, value in _physical_means(results).items()]
     return "\n".join([*lines, f"mean of {len(results)} prompts: {', '.join(means)}"])
+
+
+def _physical_means(results: Sequence[CaseResult]) -> dict[str, float]:
+    rows = {name: [row.physical[name] for row in results if name in row.physical] for name in PHYSICAL}
+    return {name: float(np.mean(row)) for name, row in rows.items() if row}
 
 
 def to_json(results: Sequence[CaseResult]) -> dict[str, Any]:

@@ -26,10 +26,11 @@ import numpy as np
 
 from dataset.caption_sides import mirror_caption
 from evaluation.conditions import Condition, parse_condition
+from evaluation.physical.quality import SHORTEST, motion_quality
 from evaluation.quantities import Performance
 from models.pipeline import Motion, TextToMotion
 from models.sampling import Sampling
-from motion.measures import foot_slide, jerk, speed
+from motion.measures import speed
 from motion.resample import FPS
 from utils.errors import InputError, shown
 from utils.prompts import Prompt, read_prompts
@@ -37,7 +38,15 @@ from utils.reading.texts import read_json, read_json_lines, read_text, read_yaml
 
 KEYS = ("prompt", "same as", "conditions", "required", "mirrored", "seconds")
 SUFFIXES = (".yaml", ".yml", ".txt", ".json", ".jsonl", ".csv", ".tsv")
-PHYSICAL = {"length": "s", "speed": "m/s", "foot slide": "m/s", "jerk": "m/s^3"}  # measure -> unit
+PHYSICAL = {  # measure -> unit; all but the first two are those of ``MotionQuality``
+    "length": "s",
+    "speed": "m/s",
+    "skating ratio": "",
+    "foot speed": "m/s",
+    "penetration": "mm",
+    "floating": "mm",
+    "jerk": "m/s^3",
+}
 Job = tuple[str, float | None]  # prompt, seconds
 
 
@@ -199,7 +208,7 @@ class CaseResult:
     case: PromptCase
     conditions: list[ConditionResult]
     physical: dict[str, float]
-    """Means over the seeds of the measures in ``PHYSICAL``."""
+    """Means over the seeds of the measures in ``PHYSICAL``; the length alone if all motions are too short for others."""
 
     @property
     def share(self) -> float | None:
@@ -261,14 +270,12 @@ def _conditions_by_job(cases: Sequence[PromptCase]) -> dict[Job, dict[str, Condi
 
 
 def physical_measures(motion: Motion) -> dict[str, float]:
-    """Return the measures of ``PHYSICAL`` of one motion."""
-    joints = motion.joints
-    return {
-        "length": len(joints) / FPS,
-        "speed": speed(joints) if len(joints) > 1 else 0.0,
-        "foot slide": foot_slide(joints),
-        "jerk": jerk(joints),
-    }
+    """Return the measures of ``PHYSICAL`` of one motion; its length only if it is too short for the others."""
+    joints = motion.joints.astype(np.float64)
+    if len(joints) < SHORTEST:
+        return {"length": len(joints) / FPS}
+    quality = {name.replace("_", " "): value for name, value in motion_quality([joints])._asdict().items()}
+    return {"length": len(joints) / FPS, "speed": speed(joints), **quality}
 
 
 def _result_of(case: PromptCase, values: dict[tuple, dict[int, float]]) -> CaseResult:
@@ -280,4 +287,5 @@ def _result_of(case: PromptCase, values: dict[tuple, dict[int, float]]) -> CaseR
             limit = float(np.mean(list(values[(condition.other, case.seconds), condition.text].values())))
         numbers = values[job, condition.text]
         conditions.append(ConditionResult(condition, limit, [numbers[seed] for seed in sorted(numbers)]))
-    return CaseResult(case, conditions, {name: float(np.mean(list(values[job, name].values()))) for name in PHYSICAL})
+    physical = {name: float(np.mean([*values[job, name].values()])) for name in PHYSICAL if (job, name) in values}
+    return CaseResult(case, conditions, physical)

@@ -24,7 +24,7 @@ def test_conditions_are_measured_on_recordings(tmp_path, run_here):
     )
     (tmp_path / "recordings.yaml").write_text("a person moves: ['walk_*', 'run_*']\na person jumps: ['jump_*']\n")
     printed = run_here("benchmarks.conditions", "--source", tmp_path, "--prompts", tmp_path / "prompts.yaml",
-                       "--recordings", tmp_path / "recordings.yaml", "--workers", 1)  # fmt: skip
+                       "--recordings", tmp_path / "recordings.yaml")  # fmt: skip
     assert "| a person moves | 2 of 2 | 0 of 1 |" in printed and "| a person jumps | 1 of 1 | 0 of 2 |" in printed
 
 
