@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,10 @@ import pytest
 import yaml
 
 import prepare_data
+from dataset.converting import convert_source, prepared_clip, write_clip
 from dataset.motion_folder import VECTORS, MotionFolder
+from dataset.sources import bvh
+from dataset.sources.bvh import BvhOptions
 from dataset.staging import LONGEST_NAME, STAGING, check_clip_id, staged_folder
 from dataset.synthetic import synthetic_clips
 from tests.bvh_files import OWN_MAP, own_clip, write_bvh
@@ -83,7 +87,7 @@ def test_folder_removed_while_running_costs_one_sentence(tmp_path):
     with pytest.raises(InputError, match="cannot write"), staged_folder(out) as folder:
         out.rename(tmp_path / "elsewhere")
         clip = next(iter(synthetic_clips(1, 0)))
-        prepare_data.write_clip(folder, prepare_data.prepared_clip(*clip))
+        write_clip(folder.path, prepared_clip(*clip))
     assert not out.exists()
 
 
@@ -143,21 +147,22 @@ def test_usable_clip_ids():
 
 def test_killed_worker_costs_its_file_alone(source, tmp_path, monkeypatch):
     victim = sorted(source.glob("*.bvh"))[0].stem
-    options = prepare_data.BvhOptions(source, tmp_path / "data", source / "map.yaml", mirrored=False, workers=1)
-    monkeypatch.setattr(prepare_data, "convert_bvh", KillAt(victim))
-    prepare_data.bvh(options)
+    options = BvhOptions(source, tmp_path / "data", source / "map.yaml", mirrored=False, workers=1)
+    plan = bvh.plan(options)
+    plan.convert = KillAt(victim, plan.convert)
+    convert_source(plan, options)
     rejected = json.loads((tmp_path / "data" / "report.json").read_text())["rejected"]
     assert "its process ended unexpectedly (exit status -9)" in rejected.pop(victim)
     assert all(name.endswith(" ") for name in rejected)
 
 
 class KillAt:
-    """``convert_bvh`` that kills its process at one file."""
+    """A conversion that kills its process at one file."""
 
-    def __init__(self, stem: str):
-        self.stem = stem
+    def __init__(self, name: str, convert: Callable):
+        self.name, self.convert = name, convert
 
-    def __call__(self, file, **options):
-        if file.stem == self.stem:
+    def __call__(self, task):
+        if task.name == self.name:
             os.kill(os.getpid(), signal.SIGKILL)
-        return prepare_data.convert_bvh(file, **options)  # the worker imports the true one
+        return self.convert(task)

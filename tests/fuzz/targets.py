@@ -22,6 +22,7 @@ import inference_batch
 import prepare_data
 import train_t2m
 import train_vq
+from dataset import converting
 from dataset.captions import CaptionRules
 from dataset.motion_folder import VECTORS, MotionFolder
 from dataset.token_rows import TokenDataset
@@ -187,7 +188,7 @@ def threads(workers: int, *arguments: object) -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-prepare_data.worker_pool = threads
+converting.worker_pool = threads
 
 
 def run_prepare() -> None:
