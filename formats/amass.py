@@ -1,6 +1,6 @@
 """The ``.npz`` keys of AMASS (Mahmood et al., ICCV 2019) in its SMPL-X form: z up, translation of the model's origin.
 
-Tools that read AMASS (the SMPL-X add-on of Blender, body viewers, converters) open files with these keys.
+Tools that read AMASS (the SMPL-X add-on of Blender, body viewers, the retargeter GMR) open files with these keys.
 SMPL and SMPL+H files can also be read.
 """
 
@@ -18,6 +18,13 @@ from utils.errors import InputError
 POSES = 165  # 55 joints of SMPL-X: body (22), jaw, eyes, hands
 OTHER_POSES = {156: "SMPL+H", 72: "SMPL", 66: "body only"}  # 52, 24 and 22 joints; the first 22 are ours
 SMPLH_PELVIS = (-0.0018, -0.2233, 0.0282)  # metres; rest pelvis of SMPL's mean neutral shape
+PARTS = {  # slices of the 165 values, under the keys of the SMPL-X release of AMASS
+    "root_orient": slice(0, 3),
+    "pose_body": slice(3, 66),
+    "pose_jaw": slice(66, 69),
+    "pose_eye": slice(69, 75),
+    "pose_hand": slice(75, 165),
+}
 LEGS = (0.8, 1.25)  # range of leg lengths, relative to the mean shape
 
 
@@ -38,6 +45,7 @@ def amass_arrays(motion: AnyMotion) -> dict[str, np.ndarray]:
     poses[:, :3] = matrix_to_axis_angle(rotations[:, 0])
     return {
         "poses": poses,
+        **{key: poses[:, part] for key, part in PARTS.items()},
         "trans": (pelvis - rest_joints(betas)[0]).astype(np.float32),
         "betas": np.pad(betas, (0, 6)).astype(np.float32),
         "num_betas": np.array(16),
@@ -86,23 +94,15 @@ def amass_to_smplx85(
         InputError: the arrays do not fit together.
     """
     notes = [] if notes is None else notes
-    poses, trans = read_arrays(arrays)
-    if poses.ndim != 2 or poses.shape[1] not in (POSES, *OTHER_POSES) or trans.shape != (len(poses), 3):
-        raise InputError(
-            f"its poses {poses.shape} and trans {trans.shape} are not those of AMASS, (T, {POSES}) for SMPL-X, "
-            f"{', '.join(f'(T, {width}) for {name}' for width, name in OTHER_POSES.items())}, and (T, 3); convert it "
-            "first"
-        )
-    if len(poses) == 0 or any(part.dtype.kind not in "fiu" or not np.isfinite(part).all() for part in (poses, trans)):
-        raise InputError("its poses or trans are empty or hold NaN, infinite or non-numeric values; repair the file")
+    poses, trans = body_poses(arrays)
     betas = _betas(arrays)
-    smplx = poses.shape[1] == POSES or poses.shape[1] == 66 and "smplx" in str(arrays.get("surface_model_type", ""))
+    smplx = _is_smplx(arrays)
     smplx85 = np.zeros((len(poses), SMPLX85_WIDTH))
     if smplx:
         smplx85[:, SMPLX85["betas"]] = betas
     rest_pelvis = rest_joints(betas)[0] if smplx else np.array(SMPLH_PELVIS)
-    smplx85[:, :66] = poses[:, :66]
-    rotations = axis_angle_to_matrix(smplx85[:, SMPLX85["axis_angle"]].reshape(-1, JOINTS, 3))
+    smplx85[:, SMPLX85["axis_angle"]] = poses
+    rotations = axis_angle_to_matrix(poses.reshape(-1, JOINTS, 3))
     pelvis = trans * metres + rest_pelvis
     up = up or up_of_body(forward_kinematics(rotations, pelvis), "z", notes)
     turn = TURNS[up]
@@ -113,6 +113,31 @@ def amass_to_smplx85(
         pelvis /= _leg_length(rotations, pelvis)
     smplx85[:, SMPLX85["translation"]] = pelvis
     return smplx85
+
+
+def body_poses(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the axis-angles of the 22 body joints (T, 66) and the translation (T, 3) as float64.
+
+    Raises:
+        InputError: the arrays have other shapes, are empty, or hold values that are not finite numbers.
+    """
+    poses, trans = read_arrays(arrays)
+    if poses.ndim != 2 or poses.shape[1] not in (POSES, *OTHER_POSES) or trans.shape != (len(poses), 3):
+        raise InputError(
+            f"its poses {poses.shape} and trans {trans.shape} are not those of AMASS, (T, {POSES}) for SMPL-X, "
+            f"{', '.join(f'(T, {width}) for {name}' for width, name in OTHER_POSES.items())}, and (T, 3); convert it "
+            "first"
+        )
+    if len(poses) == 0 or any(part.dtype.kind not in "fiu" or not np.isfinite(part).all() for part in (poses, trans)):
+        raise InputError("its poses or trans are empty or hold NaN, infinite or non-numeric values; repair the file")
+    return poses[:, :66].astype(np.float64), trans.astype(np.float64)
+
+
+def _is_smplx(arrays: dict[str, np.ndarray]) -> bool:
+    """Whether the betas are those of SMPL-X. ``pose_body`` is a key of its release, which SMPL+H files lack."""
+    width = read_arrays(arrays)[0].shape[1]
+    model = str(arrays.get("surface_model_type", "smplx" if "pose_body" in arrays else ""))
+    return width == POSES or width == 66 and "smplx" in model
 
 
 def _betas(arrays: dict[str, np.ndarray]) -> np.ndarray:

@@ -1,15 +1,19 @@
-"""Read a motion file of any supported format: .npz of this project or AMASS, BVH, .npy.
+"""Read a motion file of any supported format: .npz (this project, AMASS, Kimodo, HY-Motion), BVH, .npy.
 
 Every motion becomes ``smplx_85`` at 30 frames per second, y up, so that any readable file can be drawn and exported.
 """
 
+import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from formats.amass import amass_to_smplx85, read_arrays
+from formats.amass import amass_to_smplx85
 from formats.bvh_import import import_bvh
+from formats.generators import hymotion_to_smplx85, kimodo_amass_to_smplx85, kimodo_to_smplx85
 from formats.import_options import ImportOptions, check_length
 from formats.skeleton_map import SkeletonMap
 from motion.body_shape import rest_joints
@@ -30,15 +34,50 @@ from motion.smplx import (
 from utils.errors import InputError, shown
 from utils.reading.arrays import read_npy, read_npz
 
-NPZ_KEYS = ("smplx_85", "fps", "prompt", "poses", "root_orient", "pose_body", "global_orient", "body_pose", "trans",
-            "transl", "betas", "surface_model_type", "mocap_framerate", "mocap_frame_rate")  # fmt: skip
+Arrays = dict[str, np.ndarray]
+
+
+def _ours(arrays: Arrays, options: ImportOptions, notes: list[str]) -> np.ndarray:
+    return arrays["smplx_85"]
+
+
+def _amass(arrays: Arrays, options: ImportOptions, notes: list[str]) -> np.ndarray:
+    return amass_to_smplx85(arrays, options.up, UNITS[options.units or "m"], notes)
+
+
+class NpzFormat(NamedTuple):
+    """A kind of ``.npz`` file, which is recognized by its keys."""
+
+    name: str
+    keys: str  # words; of alternatives separated by "|", one must be there
+    read: Callable[[Arrays, ImportOptions, list[str]], np.ndarray]  # to (T, 85) at the file's frame rate
+    fps: float | None  # frame rate of a file that does not state it
+
+
+NPZ_FORMATS = (  # the first whose keys are in the file is read
+    NpzFormat("this project", "smplx_85", _ours, FPS),
+    NpzFormat("Kimodo", "local_rot_mats root_positions", kimodo_to_smplx85, FPS),
+    NpzFormat("HY-Motion", "Rh poses trans", hymotion_to_smplx85, FPS),
+    NpzFormat("AMASS", "poses trans|transl", _amass, None),
+    NpzFormat("Kimodo", "root_orient pose_body trans mocap_time_length", kimodo_amass_to_smplx85, None),
+    NpzFormat("AMASS", "root_orient pose_body trans|transl", _amass, None),
+    NpzFormat("SMPL parameters", "global_orient body_pose trans|transl", _amass, None),
+)
+FPS_KEYS = ("mocap_framerate", "mocap_frame_rate", "fps")
+OTHER_KEYS = ("prompt", "betas", "surface_model_type", "posed_joints", *FPS_KEYS)  # read if they are there
+NPZ_KEYS = {key for kind in NPZ_FORMATS for key in kind.keys.replace("|", " ").split()} | set(OTHER_KEYS)
+PICKLES = {  # suffix -> Python code that converts sys.argv[1] to sys.argv[2]
+    ".pkl": "np.savez(sys.argv[2], **np.load(sys.argv[1], allow_pickle=True, encoding='latin1'))",
+    ".pt": "import torch; np.savez(sys.argv[2], **torch.load(sys.argv[1], map_location='cpu', weights_only=True))",
+}
+PICKLES |= {".pickle": PICKLES[".pkl"], ".pth": PICKLES[".pt"]}
 
 
 def read_clip(path: str | Path, skeleton: Path | None = None, options: ImportOptions | None = None) -> Clip:
     """Read a motion file.
 
     Args:
-        path: ``.npz`` (ours, or AMASS), ``.bvh``, or ``.npy`` with 272 features, smplx_85 or smplx_322 at 30 fps.
+        path: ``.npz`` (one of ``NPZ_FORMATS``), ``.bvh``, or ``.npy`` with 272 features, smplx_85 or smplx_322.
         skeleton: YAML file that maps the joints of a BVH file; None finds them by name and hierarchy.
         options: Up axis, units and frame rate of the file; values that are not given are inferred.
 
@@ -55,6 +94,8 @@ def read_clip(path: str | Path, skeleton: Path | None = None, options: ImportOpt
         ".npy": lambda path: _read_npy(path, options),
         ".bvh": lambda path: _read_bvh(path, skeleton, options),
     }
+    if path.suffix.lower() in PICKLES:
+        raise _pickle_refusal(path)
     if path.suffix.lower() not in readers:
         raise InputError(f"{path} is not a motion file; give {', '.join(readers)}")
     try:
@@ -63,22 +104,38 @@ def read_clip(path: str | Path, skeleton: Path | None = None, options: ImportOpt
         raise error if shown(path, 200) in str(error) else InputError(f"{shown(path, 200)}: {error}") from error
 
 
+def _pickle_refusal(path: Path) -> InputError:
+    """Return the error of a pickle, with the command that converts a dictionary of arrays to ``.npz``."""
+    files = f"{shlex.quote(shown(path.name, 50))} {shlex.quote(shown(path.stem, 50) + '.npz')}"
+    return InputError(
+        f"{shown(path, 100)} is a pickle, which may run code when it is opened, and is not read; where you trust it, "
+        f'run: python -c "import sys, numpy as np; {PICKLES[path.suffix.lower()]}" {files} (nested '
+        "parameters: docs/sharing.md)"
+    )
+
+
 def _read_npz(path: Path, options: ImportOptions) -> Clip:
     arrays = {name: _double(array) for name, array in read_npz(path, NPZ_KEYS).items()}
     title = str(arrays["prompt"]) if "prompt" in arrays else path.stem
-    if "smplx_85" in arrays:
-        return _at_our_fps(Clip(arrays["smplx_85"], title), options.fps or arrays.get("fps", FPS))
-    if read_arrays(arrays) is None:
+    kind = next((kind for kind in NPZ_FORMATS if _has(arrays, kind.keys)), None)
+    if kind is None:
         raise InputError(
-            "it holds neither smplx_85 (ours) nor poses (or root_orient and pose_body) and trans (AMASS); give a motion"
+            "it holds neither smplx_85 (ours) nor poses (or root_orient and pose_body) and trans (AMASS, HY-Motion), "
+            "nor local_rot_mats and root_positions (Kimodo); give a motion"
         )
-    rates = [arrays[key] for key in ("mocap_framerate", "mocap_frame_rate", "fps") if key in arrays]
-    fps = options.fps or next(iter(rates), None)
+    ours = kind.read is _ours
+    rates = [arrays[key] for key in (("fps",) if ours else FPS_KEYS) if key in arrays]
+    fps = options.fps or next(iter(rates), kind.fps)
     if fps is None:
         raise InputError("it has no mocap_framerate; give the frames per second of the capture with --fps")
     notes: list[str] = []
-    smplx85 = amass_to_smplx85(arrays, options.up, UNITS[options.units or "m"], notes)
-    return _plausible(_at_our_fps(Clip(smplx85, title, tuple(notes)), fps), options)
+    clip = _at_our_fps(Clip(kind.read(arrays, options, notes), title, tuple(notes)), fps)
+    return clip if ours else _plausible(clip, options)
+
+
+def _has(arrays: Arrays, keys: str) -> bool:
+    """Whether the arrays have the keys of a ``NpzFormat``."""
+    return all(any(key in arrays for key in words.split("|")) for words in keys.split())
 
 
 def _plausible(clip: Clip, options: ImportOptions) -> Clip:

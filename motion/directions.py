@@ -4,6 +4,8 @@ from itertools import permutations, product
 
 import numpy as np
 
+OPPOSITE = 1e-9  # directions are opposite if 1 + cos of their angle is smaller
+
 
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Normalize vectors (..., 3); zero vectors are kept."""
@@ -26,7 +28,9 @@ def angle_about(axis: np.ndarray, start: np.ndarray, end: np.ndarray) -> float:
     return float(np.arctan2(np.cross(start, end) @ axis, start @ end))
 
 
-def turn_about(axis: np.ndarray, radians: float) -> np.ndarray:
+def turn_about(axis: np.ndarray, radians: float | np.ndarray) -> np.ndarray:
+    """Return the rotations (..., 3, 3) about ``axis`` (3) by angles (...)."""
+    radians = np.asarray(radians)[..., None, None]
     skew = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
     return np.eye(3) + np.sin(radians) * skew + (1 - np.cos(radians)) * skew @ skew
 
@@ -42,12 +46,12 @@ def shortest_turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     skew = np.zeros((*cross.shape, 3))
     skew[..., 0, 1], skew[..., 0, 2], skew[..., 1, 2] = -cross[..., 2], cross[..., 1], -cross[..., 0]
     skew -= skew.swapaxes(-1, -2)
-    turn = np.eye(3) + skew + skew @ skew / np.maximum(1.0 + cos, 1e-6)
-    if (cos > -0.9999).all():
+    turn = np.eye(3) + skew + skew @ skew / np.maximum(1.0 + cos, OPPOSITE)
+    if (cos > OPPOSITE - 1).all():
         return turn
     across = unit(np.cross(start, np.eye(3)[np.abs(start).argmin(axis=-1)]))
     half = 2 * across[..., :, None] * across[..., None, :] - np.eye(3)
-    return np.where(cos > -0.9999, turn, half)
+    return np.where(cos > OPPOSITE - 1, turn, half)
 
 
 def nearest_direction(vector: np.ndarray) -> np.ndarray:
@@ -71,13 +75,15 @@ def nearest_axes(turn: np.ndarray) -> np.ndarray:
 
 
 def nearest_rotation(matrix: np.ndarray) -> np.ndarray:
+    """Return the nearest rotations (..., 3, 3) to matrices, in the sum of squared differences."""
     left, _, right = np.linalg.svd(matrix)
-    return left @ np.diag([1, 1, np.sign(np.linalg.det(left @ right))]) @ right
+    left[..., 2] *= np.where(np.linalg.det(left @ right) < 0, -1.0, 1.0)[..., None]
+    return left @ right
 
 
 def fit_turn(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Return the rotation (3, 3) that best maps the vectors ``start`` (N, 3) to ``end``."""
-    return nearest_rotation(end.T @ start)
+    """Return the rotations (..., 3, 3) that best map the vectors ``start`` (N, 3) to ``end`` (..., N, 3)."""
+    return nearest_rotation(end.swapaxes(-1, -2) @ start)
 
 
 def mean_turn(turns: np.ndarray) -> np.ndarray:
