@@ -23,13 +23,13 @@ from tqdm import tqdm
 from dataset.conversion_report import ClipReport, add_report, finish_folder
 from dataset.converting import convert_source, prepared_clip, write_clip
 from dataset.motion_folder import SPLITS, Statistics, split_of
-from dataset.sources import bvh
+from dataset.sources import amass, bvh
 from dataset.staging import staged_folder
 from dataset.synthetic import synthetic_clips
 from utils.config import parse_command
 from utils.errors import exit_on_input_error
 
-SOURCES = {"bvh": (bvh.BvhOptions, bvh.plan)}
+SOURCES = {"amass": (amass.AmassOptions, amass.plan), "bvh": (bvh.BvhOptions, bvh.plan)}
 
 
 @dataclass
