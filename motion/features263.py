@@ -188,9 +188,7 @@ def features_from_joints(
     return np.concatenate([block.reshape(len(steps), -1) for block in blocks], axis=1)
 
 
-def uniform_bones(
-    joints: np.ndarray, skeleton: FeatureSkeleton, bone_lengths: np.ndarray | None = None
-) -> np.ndarray:
+def uniform_bones(joints: np.ndarray, skeleton: FeatureSkeleton, bone_lengths: np.ndarray | None = None) -> np.ndarray:
     """Give every bone of (T, J, 3) the same length in all clips; directions of the bones are kept.
 
     The root trajectory is multiplied by the ratio of the leg lengths. The source's lengths are those of frame 0.
@@ -202,8 +200,8 @@ def uniform_bones(
     bones = joints - joints[:, parents]
     source = np.linalg.norm(bones[0], axis=-1)  # (J)
     if bone_lengths is None:
-        bone_lengths = source[1:] if skeleton.bone_lengths is None else skeleton.bone_lengths
-    target = np.concatenate(([0.0], bone_lengths))
+        bone_lengths = np.asarray(skeleton.bone_lengths or source[1:])
+    target = np.array([0.0, *bone_lengths])
     leg = list(skeleton.leg)
     if not source[leg].sum() > 0:
         raise InputError("the legs have no length in the first frame; give the positions of the joints")
@@ -293,8 +291,9 @@ def joints_from_rotations(
     stored = features[:, skeleton.layout["joint_rotations"]].reshape(len(features), -1, 6)
     local = rotation_6d_to_matrix(stored).swapaxes(-1, -2)  # (T, J - 1, 3, 3); this file stores columns, not rows
     if bone_lengths is None:
-        bone_lengths = skeleton.bone_lengths or mean_bone_lengths(joints_from_features(features, skeleton), skeleton)
-    bones = skeleton.rest_directions()[1:] * np.asarray(bone_lengths)[:, None]
+        published = skeleton.bone_lengths
+        bone_lengths = np.asarray(published or mean_bone_lengths(joints_from_features(features, skeleton), skeleton))
+    bones = skeleton.rest_directions()[1:] * bone_lengths[:, None]
     joints = np.empty((len(features), skeleton.joints, 3))
     joints[:, 0] = root
     for chain in skeleton.chains:

@@ -1,14 +1,14 @@
 """Inverse kinematics: rotations of our skeleton from joint positions, for data sets and generators without rotations.
 
-The rotations are fitted on a body with the bone lengths of the source and then applied to our skeleton, so that limbs
-keep their directions on any proportions:
+The positions are first given the bone lengths of our skeleton. Then, from the pelvis outward:
 
-1. Pelvis and chest follow three joints each, by the best rigid fit. The spine between them shares their rotation.
-2. Every other joint points its bone at the next joint, from its fitted position, so that errors do not add up.
-3. Hips and shoulders turn about their bone until the knee bends backward and the elbow forward, as far as the limb is
-   bent. A straight limb is not twisted.
+1. Pelvis and chest follow three joints each, by the best rigid fit. The spine between them shares their rotation and
+   points at the chest as a whole, because the curves of spines differ between bodies.
+2. Every other joint points its bone at the position of the next joint, so that errors do not accumulate.
+3. Hips and shoulders rotate about their bone, so that knees bend backward and elbows forward. The more a limb is bent,
+   the more its bend counts. A straight leg follows its foot instead, and a straight arm is not rotated.
 
-Positions do not determine the rotations of head, hands and toes about themselves; these follow their parents.
+Positions do not determine the rotation of head, hands and toes; these follow their parents.
 """
 
 from typing import NamedTuple
@@ -19,182 +19,258 @@ from scipy.ndimage import gaussian_filter1d
 from motion.directions import fit_turn, shortest_turn, turn_about, unit
 from motion.features263 import HUMANML3D, KIT, check_joints
 from motion.rotation import slerp
-from motion.skeleton import JOINT_INDEX, JOINTS, PARENTS, REST_OFFSETS, forward_kinematics
-from motion.source_motion import sample_frames
+from motion.skeleton import JOINT_INDEX, JOINT_NAMES, JOINTS, PARENTS, REST_OFFSETS
 from utils.errors import InputError
 
-OURS = REST_OFFSETS.astype(np.float64)
+OFFSETS = REST_OFFSETS.astype(np.float64)
+LENGTHS = np.linalg.norm(OFFSETS, axis=-1)
 SIDES = ("left", "right")
 LEGS = [JOINT_INDEX[f"{side}_{joint}"] for side in SIDES for joint in ("knee", "ankle")]
-HIPS = [JOINT_INDEX[f"{side}_hip"] for side in SIDES]
-GROUPS = {  # joints that are rigidly attached to the first one
-    name: [JOINT_INDEX[joint] for joint in (name, *attached)]
-    for name, attached in (
-        ("pelvis", ("left_hip", "right_hip", "spine1")),
-        ("spine3", ("neck", "left_collar", "right_collar")),
-    )
-}
-BONES = [  # joint that points at the next one; parents come first
-    (JOINT_INDEX[joint], JOINT_INDEX[child])
-    for joint, child in (
-        ("neck", "head"),
-        *((f"{side}_{joint}", f"{side}_{child}")
-          for side in SIDES
-          for joint, child in (("hip", "knee"), ("knee", "ankle"), ("ankle", "foot"),
-                               ("collar", "shoulder"), ("shoulder", "elbow"), ("elbow", "wrist"))),
-    )
-]  # fmt: skip
-HINGES = {  # joint that turns about its bone -> end of the limb, axis about which the limb bends in the rest pose
-    JOINT_INDEX[f"{side}_{joint}"]: (JOINT_INDEX[f"{side}_{end}"], np.array(axis))
-    for side, sign in (("left", 1.0), ("right", -1.0))
-    for joint, end, axis in (("hip", "ankle", (1.0, 0.0, 0.0)), ("shoulder", "wrist", (0.0, -sign, 0.0)))
-}
-STRAIGHT = np.sin(np.deg2rad(15))  # limbs bent by less are mostly turned as if they were straight
-TWIST_SIGMA = 2  # frames of the Gaussian filter of the turn of a limb about its bone
+PELVIS = [JOINT_INDEX[name] for name in ("pelvis", "left_hip", "right_hip", "spine1")]  # joints of a rigid body
+CHEST = [JOINT_INDEX[name] for name in ("spine3", "neck", "left_collar", "right_collar")]
+BENT_ARM = np.sin(np.deg2rad(15))  # sine of the bend at which the bend of an arm counts as much as "not rotated"
+BENT_LEG = 0.7  # likewise for the direction of the foot
+STRAIGHTEST = 5  # percentile of the bend over a clip that counts as the bend of the straight limb
+TWIST_SIGMA = 2  # frames of the Gaussian filter of the rotation of a limb about its bone
 
 
 class FittedMotion(NamedTuple):
     """Motion of our skeleton that follows joint positions."""
 
     rotations: np.ndarray  # (T, 22, 3, 3) local, float64
-    pelvis: np.ndarray  # (T, 3) metres, scaled to our leg length
-    error: float  # mean distance in metres of the joints from those of the fit on a body of their own bone lengths
-    offsets: np.ndarray  # (22, 3) rest offsets of that body in metres
-    scale: float  # our leg length divided by that of the source
+    pelvis: np.ndarray  # (T, 3) metres
+    error: float  # mean distance in metres between the joints of the motion and ``targets``
+    targets: np.ndarray  # (T, 22, 3) given positions with the bone lengths of our skeleton, metres
 
 
 def fit_joints(joints: np.ndarray) -> FittedMotion:
-    """Fit rotations to the positions of the 22 joints of SMPL.
+    """Fit rotations to the positions of the 22 joints of SMPL, as in HumanML3D.
 
     Args:
         joints: (T, 22, 3) positions in metres, y up, of any body, in the order of ``JOINT_NAMES``.
 
+    Returns:
+        The motion, scaled to our leg length. Its error measures the fit of our skeleton, not the change of lengths.
+
     Raises:
-        InputError: another shape, no frames, values that are not finite, or a body without legs.
+        InputError: another shape, no frames, values that are not finite, or bones without length.
     """
-    joints = check_joints(joints, HUMANML3D)
-    return _fit(joints, list(range(JOINTS)))
+    return _fit(check_joints(joints, HUMANML3D), list(range(JOINTS)))
 
 
 def fit_kit_joints(joints: np.ndarray) -> FittedMotion:
     """Fit rotations to the positions of the 21 joints of KIT-ML.
 
     Args:
-        joints: (T, 21, 3) positions in millimetres, y up.
+        joints: (T, 21, 3) positions in millimetres, y up, in the order of KIT-ML.
 
     Returns:
-        The fit; its error is that of the joints which both skeletons have.
+        The motion, scaled to our leg length. Its error is the mean over the joints that both skeletons have.
 
     Raises:
         InputError: as ``fit_joints``.
     """
-    raise NotImplementedError
+    joints = check_joints(joints, KIT) * KIT.metres
+    return _fit(kit_to_smpl_joints(joints), [JOINT_INDEX[name] for name in KIT_JOINTS])
+
+
+def our_bones(joints: np.ndarray) -> np.ndarray:
+    """Give (T, 22, 3) joints of any body the bone lengths of our skeleton; bones keep their directions.
+
+    Each bone is multiplied by the ratio of our length to its median length over the clip, and the path of the pelvis by
+    the ratio of the leg lengths.
+
+    Raises:
+        InputError: a bone has no length.
+    """
+    bones = joints - joints[:, PARENTS]
+    lengths = np.median(np.linalg.norm(bones, axis=-1), axis=0)
+    if not lengths[1:].min() > 0:
+        name = JOINT_NAMES[1 + int(lengths[1:].argmin())]
+        raise InputError(f"the bone that ends in {name} has no length; give the positions of all joints")
+    result = joints * (LENGTHS[LEGS].sum() / lengths[LEGS].sum())
+    for joint in range(1, JOINTS):
+        result[:, joint] = result[:, PARENTS[joint]] + bones[:, joint] * (LENGTHS[joint] / lengths[joint])
+    return result
 
 
 def _fit(joints: np.ndarray, observed: list[int]) -> FittedMotion:
-    """Fit rotations to (T, 22, 3); the error is that of the ``observed`` joints."""
-    offsets = body_offsets(joints)
-    world, fitted = _world_rotations(joints, offsets)
-    scale = float(np.linalg.norm(OURS[LEGS], axis=-1).sum() / np.linalg.norm(offsets[LEGS], axis=-1).sum())
-    pelvis = fitted[:, HIPS].mean(axis=1) * scale - world[:, 0] @ OURS[HIPS].mean(axis=0)
-    rotations = world.copy()
-    rotations[:, 1:] = world[:, PARENTS[1:]].swapaxes(-1, -2) @ world[:, 1:]
-    error = float(np.linalg.norm(fitted - joints, axis=-1)[:, observed].mean())
-    return FittedMotion(rotations, pelvis, error, offsets, scale)
+    """Fit rotations to (T, 22, 3) joints in metres; the error is the mean over the ``observed`` joints."""
+    targets = our_bones(joints)
+    body = _Body(targets)
+    body.follow_trunk()
+    body.follow("neck", "head")
+    for side in SIDES:
+        body.follow(f"{side}_hip", f"{side}_knee")
+        body.turn_leg(side)
+        body.follow(f"{side}_knee", f"{side}_ankle")
+        body.follow(f"{side}_ankle", f"{side}_foot")
+        body.follow(f"{side}_collar", f"{side}_shoulder")
+        body.follow(f"{side}_shoulder", f"{side}_elbow")
+        body.turn_arm(side)
+        body.follow(f"{side}_elbow", f"{side}_wrist")
+    for end in ("head", *(f"{side}_{part}" for side in SIDES for part in ("foot", "wrist"))):
+        body.keep(end)
+    rotations = body.world.copy()
+    rotations[:, 1:] = body.world[:, PARENTS[1:]].swapaxes(-1, -2) @ body.world[:, 1:]
+    error = np.linalg.norm(body.places - targets, axis=-1)[:, observed].mean()
+    return FittedMotion(rotations, body.places[:, 0], float(error), targets)
 
 
-def body_offsets(joints: np.ndarray) -> np.ndarray:
-    """Estimate the rest offsets (22, 3) of the body of (T, 22, 3) joints, in metres.
+class _Body:
+    """Our skeleton while it is fitted to targets, from the pelvis outward."""
 
-    Bones have their mean length and the directions of our rest pose, except those at pelvis and chest, whose angles
-    are measured.
-    """
-    joints = joints[sample_frames(len(joints))]
-    bones = joints - joints[:, PARENTS]
-    lengths = np.median(np.linalg.norm(bones, axis=-1), axis=0)  # (22)
-    if not lengths[LEGS].min() > 0:
-        raise InputError("the legs have no length; give the positions of the joints")
-    offsets = unit(OURS) * lengths[:, None]
-    offsets[0] = 0
-    for _, *attached in GROUPS.values():
-        ours = offsets[attached]
-        for _ in range(3):  # mean of the frames in the frame of the mean
-            turns = fit_turn(offsets[attached], bones[:, attached])
-            mean = (bones[:, attached] @ turns).mean(axis=0)
-            offsets[attached] = mean @ fit_turn(mean, ours).T
-    return offsets
+    def __init__(self, targets: np.ndarray):
+        self.targets = targets  # (T, 22, 3)
+        self.world = np.empty((*targets.shape, 3))  # rotations (T, 22, 3, 3)
+        self.places = np.empty_like(targets)  # (T, 22, 3)
+
+    def follow_trunk(self) -> None:
+        """Fit pelvis and chest as rigid bodies, and the spine between them."""
+        pelvis, spine1, spine2, chest = (JOINT_INDEX[name] for name in ("pelvis", "spine1", "spine2", "spine3"))
+        self.world[:, pelvis], self.places[:, pelvis] = _rigid_fit(PELVIS, self.targets)
+        self.world[:, chest], chest_target = _rigid_fit(CHEST, self.targets)
+        shared = [slerp(self.world[:, pelvis], self.world[:, chest], np.full(len(chest_target), share))
+                  for share in (1 / 3, 2 / 3)]  # fmt: skip
+        self._put(spine1)
+        spine = shared[0] @ OFFSETS[spine2] + shared[1] @ OFFSETS[chest]  # (T, 3) spine1 to chest
+        turn = shortest_turn(spine, chest_target - self.places[:, spine1])
+        self.world[:, spine1], self.world[:, spine2] = (turn @ part for part in shared)
+        self._put(spine2)
+        self._put(chest)
+
+    def follow(self, name: str, child: str) -> None:
+        """Rotate a joint by the smallest angle from its parent, so that its bone points at the target of the child."""
+        joint, end, start = JOINT_INDEX[name], JOINT_INDEX[child], self.world[:, PARENTS[JOINT_INDEX[name]]]
+        self._put(joint)
+        turn = shortest_turn(start @ OFFSETS[end], self.targets[:, end] - self.places[:, joint])
+        self.world[:, joint] = turn @ start
+
+    def keep(self, name: str) -> None:
+        """Place a joint that rotates with its parent."""
+        self._put(JOINT_INDEX[name])
+        self.world[:, JOINT_INDEX[name]] = self.world[:, PARENTS[JOINT_INDEX[name]]]
+
+    def turn_leg(self, side: str) -> None:
+        """Rotate a thigh about itself: the knee bends backward, and the foot of a straight leg points forward."""
+        hip, knee, ankle, foot = (JOINT_INDEX[f"{side}_{part}"] for part in ("hip", "knee", "ankle", "foot"))
+        shin = self.targets[:, ankle] - self._end(hip, knee)
+        straight = shortest_turn(self.world[:, hip] @ OFFSETS[ankle], shin) @ self.world[:, hip]  # of the shin
+        toes = _to_local(straight, self.targets[:, foot] - self.targets[:, ankle])
+        across = np.cross(OFFSETS[ankle], OFFSETS[foot])
+        vote = BENT_LEG**2 * _direction_about(OFFSETS[ankle], across, toes)
+        self._turn(hip, knee, vote + _bend_vote(self._local(hip, shin), knee, ankle, np.array([1.0, 0.0, 0.0])))
+
+    def turn_arm(self, side: str) -> None:
+        """Rotate an upper arm about itself: the elbow bends forward in the rest pose."""
+        shoulder, elbow, wrist = (JOINT_INDEX[f"{side}_{part}"] for part in ("shoulder", "elbow", "wrist"))
+        forearm = self._local(shoulder, self.targets[:, wrist] - self._end(shoulder, elbow))
+        axis = np.array([0.0, -1.0 if side == "left" else 1.0, 0.0])
+        self._turn(shoulder, elbow, BENT_ARM**2 + _bend_vote(forearm, elbow, wrist, axis))
+
+    def _put(self, joint: int) -> None:
+        self.places[:, joint] = self._end(PARENTS[joint], joint)
+
+    def _end(self, joint: int, child: int) -> np.ndarray:
+        return self.places[:, joint] + self.world[:, joint] @ OFFSETS[child]
+
+    def _local(self, joint: int, vectors: np.ndarray) -> np.ndarray:
+        return _to_local(self.world[:, joint], vectors)
+
+    def _turn(self, joint: int, child: int, vote: np.ndarray) -> None:
+        """Rotate a joint about its bone by the angle of complex numbers (T), smoothed over time."""
+        parts = gaussian_filter1d(np.stack((vote.real, vote.imag)), TWIST_SIGMA, mode="nearest")
+        self.world[:, joint] = self.world[:, joint] @ turn_about(unit(OFFSETS[child]), np.arctan2(parts[1], parts[0]))
 
 
-def _world_rotations(joints: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return world rotations (T, 22, 3, 3) and positions (T, 22, 3) of the fitted body."""
-    world, fitted = np.empty((*joints.shape, 3)), np.empty_like(joints)
-
-    def put(joint: int) -> None:
-        parent = PARENTS[joint]
-        fitted[:, joint] = fitted[:, parent] + world[:, parent] @ offsets[joint]
-
-    def point(joint: int, child: int, turns: np.ndarray) -> None:
-        """Rotate a joint by the smallest angle from ``turns`` so that its bone points at the child."""
-        put(joint)
-        world[:, joint] = shortest_turn(turns @ offsets[child], joints[:, child] - fitted[:, joint]) @ turns
-
-    pelvis, spine1, spine2, spine3, neck, head = (
-        JOINT_INDEX[name] for name in ("pelvis", "spine1", "spine2", "spine3", "neck", "head")
-    )
-    world[:, pelvis], fitted[:, pelvis] = _rigid_fit("pelvis", joints, offsets)
-    world[:, spine3], _ = _rigid_fit("spine3", joints, offsets)
-    for joint, child, share in ((spine1, spine2, 1 / 3), (spine2, spine3, 2 / 3)):
-        point(joint, child, slerp(world[:, pelvis], world[:, spine3], np.full(len(joints), share)))
-    put(spine3)
-    for joint, child in BONES:
-        point(joint, child, world[:, PARENTS[joint]])
-        if joint in HINGES:
-            end, axis = HINGES[joint]
-            lower = joints[:, end] - (fitted[:, joint] + world[:, joint] @ offsets[child])
-            turn = _hinge_turn(world[:, joint], lower, offsets[child], offsets[end], axis)
-            world[:, joint] = world[:, joint] @ turn_about(unit(offsets[child]), turn)
-    for joint in (head, *(JOINT_INDEX[f"{side}_{end}"] for side in SIDES for end in ("foot", "wrist"))):
-        put(joint)
-        world[:, joint] = world[:, PARENTS[joint]]
-    return world, fitted
-
-
-def _rigid_fit(name: str, joints: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rotations (T, 3, 3) and positions (T, 3) of pelvis or chest that best fit the joints attached to it."""
-    group = GROUPS[name]
-    places, rest = joints[:, group], np.concatenate((np.zeros((1, 3)), offsets[group[1:]]))  # (T, 4, 3), (4, 3)
+def _rigid_fit(joints: list[int], targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return rotations (T, 3, 3) and positions (T, 3) of pelvis or chest that best fit it and the joints attached."""
+    places, rest = targets[:, joints], np.stack((np.zeros(3), *OFFSETS[joints[1:]]))  # (T, 4, 3), (4, 3)
     middle, rest_middle = places.mean(axis=1), rest.mean(axis=0)
     turns = fit_turn(rest - rest_middle, places - middle[:, None])
     return turns, middle - turns @ rest_middle
 
 
-def _hinge_turn(
-    turns: np.ndarray, lower: np.ndarray, upper_rest: np.ndarray, lower_rest: np.ndarray, axis: np.ndarray
-) -> np.ndarray:
-    """Return the angles (T) about the upper bone of a limb by which the limb bends about its axis.
+def _bend_vote(lower: np.ndarray, middle: int, end: int, axis: np.ndarray) -> np.ndarray:
+    """Return complex numbers (T): the rotation about the upper bone of a limb with which the limb bends about its axis.
 
-    A limb whose bones are not in line when it is straight, as in the rest pose, keeps this angle to the side. It is at
-    most the smallest bend of the clip, because other bodies have straighter limbs.
+    The magnitude is the squared sine of the bend. The bones of a limb are not in line in the rest pose of our skeleton,
+    and a bend keeps this angle to the side. The angle is limited to the smallest bend of the clip, because other bodies
+    have straighter limbs.
 
     Args:
-        turns: (T, 3, 3) rotations of the upper bone, not turned about itself.
-        lower: (T, 3) lower bone in the world.
-        upper_rest, lower_rest: (3) bones in the rest pose.
+        lower: (T, 3) lower bone in the local axes of the upper one.
+        middle, end: Joints at the ends of upper and lower bone.
         axis: (3) axis about which the lower bone rotates from its rest direction.
     """
-    bone = unit(upper_rest)
-    lower = unit((lower[:, None] @ turns)[:, 0])
-    side = axis - (axis @ bone) * bone
-    side, size = unit(side), np.linalg.norm(side)
-    front = np.cross(side, bone)
-    bend = np.hypot(lower @ front, lower @ side)  # (T) sine of the angle between the bones
-    aside = (axis @ unit(lower_rest) - (axis @ bone) * (lower @ bone)) / size  # part to the side of a bend about the axis
-    most = np.percentile(bend, 5)
-    aside = np.clip(aside, -most, most)
-    bent = np.sqrt(np.maximum(bend**2 - aside**2, 0))
-    turn = np.arctan2(lower @ side, lower @ front) - np.arctan2(aside, bent)
-    vote = bent**2 * np.exp(1j * turn) + STRAIGHT**2
-    vote = gaussian_filter1d(vote.real, TWIST_SIGMA, mode="nearest") + 1j * gaussian_filter1d(
-        vote.imag, TWIST_SIGMA, mode="nearest"
-    )
-    return np.angle(vote)
+    bone, lower = unit(OFFSETS[middle]), unit(lower)
+    along = axis @ bone
+    across = axis - along * bone
+    vote = _direction_about(bone, across, lower)  # (T) real part: bend about the axis
+    aside = (axis @ unit(OFFSETS[end]) - along * (lower @ bone)) / np.linalg.norm(across)  # (T)
+    bend = np.abs(vote)
+    straightest = np.percentile(bend, STRAIGHTEST)
+    aside = np.clip(aside, -straightest, straightest)
+    front = np.sqrt(np.maximum(bend**2 - aside**2, 0))
+    return front**2 * np.exp(1j * (np.angle(vote) - np.arctan2(aside, front)))
+
+
+def _direction_about(bone: np.ndarray, across: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Return directions (T, 3), seen along a bone, as complex numbers (T).
+
+    The imaginary axis is ``across`` (3), perpendicular to the bone. Angles count about the bone.
+    """
+    side = unit(across)
+    vectors = unit(vectors)
+    return vectors @ np.cross(side, unit(bone)) + 1j * (vectors @ side)
+
+
+def _to_local(turns: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    return (vectors[:, None] @ turns)[:, 0]
+
+
+# KIT-ML
+
+KIT_JOINTS = {
+    "pelvis": 0, "neck": 3, "head": 4,
+    "left_hip": 16, "left_knee": 17, "left_ankle": 18, "left_foot": 19,
+    "right_hip": 11, "right_knee": 12, "right_ankle": 13, "right_foot": 14,
+    "left_shoulder": 8, "left_elbow": 9, "left_wrist": 10,
+    "right_shoulder": 5, "right_elbow": 6, "right_wrist": 7,
+}  # fmt: skip
+KIT_SPINE = [0, 1, 2, 3]  # pelvis, lower and upper spine, neck
+
+
+def kit_to_smpl_joints(joints: np.ndarray) -> np.ndarray:
+    """Return the 22 joints of SMPL (T, 22, 3) of the 21 joints of KIT-ML (T, 21, 3), in the same unit.
+
+    KIT-ML has two joints between pelvis and neck and no collars. The spine joints are placed on its spine at our
+    proportions, and the collars between chest, neck and shoulders. The second toe joint is not used.
+    """
+    result = np.empty((len(joints), JOINTS, 3))
+    for name, index in KIT_JOINTS.items():
+        result[:, JOINT_INDEX[name]] = joints[:, index]
+    spine = joints[:, KIT_SPINE]
+    knots = np.cumsum([0.0, *np.median(np.linalg.norm(np.diff(spine, axis=1), axis=-1), axis=0)])  # (4)
+    chain = [JOINT_INDEX[name] for name in ("spine1", "spine2", "spine3", "neck")]
+    shares = np.cumsum(LENGTHS[chain]) / LENGTHS[chain].sum()
+    rest = np.cumsum(OFFSETS[chain], axis=0)
+    curve = (rest - shares[:, None] * rest[-1]) * (knots[-1] / LENGTHS[chain].sum())  # our rest pose, from a line
+    trunk = _trunk_axes(result)
+    for joint, share, off_line in zip(chain[:3], shares, curve, strict=False):
+        weights = np.array([np.interp(share * knots[-1], knots, one) for one in np.eye(4)])
+        result[:, joint] = spine.swapaxes(1, 2) @ weights + trunk @ off_line
+    neck, chest = (result[:, JOINT_INDEX[name]] for name in ("neck", "spine3"))
+    for side in SIDES:
+        outward = result[:, JOINT_INDEX[f"{side}_shoulder"]] - neck
+        result[:, JOINT_INDEX[f"{side}_collar"]] = chest + 0.5 * (neck - chest) + 0.28 * outward
+    return result
+
+
+def _trunk_axes(joints: np.ndarray) -> np.ndarray:
+    """Return rotations (T, 3, 3) whose columns are the directions left, up and forward of the trunk."""
+    at = {name: joints[:, JOINT_INDEX[name]] for name in KIT_JOINTS}
+    up = unit(at["neck"] - at["pelvis"])
+    left = at["left_hip"] - at["right_hip"] + at["left_shoulder"] - at["right_shoulder"]
+    forward = unit(np.cross(left, up))
+    return np.stack((np.cross(up, forward), up, forward), axis=-1)
