@@ -5,7 +5,7 @@ frame instead: the same where fps / 30 is whole, while its 100 fps becomes 33.3 
 """
 
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -173,13 +173,12 @@ def _motion(arrays: dict[str, np.ndarray], rows: list[np.ndarray]) -> tuple[np.n
     chosen = np.concatenate(rows)
     smplx85 = amass_to_smplx85({**arrays, "poses": arrays["poses"][chosen], "trans": arrays["trans"][chosen]}, up="z")
     rotations, pelvis = smplx85_to_motion(smplx85)
-    return rotations, pelvis * _leg_scale(tuple(smplx85[0, SMPLX85["betas"]]))
+    return rotations, pelvis * _leg_scale(smplx85[0, SMPLX85["betas"]])
 
 
-@cache
-def _leg_scale(betas: tuple[float, ...]) -> float:
-    """Return the leg length of the mean shape divided by that of a shape; sequences of a person share theirs."""
-    return leg_length(np.zeros(10)) / leg_length(np.array(betas)) if any(betas) else 1.0
+def _leg_scale(betas: np.ndarray) -> float:
+    """Return the leg length of the mean shape divided by that of a shape."""
+    return leg_length(np.zeros(10)) / leg_length(betas) if betas.any() else 1.0
 
 
 def _between(rotations: np.ndarray, pelvis: np.ndarray, fraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
