@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from dataset.clips import Clips
 from dataset.motion_folder import MotionFolder
 from dataset.token_rows import TokenDataset, collate
 from dataset.tokenizing import tokenize
@@ -136,8 +137,10 @@ def train(run: Run, options: Options) -> None:
     """Train a generator and save it, with its tokenizer, to the run folder."""
     tokenizer = HumanVQVAE.from_pretrained(options.tokenizer).to(run.device)
     folder = MotionFolder(options.data)
-    splits = [split for split in ("train", "val") if folder.ids(split, required=split == "train")]
-    data = {split: token_rows(run, options, folder, tokenizer, split) for split in splits}
+    clips = {split: folder.clips(split, required=split == "train") for split in ("train", "val")}
+    for note in [note for split in clips for note in clips[split].notes(split)]:
+        run.report(note)
+    data = {split: token_rows(run, options, folder, tokenizer, split) for split in clips if len(clips[split])}
     batch_order = run.batches(len(data["train"]), data["train"].lengths)
     if "val" not in data:
         run.report("no validation clips: only the training loss is reported")
@@ -174,7 +177,8 @@ def train(run: Run, options: Options) -> None:
                 with engine.ema.applied():
                     scores = validate(run, model, data.get("val"), encode)
                     if "val" in data:
-                        draw(run, step, engine, TextToMotion(model, tokenizer, encode.encoder, ""), data["val"], folder)
+                        pipeline = TextToMotion(model, tokenizer, encode.encoder, "")
+                        draw(run, step, engine, pipeline, data["val"], clips["val"])
                 loop.save(step, scores)
     run.report(f"text-to-motion model saved to {options.out}")
 
@@ -195,7 +199,8 @@ def token_rows(run: Run, options: Options, folder: MotionFolder, tokenizer: Huma
     drop = options.token_drop if is_training else 0.0
     rows = TokenDataset(path, options.tokenizer, options.model.max_tokens, options.cut_longer, drop)
     for name, count in rows.left_out.items():
-        run.report(f"{split}: {count} {name} left out: no caption, shorter than a token, or a part outside its clip")
+        if count:
+            run.report(f"{split}: {count} {name} left out: shorter than a token, or with an empty caption")
     return rows
 
 
@@ -256,7 +261,7 @@ def validate(run: Run, model: LLaMAHF, rows: TokenDataset | None, encode: Captio
     return {"loss": loss / count, "accuracy": correct / count}
 
 
-def draw(run: Run, step: int, engine: Engine, pipeline: TextToMotion, rows: TokenDataset, folder: MotionFolder) -> None:
+def draw(run: Run, step: int, engine: Engine, pipeline: TextToMotion, rows: TokenDataset, clips: Clips) -> None:
     """Generate motions for the first validation captions and render them beside the recorded ones."""
     count = min(run.options.draw, len(rows))
     if engine.is_sharded and count:
@@ -270,8 +275,9 @@ def draw(run: Run, step: int, engine: Engine, pipeline: TextToMotion, rows: Toke
     except InputError as error:  # a caption that is not a valid prompt must not end the training
         run.report(f"validation motions are not drawn: {error}")
         return
+    recorded = clips.named([name for name, *_ in chosen])
     comparisons = [
-        Comparison(name, caption, folder.motion(name), motion.features)
+        Comparison(name, caption, clips.features(recorded[name]), motion.features)
         for (name, caption, *_), motion in zip(chosen, motions, strict=True)
     ]
     run.draw(step, comparisons)

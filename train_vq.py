@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from jsonargparse.typing import PositiveInt
 
+from dataset.clips import Clips
 from dataset.motion_folder import MotionFolder
 from dataset.windows import WindowDataset
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
@@ -64,9 +65,12 @@ def main(options: Options, options_yaml: str) -> None:
 def train(run: Run, options: Options) -> None:
     """Train a tokenizer and save it to the run folder."""
     folder = MotionFolder(options.data)
-    windows = WindowDataset(folder, "train", options.window)
+    motions = {split: folder.motions(split, required=split == "train") for split in ("train", "val")}
+    for note in [note for split in motions for note in motions[split].notes(split)]:
+        run.report(note)
+    windows = WindowDataset(motions["train"], options.window)
     batch_order = run.batches(len(windows))
-    validation = validation_clips(folder, options)
+    validation = validation_clips(motions["val"], options)
     if not validation:
         run.report("no validation clips: only the training loss is reported")
 
@@ -104,10 +108,10 @@ def whole_token_frames(model: HumanVQVAE, lengths: torch.Tensor) -> torch.Tensor
     return lengths // model.config.stride * model.config.stride
 
 
-def validation_clips(folder: MotionFolder, options: Options) -> list[tuple[str, np.ndarray]]:
+def validation_clips(motions: Clips, options: Options) -> list[tuple[str, np.ndarray]]:
     """Return names and features (T, 272) of the clips to validate on."""
-    clips = [(name, folder.motion(name)) for name in folder.ids("val", required=False)[: options.validate_clips]]
-    return [(name, clip) for name, clip in clips if len(clip) >= options.model.stride]
+    clips = [motions[row] for row in range(min(len(motions), options.validate_clips))]
+    return [(clip.name, motions.features(clip)) for clip in clips if clip.frames >= options.model.stride]
 
 
 def validate(run: Run, model: HumanVQVAE, clips: list[tuple[str, np.ndarray]], step: int) -> dict[str, float]:

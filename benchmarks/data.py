@@ -198,10 +198,10 @@ def print_folder(options: Options) -> None:
     """Time the checks and the opening of a real data folder, and print the padding of its rows."""
     folder, tokenizer = MotionFolder(options.data), HumanVQVAE.from_pretrained(options.tokenizer)
     make = partial(tokenize, folder, options.tokenizer, tokenizer, "train", options.joined)
-    path, clips = make(), len(folder.ids("train"))
+    path, clips = make(), len(folder.clips("train"))
     for name, function in (
         ("checking that the clips are tokenized", make),
-        ("opening their windows", partial(WindowDataset, folder, "train", 64)),
+        ("opening their windows", lambda: WindowDataset(folder.motions("train"), 64)),
     ):
         started = time.perf_counter()
         function()

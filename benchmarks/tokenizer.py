@@ -38,19 +38,18 @@ class Options:
 
 
 def main(options: Options) -> None:
-    folder = MotionFolder(options.data)
+    motions = MotionFolder(options.data).motions(options.split)
     tokenizer = HumanVQVAE.from_pretrained(options.tokenizer)
-    ids = folder.ids(options.split)
     results, slides, jerks = [], [], []
-    for clip_id in tqdm(ids, unit="clip", mininterval=2):
-        features = folder.motion(clip_id)
+    for row in tqdm(range(len(motions)), unit="clip", mininterval=2):
+        features = motions.features(motions[row])
         results.append(reconstruction_error(tokenizer, features))
         decoded = reconstruct(tokenizer, features)[1].numpy()
         joints = [recover_joints_fk(part) for part in (features[: len(decoded)], decoded)]
         slides.append([foot_slide(part) for part in joints])
         jerks.append([jerk(part) for part in joints])
 
-    print(f"{len(ids)} clips of the split {options.split}, {tokenizer.codebook_size} codes")
+    print(f"{len(motions)} clips of the split {options.split}, {tokenizer.codebook_size} codes")
     for name, label in (
         ("local_mm", "root-aligned, joints from rotations"),
         ("local_positions_mm", "root-aligned, position block"),
@@ -59,7 +58,7 @@ def main(options: Options) -> None:
         values = np.array([getattr(result, name) for result in results])
         mean, median, p90 = values.mean(), np.median(values), np.quantile(values, 0.9)
         print(f"{label:36} mean {mean:6.1f}  median {median:6.1f}  p90 {p90:6.1f} mm")
-    turning = [result for clip_id, result in zip(ids, results, strict=True) if abs(result.turn) > 45]
+    turning = [result for result in results if abs(result.turn) > 45]
     if turning:
         errors = np.array([result.turn_error for result in turning])
         print(

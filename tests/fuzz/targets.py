@@ -107,10 +107,9 @@ def motion_folder() -> None:
     folder = MotionFolder("")
     folder.mean_std()
     for split in ("train", "val", "test"):
-        for clip in folder.ids(split):
-            folder.frames(clip)
-            folder.motion(clip)
-            folder.spans(clip)
+        for clips in (folder.motions(split), folder.clips(split)):
+            for clip in clips:
+                clips.features(clip)
 
 
 def tokens() -> None:
@@ -219,7 +218,7 @@ TARGETS = {
     "export words": Target("export_words", lambda: options_of(export.Options, *words())),
     "HumanVQVAE": Target("tokenizer", lambda: HumanVQVAE.from_pretrained(Path.cwd())),
     "TextToMotion": Target("model", lambda: TextToMotion.from_pretrained(Path.cwd())),
-    "MotionFolder": Target("data", motion_folder),
+    "MotionFolder": Target("data", motion_folder, ("index",)),
     "TokenDataset": Target("tokens", tokens),
     "states": Target("states", state),
     "read_tensors": Target("torch", lambda: read_tensors(Path("file.pth"), "net")),

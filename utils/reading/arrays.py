@@ -1,19 +1,21 @@
 """NumPy files: an array or an archive of arrays, never an object of Python."""
 
+import io
 import math
 import struct
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 
 from utils.errors import InputError, shown
-from utils.reading.files import MB, open_regular, refusal
+from utils.reading.files import MB, open_regular, refusal, refusing
 
 MAX_BYTES = 512 * MB  # of the arrays of a file, unpacked
 MAX_MEMBERS = 1000  # of an archive
+MAX_HEADER = 10_240  # bytes of the header of an .npy file; NumPy itself reads no more than 10,000
 SMALL, MAX_RATIO = 64 * MB, 100  # what an archive may always unpack to, and otherwise how many times its own size
 KINDS = "biufcSU"  # numbers and texts; no objects, dates or records
 
@@ -56,6 +58,24 @@ def read_npy(path: str | Path, mapped: bool = False, most: int = MAX_BYTES) -> n
         _check_limit(_bytes(header), most)
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def view_npy(content: memoryview, path: str | Path) -> np.ndarray:
+    """Return a view of an ``.npy`` file that lies in memory, such as in a mapped archive.
+
+    Args:
+        content: Bytes of the file.
+        path: Name for the error.
+
+    Raises:
+        InputError: The bytes are no array of numbers or text, or are cut short.
+    """
+    with refusing(Path(path), "a NumPy array"):
+        header = io.BytesIO(content[:MAX_HEADER])
+        shape, dtype = _checked_header(header, len(content))
+        start = header.tell()
+        order: Literal["C", "F"] = "F" if b"'fortran_order': True" in header.getvalue()[:start] else "C"
+        return np.ndarray(shape, dtype, content, start, order=order)
 
 
 def read_vector(path: str | Path, length: int) -> np.ndarray:
