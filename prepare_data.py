@@ -14,6 +14,7 @@ import utils.interrupt  # noqa: F401
 
 # isort: split
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +24,21 @@ from tqdm import tqdm
 from dataset.conversion_report import ClipReport, add_report, finish_folder
 from dataset.converting import convert_source, prepared_clip, write_clip
 from dataset.motion_folder import SPLITS, Statistics, split_of
-from dataset.sources import amass, bvh
+from dataset.packing import pack
+from dataset.recognize import recognize
+from dataset.sources import amass, bvh, humanml3d, motionx
 from dataset.staging import staged_folder
 from dataset.synthetic import synthetic_clips
 from utils.config import parse_command
 from utils.errors import exit_on_input_error
 
-SOURCES = {"amass": (amass.AmassOptions, amass.plan), "bvh": (bvh.BvhOptions, bvh.plan)}
+SOURCES = {
+    "humanml3d": (humanml3d.HumanMl3dOptions, humanml3d.plan),
+    "kit": (humanml3d.KitOptions, humanml3d.plan),
+    "amass": (amass.AmassOptions, amass.plan),
+    "motionx": (motionx.MotionXOptions, motionx.plan),
+    "bvh": (bvh.BvhOptions, bvh.plan),
+}
 
 
 @dataclass
@@ -42,6 +51,16 @@ class SyntheticOptions:
     """Number of clips."""
     seed: NonNegativeInt = 0
     """Seed of the clips; the same seed gives the same clips."""
+
+
+@dataclass
+class PackOptions:
+    """Pack the motions of a data folder into .tar files, so that training opens a few large files."""
+
+    source: Path
+    """Data folder in any layout that training reads, with a file per motion."""
+    out: Path
+    """Data folder to write."""
 
 
 def synthetic(options: SyntheticOptions) -> None:
@@ -64,14 +83,28 @@ def synthetic(options: SyntheticOptions) -> None:
     print(f"{options.out}: {summary}")
 
 
+def describe(folder: Path) -> None:
+    """Print what a folder holds and the commands for it.
+
+    Raises:
+        InputError: it holds none of the known data sets.
+    """
+    print(f"{folder} holds {recognize(folder)}")
+
+
 def main() -> None:
-    options = parse_command(
-        {name: kind for name, (kind, _) in SOURCES.items()} | {"synthetic": SyntheticOptions}, __doc__ or ""
-    )
+    if len(sys.argv) == 2 and Path(sys.argv[1]).is_dir():
+        describe(Path(sys.argv[1]))
+        return
+    commands = {name: kind for name, (kind, _) in SOURCES.items()}
+    options = parse_command(commands | {"synthetic": SyntheticOptions, "pack": PackOptions}, __doc__ or "")
     if isinstance(options, SyntheticOptions):
         synthetic(options)
         return
-    plan = next(plan for kind, plan in SOURCES.values() if isinstance(options, kind))
+    if isinstance(options, PackOptions):
+        print(f"{options.out}: {pack(options.source, options.out)} motions packed")
+        return
+    plan = next(plan for kind, plan in SOURCES.values() if kind is type(options))
     convert_source(plan(options), options)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dataset.motion_folder import SPLITS, STATISTICS, VECTORS, Statistics, load_features
+from dataset.feature_files import load_features
+from dataset.motion_folder import SPLITS, STATISTICS, VECTORS, Statistics
 from dataset.staging import Staging
 from motion.resample import FPS
 from utils.errors import InputError

@@ -103,7 +103,7 @@ class Converted(NamedTuple):
     clips: Iterable[PreparedClip | ClipReport]
     """Clips, or reports of rejected ones; may be a generator."""
     notes: list[str] = []
-    """Decisions of the reader, and parts that were left out."""
+    """Decisions of the reader, and caption lines that were left out, each with its file."""
 
 
 @dataclass
@@ -117,8 +117,6 @@ class Plan:
     """Clip ids by split; None if the source defines no splits."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Names of clips that cannot be converted, with the reason."""
-    digest: str = ""
-    """Content of further files on which the clips depend."""
 
 
 def convert_source(plan: Plan, options: ConvertOptions) -> None:
@@ -146,7 +144,8 @@ def convert_source(plan: Plan, options: ConvertOptions) -> None:
 
 def describe_work(plan: Plan, options: ConvertOptions) -> str:
     """Return a digest of the options and of names, sizes and modification times of the source files."""
-    digest = hashlib.sha256(plan.digest.encode())
+    form = [part.name for part in fields(ClipReport)]  # of the journal
+    digest = hashlib.sha256(repr(form).encode())
     settings = {option.name: getattr(options, option.name) for option in fields(options)}
     digest.update(repr({name: value for name, value in settings.items() if name not in ("out", "workers")}).encode())
     for path in sorted(value for value in settings.values() if isinstance(value, Path) and value.is_file()):
@@ -173,13 +172,13 @@ def _reports(plan: Plan, options: ConvertOptions, staging: Staging) -> Iterator[
         print(f"resuming: {len(plan.tasks) - len(waiting)} of {len(plan.tasks)} files are converted")
     with worker_pool(min(options.workers, max(1, len(waiting))), torch.set_num_threads, 1) as pool:
         jobs = {task.name: pool.submit(run_task, task, plan.convert, staging.path) for task in waiting}
-        with tqdm(plan.tasks, unit="file", initial=len(plan.tasks) - len(waiting), total=len(plan.tasks)) as progress:
-            for task in progress:
+        with tqdm(total=len(plan.tasks), initial=len(plan.tasks) - len(waiting), unit="file") as progress:
+            for task in plan.tasks:
                 if task.name in staging.finished:
                     yield from (ClipReport(**entry) for entry in staging.finished[task.name])
-                    progress.update(-1)  # counted from the start
-                    continue
-                yield from _finish_task(jobs.pop(task.name), task, staging)
+                else:
+                    yield from _finish_task(jobs.pop(task.name), task, staging)
+                    progress.update()
 
 
 def _finish_task(job: Future, task: Task, staging: Staging) -> list[ClipReport]:
@@ -218,7 +217,7 @@ def run_task(task: Task, convert: Callable[[Task], Converted], out: Path) -> lis
     except Exception as error:  # whatever is wrong with one file, the others are converted
         return [*reports, ClipReport(task.name, rejected=reason_for(task.file, error))]
     if reports:
-        reports[0].notes += [f"{task.file}: {note}" for note in converted.notes]
+        reports[0].notes += converted.notes
     return reports
 
 

@@ -38,3 +38,8 @@ def leg_length(betas: np.ndarray) -> float:
     offsets = rest_offsets(betas)
     legs = [JOINT_INDEX[f"{side}_{joint}"] for side in ("left", "right") for joint in ("knee", "ankle")]
     return float(np.linalg.norm(offsets[legs], axis=-1).sum() / 2)
+
+
+def leg_scale(betas: np.ndarray) -> float:
+    """Return the factor that scales the path of a body of some shape to the legs of the mean shape."""
+    return leg_length(np.zeros(10)) / leg_length(betas) if np.any(betas) else 1.0

@@ -20,7 +20,8 @@ from dataset.sources import babel, humanml3d_index
 from dataset.sources.humanml3d_texts import HUMANML3D, kept_lines
 from formats.amass import amass_to_smplx85
 from formats.import_options import check_length
-from motion.body_shape import leg_length
+from motion.body_shape import leg_scale
+from motion.humanml3d import frame_step
 from motion.resample import FPS, check_fps, resample_times
 from motion.rotation import slerp
 from motion.smplx import SMPLX85, smplx85_to_motion
@@ -121,7 +122,7 @@ def convert(task: Task, options: AmassOptions) -> Converted:
         raise InputError(f"{task.file} has no poses and trans and is no motion of AMASS; remove it")
     fps = frame_rate(arrays)
     check_length(len(arrays["poses"]), fps)
-    every = max(1, int(fps / HUMANML3D.fps)) if options.humanml3d else 1
+    every = frame_step(fps) if options.humanml3d else 1
     frames = [_frames(cut, len(arrays["poses"]), fps, every) for cut in task.cuts]
     rotations, pelvis = _motion(arrays, [np.concatenate((part.lower, part.upper)) for part in frames])
     clips: list[PreparedClip | ClipReport] = []
@@ -134,7 +135,7 @@ def convert(task: Task, options: AmassOptions) -> Converted:
             check_frames(len(part.lower), options, task.file)
             clips.append(cut_clip(part.cut, *_between(rotations[rows], pelvis[rows], part.fraction), lines))
         except InputError as error:
-            clips.append(ClipReport(part.cut.clip_id, rejected=str(error)))
+            clips.append(ClipReport(part.cut.clip_id, rejected=f"{part.cut.text or task.file}: {error}"))
     return Converted(clips, notes)
 
 
@@ -173,12 +174,7 @@ def _motion(arrays: dict[str, np.ndarray], rows: list[np.ndarray]) -> tuple[np.n
     chosen = np.concatenate(rows)
     smplx85 = amass_to_smplx85({**arrays, "poses": arrays["poses"][chosen], "trans": arrays["trans"][chosen]}, up="z")
     rotations, pelvis = smplx85_to_motion(smplx85)
-    return rotations, pelvis * _leg_scale(smplx85[0, SMPLX85["betas"]])
-
-
-def _leg_scale(betas: np.ndarray) -> float:
-    """Return the leg length of the mean shape divided by that of a shape."""
-    return leg_length(np.zeros(10)) / leg_length(betas) if betas.any() else 1.0
+    return rotations, pelvis * leg_scale(smplx85[0, SMPLX85["betas"]])
 
 
 def _between(rotations: np.ndarray, pelvis: np.ndarray, fraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -99,7 +99,8 @@ def convert(task: Task, options: BvhOptions, skeleton: SkeletonMap | None) -> Co
     motion = import_bvh(task.file, FPS, skeleton, options)
     check_frames(len(motion.rotations), options, task.file)
     lines = captions_beside(task) if task.lines is None else list(task.lines)
-    return Converted([cut_clip(cut, motion.rotations, motion.pelvis, lines) for cut in task.cuts], motion.notes)
+    clips = [cut_clip(cut, motion.rotations, motion.pelvis, lines) for cut in task.cuts]
+    return Converted(clips, [f"{task.file}: {note}" for note in motion.notes])
 
 
 def _text_beside(file: Path) -> Path:

@@ -1,7 +1,6 @@
 """Clips of HumanML3D cut out of AMASS: ``index.csv`` names the file and the frames of each clip.
 
-Source: HumanML3D (Guo et al., CVPR 2022), raw_pose_processing.ipynb. Frames are counted after every int(fps / 20)-th
-frame was taken and the first seconds of some data sets were removed.
+Its frames are counted as in motion/humanml3d.py.
 """
 
 import csv
@@ -13,18 +12,11 @@ from typing import NamedTuple
 
 from dataset.converting import Converted, Cut, Plan, Task
 from dataset.motion_folder import SPLITS
-from dataset.sources.humanml3d_texts import HUMANML3D
+from motion.humanml3d import WHOLE, clip_span
 from utils.errors import InputError, shown
 from utils.reading.files import refusing
 from utils.reading.texts import read_lines, read_text
 
-LEADS = {  # seconds removed at the start, by name in the source path
-    "Eyes_Japan_Dataset": 3.0,
-    "MPI_HDM05": 3.0,
-    "TotalCapture": 1.0,
-    "MPI_Limits": 1.0,
-    "Transitions_mocap": 0.5,
-}
 OTHER_NAMES = {  # of data sets in other releases of AMASS, lower case and without _
     "biomotionlabntroje": "bmlrub",
     "dfaust67": "dfaust",
@@ -85,12 +77,11 @@ def plan(folder: Path, files: list[Path], convert: Callable[[Task], Converted], 
         file = sequences.get(SequenceKey.of(path))
         for copy in copies:
             if file is None:
-                why = "humanact12, which is not part of AMASS" if "humanact12" in path.parts else "not in the source"
+                why = f"{WHOLE}, which is not part of AMASS" if WHOLE in path.parts else "it is not in the source"
                 left_out[copy] = f"{index}: the clip {copy} is cut from {shown(path)}: {why}"
                 continue
-            lead = int(HUMANML3D.fps * next((lead for key, lead in LEADS.items() if key in str(path)), 0.0))
-            text = texts / f"{copy}.txt"
-            cut = Cut(copy, lead + start, lead + end if end >= 0 else end, mirrored=copy != name, text=text)
+            frames = clip_span(str(path), start, end)
+            cut = Cut(copy, frames.start, frames.stop, mirrored=copy != name, text=texts / f"{copy}.txt")
             cuts.setdefault(file, []).append(cut)
     if splits is None:
         splits = {split: [] for split in SPLITS}

@@ -7,7 +7,6 @@ is kept within limits of its length; parts of a clip outside the limits are drop
 from pathlib import Path
 from typing import NamedTuple
 
-from dataset.caption_table import caption_line
 from dataset.captions import CaptionLine
 from utils.errors import InputError, shown
 
@@ -43,27 +42,30 @@ def kept_lines(
     Raises:
         InputError: the clip itself is outside the limits, or no line is kept.
     """
+    bounds = f"the {limits.least} to {limits.below - 1} frames that {limits.name} uses"
     if not limits.keeps(frames):
-        raise InputError(f"{shown(file, 200)} is of a clip of {frames} frames, and {limits.name} uses "
-                         f"{limits.least} to {limits.below - 1}; nothing is to be done")  # fmt: skip
+        raise InputError(f"the clip has {frames} frames, outside {bounds}")
     kept, left_out = [], []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(map(str.strip, lines), start=1):
         try:
             caption, span = CaptionLine.parse(line)
         except InputError as error:
             left_out.append(f"{shown(file, 200)}: line {number} {error}")
             continue
-        if not caption:
-            continue
-        if span is None:
-            kept.append(caption_line(caption))
-            continue
-        part = len(range(frames)[int(span[0] * limits.fps) : int(span[1] * limits.fps)])
-        if limits.keeps(part):
-            kept.append(caption_line(caption, (span[0] * stretch, span[1] * stretch)))
-        else:
-            left_out.append(f"{shown(file, 200)}: line {number} is left out: its part has {part} frames, and "
-                            f"{limits.name} uses {limits.least} to {limits.below - 1}")  # fmt: skip
+        if caption and span is None:
+            kept.append(line)
+        elif caption and span:
+            part = len(range(frames)[int(span[0] * limits.fps) : int(span[1] * limits.fps)])
+            if limits.keeps(part):
+                kept.append(line if stretch == 1 else _stretched(line, span, stretch))
+            else:
+                left_out.append(f"{shown(file, 200)}: the part of line {number} has {part} frames, outside {bounds}")
     if not kept:
-        raise InputError(f"{shown(file, 200)} has no caption that {limits.name} uses; write one")
+        raise InputError(f"{file.name} has no caption of the clip, nor of a part with {bounds}")
     return kept, left_out
+
+
+def _stretched(line: str, span: tuple[float, float], stretch: float) -> str:
+    """Return a line with its times multiplied."""
+    start, end = (round(time * stretch, 4) for time in span)
+    return f"{line.rsplit('#', 2)[0]}#{start}#{end}"
