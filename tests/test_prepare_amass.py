@@ -140,7 +140,7 @@ def test_captions_of_cuts_keep_the_public_parts_and_their_place_in_the_motion(co
     assert any("M000000.txt: the part of line 3 has 10 frames" in note for note in report["notes"])
     # 59.94 fps is 29.97 "20 fps" upstream, so that 3 s of captions are 2 s of motion
     assert len(folder.motion("000006")) == int(79 * 2 / 59.94 * FPS) + 1
-    part = [clip for clip in folder.clips("train") if clip.name == "000006" and clip.is_part]
+    part = [clip for clip in folder.clips("train") if clip.id == "000006" and clip.is_part]
     assert [(clip.start, clip.frames) for clip in part] == [(10, 50)]
 
 
@@ -168,7 +168,7 @@ def test_labels_of_babel_become_captions_of_sequences_and_parts(converted, tmp_p
     folder, report = converted(tmp_path / "source", babel=babel)
     name = "CMU/01/01_01_poses"
     assert folder.ids("train") == [name, name + MIRRORED] and folder.ids("val") == ["BMLrub/rub001/0001 walk_poses"]
-    clips = [(clip.name, clip.captions, clip.start, clip.frames) for clip in folder.clips("train")]
+    clips = [(clip.id, clip.captions, clip.start, clip.frames) for clip in folder.clips("train")]
     assert clips == [
         (name, ["walk left"], 0, 61), (name, ["walk"], 0, 36), (name, ["turn left"], 42, 18),
         (name + MIRRORED, ["walk right"], 0, 61), (name + MIRRORED, ["walk"], 0, 36),

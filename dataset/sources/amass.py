@@ -14,12 +14,22 @@ from jsonargparse.typing import PositiveInt
 
 from dataset.caption_table import CaptionFile
 from dataset.conversion_report import ClipReport
-from dataset.converting import Converted, ConvertOptions, Cut, Plan, PreparedClip, Task, check_frames, cut_clip
+from dataset.converting import (
+    Converted,
+    ConvertOptions,
+    Cut,
+    Plan,
+    PreparedClip,
+    Task,
+    check_frames,
+    cut_clip,
+    reason_for,
+)
 from dataset.motion_folder import MIRRORED
 from dataset.sources import babel, humanml3d_index
 from dataset.sources.humanml3d_texts import HUMANML3D, kept_lines
 from formats.amass import amass_to_smplx85
-from formats.import_options import check_length
+from formats.import_options import MAX_FRAMES
 from motion.body_shape import leg_scale
 from motion.humanml3d import frame_step
 from motion.resample import FPS, check_fps, resample_times
@@ -121,7 +131,10 @@ def convert(task: Task, options: AmassOptions) -> Converted:
     if not {"poses", "trans"} <= set(arrays):
         raise InputError(f"{task.file} has no poses and trans and is no motion of AMASS; remove it")
     fps = frame_rate(arrays)
-    check_length(len(arrays["poses"]), fps)
+    if len(arrays["poses"]) / fps * FPS > MAX_FRAMES:
+        raise InputError(
+            f"{len(arrays['poses'])} frames at {fps:g} per second are too long for a motion; copy it again"
+        )
     every = frame_step(fps) if options.humanml3d else 1
     frames = [_frames(cut, len(arrays["poses"]), fps, every) for cut in task.cuts]
     rotations, pelvis = _motion(arrays, [np.concatenate((part.lower, part.upper)) for part in frames])
@@ -135,7 +148,8 @@ def convert(task: Task, options: AmassOptions) -> Converted:
             check_frames(len(part.lower), options, task.file)
             clips.append(cut_clip(part.cut, *_between(rotations[rows], pelvis[rows], part.fraction), lines))
         except InputError as error:
-            clips.append(ClipReport(part.cut.clip_id, rejected=f"{part.cut.text or task.file}: {error}"))
+            if not part.cut.clip_id.endswith(MIRRORED):  # of a copy, the reason is that of the clip
+                clips.append(ClipReport(part.cut.clip_id, rejected=reason_for(part.cut.text or task.file, error)))
     return Converted(clips, notes)
 
 
