@@ -89,8 +89,8 @@ class Options:
     """Scale of classifier-free guidance; larger values follow the text more closely, 1 disables it. Default: 2, or 1 if
     the model was trained without text dropout."""
     init_motion: Path | None = None
-    """Motion file to continue (.npz of this project or AMASS, .bvh, .npy); every generated motion begins with it. Needs
-    a generator trained with --joined."""
+    """Motion file to continue (any .npz, .bvh or .npy that visualize.export reads); every generated motion begins with
+    it. Needs a generator trained with --joined."""
     init_skeleton: Path | None = None
     """YAML file that maps the joints of a .bvh in --init-motion to the 22 SMPL-X joints; by default joints are found by
     name and hierarchy."""

@@ -14,13 +14,14 @@ import os
 import stat
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from pebble import ProcessExpired
 from tqdm import tqdm
 
 from dataset.clip_rules import NO_MOTION, NO_TEXT, clips_of_motion
@@ -30,7 +31,7 @@ from dataset.layouts import Split
 from utils.errors import InputError, shown
 from utils.files import atomic_write
 from utils.locks import exclusive_file
-from utils.processes import worker_pool
+from utils.processes import describe_failure, worker_pool
 from utils.reading.files import is_inside
 from utils.reading.texts import parse_json
 
@@ -39,7 +40,7 @@ ABOUT = b"about"  # key in the metadata of the Arrow file
 EXACT = 100_000  # motions of a split up to which the time of every file is compared
 CHUNK = 20_000  # motions that a process scans at a time
 POOLED = 50_000  # motions from which several processes scan
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "text-to-motion" / "index"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "text-to-motion"
 
 
 class Motions(NamedTuple):
@@ -52,13 +53,17 @@ class Motions(NamedTuple):
     """Places of the motions in containers."""
 
 
-class _Scanned(NamedTuple):
-    """Result of a range of motions."""
+class Scanned(NamedTuple):
+    """The clips of a range of motions."""
 
     table: pa.Table
+    """Rows with the columns ``SCHEMA``."""
     left_out: Counter
+    """Number of motions and parts left out, by reason."""
     example: str
+    """Message about the first motion that cannot be read, or ""."""
     digest: str
+    """Digest of the files of the motions."""
 
 
 def open_clips(split: Split, list_motions: Callable[[Split], Motions]) -> Clips:
@@ -69,25 +74,27 @@ def open_clips(split: Split, list_motions: Callable[[Split], Motions]) -> Clips:
     Raises:
         InputError: a file of the data folder is missing or invalid, or the index cannot be written.
     """
-    places = [split.path / "index", CACHE / hashlib.sha256(str(split.path.resolve()).encode()).hexdigest()[:16]]
-    for folder in places:
-        clips = _opened(folder / _index_name(split), split)
+    cache = CACHE / hashlib.sha256(str(split.path.resolve()).encode()).hexdigest()[:16]
+    files = [index_file(folder, split) for folder in (split.path, cache)]
+    for file in files:
+        clips = _opened(file, split)
         if clips is not None:
             return clips
-    folder = next(filter(_is_writable, places), places[-1])
-    file = folder / _index_name(split)
+    file = next((file for file in files if _is_writable(file.parent)), files[-1])
     with exclusive_file(file):
         clips = _opened(file, split)  # another process may have built it
         if clips is None:
-            _build(file, split, list_motions(split))
+            motions = list_motions(split)
+            write_index(file, split, motions, _scan_all(split, motions))
             clips = _opened(file, split, check=False)
     if clips is None:
         raise InputError(f"{file} changed while it was read; run the same command again")
     return clips
 
 
-def _index_name(split: Split) -> str:
-    return f"{split.name}-{'clips' if split.has_captions else 'motions'}.arrow"
+def index_file(path: Path, split: Split) -> Path:
+    """Return the index of a split in a data folder that can be written."""
+    return path / "index" / f"{split.name}-{'clips' if split.has_captions else 'motions'}.arrow"
 
 
 def _is_writable(folder: Path) -> bool:
@@ -187,12 +194,23 @@ def _chunk_digest(split: Split, names: list[str]) -> str:
 # --- Building
 
 
-def _build(file: Path, split: Split, motions: Motions) -> None:
-    """Scan the motions of a split and write its index, atomically."""
+def write_index(file: Path, split: Split, motions: Motions, scanned: Iterable[Scanned]) -> None:
+    """Write the index of a split, atomically.
+
+    Args:
+        file: File to write.
+        split: The split.
+        motions: Its motions.
+        scanned: Clips of consecutive ranges of the motions; read after the times of the files have been taken, so that
+            a change during the scan is noticed later.
+
+    Raises:
+        InputError: the data set is only half of one, or the file cannot be written.
+    """
     folders = _folders(split, motions.names)
-    stamp = _stamp(split, folders, motions.containers)  # before the scan: a change during it is noticed later
-    scanned = list(_scan_all(split, motions))
-    left_out: Counter = sum((part.left_out for part in scanned), Counter())
+    stamp = _stamp(split, folders, motions.containers)
+    parts = list(scanned)
+    left_out: Counter = sum((part.left_out for part in parts), Counter())
     _check_halves(split, len(motions.names), left_out)
     about = {
         "version": VERSION,
@@ -201,11 +219,11 @@ def _build(file: Path, split: Split, motions: Motions) -> None:
         "folders": folders,
         "containers": motions.containers,
         "names": motions.names if len(motions.names) <= EXACT else [],
-        "digest": _combined(split, motions.containers, [part.digest for part in scanned]),
+        "digest": _combined(split, motions.containers, [part.digest for part in parts]),
         "left_out": dict(left_out),
-        "example": next((part.example for part in scanned if part.example), ""),
+        "example": next((part.example for part in parts if part.example), ""),
     }
-    table = pa.concat_tables([SCHEMA.empty_table(), *(part.table for part in scanned)])
+    table = pa.concat_tables([SCHEMA.empty_table(), *(part.table for part in parts)])
     table = table.replace_schema_metadata({ABOUT: json.dumps(about)})
     with atomic_write(file) as temporary, pa.ipc.new_stream(str(temporary), table.schema) as stream:
         stream.write_table(table)
@@ -219,7 +237,7 @@ def _check_halves(split: Split, count: int, left_out: Counter) -> None:
             f"{shown(split.listed_in or split.path, 180)} lists {count:,} motions, and none of them is in "
             f"{shown(split.motions, 180)}; add the motions or correct the list"
         )
-    if count and left_out[NO_TEXT] == present:
+    if count and split.has_captions and (left_out[NO_TEXT] == present or not split.texts.is_dir()):
         packed = split.path / f"{split.texts.name}.zip"
         advice = f"unzip {packed.name} there" if packed.is_file() else "add NAME.txt for each motion NAME"
         raise InputError(f"{shown(split.texts, 180)} holds the captions of none of the {present:,} motions; {advice}")
@@ -234,7 +252,7 @@ def _folders(split: Split, names: list[str]) -> list[str]:
     return sorted(str(PurePosixPath(root) / folder) for root in roots for folder in inner - {"."})
 
 
-def _scan_all(split: Split, motions: Motions) -> Iterator[_Scanned]:
+def _scan_all(split: Split, motions: Motions) -> Iterator[Scanned]:
     """Yield the results of consecutive ranges of motions; many motions are scanned by several processes."""
     items = [(name, motions.places.get(name, Place())) for name in motions.names]
     chunks = [items[first : first + CHUNK] for first in range(0, len(items), CHUNK)]
@@ -247,11 +265,14 @@ def _scan_all(split: Split, motions: Motions) -> Iterator[_Scanned]:
             return
         with worker_pool(min(os.cpu_count() or 1, len(chunks))) as pool:
             for job, chunk in [(pool.submit(scan, None, chunk), chunk) for chunk in chunks]:
-                yield job.result()
+                try:
+                    yield job.result()
+                except ProcessExpired as error:
+                    raise InputError(f"indexing {split.path} failed: {describe_failure(error)}") from error
                 progress.update(len(chunk))
 
 
-def _scan(split: Split, containers: list[str], items: list[tuple[str, Place]]) -> _Scanned:
+def _scan(split: Split, containers: list[str], items: list[tuple[str, Place]]) -> Scanned:
     """Read the headers and the captions of motions."""
     files, left_out, example = FeatureFiles(split.motions, containers), Counter[str](), ""
     columns: list[list] = [[] for _ in SCHEMA]
@@ -268,4 +289,4 @@ def _scan(split: Split, containers: list[str], items: list[tuple[str, Place]]) -
             left_out["that cannot be read"] += 1
             example = example or str(error)
     arrays = [pa.array(column, kind) for column, kind in zip(columns, SCHEMA.types, strict=True)]
-    return _Scanned(pa.table(arrays, SCHEMA), left_out, example, _chunk_digest(split, [name for name, _ in items]))
+    return Scanned(pa.table(arrays, SCHEMA), left_out, example, _chunk_digest(split, [name for name, _ in items]))

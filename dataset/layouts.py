@@ -154,10 +154,10 @@ def layout_of(path: Path) -> Layout:
     layout = find_layout(path)
     if layout is not None:
         return layout
-    packed = next((name for name in ("motion_data.zip", "texts.zip") if (path / name).is_file()), None)
-    if packed:
-        raise InputError(f"{path} holds {packed} as downloaded; unzip it there: unzip {packed}")
-    if (path / "texts").is_dir() and not (path / "motion_data").is_dir():
+    has_motions = (path / "motion_data").is_dir()
+    if (path / "motion_data.zip").is_file() and not has_motions:
+        raise InputError(f"{path} holds motion_data.zip as downloaded; unzip it there, and texts.zip")
+    if (path / "texts").is_dir() and not has_motions:
         raise InputError(f"{path} holds no {OURS.motions}, only half of a data set (texts); add its motions")
     others = ", ".join(one.title for one in LAYOUTS if one is not OURS)
     raise InputError(

@@ -122,19 +122,19 @@ class MotionFolder:
             raise InputError(f"{file} is missing; list the clip ids of the split in it, one per line")
         return file
 
-    # --- A motion by its name, in a folder with a file per motion
+    # --- A motion of the split "train" by its name, in a folder with a file per motion
 
-    def motion_file(self, name: str, split: str = "train") -> Path:
+    def motion_file(self, name: str) -> Path:
         """Return the path of the features of a motion."""
-        return self.path / self.layout.motion_folder(split) / f"{name}.npy"
+        return self.path / self.layout.motion_folder("train") / f"{name}.npy"
 
     def motion(self, name: str) -> np.ndarray:
         """Return the validated features of a motion, (T, 272) float32."""
         return load_features(self.motion_file(name))
 
-    def caption_file(self, name: str, split: str = "train") -> Path:
+    def caption_file(self, name: str) -> Path:
         """Return the path of the captions of a motion."""
-        return self.path / self.layout.text_folder(split) / f"{name}.txt"
+        return self.path / self.layout.text_folder("train") / f"{name}.txt"
 
     def captions(self, name: str) -> list[str]:
         """Return the captions of a whole motion, without those of its parts.

@@ -115,13 +115,13 @@ def _extension(header: tarfile.TarInfo, file: IO[bytes]) -> dict[str, str]:
         return {"path": content.rstrip(b"\0").decode()}
     records = {}
     while content:
-        digits, _, _ = content.partition(b" ")
+        digits = content.partition(b" ")[0]
         length = int(digits) if digits.isdigit() and len(digits) < 9 else 0
-        record, content = content[len(digits) + 1 : length], content[length:]
-        key, equals, value = record.removesuffix(b"\n").partition(b"=")
-        if not length or not equals:
+        key, equals, value = content[len(digits) + 1 : length].partition(b"=")
+        if not equals or length > len(content):
             raise InputError("an extended header is damaged")
-        records[key.decode()] = value
+        records[key.decode()] = value.removesuffix(b"\n")
+        content = content[length:]
     if any(key.startswith("GNU.sparse") for key in records):
         raise InputError("it holds a sparse file")
     known = {} if header.type == tarfile.XGLTYPE else {"path", "size"} & records.keys()

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from formats.bvh import BvhClip, read_bvh
+from formats.bvh_skeletons import lafan1_rest
 from formats.import_options import ImportOptions, check_length
 from formats.joint_names import find_joints
 from formats.skeleton_map import SkeletonMap
@@ -65,6 +66,9 @@ def _joints(clip: BvhClip, skeleton: SkeletonMap | None) -> tuple[dict[str, list
     if skeleton is not None:
         return skeleton.find(clip), skeleton.rest_rotations(clip)
     joints = find_joints(clip)
+    rest = lafan1_rest(clip)
+    if rest is not None and {index for entry in joints.values() for index in entry} == rest.keys():
+        return joints, rest
     for known in known_skeletons():
         if known.fits(clip.names) and known.find(clip) == joints:
             return joints, known.rest_rotations(clip)

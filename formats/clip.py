@@ -15,6 +15,7 @@ from formats.amass import amass_to_smplx85
 from formats.bvh_import import import_bvh
 from formats.generators import hymotion_to_smplx85, kimodo_amass_to_smplx85, kimodo_to_smplx85
 from formats.import_options import ImportOptions, check_length
+from formats.joints import FEATURE_WIDTHS, JOINT_COUNTS, clip_of_features, clip_of_joints
 from formats.skeleton_map import SkeletonMap
 from motion.body_shape import rest_joints
 from motion.clip import Clip
@@ -48,20 +49,19 @@ def _amass(arrays: Arrays, options: ImportOptions, notes: list[str]) -> np.ndarr
 class NpzFormat(NamedTuple):
     """A kind of ``.npz`` file, which is recognized by its keys."""
 
-    name: str
     keys: str  # words; of alternatives separated by "|", one must be there
     read: Callable[[Arrays, ImportOptions, list[str]], np.ndarray]  # to (T, 85) at the file's frame rate
     fps: float | None  # frame rate of a file that does not state it
 
 
 NPZ_FORMATS = (  # the first whose keys are in the file is read
-    NpzFormat("this project", "smplx_85", _ours, FPS),
-    NpzFormat("Kimodo", "local_rot_mats root_positions", kimodo_to_smplx85, FPS),
-    NpzFormat("HY-Motion", "Rh poses trans", hymotion_to_smplx85, FPS),
-    NpzFormat("AMASS", "poses trans|transl", _amass, None),
-    NpzFormat("Kimodo", "root_orient pose_body trans mocap_time_length", kimodo_amass_to_smplx85, None),
-    NpzFormat("AMASS", "root_orient pose_body trans|transl", _amass, None),
-    NpzFormat("SMPL parameters", "global_orient body_pose trans|transl", _amass, None),
+    NpzFormat("smplx_85", _ours, FPS),
+    NpzFormat("local_rot_mats root_positions", kimodo_to_smplx85, FPS),
+    NpzFormat("Rh poses trans", hymotion_to_smplx85, FPS),
+    NpzFormat("poses trans|transl", _amass, None),
+    NpzFormat("root_orient pose_body trans mocap_time_length", kimodo_amass_to_smplx85, None),
+    NpzFormat("root_orient pose_body trans|transl", _amass, None),  # the input of GMR
+    NpzFormat("global_orient body_pose trans|transl", _amass, None),  # parameters of the smplx package
 )
 FPS_KEYS = ("mocap_framerate", "mocap_frame_rate", "fps")
 OTHER_KEYS = ("prompt", "betas", "surface_model_type", "posed_joints", *FPS_KEYS)  # read if they are there
@@ -77,7 +77,9 @@ def read_clip(path: str | Path, skeleton: Path | None = None, options: ImportOpt
     """Read a motion file.
 
     Args:
-        path: ``.npz`` (one of ``NPZ_FORMATS``), ``.bvh``, or ``.npy`` with 272 features, smplx_85 or smplx_322.
+        path: ``.npz`` (one of ``NPZ_FORMATS``), ``.bvh``, or ``.npy``: 272 features, smplx_85 or smplx_322 at 30 fps, features
+            of HumanML3D (263 columns) or joints (T, 22, 3) at 20 fps, features of KIT-ML (251) or joints (T, 21, 3) at
+            12.5 fps.
         skeleton: YAML file that maps the joints of a BVH file; None finds them by name and hierarchy.
         options: Up axis, units and frame rate of the file; values that are not given are inferred.
 
@@ -106,7 +108,8 @@ def read_clip(path: str | Path, skeleton: Path | None = None, options: ImportOpt
 
 def _pickle_refusal(path: Path) -> InputError:
     """Return the error of a pickle, with the command that converts a dictionary of arrays to ``.npz``."""
-    files = f"{shlex.quote(shown(path.name, 50))} {shlex.quote(shown(path.stem, 50) + '.npz')}"
+    given = path if len(str(path)) <= 60 else Path(path.name)
+    files = " ".join(shlex.quote(shown(file, 60)) for file in (given, given.with_suffix(".npz")))
     return InputError(
         f"{shown(path, 100)} is a pickle, which may run code when it is opened, and is not read; where you trust it, "
         f'run: python -c "import sys, numpy as np; {PICKLES[path.suffix.lower()]}" {files} (nested '
@@ -147,8 +150,14 @@ def _plausible(clip: Clip, options: ImportOptions) -> Clip:
 
 def _read_npy(path: Path, options: ImportOptions) -> Clip:
     data = _double(read_npy(path))
+    if data.dtype.kind in "fiu" and data.ndim in (3, 4) and data.shape[-1] == 3 and data.shape[-2] in JOINT_COUNTS:
+        return _plausible(_at_our_fps(*clip_of_joints(data, path.stem, options)), options)
     if data.ndim != 2 or data.dtype.kind not in "fiu":
-        raise InputError(f"{path} holds no (frames, width) array of numbers; give features, smplx_85 or smplx_322")
+        raise InputError(
+            f"{path} holds no (frames, width) array of numbers; give features, smplx_85, smplx_322 or joints (T, 22, 3)"
+        )
+    if data.shape[1] in FEATURE_WIDTHS:
+        return _plausible(_at_our_fps(*clip_of_features(data, path.stem, options)), options)
     if data.shape[1] == FEATURES:
         check_features(data, str(path))
         return Clip(features_to_smplx85(data.astype(np.float64)), path.stem)
@@ -159,7 +168,7 @@ def _read_npy(path: Path, options: ImportOptions) -> Clip:
         return Clip(data, path.stem)
     raise InputError(
         f"{path} has {data.shape[1]} values per frame; motion has {FEATURES} (features), {SMPLX85_WIDTH} or "
-        f"{SMPLX322_WIDTH} (SMPL-X parameters)"
+        f"{SMPLX322_WIDTH} (SMPL-X parameters), 263 (HumanML3D) or 251 (KIT-ML)"
     )
 
 

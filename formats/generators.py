@@ -37,7 +37,7 @@ def _soma_joints(joints: int) -> list[str]:
     return [*trunk, "Jaw", "LeftEye", "RightEye", *limbs]
 
 
-SOMA_CHAINS = (  # the joints of SOMA that a body needs; HandMiddleEnd and ToeEnd only give the directions of their bones
+SOMA_CHAINS = (  # of the joints that a body needs; HandMiddleEnd and ToeEnd only give directions
     "Hips Spine1 Spine2 Chest Neck1 Neck2 Head",
     *(f"Chest {side}Shoulder {side}Arm {side}ForeArm {side}Hand {side}HandMiddleEnd" for side in SIDES),
     *(f"Hips {side}Leg {side}Shin {side}Foot {side}ToeBase {side}ToeEnd" for side in SIDES),
@@ -60,7 +60,7 @@ def kimodo_to_smplx85(arrays: dict[str, np.ndarray], options: ImportOptions, not
     Raises:
         InputError: another skeleton, or arrays that do not fit together.
     """
-    frames, joints = (*arrays["local_rot_mats"].shape[:2], 0, 0)[:2]
+    frames, joints = (*arrays["local_rot_mats"].shape, 0, 0)[:2]
     if joints == ROBOT:
         raise InputError(
             f"it moves the robot Unitree G1 ({ROBOT} joints), which has no head and no human spine; generate the "
@@ -68,7 +68,7 @@ def kimodo_to_smplx85(arrays: dict[str, np.ndarray], options: ImportOptions, not
         )
     if joints not in (JOINTS, 30, 77):
         raise InputError(
-            f"its local_rot_mats have the shape {arrays['local_rot_mats'].shape}; Kimodo's skeletons that are read have "
+            f"its local_rot_mats have the shape {arrays['local_rot_mats'].shape}; the skeletons of Kimodo have "
             f"{JOINTS} (SMPL-X), 30 or 77 (SOMA) joints"
         )
     rotations = _numbers(arrays, "local_rot_mats", (frames, joints, 3, 3))
@@ -77,8 +77,8 @@ def kimodo_to_smplx85(arrays: dict[str, np.ndarray], options: ImportOptions, not
     if off > ROUNDING or np.linalg.det(rotations).min() < 0:
         raise InputError("its local_rot_mats are not rotations; write the file again")
     if joints == JOINTS:
-        turned, pelvis = turn_world(rotations, root * UNITS[options.units or "m"], TURNS[options.up or "y"] * 1.0)
-        return motion_to_smplx85(turned, pelvis)
+        turn, metres = TURNS[options.up or "y"].astype(np.float64), UNITS[options.units or "m"]
+        return motion_to_smplx85(*turn_world(rotations, root * metres, turn))
     source = _soma_motion(rotations, root, _numbers(arrays, "posed_joints", (frames, joints, 3)))
     result = retarget(source, find_joints(source), FPS, axes=Axes(options.up or "y", options.units))
     notes.extend(result.notes)
@@ -96,7 +96,7 @@ def _soma_motion(rotations: np.ndarray, root: np.ndarray, places: np.ndarray) ->
     steps = places[:, columns] - places[:, [columns[parent] for parent in parents]]
     source.positions = (turns[:, parents].swapaxes(-1, -2) @ steps[..., None])[..., 0]
     source.positions[:, 0] = root
-    source.offsets = source.positions[:1].mean(axis=0)
+    source.offsets[1:] = source.positions[0, 1:]
     return source
 
 
@@ -121,10 +121,8 @@ def hymotion_to_smplx85(arrays: dict[str, np.ndarray], options: ImportOptions, n
     floor below the pelvis; the reading that puts the feet nearer to the floor is used.
     """
     poses, trans = body_poses(arrays)
-    turn = TURNS[options.up or "y"] * 1.0
-    rotations, moved = turn_world(
-        axis_angle_to_matrix(poses.reshape(-1, JOINTS, 3)), trans * UNITS[options.units or "m"], turn
-    )
+    turn, metres = TURNS[options.up or "y"].astype(np.float64), UNITS[options.units or "m"]
+    rotations, moved = turn_world(axis_angle_to_matrix(poses.reshape(-1, JOINTS, 3)), trans * metres, turn)
     rest = rest_joints(np.zeros(10))
     on_floor = np.array([0.0, (rest[0] - rest.min(axis=0))[1], 0.0])
     levels = {}

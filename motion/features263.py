@@ -33,6 +33,7 @@ from utils.errors import InputError
 
 HEADING_SIGMA = 20  # frames of the Gaussian filter of the heading
 CONTACTS = 4
+LARGEST = 1e6  # units of length; larger values are damaged data
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +149,8 @@ def _checked(motion: np.ndarray, least: int) -> np.ndarray:
         raise InputError(f"the motion has {len(motion)} frames; give at least {least}")
     if not np.isfinite(motion).all():
         raise InputError("the motion holds NaN or infinite values; remove it or convert it again")
+    if motion.size and np.abs(motion).max() > LARGEST:
+        raise InputError(f"the motion holds values up to {np.abs(motion).max():.3g}; convert it again")
     return motion.astype(np.float64)
 
 

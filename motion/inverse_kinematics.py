@@ -31,11 +31,17 @@ CHEST = [JOINT_INDEX[name] for name in ("spine3", "neck", "left_collar", "right_
 BENT_ARM = np.sin(np.deg2rad(15))  # sine of the bend at which the bend of an arm counts as much as "not rotated"
 BENT_LEG = 0.7  # likewise for the direction of the foot
 STRAIGHTEST = 5  # percentile of the bend over a clip that counts as the bend of the straight limb
+HEAD_OF_SMPL = np.array([0.0, 0.87, 0.49])  # direction from neck to head in the rest pose of SMPL (public tables, EDGE)
+SHORT_NECK = 0.7  # length of neck to head divided by chest to neck: 0.5 in SMPL and SMPL-H, 1.0 in SMPL-X
+SHORTEST = 1e-4  # metres: bones below this length have no direction
 TWIST_SIGMA = 2  # frames of the Gaussian filter of the rotation of a limb about its bone
 
 
 class FittedMotion(NamedTuple):
-    """Motion of our skeleton that follows joint positions."""
+    """Motion of our skeleton that follows joint positions.
+
+    The head joint of SMPL has another place in the head than ours, so that the error of the head is that of the neck.
+    """
 
     rotations: np.ndarray  # (T, 22, 3, 3) local, float64
     pelvis: np.ndarray  # (T, 3) metres
@@ -55,7 +61,8 @@ def fit_joints(joints: np.ndarray) -> FittedMotion:
     Raises:
         InputError: another shape, no frames, values that are not finite, or bones without length.
     """
-    return _fit(check_joints(joints, HUMANML3D), list(range(JOINTS)))
+    joints = check_joints(joints, HUMANML3D)
+    return _fit(joints, list(range(JOINTS)), HEAD_OF_SMPL if _has_short_neck(joints) else OFFSETS[JOINT_INDEX["head"]])
 
 
 def fit_kit_joints(joints: np.ndarray) -> FittedMotion:
@@ -71,35 +78,49 @@ def fit_kit_joints(joints: np.ndarray) -> FittedMotion:
         InputError: as ``fit_joints``.
     """
     joints = check_joints(joints, KIT) * KIT.metres
-    return _fit(kit_to_smpl_joints(joints), [JOINT_INDEX[name] for name in KIT_JOINTS])
+    return _fit(kit_to_smpl_joints(joints), [JOINT_INDEX[name] for name in KIT_JOINTS], OFFSETS[JOINT_INDEX["head"]])
 
 
 def our_bones(joints: np.ndarray) -> np.ndarray:
     """Give (T, 22, 3) joints of any body the bone lengths of our skeleton; bones keep their directions.
 
     Each bone is multiplied by the ratio of our length to its median length over the clip, and the path of the pelvis by
-    the ratio of the leg lengths.
+    the ratio of the leg lengths. The lowest joint keeps its height times this ratio, so that the floor remains.
 
     Raises:
         InputError: a bone has no length.
     """
     bones = joints - joints[:, PARENTS]
     lengths = np.median(np.linalg.norm(bones, axis=-1), axis=0)
-    if not lengths[1:].min() > 0:
+    if not lengths[1:].min() > SHORTEST:
         name = JOINT_NAMES[1 + int(lengths[1:].argmin())]
         raise InputError(f"the bone that ends in {name} has no length; give the positions of all joints")
-    result = joints * (LENGTHS[LEGS].sum() / lengths[LEGS].sum())
+    scaled = joints * (LENGTHS[LEGS].sum() / lengths[LEGS].sum())
+    result = scaled.copy()
     for joint in range(1, JOINTS):
         result[:, joint] = result[:, PARENTS[joint]] + bones[:, joint] * (LENGTHS[joint] / lengths[joint])
+    result[..., 1] += scaled[..., 1].min() - result[..., 1].min()
     return result
 
 
-def _fit(joints: np.ndarray, observed: list[int]) -> FittedMotion:
-    """Fit rotations to (T, 22, 3) joints in metres; the error is the mean over the ``observed`` joints."""
+def _has_short_neck(joints: np.ndarray) -> bool:
+    """Whether the joints (T, 22, 3) are those of SMPL or SMPL-H, whose head joint is lower and further forward."""
+    chain = joints[:, [JOINT_INDEX[name] for name in ("spine3", "neck", "head")]]
+    below, above = np.median(np.linalg.norm(np.diff(chain, axis=1), axis=-1), axis=0)
+    return bool(above < SHORT_NECK * below)
+
+
+def _fit(joints: np.ndarray, observed: list[int], head: np.ndarray) -> FittedMotion:
+    """Fit rotations to (T, 22, 3) joints in metres.
+
+    Args:
+        observed: Joints whose mean distance is the error.
+        head: (3) direction from neck to head in the rest pose of the source.
+    """
     targets = our_bones(joints)
     body = _Body(targets)
     body.follow_trunk()
-    body.follow("neck", "head")
+    body.follow_head(head)
     for side in SIDES:
         body.follow(f"{side}_hip", f"{side}_knee")
         body.turn_leg(side)
@@ -138,6 +159,14 @@ class _Body:
         self.world[:, spine1], self.world[:, spine2] = (turn @ part for part in shared)
         self._put(spine2)
         self._put(chest)
+
+    def follow_head(self, rest: np.ndarray) -> None:
+        """Rotate the neck; the target of the head becomes our head joint, which has another place in the head."""
+        chest, neck, head = (JOINT_INDEX[name] for name in ("spine3", "neck", "head"))
+        self._put(neck)
+        turn = shortest_turn(self.world[:, chest] @ rest, self.targets[:, head] - self.targets[:, neck])
+        self.world[:, neck] = turn @ self.world[:, chest]
+        self.targets[:, head] = self.targets[:, neck] + self.world[:, neck] @ OFFSETS[head]
 
     def follow(self, name: str, child: str) -> None:
         """Rotate a joint by the smallest angle from its parent, so that its bone points at the target of the child."""

@@ -5,10 +5,10 @@
     python -m visualize.export target.npz reconstruction.npz both.mp4
     python -m visualize.export outputs/*.npz gallery.html
 
-OUTPUT, the last file, is written; the files before it are read. Reads .npz (ours, or AMASS), .bvh, and .npy (272
-features, smplx_85 or smplx_322). Writes .npz (including the keys of AMASS), .npy (272 features), .bvh, .glb (animated
-body), .html (player; a gallery for more than four motions), .mp4, .gif, and .png (a strip of poses). Videos and players
-show several motions side by side.
+OUTPUT, the last file, is written; the files before it are read. Reads .npz (ours, AMASS, Kimodo, HY-Motion), .bvh, and
+.npy (272 features, smplx_85, smplx_322, features of HumanML3D or KIT-ML, or joint positions). Writes .npz (including the
+keys of AMASS), .npy (272 features), .bvh, .glb (animated body), .html (player; a gallery for more than four motions),
+.mp4, .gif, and .png (a strip of poses). Videos and players show several motions side by side.
 """
 
 import utils.interrupt  # noqa: F401
@@ -25,7 +25,8 @@ from typing import Literal
 import numpy as np
 
 from formats.amass import amass_arrays
-from formats.bvh_writer import write_bvh
+from formats.bvh_skeletons import Names
+from formats.bvh_writer import Unit, write_bvh
 from formats.clip import read_clip
 from formats.import_options import ImportOptions
 from motion.clip import AnyMotion, Clip
@@ -63,6 +64,11 @@ class Options(ImportOptions):
     """Number of poses in a .png."""
     title: str | None = None
     """Title in pictures and pages; by default the prompt or the name of the file."""
+    names: Names = "smplx"
+    """Skeleton of a .bvh to write: joint names, additional joints and local axes of SMPL-X, of the LAFAN1 data set (for
+    the robot retargeter GMR), of Mixamo, or of the CMU data set as BVH."""
+    bvh_units: Unit = "cm"
+    """Length unit of a .bvh to write."""
     foot_lock: bool = False
     """Remove foot sliding (adjusts hip, knee and ankle rotations)."""
     skeleton: Path | None = None
@@ -134,7 +140,7 @@ def export(clips: Sequence[Clip], target: Path, options: Options, body: Body) ->
         with atomic_write(target) as file:
             np.save(file, first.features())
     elif suffix == ".bvh":
-        write_bvh(target, first)
+        write_bvh(target, first, options.names, options.bvh_units)
     elif suffix == ".glb":
         write_glb(target, first, title, body)
     elif suffix == ".png":

@@ -22,7 +22,9 @@ from formats.bvh_writer import write_bvh
 from formats.clip import Clip
 from models.llama import LLaMAConfig, LLaMAHF
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
-from motion.smplx import motion_to_smplx85
+from motion.features263 import HUMANML3D, KIT, features_from_joints
+from motion.skeleton import forward_kinematics
+from motion.smplx import motion_to_smplx85, smplx85_to_motion
 from training.state import save_state, save_tensors
 from utils.checkpoint import fingerprint
 from visualize.export import motion_arrays
@@ -110,7 +112,9 @@ def bvh_seeds(clips: list[np.ndarray]) -> list[dict]:
 
 
 def npy_seeds(clips: list[np.ndarray]) -> list[dict]:
-    arrays = [Clip(clips[0], "").features(), clips[0].astype(np.float32), np.zeros((5, 322))]
+    joints = forward_kinematics(*smplx85_to_motion(clips[0]))
+    arrays = [Clip(clips[0], "").features(), clips[0].astype(np.float32), np.zeros((5, 322)), joints,
+              features_from_joints(joints, HUMANML3D), features_from_joints(joints[:, :21] * 1000, KIT)]  # fmt: skip
     hostile = saved(np.save, np.array([RunsCode()], dtype=object), allow_pickle=True)
     return [*({"clip.npy": saved(np.save, array)} for array in arrays), {"clip.npy": hostile},
             {"clip.npy": pickle.dumps(RunsCode())}]  # fmt: skip
@@ -120,7 +124,11 @@ def npz_seeds(clips: list[np.ndarray]) -> list[dict]:
     ours = motion_arrays(clips[0]) | {"prompt": PROMPTS[0]}
     amass = {name: values for name, values in ours.items() if name != "smplx_85"} | {"mocap_framerate": 60.0}
     objects = ours | {"fps": np.array([RunsCode()], dtype=object)}
-    return [{"clip.npz": saved(np.savez_compressed, **arrays)} for arrays in (ours, amass, objects)]
+    rotations, pelvis = smplx85_to_motion(clips[0][:6])
+    kimodo = {"local_rot_mats": rotations, "root_positions": pelvis}
+    hymotion = {"Rh": clips[0][:6, :3], "poses": np.pad(clips[0][:6, :66], ((0, 0), (0, 90))), "trans": pelvis}
+    files = (ours, amass, objects, kimodo, hymotion)
+    return [{"clip.npz": saved(np.savez_compressed, **arrays)} for arrays in files]
 
 
 def prompt_entries() -> list[dict]:

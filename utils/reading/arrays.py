@@ -6,7 +6,7 @@ import struct
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
-from typing import IO, Literal, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -71,11 +71,9 @@ def view_npy(content: memoryview, path: str | Path) -> np.ndarray:
         InputError: The bytes are no array of numbers or text, or are cut short.
     """
     with refusing(Path(path), "a NumPy array"):
-        header = io.BytesIO(content[:MAX_HEADER])
-        shape, dtype = _checked_header(header, len(content))
-        start = header.tell()
-        order: Literal["C", "F"] = "F" if b"'fortran_order': True" in header.getvalue()[:start] else "C"
-        return np.ndarray(shape, dtype, content, start, order=order)
+        file = io.BytesIO(content[:MAX_HEADER])
+        header, by_columns = _checked_header_and_order(file, len(content))
+        return np.ndarray(*header, content, file.tell(), order="F" if by_columns else "C")
 
 
 def read_vector(path: str | Path, length: int) -> np.ndarray:
@@ -144,11 +142,16 @@ def _check_limit(size: int, most: int) -> None:
 
 def _checked_header(file: IO[bytes], size: int, subject: str = "its array") -> Header:
     """Read the header at the start of a file of ``size`` bytes, and compare the two."""
+    return _checked_header_and_order(file, size, subject)[0]
+
+
+def _checked_header_and_order(file: IO[bytes], size: int, subject: str = "its array") -> tuple[Header, bool]:
+    """Read and compare a header; also return whether the array is stored by columns (Fortran order)."""
     version = np.lib.format.read_magic(file)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
         raise InputError(f"{subject} is of version {version[0]}.{version[1]} of the format, which is not read")
-    shape, _, dtype = readers[version](file)
+    shape, by_columns, dtype = readers[version](file)
     if dtype.kind not in KINDS or dtype.subdtype:
         found = "Python objects" if dtype.hasobject else shown(dtype, 40)
         raise InputError(f"{subject} holds {found} where numbers or text belong")
@@ -159,7 +162,7 @@ def _checked_header(file: IO[bytes], size: int, subject: str = "its array") -> H
     unfolded = math.prod(length or 1 for length in shape) * max(1, dtype.itemsize)  # 10^12 empty rows take no bytes
     if _bytes(header) > available or unfolded > max(available, MB):
         raise InputError(f"{subject} of shape {shown(shape, 60)} needs {_bytes(header)} bytes and has {available}")
-    return header
+    return header, by_columns
 
 
 def _check_directory(file: IO[bytes]) -> None:
