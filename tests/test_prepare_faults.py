@@ -26,7 +26,7 @@ from dataset.staging import JOURNAL, LONGEST_NAME, STAGING, check_clip_id, stage
 from dataset.synthetic import synthetic_clips
 from tests.bvh_files import OWN_MAP, own_clip, write_bvh
 from tests.conftest import run_script, start_script
-from tests.prepare_helpers import threads, write_amass
+from tests.prepare_helpers import prepare, threads, write_amass
 from utils.errors import InputError
 
 SYNTHETIC = ("prepare_data.py", "synthetic", "--count")
@@ -230,12 +230,11 @@ def test_stopped_run_is_resumed_with_the_same_options_alone(stop, tmp_path, monk
     assert convert_amass(source, tmp_path / "changed") == ["a", "b", "c", "d"]
 
 
-def test_killed_conversion_is_resumed(tmp_path):
+def test_killed_conversion_is_resumed(tmp_path, monkeypatch, capfd):
     source, out = tmp_path / "source", tmp_path / "data"
     for number in range(150):
         write_amass(source / f"{number:03}.npz", 120, 2)
-    command = ("prepare_data.py", "amass", "--source", source, "--out", out, "--workers", 1)
-    process = start_script(*command)
+    process = start_script("prepare_data.py", "amass", "--source", source, "--out", out, "--workers", 1)
     while not (out / STAGING / JOURNAL).is_file():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
@@ -243,7 +242,8 @@ def test_killed_conversion_is_resumed(tmp_path):
     process.communicate()
     finished = len((out / STAGING / JOURNAL).read_text().splitlines()) - 1
     assert 0 < finished < 150 and not (out / "split").exists()
-    printed = run_script(*command)
-    resumed = int(re.search(r"resuming: (\d+) of 150 files", printed)[1])
+    capfd.readouterr()
+    prepare(monkeypatch, "amass", source, out)
+    resumed = int(re.search(r"resuming: (\d+) of 150 files", capfd.readouterr().out)[1])
     assert finished - 1 <= resumed <= finished
     assert len(list((out / "split").iterdir())) == 3 and len(list((out / VECTORS).glob("???.npy"))) == 150
