@@ -3,20 +3,23 @@
     python -m benchmarks.prepare --work /tmp/prepare --clips 1000
 
 Makes files in the form of AMASS (SMPL+H and SMPL-X in turn; a person records 32 sequences), converts them with the
-script, and prints seconds of motion per second and core: of the whole command, and without the time that the command
-takes for one clip per process, which is mostly that of starting.
+script, and prints seconds of motion per second of computing: of the whole command, and without the time that the
+command takes for one clip per process, which is mostly that of starting. Time in which other programs have the cores
+does not count.
 """
 
 import utils.interrupt  # noqa: F401
 
 # isort: split
 
+import resource
 import shutil
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jsonargparse.typing import PositiveFloat, PositiveInt
@@ -59,9 +62,11 @@ def main(options: Options) -> None:
         whole = convert(options, options.work / "data", options.clips)
         motion = options.clips * options.seconds
         print(f"{options.clips} clips of {options.seconds:g} s at {options.fps:g} fps, {options.workers} processes")
-        print(f"whole command        {whole:7.1f} s   {motion / whole / options.workers:7.0f} times real time per core")
-        converting = (options.clips - few) * options.seconds / max(whole - start, 1e-9) / options.workers
-        print(f"without its {start:4.1f} s for {few} clips    {converting:7.0f} times real time per core")
+        print(f"{'':28}seconds  CPU seconds  times real time per CPU second")
+        print(f"whole command              {whole.wall:8.1f}  {whole.cpu:11.1f}  {motion / whole.cpu:10.0f}")
+        motion -= few * options.seconds
+        wall, cpu = whole.wall - start.wall, max(whole.cpu - start.cpu, 1e-3)
+        print(f"without {few:2} clips and start  {wall:8.1f}  {cpu:11.1f}  {motion / cpu:10.0f}")
     finally:
         shutil.rmtree(options.work)
 
@@ -86,8 +91,15 @@ def write_clip(options: Options, number: int) -> None:
     )
 
 
-def convert(options: Options, out: Path, clips: int) -> float:
-    """Convert the first clips; returns the seconds of the command."""
+class Cost(NamedTuple):
+    """Seconds of a command, and those in which its processes were computing."""
+
+    wall: float
+    cpu: float
+
+
+def convert(options: Options, out: Path, clips: int) -> Cost:
+    """Convert the first clips."""
     source = options.work / "source"
     if clips < options.clips:
         source = options.work / "few_source"
@@ -97,9 +109,15 @@ def convert(options: Options, out: Path, clips: int) -> float:
             target.symlink_to(file.resolve())
     command = [sys.executable, "prepare_data.py", "amass", "--source", source, "--out", out]
     command += ["--mirrored", "false", "--val-share", 0, "--test-share", 0, "--workers", options.workers]
-    started = time.perf_counter()
+    started, before = time.perf_counter(), cpu_of_children()
     subprocess.run(list(map(str, command)), cwd=Path(__file__).parent.parent, check=True, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - started
+    return Cost(time.perf_counter() - started, cpu_of_children() - before)
+
+
+def cpu_of_children() -> float:
+    """Return the seconds in which ended child processes and their children were computing."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":
