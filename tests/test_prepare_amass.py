@@ -91,6 +91,7 @@ CLIPS = {  # name -> source path in index.csv, first and end frame at 20 fps
     "000004": ("humanact12/humanact12/P11G01R02F1812T1847A0402", 0, -1),
     "000005": ("KIT/3/missing", 0, 60),
     "000006": ("SSM_synced/1/slow", 0, 80),
+    "000007": ("KIT/3/kick", 900, 1000),
 }
 
 
@@ -113,7 +114,7 @@ def humanml3d(tmp_path) -> Path:
     (folder / "texts" / "M000001.txt").unlink()
     (folder / "train.txt").write_text("000000\nM000000\n000001\nM000001\n000006\n")
     (folder / "val.txt").write_text("000002\n000003\n099999\n")
-    (folder / "test.txt").write_text("000004\n000005\n")
+    (folder / "test.txt").write_text("000004\n000005\n000007\n")
     return folder
 
 
@@ -122,7 +123,8 @@ def test_clips_of_humanml3d_are_cut_out_of_amass(converted, humanml3d, tmp_path)
     assert folder.ids("train") == ["000000", "M000000", "000001", "000006"]
     assert folder.ids("val") == ["000002"] and folder.ids("test", required=False) == []
     reasons = {"M000001": "file is missing", "000003": "39 frames, outside the 40 to 199", "099999": "not in index.csv",
-               "000004": "humanact12", "000005": "not in the source"}  # fmt: skip
+               "000004": "humanact12", "000005": "not in the source",
+               "000007": "the clip has 0 frames"}  # fmt: skip
     assert set(report["rejected"]) == set(reasons)
     assert all(reason in report["rejected"][name] for name, reason in reasons.items())
     angles = elbow(folder.motion("000000"))
@@ -202,6 +204,7 @@ BAD = {
     "text_rate": ({"mocap_framerate": np.array("fast")}, "frame rate is fast"),
     "slow": ({"mocap_framerate": np.array(1e-4)}, "too long"),
     "short": ({"poses": np.zeros((9, 156)), "trans": np.zeros((9, 3))}, "fewer than --min-frames"),
+    "lengths": ({"trans": np.zeros((9, 3))}, "not those of AMASS"),
     "other": ({"poses": np.zeros((61, 30))}, "not those of AMASS"),
     "no_poses": ({"poses": None}, "is no motion of AMASS"),
 }

@@ -28,12 +28,13 @@ from dataset.converting import (
 from dataset.motion_folder import MIRRORED
 from dataset.sources import babel, humanml3d_index
 from dataset.sources.humanml3d_texts import HUMANML3D, kept_lines
-from formats.amass import amass_to_smplx85
+from formats.amass import amass_to_smplx85, body_poses
 from formats.import_options import MAX_FRAMES
 from motion.body_shape import leg_scale
 from motion.humanml3d import frame_step
 from motion.resample import FPS, check_fps, resample_times
 from motion.rotation import slerp
+from motion.skeleton import JOINTS
 from motion.smplx import SMPLX85, smplx85_to_motion
 from utils.errors import InputError, shown
 from utils.reading.arrays import read_npz
@@ -110,8 +111,8 @@ def find_files(source: Path) -> list[Path]:
     return files
 
 
-class _Frames(NamedTuple):
-    """Frames of a file from which a clip at 30 fps is interpolated: between ``lower`` and ``upper``."""
+class _Part(NamedTuple):
+    """A clip at 30 fps, each of whose frames is interpolated between the frames ``lower`` and ``upper`` of the file."""
 
     cut: Cut
     lower: np.ndarray  # (T,)
@@ -130,23 +131,21 @@ def convert(task: Task, options: AmassOptions) -> Converted:
     arrays = read_npz(task.file, KEYS)
     if not {"poses", "trans"} <= set(arrays):
         raise InputError(f"{task.file} has no poses and trans and is no motion of AMASS; remove it")
-    fps = frame_rate(arrays)
-    if len(arrays["poses"]) / fps * FPS > MAX_FRAMES:
-        raise InputError(
-            f"{len(arrays['poses'])} frames at {fps:g} per second are too long for a motion; copy it again"
-        )
+    fps, count = frame_rate(arrays), len(body_poses(arrays)[0])
+    if count / fps * FPS > MAX_FRAMES:
+        raise InputError(f"{count} frames at {fps:g} per second are too long for a motion; copy it again")
     every = frame_step(fps) if options.humanml3d else 1
-    frames = [_frames(cut, len(arrays["poses"]), fps, every) for cut in task.cuts]
-    rotations, pelvis = _motion(arrays, [np.concatenate((part.lower, part.upper)) for part in frames])
+    parts = [_part(cut, count, fps, every) for cut in task.cuts]
+    frames = np.unique(np.concatenate([frame for part in parts for frame in (part.lower, part.upper)]))
+    rotations, pelvis = _motion(arrays, frames)
     clips: list[PreparedClip | ClipReport] = []
     notes: list[str] = []
-    ends = np.cumsum([2 * len(part.lower) for part in frames])
-    for part, end in zip(frames, ends, strict=True):
-        rows = slice(end - 2 * len(part.lower), end)
+    for part in parts:
         try:
             lines = _lines(part, task, options, notes)
             check_frames(len(part.lower), options, task.file)
-            clips.append(cut_clip(part.cut, *_between(rotations[rows], pelvis[rows], part.fraction), lines))
+            lower, upper = (np.searchsorted(frames, of_part) for of_part in (part.lower, part.upper))
+            clips.append(cut_clip(part.cut, *_between(rotations, pelvis, lower, upper, part.fraction), lines))
         except InputError as error:
             if not part.cut.clip_id.endswith(MIRRORED):  # of a copy, the reason is that of the clip
                 clips.append(ClipReport(part.cut.clip_id, rejected=reason_for(part.cut.text or task.file, error)))
@@ -168,45 +167,48 @@ def frame_rate(arrays: dict[str, np.ndarray]) -> float:
     return fps
 
 
-def _frames(cut: Cut, count: int, fps: float, every: int) -> _Frames:
+def _part(cut: Cut, count: int, fps: float, every: int) -> _Part:
     """Return the frames of a cut, which counts every ``every``-th of the ``count`` frames of a file."""
     first, last, _ = slice(cut.start, cut.end).indices(-(-count // every))
-    length = max(0, (last - first - 1) * every + 1)
-    if length < 2:
-        lower = upper = first * every + np.arange(length)
-        return _Frames(cut, lower, upper, np.zeros(length), max(0, last - first), every * HUMANML3D.fps / fps)
-    lower, upper, fraction = resample_times(length, fps, FPS)
-    if np.all(np.abs(fraction - np.round(fraction)) < 1e-9):  # every n-th frame: nothing is interpolated
-        lower = upper = lower + np.round(fraction).astype(lower.dtype)
+    if last - first < 2:
+        lower = upper = np.arange(first, max(first, last)) * every
         fraction = np.zeros(len(lower))
-    start = first * every
-    return _Frames(cut, start + lower, start + upper, fraction, last - first, every * HUMANML3D.fps / fps)
+    else:
+        lower, upper, fraction = resample_times((last - first - 1) * every + 1, fps, FPS)
+        nearest = np.where(fraction < 0.5, lower, upper)
+        if np.abs(lower + fraction - nearest).max() < 1e-9:  # every n-th frame: nothing is interpolated
+            lower, upper, fraction = nearest, nearest, np.zeros(len(nearest))
+        lower, upper = lower + first * every, upper + first * every
+    return _Part(cut, lower, upper, fraction, max(0, last - first), every * HUMANML3D.fps / fps)
 
 
-def _motion(arrays: dict[str, np.ndarray], rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _motion(arrays: dict[str, np.ndarray], frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return rotations (N, 22, 3, 3) and pelvis (N, 3) of some frames, y up, scaled to the legs of the mean shape."""
-    chosen = np.concatenate(rows)
-    smplx85 = amass_to_smplx85({**arrays, "poses": arrays["poses"][chosen], "trans": arrays["trans"][chosen]}, up="z")
+    if not len(frames):
+        return np.zeros((0, JOINTS, 3, 3)), np.zeros((0, 3))
+    chosen = {**arrays, "poses": arrays["poses"][frames], "trans": arrays["trans"][frames]}
+    smplx85 = amass_to_smplx85(chosen, up="z")
     rotations, pelvis = smplx85_to_motion(smplx85)
     return rotations, pelvis * leg_scale(smplx85[0, SMPLX85["betas"]])
 
 
-def _between(rotations: np.ndarray, pelvis: np.ndarray, fraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Interpolate between the first and the second half of the frames (2 T); returns T frames."""
-    count = len(fraction)
+def _between(
+    rotations: np.ndarray, pelvis: np.ndarray, lower: np.ndarray, upper: np.ndarray, fraction: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Interpolate between the rows ``lower`` and ``upper`` of rotations (N, 22, 3, 3) and pelvis (N, 3)."""
     if not fraction.any():
-        return rotations[:count], pelvis[:count]
+        return rotations[lower], pelvis[lower]
     weight = np.repeat(fraction[:, None], rotations.shape[1], axis=1)
-    between = pelvis[:count] + fraction[:, None] * (pelvis[count:] - pelvis[:count])
-    return slerp(rotations[:count], rotations[count:], weight), between
+    path = pelvis[lower] + fraction[:, None] * (pelvis[upper] - pelvis[lower])
+    return slerp(rotations[lower], rotations[upper], weight), path
 
 
-def _lines(part: _Frames, task: Task, options: AmassOptions, notes: list[str]) -> list[str]:
+def _lines(part: _Part, task: Task, options: AmassOptions, notes: list[str]) -> list[str]:
     """Return the caption lines of a clip; those that the public reader of HumanML3D leaves out are noted."""
     if part.cut.text is None:
         return list(task.lines or ())
     lines = read_lines(part.cut.text, "captions")
     # the features of HumanML3D have one frame less than its joints
-    kept, left_out = kept_lines(lines, part.public - 1, HUMANML3D, part.cut.text, part.stretch)
+    kept, left_out = kept_lines(lines, max(0, part.public - 1), HUMANML3D, part.cut.text, part.stretch)
     notes += left_out
     return kept
