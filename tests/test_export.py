@@ -317,8 +317,8 @@ def bad_files(folder: Path, motion: np.ndarray) -> list[tuple[Path, str]]:
         np.savez(folder / f"{name}.npz", **content)
         files.append((folder / f"{name}.npz", word))
     for name, array, word in (
-        ("joints", np.zeros((9, 22, 3)), "array"),
-        ("width", np.zeros((9, 263)), "263"),
+        ("joints", np.zeros((9, 22, 3)), "legs"),
+        ("width", np.zeros((9, 264)), "264"),
         ("none", np.zeros((0, 272)), "no frames"),
         ("texts", np.full((4, 272), "a"), "numbers"),
     ):

@@ -6,9 +6,9 @@
     python -m visualize.export outputs/*.npz gallery.html
 
 OUTPUT, the last file, is written; the files before it are read. Reads .npz (ours, AMASS, Kimodo, HY-Motion), .bvh, and
-.npy (272 features, smplx_85, smplx_322, features of HumanML3D or KIT-ML, or joint positions). Writes .npz (including the
-keys of AMASS), .npy (272 features), .bvh, .glb (animated body), .html (player; a gallery for more than four motions),
-.mp4, .gif, and .png (a strip of poses). Videos and players show several motions side by side.
+.npy (272 features, smplx_85, smplx_322, features of HumanML3D or KIT-ML, or joint positions). Writes .npz (including
+the keys of AMASS), .npy (272 features), .bvh, .glb (animated body), .html (player; a gallery for more than four
+motions), .mp4, .gif, and .png (a strip of poses). Videos and players show several motions side by side.
 """
 
 import utils.interrupt  # noqa: F401
