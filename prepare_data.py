@@ -15,14 +15,16 @@ import utils.interrupt  # noqa: F401
 # isort: split
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
 from dataset.conversion_report import ClipReport, add_report, finish_folder
-from dataset.converting import convert_source, prepared_clip, write_clip
+from dataset.converting import ConvertOptions, Plan, convert_source, prepared_clip, write_clip
 from dataset.motion_folder import SPLITS, Statistics, split_of
 from dataset.packing import pack
 from dataset.recognize import recognize
@@ -32,7 +34,7 @@ from dataset.synthetic import synthetic_clips
 from utils.config import parse_command
 from utils.errors import exit_on_input_error
 
-SOURCES = {
+SOURCES: dict[str, tuple[type[ConvertOptions], Callable[[Any], Plan]]] = {
     "humanml3d": (humanml3d.HumanMl3dOptions, humanml3d.plan),
     "kit": (humanml3d.KitOptions, humanml3d.plan),
     "amass": (amass.AmassOptions, amass.plan),

@@ -45,11 +45,14 @@ def recognize(folder: Path) -> Recognized:
     for look in LOOKS:
         if found := look(folder):
             return found
-    known = "HumanML3D, KIT-ML, AMASS, BABEL, Motion-X, BVH files, " + ", ".join(one.title for one in LAYOUTS)
     inside = sorted(entry for entry in folder.iterdir() if entry.is_dir())[:MOST_SUBFOLDERS]
-    hint = next((f"{entry.name} in it is {found.title}" for entry in inside for look in LOOKS
-                 if (found := look(entry))), "give the folder that holds the files")  # fmt: skip
-    raise InputError(f"{shown(folder, 120)} is none of {known}; {shown(hint, 120)}")
+    known = ", ".join(dict.fromkeys(["HumanML3D", "KIT-ML", "AMASS", "BABEL", "Motion-X", "BVH files",
+                                     *(one.title.partition(" as ")[0] for one in LAYOUTS)]))  # fmt: skip
+    others = ((entry, other) for entry in inside for look in LOOKS if (other := look(entry)))
+    hint = next(
+        (f"its subfolder {entry.name} is {other.title}" for entry, other in others), "give the folder of one of them"
+    )
+    raise InputError(f"{shown(folder, 120)} holds none of {known}; {shown(hint, 120)}")
 
 
 def _layout(folder: Path) -> Recognized | None:

@@ -163,6 +163,6 @@ def test_folders_are_recognized_with_the_command_for_them(tmp_path, capfd, run_h
     assert "--humanml3d" in str(recognize(tmp_path / "babel"))
     (tmp_path / "empty").mkdir()
     assert "HumanML3D, KIT-ML, AMASS" in refused("prepare_data.py", tmp_path / "empty")
-    with pytest.raises(InputError, match="babel in it is"):
+    with pytest.raises(InputError, match="its subfolder babel is"):
         recognize(tmp_path)
     assert prepare_data.SOURCES.keys() >= set(known.values())

@@ -85,11 +85,11 @@ def plan(options: AmassOptions) -> Plan:
     captions = CaptionFile(options.captions, options.captions_per_clip) if options.captions else None
     tasks, left_out = [], {}
     for name, file in names.items():
-        cuts = (Cut(name),)
+        cuts = [Cut(name)]
         if options.mirrored and options.split_of(name) == "train":
-            cuts = (*cuts, Cut(name + MIRRORED, mirrored=True))
+            cuts.append(Cut(name + MIRRORED, mirrored=True))
         try:
-            tasks.append(Task(name, file, cuts, captions.of(name) if captions else ()))
+            tasks.append(Task(name, file, tuple(cuts), captions.of(name) if captions else ()))
         except InputError as error:
             left_out[name] = f"{file}: {error}"
     if captions:

@@ -55,7 +55,8 @@ def plan(options: BvhOptions) -> Plan:
         cuts = [Cut(file.stem, text=text)]
         cuts += [Cut(file.stem + MIRRORED, mirrored=True, text=text)] if is_copied else []
         try:
-            lines = captions.of(file.stem) if captions else None
+            name = file.relative_to(options.source).with_suffix("").as_posix()
+            lines = captions.of(name) if captions else None
             tasks.append(Task(file.stem, file, tuple(cuts), lines))
         except InputError as error:
             left_out[file.stem] = f"{file}: {error}"

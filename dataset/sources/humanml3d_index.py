@@ -124,7 +124,7 @@ def read_index(file: Path) -> dict[str, tuple[PurePosixPath, int, int]]:
     text = read_text(file, "a table of clips")
     rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     with refusing(file, "a table of clips", "take index.csv of the HumanML3D repository"):
-        index = {}
+        index: dict[str, tuple[PurePosixPath, int, int]] = {}
         for row in rows:
             try:
                 path, name = PurePosixPath(row["source_path"].strip()), PurePosixPath(row["new_name"].strip()).stem
