@@ -32,7 +32,8 @@ def test_options_used_in_the_docs_exist():
         script = script.replace("-m benchmarks.", "benchmarks/").removesuffix(".py") + ".py"
         if not (ROOT / script).is_file():  # python -m of another package
             continue
-        shared = ("training/options.py", "training/plan.py", "serving/options.py")
+        shared = ("training/options.py", "training/plan.py", "serving/options.py", "dataset/converting.py",
+                  *map(str, (ROOT / "dataset" / "sources").glob("*.py")))  # fmt: skip
         source = "".join((ROOT / file).read_text() for file in (script, *shared))
         for option in re.findall(r"--([\w-]+)", rest):
             name = option.replace("-", "_")
