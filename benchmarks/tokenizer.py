@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from dataset.motion_folder import MotionFolder
+from models.fsq import codebook_usage
 from models.motion_vqvae import HumanVQVAE
 from models.reconstruction import reconstruct, reconstruction_error
 from motion.features272 import recover_joints_fk
@@ -65,11 +67,10 @@ def main(options: Options) -> None:
             f"turn of the {len(turning)} clips that turn more than 45 degrees: mean error {np.abs(errors).mean():.1f}, "
             f"largest {np.abs(errors).max():.1f} degrees"
         )
-    tokens = np.concatenate([result.tokens for result in results])
-    share = np.unique(tokens, return_counts=True)[1] / len(tokens)
-    print(
-        f"codes used {len(share)} of {tokenizer.codebook_size}, perplexity {np.exp(-(share * np.log(share)).sum()):.0f}"
-    )
+    tokens = torch.from_numpy(np.concatenate([result.tokens for result in results]))
+    perplexity, active = (float(value) for value in codebook_usage(tokens, tokenizer.codebook_size))
+    used = round(active * tokenizer.codebook_size)
+    print(f"codes used {used} of {tokenizer.codebook_size}, perplexity {perplexity:.0f}")
     slides, jerks = np.mean(slides, axis=0), np.mean(jerks, axis=0)
     print(
         f"foot slide {100 * slides[1]:.1f} cm/s (real {100 * slides[0]:.1f}), jerk {jerks[1] / jerks[0]:.2f} times real"

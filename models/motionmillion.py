@@ -36,7 +36,7 @@ from utils.checkpoint import CONFIG, INDEX, fingerprint
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 from utils.reading.arrays import read_vector
-from utils.reading.tensors import read_state_dict
+from utils.reading.torch_files import read_state_dict
 
 # FSQ levels of the reference by codebook size. The comments hold its nominal sizes, which differ.
 LEVELS = {

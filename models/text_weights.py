@@ -13,8 +13,9 @@ from torch import nn
 
 from utils.errors import InputError, shown
 from utils.reading.files import check_regular, refusal, refusing
-from utils.reading.tensors import check_shapes, open_safetensors, read_safetensors_header, read_torch
+from utils.reading.tensors import check_shapes, open_safetensors, read_safetensors_header
 from utils.reading.texts import read_json
+from utils.reading.torch_files import read_torch
 
 if TYPE_CHECKING:  # a heavy library, imported on use
     from transformers import PreTrainedTokenizerBase, T5EncoderModel

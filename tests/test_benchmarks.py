@@ -59,6 +59,11 @@ def test_render_times_rendering_and_exports(t2m_run):
     assert len(rows) == 13 and all(float(row[2].replace(",", "")) > 0 for row in rows)
 
 
+def test_metrics_prints_its_table(run_here):
+    printed = run_here("benchmarks.metrics", "--pairs", 64, "--width", 8, "--clips", 2)
+    assert "64 pairs, 8 dimensions" in printed and printed.count(" GB |") == 5
+
+
 def test_foot_lock_prints_its_table(t2m_run):
     printed = run_script("benchmarks.foot_lock", "--checkpoint", t2m_run, "--seeds", 1)
     assert "standing feet" in printed and "| largest movement of other joints, cm | 0.00 | 0.00 |" in printed

@@ -52,7 +52,7 @@ def raises(error: Exception) -> None:
     ],
 )
 def test_every_kind_of_finding_is_noticed(result, read, tmp_path, monkeypatch):
-    monkeypatch.setattr(worker, "TIMEOUT", 3.0)
+    monkeypatch.setattr(worker, "TIMEOUT", 3.0 if result == "hang" else 60.0)  # a busy machine is no hang
     monkeypatch.setattr(worker, "MEMORY", 32 * worker.MB)
     folder = tmp_path / "case"
     folder.mkdir()

@@ -13,6 +13,7 @@ ALLOWED = {  # package -> packages that it may import
     "models": {"motion", "utils"},
     "dataset": {"formats", "models", "motion", "utils"},
     "training": {"dataset", "formats", "models", "motion", "utils", "visualize"},
+    "evaluation": {"dataset", "formats", "models", "motion", "utils"},
     "visualize": {"formats", "motion", "utils"},
     "serving": {"formats", "models", "motion", "utils", "visualize"},
 }

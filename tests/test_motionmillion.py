@@ -267,7 +267,7 @@ def refusals(tmp_path, generator_file):
         "missing": ({"generator": tmp_path / "none.pth"}, "none.pth: the file is missing"),
         "truncated": ({"generator": tmp_path / "half.pth"}, "half.pth: it cannot be read as torch weights"),
         "text": ({"generator": tmp_path / "text.pth"}, "text.pth"),
-        "code": ({"generator": file("evil.pth", {"trans": Evil()})}, "evil.pth: it cannot be read"),
+        "code": ({"generator": file("evil.pth", {"trans": Evil()})}, "evil.pth: it holds no named tensors"),
         "code in a bare pickle": ({"generator": tmp_path / "plain.pth"}, "plain.pth: it cannot be read"),
         "tokenizer as generator": ({"generator": golden("tokenizer_ckpt.pth")}, "under 'trans' (but net)"),
         "generator as tokenizer": ({"tokenizer": generator_file}, "no named tensors under 'net' (but trans)"),

@@ -18,13 +18,7 @@ from safetensors.torch import save_file
 from utils.errors import InputError, shown
 from utils.reading.arrays import read_npy, read_npy_header, read_npz
 from utils.reading.files import open_regular
-from utils.reading.tensors import (
-    check_shapes,
-    open_safetensors,
-    read_config,
-    read_safetensors_header,
-    read_state_dict,
-)
+from utils.reading.tensors import check_shapes, open_safetensors, read_config, read_safetensors_header
 from utils.reading.texts import (
     check_template,
     parse_json,
@@ -35,6 +29,7 @@ from utils.reading.texts import (
     read_text,
     read_yaml,
 )
+from utils.reading.torch_files import read_state_dict
 
 
 class MakesFile:

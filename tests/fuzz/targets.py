@@ -43,8 +43,9 @@ from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 from utils.prompts import read_prompts
 from utils.reading.arrays import read_npy, read_npy_header, read_npz, read_vector
-from utils.reading.tensors import open_safetensors, read_safetensors_header, read_state_dict
+from utils.reading.tensors import open_safetensors, read_safetensors_header
 from utils.reading.texts import check_template, parse_json, read_json, read_json_lines, read_lines, read_yaml
+from utils.reading.torch_files import read_state_dict
 from visualize import export
 from visualize.page import write_results_gallery
 

@@ -1,9 +1,8 @@
-"""Weights: safetensors, torch files, and the config.json of a model against bounds and against its weights."""
+"""Weights: safetensors, and the config.json of a model against bounds and against its weights."""
 
 import dataclasses
 import math
 import typing
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -126,84 +125,6 @@ def open_safetensors(path: str | Path) -> Iterator[Any]:
     read_safetensors_header(path)
     with refusing(Path(path), "safetensors weights", ADVICE), safe_open(path, "pt") as file:
         yield file
-
-
-# --- Torch files
-
-
-def read_torch(path: str | Path, advice: str = ADVICE) -> Any:
-    """Read a torch file of tensors on the CPU, memory-mapped where its format allows; no code of it runs.
-
-    Args:
-        path: File to read.
-        advice: Remedy named at the end of an error.
-
-    Returns:
-        Its content: tensors in dicts and lists, with texts and numbers.
-
-    Raises:
-        InputError: The file is missing, damaged, holds Python objects, or tensors larger than itself.
-    """
-    path = Path(path)
-    with open_regular(path, "torch weights", advice=advice) as file:
-        mapped = zipfile.is_zipfile(file)
-        if mapped:
-            _check_stored(file)
-    with refusing(path, "torch weights", advice):
-        # The file's format before torch 1.6 is no archive and cannot be mapped.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-        for tensor in _tensors_of(content):
-            if tensor.layout != torch.strided or tensor.is_meta:
-                raise InputError("it holds a tensor that is not dense")
-            if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-                raise InputError(f"it holds a tensor of shape {tuple(tensor.shape)} without so many values")
-        return content
-
-
-def read_state_dict(path: str | Path, key: str | None = None) -> dict[str, torch.Tensor]:
-    """Read named tensors of a torch file.
-
-    Args:
-        path: File to read.
-        key: Key of the file's dict under which they are; None if the file is the dict of tensors itself.
-
-    Returns:
-        The tensors by name.
-
-    Raises:
-        InputError: As ``read_torch``, or the file has no such tensors.
-    """
-    content = read_torch(path)
-    tensors = content if key is None else content.get(key) if isinstance(content, dict) else None
-    if isinstance(tensors, dict) and all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in tensors.items()
-    ):
-        return dict(tensors)
-    under = "" if key is None else f" under {key!r}"
-    others = f" (but {shown(', '.join(map(str, content)), 60)})" if isinstance(content, dict) else ""
-    raise refusal(Path(path), f"it holds no named tensors{under}{others}", "give the file as it was released")
-
-
-def _check_stored(file: BinaryIO) -> None:
-    """Refuse a torch archive whose members are compressed, which torch never writes, or larger than the file."""
-    with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise InputError("its members are compressed, as those of a TorchScript program, which is not run")
-    if sum(member.file_size for member in members) > file.seek(0, 2):
-        raise InputError("its members are larger than the file")
-
-
-def _tensors_of(content: Any) -> Iterator[torch.Tensor]:
-    """Yield the tensors of nested dicts and lists, each container once."""
-    waiting, seen = [content], set()
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
-            seen.add(id(value))
-            waiting.extend(value.values() if isinstance(value, dict) else value)
 
 
 # --- Config
