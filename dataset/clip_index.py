@@ -246,9 +246,9 @@ def _folders(split: Split, names: list[str]) -> list[str]:
     """Return the folders, relative to the data folder, that hold the files of motions."""
     roots = [split.layout.motion_folder(split.name)]
     roots += [split.layout.text_folder(split.name)] if split.has_captions else []
-    inner = {name.rpartition("/")[0] for name in names} | {""}
-    inner |= {str(parent) for folder in inner if folder for parent in PurePosixPath(folder).parents}
-    return sorted(str(PurePosixPath(root) / folder) for root in roots for folder in inner - {"."})
+    inner = {PurePosixPath(folder) for folder in {name.rpartition("/")[0] for name in names} if is_inside(folder)}
+    inner |= {parent for folder in inner for parent in folder.parents} | {PurePosixPath()}
+    return sorted(str(root / folder) for root in map(PurePosixPath, roots) for folder in inner)
 
 
 def _scan_all(split: Split, motions: Motions) -> Iterator[Scanned]:
@@ -273,6 +273,7 @@ def _scan_all(split: Split, motions: Motions) -> Iterator[Scanned]:
 
 def _scan(split: Split, containers: list[str], items: list[tuple[str, Place]]) -> Scanned:
     """Read the headers and the captions of motions."""
+    digest = _chunk_digest(split, [name for name, _ in items])  # before the files are read: a change is noticed later
     files, left_out, example = FeatureFiles(split.motions, containers), Counter[str](), ""
     columns: list[list] = [[] for _ in SCHEMA]
     for name, place in items:
@@ -288,4 +289,4 @@ def _scan(split: Split, containers: list[str], items: list[tuple[str, Place]]) -
             left_out["that cannot be read"] += 1
             example = example or str(error)
     arrays = [pa.array(column, kind) for column, kind in zip(columns, SCHEMA.types, strict=True)]
-    return Scanned(pa.table(arrays, SCHEMA), left_out, example, _chunk_digest(split, [name for name, _ in items]))
+    return Scanned(pa.table(arrays, SCHEMA), left_out, example, digest)

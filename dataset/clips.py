@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from dataset.feature_files import OWN_FILE, FeatureFiles, Place, checked_features
+from utils.errors import InputError
 
 FEW = 32  # clips below which a validation score means little
 SCHEMA = pa.schema(
@@ -82,7 +83,10 @@ class Clips:
     def __getitem__(self, row: int) -> Clip:
         if not -len(self) <= row < len(self):
             raise IndexError(row)
-        return Clip(*(column[row % len(self)].as_py() for column in self.table.columns))
+        try:
+            return Clip(*(column[row % len(self)].as_py() for column in self.table.columns))
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.file} is damaged; remove it, and it is made again") from error
 
     @property
     def frames(self) -> np.ndarray:

@@ -10,6 +10,7 @@ from pathlib import Path
 from dataset.captions import CaptionStyle
 from utils.errors import InputError
 
+ZIPS = ("motion_data.zip", "train_stream.zip")  # of the Hugging Face hub
 VERSION1 = "split/version1"  # of MotionMillion
 
 
@@ -155,8 +156,9 @@ def layout_of(path: Path) -> Layout:
     if layout is not None:
         return layout
     has_motions = (path / "motion_data").is_dir()
-    if (path / "motion_data.zip").is_file() and not has_motions:
-        raise InputError(f"{path} holds motion_data.zip as downloaded; unzip it there, and texts.zip")
+    packed = next((name for name in ZIPS if (path / name).is_file()), None)
+    if packed and not has_motions:
+        raise InputError(f"{path} holds {packed} as downloaded; unzip the .zip files there")
     if (path / "texts").is_dir() and not has_motions:
         raise InputError(f"{path} holds no {OURS.motions}, only half of a data set (texts); add its motions")
     others = ", ".join(one.title for one in LAYOUTS if one is not OURS)

@@ -19,7 +19,7 @@ from utils.errors import InputError
 EXPECTED = json.loads(golden_eval("layouts/expected.json").read_text())
 FOLDERS = {"humanml3d_272": "humanml3d_272", "MotionMillion": "dataset/MotionMillion"}  # by their name in EXPECTED
 SPLITS = [(name, split) for name in FOLDERS for split in EXPECTED[name]]
-DEBUG = ("--precision", "float32", "--steps", 2, "--validate-every", 2, "--draw", 1)
+DEBUG = ("--precision", "float32", "--steps", 2, "--validate-every", 2)
 
 
 @pytest.fixture
@@ -30,6 +30,15 @@ def published(tmp_path):
         return shutil.copytree(golden_eval("layouts") / name, tmp_path / Path(name).name)
 
     return copy
+
+
+@pytest.fixture
+def tokenizer_folder(tmp_path) -> tuple[Path, HumanVQVAE]:
+    """A saved tokenizer of debug size."""
+    torch.manual_seed(0)
+    tokenizer = HumanVQVAE(VQVAEConfig(levels=[8, 5, 5, 5], code_dim=8, width=8, down_t=2, depth=1)).eval()
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    return tmp_path / "tokenizer", tokenizer
 
 
 def kept(folder: MotionFolder, split: str) -> list[dict]:
@@ -130,25 +139,22 @@ def test_every_layout_is_recognized_and_other_data_is_not(published):
 
 @pytest.mark.parametrize("name", FOLDERS.values())
 def test_both_trainings_run_on_published_folders(run_here, published, tmp_path, name):
-    data = published(name)
+    data, draw = published(name), int("/" in name)  # names of MotionMillion are paths
     printed = run_here("train_vq.py", "--config", ROOT / "configs/vq/debug.yaml", *DEBUG, "--data", data,
-                       "--out", tmp_path / "vq")  # fmt: skip
+                       "--out", tmp_path / "vq", "--draw", 0)  # fmt: skip
     printed += run_here("train_t2m.py", "--config", ROOT / "configs/t2m/debug.yaml", *DEBUG, "--data", data,
-                        "--tokenizer", tmp_path / "vq", "--out", tmp_path / "t2m")  # fmt: skip
+                        "--tokenizer", tmp_path / "vq", "--out", tmp_path / "t2m", "--draw", draw)  # fmt: skip
     folder = MotionFolder(data)
     assert (tmp_path / "t2m" / "model.safetensors").exists()
     assert f"warning: the validation split has {len(folder.motions('val'))} clips" in printed
     for split in ("train", "val"):
         assert all(note in printed for note in folder.clips(split).notes(split))
-    assert list((tmp_path / "t2m" / "motions").rglob("*.mp4"))
+    assert len(list((tmp_path / "t2m" / "motions").rglob("*.mp4"))) == draw
 
 
-def test_context_of_two_actions_is_no_target(published, tmp_path):
-    torch.manual_seed(0)
-    tokenizer = HumanVQVAE(VQVAEConfig(levels=[8, 5, 5, 5], code_dim=8, width=8, down_t=2, depth=1)).eval()
-    tokenizer.save_pretrained(tmp_path / "tokenizer")
-    path = tokenize(MotionFolder(published("babel_272_stream")), tmp_path / "tokenizer", tokenizer, "train", joined=2)
-    rows = TokenDataset(path, tmp_path / "tokenizer", 500).table.to_pylist()
+def test_context_of_two_actions_is_no_target(published, tokenizer_folder):
+    path = tokenize(MotionFolder(published("babel_272_stream")), *tokenizer_folder, "train", joined=2)
+    rows = TokenDataset(path, tokenizer_folder[0], 500).table.to_pylist()
     for expected in (clip for clip in EXPECTED["babel_272_stream"] if clip["split"] == "train"):
         first, total = expected["first_frames"], expected["total"]
         of_both = [row for row in rows if row["id"] == expected["name"]]
@@ -179,13 +185,14 @@ def test_incomplete_data_is_reported_or_refused_in_one_sentence(published):
     (path / "split" / "train.txt").write_text("nowhere\nnothing\n")
     with pytest.raises(InputError, match=r"train\.txt lists 2 motions, and none of them is in .*motion_data"):
         MotionFolder(path).motions("train")
-    (path / "split" / "train.txt").write_text(f"../split\n{names[1]}\n")
-    assert "../split cannot be the name of a motion" in MotionFolder(path).motions("train").notes("train")[0]
+    (path / "split" / "train.txt").write_text(f"../split\n/etc/x\n{names[1]}\n")
+    [note] = MotionFolder(path).motions("train").notes("train")
+    assert "2 that cannot be read" in note and "../split cannot be the name of a motion" in note
     shutil.rmtree(path / "motion_data")
     with pytest.raises(InputError, match="only half of a data set"):
         MotionFolder(path)
     (path / "motion_data.zip").touch()
-    with pytest.raises(InputError, match=r"holds motion_data\.zip as downloaded; unzip it there"):
+    with pytest.raises(InputError, match=r"holds motion_data\.zip as downloaded; unzip the"):
         MotionFolder(path)
 
 

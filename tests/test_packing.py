@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import shutil
 import tarfile
 from pathlib import Path
@@ -57,7 +58,11 @@ def test_packed_folder_has_the_same_clips(tmp_path, name):
     for split in ("train", "val"):
         ours, theirs = described(packed, split), described(MotionFolder(source), split)
         assert [(clip[:6], features) for clip, features in ours] == theirs
-        assert all(clip.size for clip in packed.clips(split))
+        clips = packed.clips(split)
+        clips.features(clips[0])
+        copy = pickle.loads(pickle.dumps(clips))  # for a process that loads data
+        np.testing.assert_array_equal(copy.features(copy[0]), clips.features(clips[0]))
+        assert all(clip.size for clip in clips)
     with pytest.raises(InputError, match="is not empty; choose another --out"):
         pack(source, tmp_path / "packed")
     with pytest.raises(InputError, match="has no motion in a file of its own"):
