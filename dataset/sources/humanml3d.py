@@ -73,6 +73,8 @@ def plan(options: HumanMl3dOptions | KitOptions) -> Plan:
     listed = {name for of_split in splits.values() for name in of_split}
     for name in sorted(listed - set(names)):
         left_out[name] = f"{options.source}: a split lists {shown(name)}, and {FEATURES} has no such file"
+    for name in sorted({file.stem for file in texts.glob("*.txt")} - listed - set(names)):
+        left_out[name] = f"{texts / name}.txt: {FEATURES} has no motion of this name"
     for name in sorted(set(names) - listed):
         left_out[name] = f"{vectors / name}.npy: no split lists it"
     tasks = [
