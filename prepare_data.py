@@ -1,6 +1,6 @@
 """Convert motion into a data folder for train_vq.py and train_t2m.py (layout: dataset/motion_folder.py).
 
-    python prepare_data.py downloads/AMASS      # states what the folder holds and which command converts it
+    python prepare_data.py downloads/AMASS      # names the data set and the command that converts it
     python prepare_data.py amass --source downloads/AMASS --out data/amass --humanml3d downloads/HumanML3D
     python prepare_data.py bvh --source mocap/ --out data/mine --captions captions.csv
     python prepare_data.py synthetic --out data/synthetic --count 200

@@ -1,4 +1,4 @@
-"""Conversion of a data set into a data folder: what the kinds of sources in ``dataset/sources`` share.
+"""Conversion of a data set into a data folder: the part that all sources in ``dataset/sources`` share.
 
 A source plans its tasks, one per file. Worker processes convert them and write the clips into a staging folder. The
 parent process keeps the journal, with which a run that was killed is resumed, and finally writes splits, statistics
@@ -108,11 +108,11 @@ class Converted(NamedTuple):
 
 @dataclass
 class Plan:
-    """All that one kind of source defines."""
+    """The work of a conversion, as defined by its source."""
 
     tasks: list[Task]
     convert: Callable[[Task], Converted]
-    """Converts the file of a task, in a worker process. Sent with each task, so it holds only options."""
+    """Function that converts the file of a task in a worker process; it is sent with each task."""
     splits: dict[str, list[str]] | None = None
     """Clip ids by split; None if the source defines no splits."""
     left_out: dict[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Recognition of a folder: which data set it holds, what is in it, and the command that uses or converts it."""
+"""Recognition of a folder: its data set, its contents, and the commands that convert it or train on it."""
 
 import shlex
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class Recognized:
 
     title: str
     contents: dict[str, int]
-    """Number of things by their name."""
+    """Number of files or names of each kind."""
     commands: list[str]
     """Commands that use or convert the folder."""
 
@@ -35,7 +35,7 @@ class Recognized:
 
 
 def recognize(folder: Path) -> Recognized:
-    """Return what a folder holds.
+    """Return the data set in a folder.
 
     Raises:
         InputError: it is no folder, or none of the known data sets.
