@@ -6,6 +6,7 @@ import benchmarks.data
 import benchmarks.generate
 import benchmarks.plan
 import benchmarks.train
+import dataset.clip_index
 from models.llama import SIZES, LLaMAConfig
 from tests.conftest import ROOT, run_script
 
@@ -91,11 +92,16 @@ def test_sequences_prints_its_table(t2m_run):
 
 def test_data_measures_many_rows(tmp_path, data_folder, tokenizer_run, capsys, monkeypatch):
     monkeypatch.setattr(benchmarks.data, "MAX_SHARDS", 4)
-    assert "4 shards" in benchmarks.data.build(tmp_path, 600)[1]
-    assert benchmarks.data.opening(tmp_path)[1] == "600 lengths read"
-    first, tenth = (benchmarks.data.shuffling(tmp_path, 2048, epoch) for epoch in (0, 9))
+    monkeypatch.setattr(dataset.clip_index, "EXACT", 0)  # the motions do not exist
+    benchmarks.data.build_index(tmp_path / "clips", 600)
+    assert benchmarks.data.opening_clips(tmp_path / "clips")[1] == "600 clips"
+    assert benchmarks.data.opening_windows(tmp_path / "clips")[1].endswith(" windows")
+    tokens = tmp_path / "tokens"
+    assert "4 shards" in benchmarks.data.build(tokens, 600)[1]
+    assert benchmarks.data.opening(tokens)[1] == "600 lengths read"
+    first, tenth = (benchmarks.data.shuffling(tokens, 2048, epoch) for epoch in (0, 9))
     assert first[1] == tenth[1] and "batches per epoch" in first[1]
-    seconds, words = benchmarks.data.iterating(tmp_path, 2048, 200, 0)
+    seconds, words = benchmarks.data.iterating(tokens, 2048, 200, 0)
     assert seconds > 0 and "tokens/s" in words
     options = benchmarks.data.Options(data=data_folder, tokenizer=tokenizer_run, joined=0)
     benchmarks.data.print_folder(options)

@@ -43,7 +43,7 @@ def test_hub_archives_are_read_in_place(tmp_path):
         folder.clips(split_of(next(iter(members))))
     shutil.copytree(golden_eval("layouts/dataset/MotionMillion/texts"), path / "texts")
     shutil.copytree(golden_eval("layouts/dataset/MotionMillion/split"), path / "split")
-    assert set(MotionFolder(path).clips("val").ids) <= set(members)
+    assert set(MotionFolder(path).clips("val", required=False).ids) <= set(members)
 
 
 @pytest.mark.parametrize("name", ["humanml3d_272", "dataset/MotionMillion", "babel_272_stream"])
@@ -53,7 +53,8 @@ def test_packed_folder_has_the_same_clips(tmp_path, name):
     packed = MotionFolder(tmp_path / "packed")
     tars = list(packed.path.rglob("*.tar"))
     motions = list((source / packed.layout.motion_folder("train").split("/")[0]).rglob("*.npy"))
-    assert count >= len(motions) and tars and all(file.stat().st_size < 400_000 for file in tars)
+    largest = max(200_000, *(file.stat().st_size for file in motions)) + 20_000  # with headers
+    assert count >= len(motions) and tars and all(file.stat().st_size < largest for file in tars)
     assert not list((packed.path / packed.layout.motion_folder("train")).rglob("*.npy"))
     for split in ("train", "val"):
         ours, theirs = described(packed, split), described(MotionFolder(source), split)
