@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from pebble import ProcessExpired
 from tqdm import tqdm
 
 from dataset.clip_rules import NO_MOTION, NO_TEXT, clips_of_motion
@@ -31,7 +30,7 @@ from dataset.layouts import Split
 from utils.errors import InputError, shown
 from utils.files import atomic_write
 from utils.locks import exclusive_file
-from utils.processes import describe_failure, worker_pool
+from utils.processes import WorkerDied, worker_pool
 from utils.reading.files import is_inside
 from utils.reading.texts import parse_json
 
@@ -264,11 +263,11 @@ def _scan_all(split: Split, motions: Motions) -> Iterator[Scanned]:
                 progress.update(len(chunk))
             return
         with worker_pool(min(os.cpu_count() or 1, len(chunks))) as pool:
-            for job, chunk in [(pool.submit(scan, None, chunk), chunk) for chunk in chunks]:
+            for job, chunk in [(pool.submit(scan, chunk), chunk) for chunk in chunks]:
                 try:
                     yield job.result()
-                except ProcessExpired as error:
-                    raise InputError(f"indexing {split.path} failed: {describe_failure(error)}") from error
+                except WorkerDied as error:
+                    raise InputError(f"indexing {split.path} failed: {error}") from error
                 progress.update(len(chunk))
 
 

@@ -24,7 +24,7 @@ from utils.reading.files import MB, is_inside, open_regular
 BLOCK = tarfile.BLOCKSIZE
 MAX_EXTENSION = MB  # bytes of an extended header: a name
 SHARD = 2048 * MB  # bytes of motions in an archive
-STAGING = ".preparing"  # removed by the next run, see utils/files.py
+STAGING = ".preparing"  # removed by the next run
 EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME)
 
 
@@ -173,6 +173,7 @@ def pack(source: Path, out: Path, shard: int = SHARD) -> int:
         if any(not entry.name.startswith(".") for entry in out.iterdir()):
             raise InputError(f"{out} is not empty; choose another --out")
         staging, count = out / STAGING, 0
+        shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
         try:
             for name in folders:
                 count += _pack_motions(source / name, staging / name, shard)
