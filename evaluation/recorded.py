@@ -75,7 +75,7 @@ class Recorded:
         return self.clips.features(self.clips[self.rows[number]])
 
     def groups(self) -> np.ndarray:
-        """Return integers (N,) that are equal for clips that share a caption, directly or through others of any split."""
+        """Return integers (N,) equal for clips that share a caption, directly or through others of any split."""
         captions = [[caption.text for caption in captions] for captions in self.captions]
         for split in SPLITS:
             with suppress(InputError):  # a split that the folder does not have
