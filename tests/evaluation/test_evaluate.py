@@ -271,6 +271,26 @@ def test_files_in_the_order_of_prompts(data, evaluator, tmp_path, run_here, no_p
     assert metrics["generated"]["R@3"]["mean"] > 0
 
 
+# --- In training
+
+
+def test_training_scores(data, evaluator, tmp_path, run_here, refused):
+    options = ("--data", data, "--precision", "float32", "--steps", 2, "--validate-every", 2, "--draw", 0)
+    printed = run_here("train_vq.py", "--config", "configs/vq/debug.yaml", *options, "--out", tmp_path / "vq")
+    assert all(f" {name} " in printed for name in ("local_mm", "mpjpe_mm", "foot_speed", "jerk_ratio"))
+    suite = tmp_path / "suite.yaml"
+    suite.write_text("- prompt: a person walks\n  conditions: [moves forward faster than 0 m/s]\n")
+    command = ("train_t2m.py", "--config", "configs/t2m/debug.yaml", *options, "--tokenizer", tmp_path / "vq",
+               "--model.max-tokens", 200)  # fmt: skip
+    printed = run_here(*command, "--out", tmp_path / "t2m", "--evaluator", evaluator, "--prompt-suite", suite)
+    scores = dict(re.findall(r"(\w+) ([\d.e+-]+)(?:,|$)", printed.split("step 2: ")[1].splitlines()[0]))
+    assert list(scores)[0] == "loss" and float(scores["fid"]) > 0 and 0 <= float(scores["r_precision_3"]) <= 1
+    assert float(scores["prompts_missed"]) in (0, 0.25, 0.5, 0.75, 1)
+    assert "has conditions" in refused(
+        *command, "--out", tmp_path / "other", "--prompt-suite", "assets/demo_prompts.txt"
+    )
+
+
 # --- Refusals
 
 
