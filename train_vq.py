@@ -3,6 +3,7 @@
     python train_vq.py --config configs/vq/demo.yaml --data data/bandai --out runs/vq
     python train_vq.py --config configs/vq/demo.yaml --data data/bandai --out runs/vq --model.levels "[8,5,5,5]"
     python train_vq.py --config configs/vq/demo.yaml --data data/bandai --out runs/vq --resume
+    python train_vq.py --init checkpoints/demo/tokenizer --data data/mine --out runs/vq-mine    (fine-tuning)
     accelerate launch --config_file configs/accelerate/ddp.yaml train_vq.py ...    (several GPUs)
 
 The run folder holds the tokenizer (config.json and model.safetensors, for HumanVQVAE.from_pretrained), the best one so
@@ -26,12 +27,14 @@ from dataset.windows import WindowDataset
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from models.reconstruction import reconstruct, reconstruction_error
 from models.vq_loss import MotionLoss, MotionLossConfig, frame_counts
+from training.init import initial_source, initial_tokenizer
 from training.loop import Loop
 from training.meter import Meter
 from training.options import TrainingOptions
 from training.run import Comparison, Run
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
+from utils.hub import check_source
 
 TURNING = 45  # degrees: clips that turn by more count for the turn error
 
@@ -50,9 +53,16 @@ class Options(TrainingOptions):
     """Maximum number of whole clips to validate on."""
 
     def __post_init__(self):
-        if self.window % self.model.stride:
+        if self.init is None:
+            self.check_window(self.model)
+        elif not self.resume:
+            check_source(self.init, "tokenizer")
+
+    def check_window(self, model: VQVAEConfig) -> None:
+        """Raise InputError unless the window is whole tokens of the model."""
+        if self.window % model.stride:
             raise InputError(
-                f"--window {self.window} is not a multiple of the {self.model.stride} frames per token; "
+                f"--window {self.window} is not a multiple of the {model.stride} frames per token; "
                 "change --window or --model.down-t"
             )
 
@@ -70,16 +80,14 @@ def train(run: Run, options: Options) -> None:
         run.report(note)
     windows = WindowDataset(motions["train"], options.window)
     batch_order = run.batches(len(windows))
-    validation = validation_clips(motions["val"], options)
+    model = initial_model(options, folder)
+    validation = validation_clips(motions["val"], options.validate_clips, model.config.stride)
     if not validation:
         run.report("no validation clips: only the training loss is reported")
 
-    model = HumanVQVAE(options.model)
-    for statistic, values in zip((model.mean, model.std), folder.mean_std(), strict=True):
-        statistic.copy_(torch.from_numpy(values))
     loss_function = MotionLoss(options.loss)
     engine = run.prepare(model)
-    meter = Meter(run, "frames", 3 * options.model.flops_per_frame())  # the backward pass costs two forward passes
+    meter = Meter(run, "frames", 3 * model.config.flops_per_frame())  # the backward pass costs two forward passes
     with Loop(run, engine, meter, run.loader(windows, batch_order)) as loop:
         for step in loop.steps():
             batches = loop.next_batches()
@@ -103,15 +111,27 @@ def train(run: Run, options: Options) -> None:
     run.report(f"tokenizer saved to {options.out}")
 
 
+def initial_model(options: Options, folder: MotionFolder) -> HumanVQVAE:
+    """Return the model of --init with its own statistics, or a new one with the statistics of the data."""
+    if options.init is not None:
+        model = initial_tokenizer(initial_source(options), options.model)
+        options.check_window(model.config)
+        return model
+    model = HumanVQVAE(options.model)
+    for statistic, values in zip((model.mean, model.std), folder.mean_std(), strict=True):
+        statistic.copy_(torch.from_numpy(values))
+    return model
+
+
 def whole_token_frames(model: HumanVQVAE, lengths: torch.Tensor) -> torch.Tensor:
     """Round lengths in frames (B,) down to whole tokens."""
     return lengths // model.config.stride * model.config.stride
 
 
-def validation_clips(motions: Clips, options: Options) -> list[tuple[str, np.ndarray]]:
-    """Return names and features (T, 272) of the clips to validate on."""
-    clips = [motions[row] for row in range(min(len(motions), options.validate_clips))]
-    return [(clip.name, motions.features(clip)) for clip in clips if clip.frames >= options.model.stride]
+def validation_clips(motions: Clips, count: int, stride: int) -> list[tuple[str, np.ndarray]]:
+    """Return names and features (T, 272) of at most ``count`` clips to validate on, of at least a token each."""
+    clips = [motions[row] for row in range(min(len(motions), count))]
+    return [(clip.name, motions.features(clip)) for clip in clips if clip.frames >= stride]
 
 
 def validate(run: Run, model: HumanVQVAE, clips: list[tuple[str, np.ndarray]], step: int) -> dict[str, float]:

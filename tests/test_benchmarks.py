@@ -7,14 +7,25 @@ import benchmarks.generate
 import benchmarks.plan
 import benchmarks.train
 import dataset.clip_index
+from dataset.synthetic import synthetic_clips
+from formats.bvh_writer import write_bvh
 from models.llama import SIZES, LLaMAConfig
+from motion.smplx import motion_to_smplx85
 from tests.conftest import ROOT, run_script
 
 
-def test_prompt_following_prints_its_table(t2m_run):
-    printed = run_script("benchmarks.prompt_following", "--checkpoint", t2m_run, "--seeds", 1)
-    rows = [line for line in printed.splitlines() if line.startswith("| a person")]
-    assert len(rows) == 7 and all(" % |" in row for row in rows[:6]) and "m/s" in rows[6]
+def test_conditions_are_measured_on_recordings(tmp_path, run_here):
+    for name, rotations, pelvis, _ in synthetic_clips(12, seed=1):
+        if name.startswith(("walk_0", "run_0", "jump_0")):
+            write_bvh(tmp_path / f"{name}.bvh", motion_to_smplx85(rotations.astype(float), pelvis.astype(float)))
+    (tmp_path / "prompts.yaml").write_text(
+        "- prompt: a person moves\n  conditions: [moves forward faster than 0.4 m/s]\n"
+        "- prompt: a person jumps\n  conditions: [both feet off the floor for longer than 0.2 s]\n"
+    )
+    (tmp_path / "recordings.yaml").write_text("a person moves: ['walk_*', 'run_*']\na person jumps: ['jump_*']\n")
+    printed = run_here("benchmarks.conditions", "--source", tmp_path, "--prompts", tmp_path / "prompts.yaml",
+                       "--recordings", tmp_path / "recordings.yaml")  # fmt: skip
+    assert "| a person moves | 2 of 2 | 0 of 1 |" in printed and "| a person jumps | 1 of 1 | 0 of 2 |" in printed
 
 
 def test_text_encoder_prints_encoding_times(run_here):

@@ -1,4 +1,4 @@
-"""Options shared by both training scripts."""
+"""Options shared by the training scripts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +19,20 @@ else:
 
 @dataclass(kw_only=True)
 class TrainingOptions:
-    """Options shared by both training scripts."""
+    """Options shared by the training scripts."""
 
     data: Path
     """Data folder: one written by prepare_data.py, or one in the layout of MotionMillion or HumanML3D-272."""
     out: Path
     """Run folder to write."""
+    init: str | None = None
+    """Model to fine-tune: its folder, or its Hugging Face id, user/name or user/name@revision. The training starts from
+    its weights, and the options of --model are taken from it, except dropout rates."""
     resume: bool = False
     """Resume the run in --out from its newest undamaged state (checkpoint for resuming)."""
     batch_size: PositiveInt = 64
-    """Training items per step (windows of train_vq.py, motions of train_t2m.py), over all processes and
-    micro-batches."""
+    """Training items per step (windows of train_vq.py, motions of train_t2m.py and train_evaluator.py), over all
+    processes and micro-batches."""
     accumulate: PositiveInt = 1
     """Micro-batches per process and step (gradient accumulation)."""
     steps: PositiveInt = 5000

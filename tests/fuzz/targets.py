@@ -30,7 +30,7 @@ from formats.clip import read_clip
 from formats.skeleton_map import SkeletonMap
 from models import pipeline
 from models.motion_vqvae import HumanVQVAE
-from models.motionmillion import read_tensors
+from models.motionmillion_release import read_tensors
 from models.pipeline import DEFAULT_SAMPLING, TextToMotion
 from models.rewrite import Chat
 from models.sampling import resolve_guidance

@@ -1,0 +1,180 @@
+"""Measure an evaluator of our own on a split: R-precision, retrieval, and FID of corrupted motions.
+
+    python -m benchmarks.evaluator --evaluator checkpoints/evaluator --data data/bandai
+
+An evaluator is of use if captions find their motions, and if the FID of motions that are wrong is far above that of two
+halves of the recorded motions. Clips whose captions say the same are right answers to each other: clips of the data
+folder that share a caption, directly or through other clips.
+"""
+
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jsonargparse.typing import PositiveInt
+
+from dataset.caption_groups import caption_groups, named_sides
+from dataset.captioned_clips import CaptionedClip, captioned_clips
+from dataset.corruptions import change_speed, freeze, reflect, reverse, swap_limbs
+from dataset.motion_folder import SPLITS, MotionFolder
+from evaluation.evaluators.contrastive import MotionTextEvaluator
+from evaluation.evaluators.interface import Caption
+from evaluation.fid import fid
+from evaluation.ranks import ranks_of_best, top_k
+from evaluation.retrieval import TOP
+from evaluation.text_motion import POOL, match
+from utils.config import parse_options
+from utils.errors import InputError, exit_on_input_error
+
+CORRUPTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "played backward": reverse,
+    "frozen at the first frame": freeze,
+    "frozen from the middle on": partial(freeze, start=0.5),
+    "half speed": partial(change_speed, speed=0.5),
+    "double speed": partial(change_speed, speed=2.0),
+    "left and right limbs swapped": swap_limbs,
+    "reflected": reflect,
+}
+
+
+@dataclass
+class Options:
+    """Options of the measurement."""
+
+    data: Path
+    """Data folder."""
+    evaluator: Path = Path("checkpoints/evaluator")
+    """Folder of the evaluator."""
+    split: str = "test"
+    """Split of the data to measure on."""
+    repeats: PositiveInt = 20
+    """Number of random pools, captions and halves."""
+
+
+class Pairs(NamedTuple):
+    """Embeddings of the captions and the recorded motions of a split."""
+
+    texts: list[np.ndarray]  # (N, D) each, of one random caption per clip
+    orders: list[np.ndarray]  # (N,) each, of random pools
+    real: np.ndarray  # (N, D)
+    groups: np.ndarray  # (N,) equal if captions say the same
+
+
+def main(options: Options) -> None:
+    evaluator, folder = MotionTextEvaluator.from_pretrained(options.evaluator), MotionFolder(options.data)
+    clips = {split: captioned_clips(folder, split, evaluator.min_frames) for split in SPLITS}
+    measured = clips.pop(options.split)
+    if len(measured) < POOL:
+        raise InputError(
+            f"the split {options.split} has {len(measured)} clips with captions; at least {POOL} are needed"
+        )
+    groups = caption_groups([clip.captions for clip in [*measured, *sum(clips.values(), [])]])[: len(measured)]
+    motions = [folder.motion(clip.id)[clip.first : clip.last][: evaluator.max_frames] for clip in measured]
+    pairs = embed(evaluator, measured, motions, groups, options.repeats)
+    print(
+        f"{len(measured)} clips of the split {options.split} in {len(set(groups))} groups of captions that say the same"
+    )
+    report_retrieval(pairs)
+    report_corruptions(evaluator, motions, pairs)
+    report_sides(evaluator, measured, motions, pairs)
+
+
+def embed(
+    evaluator: MotionTextEvaluator,
+    clips: list[CaptionedClip],
+    motions: list[np.ndarray],
+    groups: np.ndarray,
+    repeats: int,
+) -> Pairs:
+    """Embed the motions, and one random caption of each clip in each repeat."""
+    texts, orders = [], []
+    for repeat in range(repeats):
+        random = np.random.RandomState(repeat)
+        orders.append(random.permutation(len(clips)))
+        texts.append(evaluator.embed_texts([Caption(random.choice(clip.captions)) for clip in clips]))
+    return Pairs(texts, orders, evaluator.embed_motions(motions), groups)
+
+
+def report_retrieval(pairs: Pairs) -> None:
+    """Print the recall among all clips of the split, in both directions."""
+    positives = pairs.groups[:, None] == pairs.groups
+    print(f"\n{'retrieval among all clips':34}" + "".join(f"{f'R@{k}':>8}" for k in TOP) + f"{'MedR':>8}")
+    for name, turn in (("motions by caption", np.array), ("captions by motion", np.transpose)):
+        ranks = np.stack([ranks_of_best(-turn(text @ pairs.real.T), positives) for text in pairs.texts])
+        values = [100 * top_k(ranks, k) for k in TOP] + [float(np.median(ranks, axis=1).mean()) + 1]
+        print(f"{name:34}" + "".join(f"{value:8.1f}" for value in values))
+
+
+def report_corruptions(evaluator: MotionTextEvaluator, motions: list[np.ndarray], pairs: Pairs) -> None:
+    """Print R-precision, MM-Dist and FID of the recorded motions and of corrupted ones with the same captions."""
+    halves = fid_of_halves(pairs.real, len(pairs.orders))
+    print(f"\n{'motions':34}{'R@1':>8}{'R@2':>8}{'R@3':>8}{'MM-Dist':>9}{'FID':>9}{'FID / halves':>14}")
+    print_row("recorded (FID: two random halves)", pairs, np.arange(len(motions)), pairs.real, halves, halves)
+    for name, corrupt in CORRUPTIONS.items():
+        kept, embeddings = embed_corrupted(evaluator, motions, corrupt)
+        print_row(name, pairs, kept, embeddings, fid(pairs.real[kept], embeddings), halves)
+
+
+def report_sides(
+    evaluator: MotionTextEvaluator, clips: list[CaptionedClip], motions: list[np.ndarray], pairs: Pairs
+) -> None:
+    """Print the FID of reflected motions of the clips whose captions all name one side.
+
+    A split with as many motions to the left as to the right has nearly the same distribution when it is reflected.
+    """
+    print(f"\n{'reflected clips by side':34}{'clips':>8}{'halves':>9}{'FID':>9}{'FID / halves':>14}")
+    kept, reflected = embed_corrupted(evaluator, motions, reflect)
+    for side in ("left", "right"):
+        sides = [set(sum(map(named_sides, clip.captions), [])) for clip in clips]
+        rows = [row for row, number in enumerate(kept) if sides[number] == {side}]
+        if len(rows) < 8:
+            continue
+        real = pairs.real[kept[rows]]
+        halves, distance = fid_of_halves(real, len(pairs.orders)), fid(real, reflected[rows])
+        print(f"{side:34}{len(rows):8}{halves:9.4f}{distance:9.4f}{distance / halves:14.1f}")
+
+
+def embed_corrupted(
+    evaluator: MotionTextEvaluator, motions: list[np.ndarray], corrupt: Callable[[torch.Tensor], torch.Tensor]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Embed corrupted motions; returns the numbers (M,) of those that are long enough, and their embeddings (M, D)."""
+    corrupted = [corrupt(torch.from_numpy(motion)).numpy()[: evaluator.max_frames] for motion in motions]
+    kept = [number for number, motion in enumerate(corrupted) if len(motion) >= evaluator.min_frames]
+    return np.array(kept), evaluator.embed_motions([corrupted[number] for number in kept])
+
+
+def fid_of_halves(embeddings: np.ndarray, repeats: int) -> float:
+    """Return the mean FID of two random halves of embeddings (N, D)."""
+    orders = [np.random.RandomState(repeat).permutation(len(embeddings)) for repeat in range(repeats)]
+    half = len(embeddings) // 2
+    return float(np.mean([fid(embeddings[order[:half]], embeddings[order[half:]]) for order in orders]))
+
+
+def print_row(
+    name: str, pairs: Pairs, kept: np.ndarray, embeddings: np.ndarray, distance: float, halves: float
+) -> None:
+    """Print one row of the table of motions, averaged over the repeats."""
+    position = np.full(len(pairs.real), -1)
+    position[kept] = np.arange(len(kept))
+    values = []
+    for text, order in zip(pairs.texts, pairs.orders, strict=True):
+        order = position[order]
+        values.append(np.append(*match(text[kept], embeddings, order[order >= 0], pairs.groups[kept])))
+    *precision, mm_dist = np.mean(values, axis=0)
+    print(
+        f"{name:34}" + "".join(f"{value:8.3f}" for value in precision)
+        + f"{mm_dist:9.3f}{distance:9.4f}{distance / halves:14.1f}"
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    with exit_on_input_error():
+        main(parse_options(Options, __doc__)[0])

@@ -1,0 +1,178 @@
+"""Train an evaluator: a motion encoder and a text encoder, which embed motions and captions into the same space.
+
+    python train_evaluator.py --config configs/evaluator/demo.yaml --data data/bandai --out runs/evaluator
+    python train_evaluator.py --config configs/evaluator/demo.yaml --data data/bandai --out runs/evaluator --resume
+
+The run folder holds the evaluator (config.json and model.safetensors, for MotionTextEvaluator.from_pretrained), the
+best one so far (best/), the options (train.yaml), states/ for --resume, and TensorBoard logs. Prepare the data with
+prepare_data.py, and measure the result with `python -m benchmarks.evaluator`.
+"""
+
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloat
+from torch import Tensor
+
+from dataset.caption_groups import caption_groups, same_sides
+from dataset.captioned_clips import CaptionedClip, CaptionedClips, captioned_clips, collate
+from dataset.motion_folder import MotionFolder
+from evaluation.evaluators.contrastive import PATCH, EvaluatorConfig, MotionTextEvaluator
+from evaluation.text_motion import POOL, match
+from models.text_encoder import load_text_encoder
+from models.text_features import CaptionFeatures
+from training.loop import Loop
+from training.meter import Meter
+from training.options import TrainingOptions
+from training.run import Run
+from utils.config import parse_options
+from utils.errors import InputError, exit_on_input_error
+
+VALIDATION_REPEATS = 10  # with other captions and pools
+
+
+@dataclass(kw_only=True)
+class Options(TrainingOptions):
+    """Options of the evaluator training."""
+
+    model: EvaluatorConfig = field(default_factory=EvaluatorConfig)
+    """Shape of the evaluator."""
+    temperature: PositiveFloat = 0.1
+    """Temperature of the contrastive loss: the similarities of captions and motions are divided by it."""
+    same_meaning: ClosedUnitInterval = 0.95
+    """Similarity of two captions, cosine / 2 + 0.5 of their sentence vectors, above which they say the same. Their
+    motions are not negatives of each other, and neither are those of clips that share a caption."""
+    text_encoder_path: Path | None = None
+    """Folder of the text encoder's weights. By default, checkpoints/<name>, the Hugging Face cache and the Hugging Face
+    hub are searched, in this order."""
+    cache_text_features: bool = False
+    """Store the text features of all captions on disk, in text_features/ of the data folder."""
+    draw: NonNegativeInt = 0
+    """Not used: an evaluator generates no motions."""
+
+    def __post_init__(self):
+        if self.batch_size // self.accumulate < 2:
+            raise InputError(
+                f"--batch-size {self.batch_size} with --accumulate {self.accumulate} leaves no other motion to compare "
+                "with; raise --batch-size"
+            )
+
+
+def main(options: Options, options_yaml: str) -> None:
+    with Run(options, options_yaml) as run:
+        train(run, options)
+
+
+def train(run: Run, options: Options) -> None:
+    """Train an evaluator and save it to the run folder."""
+    folder = MotionFolder(options.data)
+    splits = ("train", "val")
+    clips = {split: captioned_clips(folder, split, options.model.min_frames) for split in splits}
+    items = CaptionedClips(folder, clips["train"], options.model.min_frames, options.model.max_frames)
+    batch_order = run.batches(len(items), items.lengths)
+    if len(clips["val"]) < POOL:
+        run.report(f"fewer than {POOL} validation clips: only the training loss is reported")
+    captions = [caption for split in clips.values() for clip in split for caption in clip.captions]
+    with run.accelerator.main_process_first():
+        encode = CaptionFeatures(
+            load_text_encoder(options.model.text_encoder, run.device, options.text_encoder_path),
+            options.data / "text_features" if options.cache_text_features else None,
+            captions if options.cache_text_features else (),
+        )
+
+    model = MotionTextEvaluator(options.model)
+    for statistic, values in zip((model.mean, model.std), folder.mean_std(), strict=True):
+        statistic.copy_(torch.from_numpy(values))
+    engine = run.prepare(model)
+    meter = Meter(run, "frames", 6 * sum(p.numel() for p in model.motion.parameters()) / PATCH)
+    with Loop(run, engine, meter, run.loader(items, batch_order, collate)) as loop:
+        for step in loop.steps():
+            batches = loop.next_batches()
+            count = loop.total(torch.tensor(len(captions), device=run.device) for captions, *_ in batches)
+            frames = loop.total((lengths + lengths_2).sum() for _, _, _, lengths, _, lengths_2, _ in batches)
+            for captions, groups, motions, lengths, corrupted, lengths_2, is_reflected in loop.micro_batches(batches):
+                text, mask = encode(captions)  # (B, L, D), (B, L)
+                embedded = engine.wrapped(text, mask, motions, lengths, corrupted, lengths_2)
+                same = (groups[:, None] == groups) | say_the_same(captions, text, mask, options.same_meaning)
+                wrong = (lengths_2 > 0) & (same | ~is_reflected)  # a reflected copy may be right for other captions
+                loss = contrastive_loss(*embedded, same, wrong, options.temperature)
+                loop.backward(loss / count)
+            scalars = loop.update(step, frames)
+
+            if meter.is_log_step(step):
+                meter.log(step, scalars)
+            if run.is_validation_step(step):
+                with engine.ema.applied():
+                    scores = validate(model, clips, folder, encode)
+                loop.save(step, scores)
+    run.report(f"evaluator saved to {options.out}")
+
+
+def say_the_same(captions: list[str], text: Tensor, mask: Tensor, threshold: float) -> Tensor:
+    """Return (B, B) booleans: whether captions are similar, as in TMR, and name the same sides.
+
+    Args:
+        captions: B captions.
+        text: (B, L, D) their features.
+        mask: (B, L) false at padding.
+        threshold: Similarity, cosine / 2 + 0.5 of the mean features, above which captions say the same.
+    """
+    sentences = F.normalize((text * mask[..., None]).sum(dim=1), dim=-1)  # (B, D)
+    is_similar = sentences @ sentences.T > 2 * threshold - 1
+    return is_similar & torch.from_numpy(same_sides(captions)).to(text.device)
+
+
+def contrastive_loss(
+    texts: Tensor, motions: Tensor, corrupted: Tensor, same: Tensor, wrong: Tensor, temperature: float
+) -> Tensor:
+    """Return the InfoNCE loss of B pairs of captions and motions, summed over the pairs.
+
+    Each caption is to find its motion among all motions and the corrupted ones, and each motion its caption.
+
+    Args:
+        texts: (B, D) embeddings of captions, of norm 1.
+        motions: (B, D) embeddings of their motions.
+        corrupted: (B, D) embeddings of corrupted copies of the motions.
+        same: (B, B) whether caption j says the same as caption i; then motion j is no negative of caption i.
+        wrong: (B, B) whether corrupted motion j is a negative of caption i.
+        temperature: Divisor of the similarities.
+    """
+    own = torch.arange(len(texts), device=texts.device)
+    others = same & ~torch.eye(len(texts), dtype=torch.bool, device=texts.device)
+    pairs = (texts @ motions.T / temperature).masked_fill(others, -torch.inf)  # (B, B)
+    hard = (texts @ corrupted.T / temperature).masked_fill(~wrong, -torch.inf)  # (B, B)
+    to_motion = F.cross_entropy(torch.cat((pairs, hard), dim=1), own, reduction="sum")
+    return (to_motion + F.cross_entropy(pairs.T, own, reduction="sum")) / 2
+
+
+@torch.no_grad()
+def validate(
+    model: MotionTextEvaluator, clips: dict[str, list[CaptionedClip]], folder: MotionFolder, encode: CaptionFeatures
+) -> dict[str, float]:
+    """Return R-precision of the validation clips; clips whose captions say the same are right answers to each other."""
+    if len(clips["val"]) < POOL:
+        return {}
+    groups = caption_groups([clip.captions for split in clips.values() for clip in split])[-len(clips["val"]) :]
+    longest = model.config.max_frames
+    motions = [folder.motion(clip.id)[clip.first : clip.last][:longest] for clip in clips["val"]]
+    embeddings = model.embed_motions(motions)  # (N, D)
+    values = []
+    for repeat in range(VALIDATION_REPEATS):
+        random = np.random.RandomState(repeat)
+        texts = model.encode_text(*encode([random.choice(clip.captions) for clip in clips["val"]])).cpu().numpy()
+        values.append(match(texts, embeddings, random.permutation(len(motions)), groups)[0])
+    r_precision = np.mean(values, axis=0)  # (3,)
+    top = {f"r_precision_{k}": float(value) for k, value in enumerate(r_precision, start=1)}
+    return {"r_precision_misses": 1 - float(r_precision.mean())} | top
+
+
+if __name__ == "__main__":
+    with exit_on_input_error():
+        main(*parse_options(Options, __doc__))
