@@ -40,18 +40,14 @@ from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error, shown
 from utils.reading.arrays import read_vector
 
-# FSQ levels of the reference by codebook size. The comments hold its nominal sizes, which differ.
-LEVELS = {
-    math.prod(levels): levels
-    for levels in (
-        [8, 6, 5],  # "256"
-        [8, 8, 8],  # "512"
-        [8, 5, 5, 5],  # "1024"
-        [8, 8, 6, 5],  # "2048"
-        [7, 5, 5, 5, 5],  # "4096"
-        [8, 8, 8, 6, 5],  # "16384"
-        [8, 8, 8, 5, 5, 5],  # "65536", released
-    )
+LEVELS = {  # FSQ levels of the reference by the nominal size of the codebook, from which the true one may differ
+    256: [8, 6, 5],
+    512: [8, 8, 8],
+    1024: [8, 5, 5, 5],
+    2048: [8, 8, 6, 5],
+    4096: [7, 5, 5, 5, 5],
+    16384: [8, 8, 8, 6, 5],
+    65536: [8, 8, 8, 5, 5, 5],  # released
 }
 TEXT_LENGTH = 150  # the reference truncates the text to this length ...
 MAX_TOKENS = 150  # ... and trains on sequences of 301: text, motion, end token
@@ -91,7 +87,8 @@ class Options:
     n_head: PositiveInt | None = None
     """Number of attention heads of the generator; needed if its size is not in the table of models/llama.py."""
     levels: list[int] | None = None
-    """Number of FSQ levels in each dimension; needed if the codebook size does not determine them."""
+    """Number of FSQ levels in each dimension; needed if neither mm_config.json nor the codebook size determines
+    them."""
     activation: Activation | None = None
     """Activation inside the tokenizer's residual blocks (default: as in mm_config.json of the release, else relu)"""
     dilation_growth: PositiveInt | None = None
@@ -112,6 +109,8 @@ class Options:
         settings = found.pop("settings", {})
         for name, (key, default) in TOKENIZER_SETTINGS.items():
             found[name] = settings[key] if type(settings.get(key)) is type(default) else default
+        nominal_size = settings.get("nb_code")
+        found["levels"] = LEVELS.get(nominal_size) if isinstance(nominal_size, int) else None
         complete = replace(self, **{name: value for name, value in found.items() if getattr(self, name) is None})
         for name in ("tokenizer", "mean", "std"):
             if getattr(complete, name) is None:

@@ -51,6 +51,7 @@ def test_released_tokenizer_gives_the_golden_tokens_and_motion(tmp_path):
     shutil.copytree(HUB_MODEL, folder, ignore=shutil.ignore_patterns("ar.safetensors"))
     convert(Options(source=str(folder), out=tmp_path / "out"))
     model, io = HumanVQVAE.from_pretrained(tmp_path / "out"), np.load(golden("tokenizer_io.npz"))
+    assert model.config.levels == json.loads(golden("tokenizer_ckpt.json").read_text())["levels"]
     settings = json.loads((HUB_MODEL / SETTINGS).read_text())["config"]["vqvae"]
     assert (model.config.activation, model.config.dilation_growth) == (
         settings["activation"], settings["dilation_growth_rate"])  # fmt: skip
