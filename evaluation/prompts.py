@@ -207,7 +207,7 @@ class CaseResult:
     case: PromptCase
     conditions: list[ConditionResult]
     physical: dict[str, float]
-    """Means over the seeds of the measures in ``PHYSICAL``; the length alone if all motions are too short for others."""
+    """Means over the seeds of the measures in ``PHYSICAL``; the length alone if all motions are too short."""
 
     @property
     def share(self) -> float | None:
