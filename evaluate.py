@@ -77,6 +77,8 @@ def prompts(options: PromptOptions) -> None:
     if options.list_conditions:
         print(describe_phrases())
         return
+    if not options.checkpoint.is_dir():
+        raise InputError(f"there is no checkpoint folder {options.checkpoint}; give one made by train_t2m.py")
     cases = read_suite(options.prompts)
     device, dtype, reason = choose_device(
         options.device, options.dtype, training=False, quantized=options.quantize != "none"
@@ -122,10 +124,7 @@ def write_results(folder: Path, numbers: dict[str, Any], page: str) -> None:
 
 
 def main() -> None:
-    options = parse_command({"prompts": PromptOptions}, __doc__ or "")
-    if not options.checkpoint.is_dir():
-        raise InputError(f"there is no checkpoint folder {options.checkpoint}; give one made by train_t2m.py")
-    prompts(options)
+    prompts(parse_command({"prompts": PromptOptions}, __doc__ or ""))
 
 
 if __name__ == "__main__":
