@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from dataset.caption_sides import mirror_caption
 from evaluation.conditions import Condition, parse_condition
@@ -242,7 +243,8 @@ def follow(
     jobs = [(job, seed) for job in wanted for seed in range(seeds)]
     prompts, seconds = [prompt for (prompt, _), _ in jobs], [length for (_, length), _ in jobs]
     values: dict[tuple, dict[int, float]] = defaultdict(dict)  # (job, condition or measure) -> seed -> number
-    for number, motion in model.generate_each(prompts, [seed for _, seed in jobs], sampling, seconds, slots=slots):
+    motions = model.generate_each(prompts, [seed for _, seed in jobs], sampling, seconds, slots=slots)
+    for number, motion in tqdm(motions, total=len(jobs), unit="motion"):
         job, seed = jobs[number]
         performance = Performance.of(motion.joints)
         for text, condition in wanted[job].items():
