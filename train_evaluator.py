@@ -44,7 +44,7 @@ class Options(TrainingOptions):
 
     model: EvaluatorConfig = field(default_factory=EvaluatorConfig)
     """Shape of the evaluator."""
-    temperature: PositiveFloat = 0.1
+    temperature: PositiveFloat = 0.07
     """Temperature of the contrastive loss: the similarities of captions and motions are divided by it."""
     same_meaning: ClosedUnitInterval = 0.95
     """Similarity of two captions, cosine / 2 + 0.5 of their sentence vectors, above which they say the same. Their
@@ -134,7 +134,8 @@ def contrastive_loss(
 ) -> Tensor:
     """Return the InfoNCE loss of B pairs of captions and motions, summed over the pairs.
 
-    Each caption is to find its motion among all motions and the corrupted ones, and each motion its caption.
+    Each caption is to find its motion among all motions and the corrupted ones, and each motion its caption. The pairs
+    are those of one micro-batch of one process.
 
     Args:
         texts: (B, D) embeddings of captions, of norm 1.

@@ -44,6 +44,7 @@ from training.meter import Meter
 from training.options import Size, TrainingOptions
 from training.plan import GPUS, PlannedRun, PlanOptions, count_data, describe_plan
 from training.run import Comparison, Run
+from training.scores import GeneratedScores
 from utils.checkpoint import MODEL_FILES, copy_model, fingerprint
 from utils.config import bounded, parse_options
 from utils.errors import InputError, exit_on_input_error
@@ -119,6 +120,14 @@ class Options(PlanOptions, TrainingOptions):
     """Cut motions longer than --model.max-tokens at random places instead of raising an error."""
     token_drop: ClosedUnitInterval = 0.0
     """Fraction of motions that lose their first or last token in training; T2M-GPT uses 1/3."""
+    evaluator: Path | None = None
+    """Folder of an evaluator (of train_evaluator.py, or public), with which motions that are generated for validation
+    captions are measured: FID and R-precision. Validation takes longer. Not measured with sharded weights."""
+    prompt_suite: Path | None = None
+    """YAML file of prompts with conditions, such as configs/prompts/demo.yaml, that are generated at validation:
+    prompts_missed is the share of motions that miss a condition."""
+    generate_clips: PositiveInt = 128
+    """Maximum number of validation captions to generate with --evaluator."""
     batch_tokens: PositiveInt | None = None
     """Maximum number of motion tokens per step, including padding. Replaces --batch-size."""
 
@@ -200,6 +209,9 @@ def train(run: Run, options: Options, sources: Sources) -> None:
             [caption for rows in data.values() for caption in rows.captions()] if options.cache_text_features else (),
         )
 
+    generated = None
+    if options.evaluator or options.prompt_suite:
+        generated = GeneratedScores(run, folder, options.evaluator, options.prompt_suite, options.generate_clips)
     model = initial_model(options, sources, tokenizer, encode.encoder)
     engine = run.prepare(model)
     if run.accelerator.is_main_process:
@@ -225,8 +237,10 @@ def train(run: Run, options: Options, sources: Sources) -> None:
             if run.is_validation_step(step):
                 with engine.ema.applied():
                     scores = validate(run, model, data.get("val"), encode)
+                    pipeline = TextToMotion(model, tokenizer, encode.encoder, "")
+                    if generated is not None and not engine.is_sharded:
+                        scores |= generated.measure(pipeline)
                     if "val" in data:
-                        pipeline = TextToMotion(model, tokenizer, encode.encoder, "")
                         draw(run, step, engine, pipeline, data["val"], clips["val"])
                 loop.save(step, scores)
     run.report(f"text-to-motion model saved to {options.out}")

@@ -24,19 +24,20 @@ from jsonargparse.typing import PositiveInt
 from dataset.clips import Clips
 from dataset.motion_folder import MotionFolder
 from dataset.windows import WindowDataset
+from evaluation.measure_tokenizer import measure_clip
+from evaluation.recorded import SHORTEST
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
-from models.reconstruction import reconstruct, reconstruction_error
+from models.reconstruction import reconstruct
 from models.vq_loss import MotionLoss, MotionLossConfig, frame_counts
 from training.init import initial_source, initial_tokenizer
 from training.loop import Loop
 from training.meter import Meter
 from training.options import TrainingOptions
 from training.run import Comparison, Run
+from training.scores import reconstruction_scores
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 from utils.hub import check_source
-
-TURNING = 45  # degrees: clips that turn by more count for the turn error
 
 
 @dataclass(kw_only=True)
@@ -131,27 +132,17 @@ def whole_token_frames(model: HumanVQVAE, lengths: torch.Tensor) -> torch.Tensor
 def validation_clips(motions: Clips, count: int, stride: int) -> list[tuple[str, np.ndarray]]:
     """Return names and features (T, 272) of at most ``count`` clips to validate on, of at least a token each."""
     clips = [motions[row] for row in range(min(len(motions), count))]
-    return [(clip.name, motions.features(clip)) for clip in clips if clip.frames >= stride]
+    return [(clip.name, motions.features(clip)) for clip in clips if clip.frames >= max(stride, SHORTEST)]
 
 
 def validate(run: Run, model: HumanVQVAE, clips: list[tuple[str, np.ndarray]], step: int) -> dict[str, float]:
-    """Return the reconstruction errors on whole clips and the fraction of the codebook used; draw the first clips."""
-    own = [(reconstruction_error(model, clip), counts) for (_, clip), counts in run.shard(clips)]
+    """Return the errors and physical measures of reconstructed clips, and draw the first ones."""
+    own = [(measure_clip(model, clip), counts) for (_, clip), counts in run.shard(clips)]
     run.draw(
         step, [Comparison(name, name, clip, reconstruct(model, clip)[1]) for name, clip in clips[: run.options.draw]]
     )
     results = run.gather([result for result, counts in own if counts])
-    if not results:
-        return {}
-    codes_used = len(np.unique(np.concatenate([result.tokens for result in results])))
-    turn_errors = [abs(result.turn_error) for result in results if abs(result.turn) > TURNING]
-    return {
-        "local_mm": float(np.mean([result.local_mm for result in results])),
-        "local_positions_mm": float(np.mean([result.local_positions_mm for result in results])),
-        "global_mm": float(np.mean([result.global_mm for result in results])),
-        "turn_error_degrees": float(np.mean(turn_errors)) if turn_errors else 0.0,
-        "codes_used": codes_used / model.codebook_size,
-    }
+    return reconstruction_scores(results, model.codebook_size) if results else {}
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ from dataset.motion_folder import SPLITS, MotionFolder
 from evaluation.evaluators.contrastive import MotionTextEvaluator
 from evaluation.evaluators.interface import Caption
 from evaluation.fid import fid
-from evaluation.ranks import ranks_of_best, top_k
-from evaluation.retrieval import TOP
+from evaluation.ranks import top_k
+from evaluation.retrieval import TOP, ranks_of_best
 from evaluation.text_motion import POOL, match
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
@@ -107,8 +107,9 @@ def report_retrieval(pairs: Pairs) -> None:
     """Print the recall among all clips of the split, in both directions."""
     positives = pairs.groups[:, None] == pairs.groups
     print(f"\n{'retrieval among all clips':34}" + "".join(f"{f'R@{k}':>8}" for k in TOP) + f"{'MedR':>8}")
-    for name, turn in (("motions by caption", np.array), ("captions by motion", np.transpose)):
-        ranks = np.stack([ranks_of_best(-turn(text @ pairs.real.T), positives) for text in pairs.texts])
+    distances = np.stack([-text @ pairs.real.T for text in pairs.texts])  # (repeats, N, N)
+    for name, each in (("motions by caption", distances), ("captions by motion", distances.swapaxes(1, 2))):
+        ranks = ranks_of_best(each, positives)
         values = [100 * top_k(ranks, k) for k in TOP] + [float(np.median(ranks, axis=1).mean()) + 1]
         print(f"{name:34}" + "".join(f"{value:8.1f}" for value in values))
 

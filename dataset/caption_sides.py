@@ -198,6 +198,7 @@ _RIGHT = _rules(
     ),
     ("kept", rf"\b(?:stand|stands|standing|stood|sit|sits|sat|sitting) up @(?:{_END}| (?:and|with|on|in)\b)"),
     ("side", rf"\b(?:{_THE}|to|on|at|from|towards?|upper|lower|top|bottom) @"),
+    ("side", r"@ as (?:usual|always|before)\b"),
     # directly, completely
     (
         "kept",

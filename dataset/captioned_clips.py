@@ -66,7 +66,7 @@ def captioned_clips(folder: MotionFolder, split: str, min_frames: int) -> list[C
     for clip_id in folder.ids(split, required=False):
         frames = folder.frames(clip_id)
         for span, captions in folder.spans(clip_id).items():
-            first, last = (0, frames) if span is None else (round(second * FPS) for second in span)
+            first, last = (0, frames) if span is None else (int(second * FPS + 1e-6) for second in span)
             if min(last, frames) - max(first, 0) >= min_frames:
                 clips.append(CaptionedClip(clip_id, max(first, 0), min(last, frames), captions))
     return clips
@@ -77,8 +77,8 @@ class CaptionedClips(Dataset):
 
     All random choices depend only on the item number (see ``dataset/batches.py``): the caption, the window of a clip
     of more than ``max_frames``, a change of its speed by up to 10 %, and the corruption. A corrupted copy is played
-    backward, frozen, played at 0.4 to 0.7 or 1.5 to 2.2 times the speed, has its limbs swapped, or, if its caption names
-    a side, is reflected. It has at most as many frames as the motion.
+    backward, frozen, played at 0.4 to 0.7 or 1.5 to 2.2 times the speed, has its limbs swapped, or, if its caption
+    names a side, is reflected. It has at most as many frames as the motion.
 
     Args:
         folder: Data folder.

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from dataset.caption_groups import caption_groups
-from evaluation.evaluators.any import is_ours
+from evaluation.evaluators.any import groups_captions
 from evaluation.evaluators.interface import Caption, Evaluator
 from evaluation.files import MotionFile
 from evaluation.measure_t2m import METRICS, metric_values
@@ -95,7 +95,11 @@ def _measure_alone(motions: Sequence[MotionFile], evaluator: Evaluator, options:
     check_pool(len(motions))
     texts = evaluator.embed_texts([Caption(motion.prompt) for motion in motions])
     embedded = evaluator.embed_motions([convert_any_length(evaluator, motion.features) for motion in motions])
-    groups = caption_groups([[motion.prompt] for motion in motions]) if _groups(evaluator, options) else None
+    groups = (
+        caption_groups([[motion.prompt] for motion in motions])
+        if groups_captions(evaluator, options.group_captions)
+        else None
+    )
     measured = measure(
         [Embeddings(texts, embedded, embedded, groups)] * options.repeats, options.protocol, options.seed
     )
@@ -122,9 +126,8 @@ def _measure_beside(
     texts = evaluator.embed_texts(captions)
     generated = evaluator.embed_motions([convert_any_length(evaluator, motion.features) for motion in chosen])
     groups = None
-    if _groups(evaluator, options):
-        own = [[caption.text for caption in recorded.captions[clip]] for clip in paired.values()]
-        groups = caption_groups([[motion.prompt, *texts] for motion, texts in zip(chosen, own, strict=True)])
+    if groups_captions(evaluator, options.group_captions):
+        groups = recorded.groups()[list(paired.values())]
     repeats = []
     for number in range(options.repeats):
         random = np.random.RandomState([options.seed, number])
@@ -167,10 +170,6 @@ def pair_with_clips(motions: Sequence[MotionFile], recorded: Recorded) -> dict[i
             paired[number] = free[0]
             used.add(free[0])
     return dict(sorted(paired.items()))
-
-
-def _groups(evaluator: Evaluator, options: FilesOptions) -> bool:
-    return is_ours(evaluator) if options.group_captions is None else options.group_captions
 
 
 def _examples(motions: Sequence[MotionFile], distances: np.ndarray, note: str) -> list[Example]:

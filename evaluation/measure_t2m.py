@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dataset.caption_groups import caption_groups
-from evaluation.evaluators.any import is_ours
+from evaluation.evaluators.any import groups_captions
 from evaluation.evaluators.interface import Caption, Evaluator
 from evaluation.fid import unit_fid
 from evaluation.generation import GeneratedMotions
@@ -42,8 +41,8 @@ METRICS = (
     Column("Diversity"), Column("MultiModality"),
 )  # fmt: skip
 RECALLS = (
-    *(Column(f"text to motion {name}", 1) for name in ("R@1", "R@3", "R@10", "median rank")),
-    *(Column(f"motion to text {name}", 1) for name in ("R@1", "R@3", "R@10", "median rank")),
+    *(Column(f"{name}, t→m", 1) for name in ("R@1", "R@3", "R@10", "median rank")),
+    *(Column(f"{name}, m→t", 1) for name in ("R@1", "R@3", "R@10", "median rank")),
 )
 ROWS = ("real", "reconstruction", "generated")
 
@@ -76,9 +75,7 @@ class T2MEvaluation:
         self.model = generated.model
         self.tokens: list[torch.Tensor] = []  # of each clip
         self.held = self.cut = self.made = 0  # generated motions: too short, too long, all
-        grouped = is_ours(evaluator) if options.group_captions is None else options.group_captions
-        captions = [[caption.text for caption in captions] for captions in recorded.captions]
-        self.groups = caption_groups(captions) if grouped else None
+        self.groups = recorded.groups() if groups_captions(evaluator, options.group_captions) else None
 
     def run(self, report: Report) -> None:
         """Generate, measure, and add tables, notes and examples to a report."""
@@ -94,6 +91,7 @@ class T2MEvaluation:
         random = np.random.RandomState([self.options.seed, number])
         captions = [options[random.randint(len(options))] for options in self.recorded.captions]
         prompts, seeds = [caption.text for caption in captions], self.seeds(number)
+        texts = self.evaluator.embed_texts(captions)  # raises before anything is generated
         self.generated.generate(prompts, seeds, f"repeat {number + 1} of {self.options.repeats}")
         motions: dict[str, list[np.ndarray]] = {name: [] for name in ROWS}
         for clip in range(len(self.recorded)):
@@ -104,7 +102,7 @@ class T2MEvaluation:
             motions["generated"].append(self.fitted(self.generated.features(prompts[clip], seeds[clip])))
         return Repeat(
             captions,
-            self.evaluator.embed_texts(captions),
+            texts,
             {name: self.evaluator.embed_motions(rows) for name, rows in motions.items()},
         )
 
@@ -163,7 +161,7 @@ class T2MEvaluation:
         features, mask = self.model.text_encoder.encode([caption.text for caption in repeat.captions])
         mask = mask[..., None].to(features.dtype)
         sentences = ((features * mask).sum(dim=1) / mask.sum(dim=1)).float().cpu().numpy()
-        table = Table("Retrieval, first repeat", RECALLS)
+        table = Table("Retrieval, text to motion and motion to text, first repeat", RECALLS)
         for name in ROWS:
             cosines = similarity(repeat.texts, repeat.motions[name])
             table.rows[f"{name}, all"] = _recalls(retrieve(cosines))

@@ -37,7 +37,13 @@ ALIGNED = {  # row of the table -> mean of a clip
     "root-aligned, joints from rotations, mm": "local_mm",
     "root-aligned, position block, mm": "local_positions_mm",
 }
-STATISTICS = (Column("frame mean", 1), Column("clip mean", 1), Column("median", 1), Column("90th percentile", 1))
+STATISTICS = (
+    Column("frame mean", 1),
+    Column("clip mean", 1),
+    Column("median", 1),
+    Column("90th percentile", 1),
+    Column("largest", 1),
+)
 
 
 @dataclass
@@ -130,9 +136,9 @@ def error_table(results: Sequence[ClipResult]) -> Table:
     return table
 
 
-def clip_statistics(values: np.ndarray) -> tuple[float, float, float]:
-    """Return mean, median and 90th percentile of values (N,)."""
-    return float(values.mean()), float(np.median(values)), float(np.quantile(values, 0.9))
+def clip_statistics(values: np.ndarray) -> tuple[float, float, float, float]:
+    """Return mean, median, 90th percentile and maximum of values (N,)."""
+    return float(values.mean()), float(np.median(values)), float(np.quantile(values, 0.9)), float(values.max())
 
 
 def codebook_table(tokenizer: HumanVQVAE, results: Sequence[ClipResult]) -> Table:

@@ -90,6 +90,10 @@ class PromptOptions(GenerationOptions):
     list_conditions: bool = False
     """Print the phrases of conditions and exit."""
 
+    def __post_init__(self) -> None:
+        if not self.list_conditions:
+            super().__post_init__()
+
 
 @dataclass(kw_only=True)
 class TokenizerOptions:

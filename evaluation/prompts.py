@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from dataset.caption_sides import mirror_caption
 from evaluation.conditions import Condition, parse_condition
@@ -208,7 +209,7 @@ class CaseResult:
     case: PromptCase
     conditions: list[ConditionResult]
     physical: dict[str, float]
-    """Means over the seeds of the measures in ``PHYSICAL``; the length alone if all motions are too short for others."""
+    """Means over the seeds of the measures in ``PHYSICAL``; the length alone if all motions are too short."""
 
     @property
     def share(self) -> float | None:
@@ -236,7 +237,8 @@ def follow(
     jobs = [(job, seed) for job in _conditions_by_job(cases) for seed in range(seeds)]
     prompts, seconds = [prompt for (prompt, _), _ in jobs], [length for (_, length), _ in jobs]
     motions = model.generate_each(prompts, [seed for _, seed in jobs], sampling, seconds, slots=slots)
-    return judge(cases, ((*jobs[number], motion) for number, motion in motions))
+    counted = tqdm(motions, total=len(jobs), unit="motion", mininterval=2)
+    return judge(cases, ((*jobs[number], motion) for number, motion in counted))
 
 
 def judge(cases: Sequence[PromptCase], motions: Iterable[tuple[Job, int, Motion]]) -> list[CaseResult]:

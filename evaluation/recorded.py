@@ -2,10 +2,12 @@
 
 import math
 from collections import Counter
+from contextlib import suppress
 
 import numpy as np
 import torch
 
+from dataset.caption_groups import caption_groups
 from dataset.captions import CaptionStyle
 from dataset.clips import Clips
 from dataset.motion_folder import MotionFolder
@@ -19,6 +21,7 @@ from utils.errors import InputError
 from utils.prompts import Prompt
 from utils.reading.texts import read_lines
 
+SPLITS = ("train", "val", "test")
 SHORTEST = 4  # frames at 30 fps; physical measures take a third derivative
 
 
@@ -41,6 +44,7 @@ class Recorded:
     """
 
     def __init__(self, folder: MotionFolder, split: str, evaluator: Evaluator | None = None):
+        self.folder, self.split = folder, split
         self.clips: Clips = folder.clips(split)
         self.rows: list[int] = []
         self.names: list[str] = []
@@ -69,6 +73,14 @@ class Recorded:
     def features(self, number: int) -> np.ndarray:
         """Return the features (T, 272) of a clip."""
         return self.clips.features(self.clips[self.rows[number]])
+
+    def groups(self) -> np.ndarray:
+        """Return integers (N,) equal for clips that share a caption, directly or through others of any split."""
+        captions = [[caption.text for caption in captions] for captions in self.captions]
+        for split in SPLITS:
+            with suppress(InputError):  # a split that the folder does not have
+                captions += self.folder.clips(split, required=False).table["captions"].to_pylist()
+        return caption_groups(captions)[: len(self)]
 
     def describe_left_out(self) -> str:
         """Return what is left out, with the reasons, or "" if nothing is."""

@@ -5,6 +5,7 @@ import pytest
 from dataset.caption_sides import mirror_caption
 
 EXCHANGED = [
+    ("a person goes right as usual", "a person goes left as usual"),
     ("a person turns left", "a person turns right"),
     ("the right hand is raised", "the left hand is raised"),
     ("a left-handed throw", "a right-handed throw"),

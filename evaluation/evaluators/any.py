@@ -21,6 +21,11 @@ def load_any_evaluator(folder: str | Path, device: str | torch.device = "cpu") -
     return load_evaluator(folder, device)
 
 
-def is_ours(evaluator: Evaluator) -> bool:
-    """Return whether an evaluator was trained by train_evaluator.py."""
-    return isinstance(evaluator, MotionTextEvaluator)
+def groups_captions(evaluator: Evaluator, given: bool | None) -> bool:
+    """Return whether clips that share a caption are right answers to each other.
+
+    Args:
+        evaluator: Evaluator; one of train_evaluator.py was trained so; public protocols have one answer per caption.
+        given: The answer of the user, if any.
+    """
+    return isinstance(evaluator, MotionTextEvaluator) if given is None else given

@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from torch import Tensor, nn
 
 from evaluation.evaluators.interface import Caption, check_captions, check_motions, embed_in_batches
@@ -46,7 +46,7 @@ class EvaluatorConfig:
     """Layers of the motion transformer."""
     text_layers: PositiveInt = 1
     """Layers of the text transformer."""
-    dropout: float = 0.1
+    dropout: ClosedUnitInterval = 0.1
     """Dropout rate of the layers."""
     min_frames: PositiveInt = 20
     """Length of the shortest motion in frames."""

@@ -211,3 +211,39 @@ def test_data_that_cannot_be_trained_on_is_refused(refused, validated_folder, tm
 def test_shipped_configs_are_valid(path):
     options, _ = parse_options(train_evaluator.Options, "", ["--config", str(path), "--data", "d", "--out", "o"])
     MotionTextEvaluator(options.model)
+
+
+# --- Shipped checkpoint
+
+SHIPPED = ROOT / "checkpoints" / "evaluator"
+
+
+@pytest.fixture(scope="module")
+def shipped() -> MotionTextEvaluator:
+    return MotionTextEvaluator.from_pretrained(SHIPPED)
+
+
+def test_shipped_evaluator_is_small_and_described():
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 8e6
+    assert {path.name for path in SHIPPED.iterdir()} == {"README.md", "config.json", WEIGHTS}
+
+
+@pytest.mark.parametrize(
+    "action, caption",
+    [("raise_{}_hand", "a person raises the {} hand"), ("walk_turn_{}", "a person walks and turns {}")],
+)
+def test_shipped_evaluator_tells_the_sides_of_procedural_motions(shipped, action, caption):
+    clips = {clip.name.rpartition("_")[0]: clip for clip in synthetic_clips(22)}
+    chosen = [clips[action.format(side)] for side in ("left", "right")]
+    motions = [features_from_motion(clip.rotations, clip.pelvis) for clip in chosen]
+    texts = shipped.embed_texts([Caption(caption.format(side)) for side in ("left", "right")])
+    similarities = texts @ shipped.embed_motions(motions).T  # (2, 2)
+    assert (similarities.diagonal() > similarities[::-1].diagonal() + 0.05).all()
+
+
+def test_shipped_evaluator_tells_corrupted_procedural_motions_from_right_ones(shipped):
+    clip = next(synthetic_clips(1))  # walks forward
+    motion = torch.from_numpy(features_from_motion(clip.rotations, clip.pelvis))
+    motions = [each(motion).numpy() for each in (torch.clone, reverse, freeze, swap_limbs)]
+    right, *wrong = shipped.embed_motions(motions) @ shipped.embed_texts([Caption("a person walks forward")])[0]
+    assert right > max(wrong) + 0.1

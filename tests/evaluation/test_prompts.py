@@ -136,10 +136,9 @@ def test_evaluate_prompts_end_to_end(tmp_path, t2m_run):
 
 
 def test_evaluate_refuses_what_it_cannot_use(tmp_path, refused, run_here):
-    assert "--prompts" not in refused("evaluate.py", "prompts", "--checkpoint", tmp_path / "none")
+    assert "there is no checkpoint folder" in refused("evaluate.py", "prompts", "--checkpoint", tmp_path / "none")
     suite = write(tmp_path / "suite.yaml", "- prompt: a person walks\n  conditions: [walks well]")
     problem = refused("evaluate.py", "prompts", "--prompts", suite)
     assert "entry 1: the condition 'walks well' is not understood" in problem
     assert "is no file of prompts" in refused("evaluate.py", "prompts", "--prompts", "motion.bvh")
-    with pytest.raises(SystemExit):
-        run_here("evaluate.py", "--help")
+    assert "| turns [{side}] | degrees | in total |" in run_here("evaluate.py", "prompts", "--list-conditions")
