@@ -32,6 +32,7 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat,
 
 from formats.clip import read_clip
 from formats.import_options import ImportOptions, LengthUnit, UpAxis
+from models.checkpoints import check_checkpoint
 from models.pipeline import DEFAULT_SAMPLING, TextToMotion
 from models.rewrite import rewrite_prompts
 from models.sampling import Sampling, resolve_guidance
@@ -64,8 +65,9 @@ class Options:
     """Prompt file: .txt (a prompt per line), or .jsonl, .json, .csv, .tsv with prompt, name, seed, length (seconds)."""
     prompt: str | None = None
     """Single prompt, in place of a prompt file; '|' separates the sentences of one continuous motion."""
-    checkpoint: Path = Path("checkpoints/demo")
-    """Folder of a text-to-motion model, as train_t2m.py writes it."""
+    checkpoint: str = "checkpoints/demo"
+    """Text-to-motion model: a folder, as train_t2m.py writes it, or an id of the Hugging Face hub: user/name or
+    user/name@revision."""
     out_dir: Path = Path("outputs")
     """Folder for the results; created if missing."""
     save: str = "npz,mp4"
@@ -145,8 +147,7 @@ class Options:
             smplx_file(self.smplx_path)
         if self.smplx_path is not None and self.body_model == "mannequin":
             raise InputError("--body-model is mannequin, which --smplx-path does not go with; leave one of them out")
-        if not self.checkpoint.is_dir():
-            raise InputError(f"there is no checkpoint folder {self.checkpoint}; give one made by train_t2m.py")
+        check_checkpoint(self.checkpoint)
 
     @property
     def formats(self) -> list[str]:

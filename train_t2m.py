@@ -1,6 +1,7 @@
 """Train the generator: an autoregressive transformer (LLaMAHF) that generates motion tokens from a caption.
 
     python train_t2m.py --config configs/t2m/demo.yaml --data data/bandai --tokenizer runs/vq --out runs/t2m
+    python train_t2m.py --init checkpoints/demo --data data/mine --out runs/mine    (fine-tuning)
     python train_t2m.py ... --plan
     python train_t2m.py ... --resume
     accelerate launch --config_file configs/accelerate/fsdp2.yaml train_t2m.py ...    (several GPUs)
@@ -17,17 +18,19 @@ import utils.interrupt  # noqa: F401
 
 # isort: split
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from dataset.clips import Clips
 from dataset.motion_folder import MotionFolder
 from dataset.token_rows import TokenDataset, collate
 from dataset.tokenizing import tokenize
+from models.checkpoints import TOKENIZER, check_checkpoint, check_tokenizer, find_checkpoint
 from models.llama import SIZES, LLaMAConfig, LLaMAHF, drop_text
 from models.motion_vqvae import HumanVQVAE
 from models.pipeline import TextToMotion
@@ -35,14 +38,17 @@ from models.text_encoder import EncoderShape, TextEncoder, encoder_shape, encode
 from models.text_features import CaptionFeatures
 from training.costs import MicroBatch, count_flops
 from training.engine import Engine
+from training.init import generator_shape, initial_generator, initial_source, refuse_conflict
 from training.loop import Loop
 from training.meter import Meter
 from training.options import Size, TrainingOptions
 from training.plan import GPUS, PlannedRun, PlanOptions, count_data, describe_plan
 from training.run import Comparison, Run
-from utils.checkpoint import copy_model, fingerprint
+from training.scores import GeneratedScores
+from utils.checkpoint import MODEL_FILES, copy_model, fingerprint
 from utils.config import bounded, parse_options
 from utils.errors import InputError, exit_on_input_error
+from utils.hub import check_source, find_folder
 
 LARGEST_VOCABULARY = 2**20  # each code has a row of the embedding and one of the head
 
@@ -92,8 +98,9 @@ class GeneratorShape:
 class Options(PlanOptions, TrainingOptions):
     """Options of the generator training."""
 
-    tokenizer: Path
-    """Folder of a trained tokenizer, such as the run folder of train_vq.py."""
+    tokenizer: str | None = None
+    """Trained tokenizer: a folder, such as the run folder of train_vq.py, or a Hugging Face id, user/name or
+    user/name@revision. With --init, it is taken from that model."""
     model: GeneratorShape = field(default_factory=GeneratorShape)
     """Shape of the generator."""
     text_encoder: str = "minilm"
@@ -113,31 +120,85 @@ class Options(PlanOptions, TrainingOptions):
     """Cut motions longer than --model.max-tokens at random places instead of raising an error."""
     token_drop: ClosedUnitInterval = 0.0
     """Fraction of motions that lose their first or last token in training; T2M-GPT uses 1/3."""
+    evaluator: Path | None = None
+    """Folder of an evaluator (of train_evaluator.py, or public), with which motions that are generated for validation
+    captions are measured: FID and R-precision. Validation takes longer. Not measured with sharded weights."""
+    prompt_suite: Path | None = None
+    """YAML file of prompts with conditions, such as configs/prompts/demo.yaml, that are generated at validation:
+    prompts_missed is the share of motions that miss a condition."""
+    generate_clips: PositiveInt = 128
+    """Maximum number of validation captions to generate with --evaluator."""
     batch_tokens: PositiveInt | None = None
     """Maximum number of motion tokens per step, including padding. Replaces --batch-size."""
 
     def __post_init__(self):
         encoder_width(self.text_encoder)  # rejects unknown names before any work is done
-        if not self.tokenizer.is_dir():
-            raise InputError(f"there is no tokenizer folder {self.tokenizer}; give a run folder of train_vq.py")
-        if self.out.resolve() == self.tokenizer.resolve():
-            raise InputError(f"--out and --tokenizer are both {self.out}; choose another --out")
+        if self.tokenizer is None and self.init is None:
+            raise InputError("--tokenizer is missing; give a run folder of train_vq.py, or a model as --init")
+        if self.tokenizer is not None:
+            check_source(self.tokenizer, "tokenizer")
+        if self.init is not None and not self.resume:
+            check_checkpoint(self.init)
+        for name, source in (("tokenizer", self.tokenizer), ("init", self.init)):
+            if source is not None and self.out.resolve() == Path(source).resolve():
+                raise InputError(f"--out and --{name} are both {self.out}; choose another --out")
+
+
+class Sources(NamedTuple):
+    """Folders of the models that a training starts from."""
+
+    tokenizer: Path
+    init: Path | None  # of the text-to-motion model to fine-tune
+    shape: LLaMAConfig | None  # of its generator
+
+
+def find_sources(options: Options) -> tuple[Options, Sources]:
+    """Find the models that a training starts from; returns the options in agreement with them.
+
+    Raises:
+        InputError: a model cannot be found or downloaded, or the options conflict with the model to fine-tune.
+    """
+    if options.init is None:
+        return options, Sources(find_folder(str(options.tokenizer), MODEL_FILES, "tokenizer"), None, None)
+    folder = find_checkpoint(initial_source(options))[1]
+    shape = generator_shape(folder)
+    check_tokenizer(folder, shape)
+    if options.tokenizer is not None:
+        given = find_folder(options.tokenizer, MODEL_FILES, "tokenizer")
+        if fingerprint(given) != fingerprint(folder / TOKENIZER):
+            raise InputError(
+                f"--tokenizer {options.tokenizer} is not the tokenizer of the model of --init; leave --tokenizer out"
+            )
+    for name in ("max_tokens", "tie_weights"):
+        refuse_conflict(f"model.{name}", options.model, GeneratorShape, getattr(shape, name))
+    size = next((name for name, size in SIZES.items() if size.items() <= vars(shape).items()), "another size")
+    refuse_conflict("model.size", options.model, GeneratorShape, size)
+    refuse_conflict("text_encoder", options, Options, shape.text_encoder)
+    model = replace(options.model, max_tokens=shape.max_tokens, tie_weights=shape.tie_weights)
+    return replace(options, model=model, text_encoder=shape.text_encoder), Sources(folder / TOKENIZER, folder, shape)
 
 
 def main(options: Options, options_yaml: str) -> None:
+    options, sources = find_sources(options)
     if options.plan:
-        print(make_plan(options))
+        print(make_plan(options, sources))
         return
     with Run(options, options_yaml, options.batch_tokens) as run:
-        train(run, options)
+        train(run, options, sources)
 
 
-def train(run: Run, options: Options) -> None:
+def train(run: Run, options: Options, sources: Sources) -> None:
     """Train a generator and save it, with its tokenizer, to the run folder."""
-    tokenizer = HumanVQVAE.from_pretrained(options.tokenizer).to(run.device)
+    tokenizer = HumanVQVAE.from_pretrained(sources.tokenizer).to(run.device)
     folder = MotionFolder(options.data)
-    splits = [split for split in ("train", "val") if folder.ids(split, required=split == "train")]
-    data = {split: token_rows(run, options, folder, tokenizer, split) for split in splits}
+    clips = {split: folder.clips(split, required=split == "train") for split in ("train", "val")}
+    for note in [note for split in clips for note in clips[split].notes(split)]:
+        run.report(note)
+    data = {
+        split: token_rows(run, options, folder, tokenizer, sources.tokenizer, split)
+        for split in clips
+        if len(clips[split])
+    }
     batch_order = run.batches(len(data["train"]), data["train"].lengths)
     if "val" not in data:
         run.report("no validation clips: only the training loss is reported")
@@ -148,11 +209,14 @@ def train(run: Run, options: Options) -> None:
             [caption for rows in data.values() for caption in rows.captions()] if options.cache_text_features else (),
         )
 
-    model = LLaMAHF(options.model.config(tokenizer, fingerprint(options.tokenizer), encode.encoder))
+    generated = None
+    if options.evaluator or options.prompt_suite:
+        generated = GeneratedScores(run, folder, options.evaluator, options.prompt_suite, options.generate_clips)
+    model = initial_model(options, sources, tokenizer, encode.encoder)
     engine = run.prepare(model)
     if run.accelerator.is_main_process:
         for out in (options.out, options.out / "best"):
-            copy_model(options.tokenizer, out / "tokenizer")
+            copy_model(sources.tokenizer, out / TOKENIZER)
     mean_row = MicroBatch(1, 0, data["train"].lengths.mean())  # FLOPs due to the text are not counted
     meter = Meter(run, "tokens", count_flops(model.config, mean_row) / mean_row.targets)
     loader = run.loader(data["train"], batch_order, partial(collate, pad_id=model.config.pad_id))
@@ -173,18 +237,36 @@ def train(run: Run, options: Options) -> None:
             if run.is_validation_step(step):
                 with engine.ema.applied():
                     scores = validate(run, model, data.get("val"), encode)
+                    pipeline = TextToMotion(model, tokenizer, encode.encoder, "")
+                    if generated is not None and not engine.is_sharded:
+                        scores |= generated.measure(pipeline)
                     if "val" in data:
-                        draw(run, step, engine, TextToMotion(model, tokenizer, encode.encoder, ""), data["val"], folder)
+                        draw(run, step, engine, pipeline, data["val"], clips["val"])
                 loop.save(step, scores)
     run.report(f"text-to-motion model saved to {options.out}")
 
 
-def token_rows(run: Run, options: Options, folder: MotionFolder, tokenizer: HumanVQVAE, split: str) -> TokenDataset:
+def initial_model(options: Options, sources: Sources, tokenizer: HumanVQVAE, encoder: TextEncoder) -> LLaMAHF:
+    """Return the generator of --init, or a new one."""
+    if sources.init is None or sources.shape is None:
+        return LLaMAHF(options.model.config(tokenizer, fingerprint(sources.tokenizer), encoder))
+    if (sources.shape.codebook_size, sources.shape.text_dim) != (tokenizer.codebook_size, encoder.dim):
+        raise InputError(
+            f"the generator of --init has {sources.shape.codebook_size} codes and text features of width "
+            f"{sources.shape.text_dim}, and its tokenizer has {tokenizer.codebook_size} codes and its text encoder "
+            f"{encoder.dim}; copy or download the model again"
+        )
+    return initial_generator(sources.init, options.model.dropout, options.model.text_dropout)
+
+
+def token_rows(
+    run: Run, options: Options, folder: MotionFolder, tokenizer: HumanVQVAE, tokenizer_folder: Path, split: str
+) -> TokenDataset:
     """Return the rows of a split; all processes together tokenize it if that has not been done."""
     is_training = split == "train"
     path = tokenize(
         folder,
-        options.tokenizer,
+        tokenizer_folder,
         tokenizer,
         split,
         options.joined if is_training else 0,
@@ -193,16 +275,17 @@ def token_rows(run: Run, options: Options, folder: MotionFolder, tokenizer: Huma
     )
     run.accelerator.wait_for_everyone()
     drop = options.token_drop if is_training else 0.0
-    rows = TokenDataset(path, options.tokenizer, options.model.max_tokens, options.cut_longer, drop)
+    rows = TokenDataset(path, tokenizer_folder, options.model.max_tokens, options.cut_longer, drop)
     for name, count in rows.left_out.items():
-        run.report(f"{split}: {count} {name} left out: no caption, shorter than a token, or a part outside its clip")
+        if count:
+            run.report(f"{split}: {count} {name} left out: shorter than a token, or with an empty caption")
     return rows
 
 
-def make_plan(options: Options) -> str:
+def make_plan(options: Options, sources: Sources) -> str:
     """Describe the cost of the training, without loading the weights of the tokenizer or the text encoder."""
-    tokenizer = HumanVQVAE.from_pretrained(options.tokenizer, load_weights=lambda model, folder: None)  # its shape only
-    config = options.model.config(tokenizer, "", encoder_shape(options.text_encoder))
+    tokenizer = HumanVQVAE.from_pretrained(sources.tokenizer, load_weights=lambda model, folder: None)  # its shape only
+    config = sources.shape or options.model.config(tokenizer, "", encoder_shape(options.text_encoder))
     data = count_data(MotionFolder(options.data), tokenizer.config.stride, config.max_tokens, options.joined)
     batch_size = options.batch_size
     if options.batch_tokens:  # rows of mean length, in a number that all numbers of GPUs divide
@@ -256,7 +339,7 @@ def validate(run: Run, model: LLaMAHF, rows: TokenDataset | None, encode: Captio
     return {"loss": loss / count, "accuracy": correct / count}
 
 
-def draw(run: Run, step: int, engine: Engine, pipeline: TextToMotion, rows: TokenDataset, folder: MotionFolder) -> None:
+def draw(run: Run, step: int, engine: Engine, pipeline: TextToMotion, rows: TokenDataset, clips: Clips) -> None:
     """Generate motions for the first validation captions and render them beside the recorded ones."""
     count = min(run.options.draw, len(rows))
     if engine.is_sharded and count:
@@ -270,8 +353,9 @@ def draw(run: Run, step: int, engine: Engine, pipeline: TextToMotion, rows: Toke
     except InputError as error:  # a caption that is not a valid prompt must not end the training
         run.report(f"validation motions are not drawn: {error}")
         return
+    recorded = clips.named([name for name, *_ in chosen])
     comparisons = [
-        Comparison(name, caption, folder.motion(name), motion.features)
+        Comparison(name, caption, clips.features(recorded[name]), motion.features)
         for (name, caption, *_), motion in zip(chosen, motions, strict=True)
     ]
     run.draw(step, comparisons)

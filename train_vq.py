@@ -3,6 +3,7 @@
     python train_vq.py --config configs/vq/demo.yaml --data data/bandai --out runs/vq
     python train_vq.py --config configs/vq/demo.yaml --data data/bandai --out runs/vq --model.levels "[8,5,5,5]"
     python train_vq.py --config configs/vq/demo.yaml --data data/bandai --out runs/vq --resume
+    python train_vq.py --init checkpoints/demo/tokenizer --data data/mine --out runs/vq-mine    (fine-tuning)
     accelerate launch --config_file configs/accelerate/ddp.yaml train_vq.py ...    (several GPUs)
 
 The run folder holds the tokenizer (config.json and model.safetensors, for HumanVQVAE.from_pretrained), the best one so
@@ -20,19 +21,23 @@ import numpy as np
 import torch
 from jsonargparse.typing import PositiveInt
 
+from dataset.clips import Clips
 from dataset.motion_folder import MotionFolder
 from dataset.windows import WindowDataset
+from evaluation.measure_tokenizer import measure_clip
+from evaluation.recorded import SHORTEST
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
-from models.reconstruction import reconstruct, reconstruction_error
+from models.reconstruction import reconstruct
 from models.vq_loss import MotionLoss, MotionLossConfig, frame_counts
+from training.init import initial_source, initial_tokenizer
 from training.loop import Loop
 from training.meter import Meter
 from training.options import TrainingOptions
 from training.run import Comparison, Run
+from training.scores import reconstruction_scores
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
-
-TURNING = 45  # degrees: clips that turn by more count for the turn error
+from utils.hub import check_source
 
 
 @dataclass(kw_only=True)
@@ -49,9 +54,16 @@ class Options(TrainingOptions):
     """Maximum number of whole clips to validate on."""
 
     def __post_init__(self):
-        if self.window % self.model.stride:
+        if self.init is None:
+            self.check_window(self.model)
+        elif not self.resume:
+            check_source(self.init, "tokenizer")
+
+    def check_window(self, model: VQVAEConfig) -> None:
+        """Raise InputError unless the window is whole tokens of the model."""
+        if self.window % model.stride:
             raise InputError(
-                f"--window {self.window} is not a multiple of the {self.model.stride} frames per token; "
+                f"--window {self.window} is not a multiple of the {model.stride} frames per token; "
                 "change --window or --model.down-t"
             )
 
@@ -64,18 +76,19 @@ def main(options: Options, options_yaml: str) -> None:
 def train(run: Run, options: Options) -> None:
     """Train a tokenizer and save it to the run folder."""
     folder = MotionFolder(options.data)
-    windows = WindowDataset(folder, "train", options.window)
+    motions = {split: folder.motions(split, required=split == "train") for split in ("train", "val")}
+    for note in [note for split in motions for note in motions[split].notes(split)]:
+        run.report(note)
+    windows = WindowDataset(motions["train"], options.window)
     batch_order = run.batches(len(windows))
-    validation = validation_clips(folder, options)
+    model = initial_model(options, folder)
+    validation = validation_clips(motions["val"], options.validate_clips, model.config.stride)
     if not validation:
         run.report("no validation clips: only the training loss is reported")
 
-    model = HumanVQVAE(options.model)
-    for statistic, values in zip((model.mean, model.std), folder.mean_std(), strict=True):
-        statistic.copy_(torch.from_numpy(values))
     loss_function = MotionLoss(options.loss)
     engine = run.prepare(model)
-    meter = Meter(run, "frames", 3 * options.model.flops_per_frame())  # the backward pass costs two forward passes
+    meter = Meter(run, "frames", 3 * model.config.flops_per_frame())  # the backward pass costs two forward passes
     with Loop(run, engine, meter, run.loader(windows, batch_order)) as loop:
         for step in loop.steps():
             batches = loop.next_batches()
@@ -99,35 +112,37 @@ def train(run: Run, options: Options) -> None:
     run.report(f"tokenizer saved to {options.out}")
 
 
+def initial_model(options: Options, folder: MotionFolder) -> HumanVQVAE:
+    """Return the model of --init with its own statistics, or a new one with the statistics of the data."""
+    if options.init is not None:
+        model = initial_tokenizer(initial_source(options), options.model)
+        options.check_window(model.config)
+        return model
+    model = HumanVQVAE(options.model)
+    for statistic, values in zip((model.mean, model.std), folder.mean_std(), strict=True):
+        statistic.copy_(torch.from_numpy(values))
+    return model
+
+
 def whole_token_frames(model: HumanVQVAE, lengths: torch.Tensor) -> torch.Tensor:
     """Round lengths in frames (B,) down to whole tokens."""
     return lengths // model.config.stride * model.config.stride
 
 
-def validation_clips(folder: MotionFolder, options: Options) -> list[tuple[str, np.ndarray]]:
-    """Return names and features (T, 272) of the clips to validate on."""
-    clips = [(name, folder.motion(name)) for name in folder.ids("val", required=False)[: options.validate_clips]]
-    return [(name, clip) for name, clip in clips if len(clip) >= options.model.stride]
+def validation_clips(motions: Clips, count: int, stride: int) -> list[tuple[str, np.ndarray]]:
+    """Return names and features (T, 272) of at most ``count`` clips to validate on, of at least a token each."""
+    clips = [motions[row] for row in range(min(len(motions), count))]
+    return [(clip.name, motions.features(clip)) for clip in clips if clip.frames >= max(stride, SHORTEST)]
 
 
 def validate(run: Run, model: HumanVQVAE, clips: list[tuple[str, np.ndarray]], step: int) -> dict[str, float]:
-    """Return the reconstruction errors on whole clips and the fraction of the codebook used; draw the first clips."""
-    own = [(reconstruction_error(model, clip), counts) for (_, clip), counts in run.shard(clips)]
+    """Return the errors and physical measures of reconstructed clips, and draw the first ones."""
+    own = [(measure_clip(model, clip), counts) for (_, clip), counts in run.shard(clips)]
     run.draw(
         step, [Comparison(name, name, clip, reconstruct(model, clip)[1]) for name, clip in clips[: run.options.draw]]
     )
     results = run.gather([result for result, counts in own if counts])
-    if not results:
-        return {}
-    codes_used = len(np.unique(np.concatenate([result.tokens for result in results])))
-    turn_errors = [abs(result.turn_error) for result in results if abs(result.turn) > TURNING]
-    return {
-        "local_mm": float(np.mean([result.local_mm for result in results])),
-        "local_positions_mm": float(np.mean([result.local_positions_mm for result in results])),
-        "global_mm": float(np.mean([result.global_mm for result in results])),
-        "turn_error_degrees": float(np.mean(turn_errors)) if turn_errors else 0.0,
-        "codes_used": codes_used / model.codebook_size,
-    }
+    return reconstruction_scores(results, model.codebook_size) if results else {}
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Benchmark of the token data set with millions of rows: time, memory and padding.
+"""Benchmark of the index of clips and of the token data set with millions of rows: time, memory and padding.
 
     python -m benchmarks.data                                              (2,000,000 synthetic rows)
     python -m benchmarks.data --data data/bandai --tokenizer runs/vq       (also a real data folder)
 
 The synthetic rows have the lengths of real motion and one to three captions. They are written by the shard writer of
-dataset/token_rows.py. Each part is measured in a process of its own by the parent process. RSS includes the pages of
-libraries and of mapped rows that were accessed, which the system can reclaim; own memory excludes them. Linux only.
+dataset/token_rows.py and by the index writer of dataset/clip_index.py; the motions themselves do not exist. Each part
+is measured in a process of its own by the parent process. RSS includes the pages of libraries and of mapped rows that
+were accessed, which the system can reclaim; own memory excludes them. Linux only.
 """
 
 import utils.interrupt  # noqa: F401
@@ -27,10 +28,15 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pyarrow as pa
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from dataset.batches import EndlessBatches, FixedSizeBatches, TokenBudgetBatches, endless_loader
+from dataset.clip_index import CHUNK, Motions, Scanned, index_file, write_index
+from dataset.clips import SCHEMA
+from dataset.feature_files import OWN_FILE
+from dataset.layouts import OURS, Split
 from dataset.motion_folder import MotionFolder
 from dataset.token_rows import TokenDataset, TokenRow, collate, prepare_folder, write_shard
 from dataset.tokenizing import MAX_SHARDS, tokenize
@@ -51,7 +57,7 @@ class Options:
     """Options of the benchmark."""
 
     rows: PositiveInt = 2_000_000
-    """Number of synthetic rows."""
+    """Number of synthetic clips and rows."""
     part: PositiveInt = 200_000
     """Number of synthetic rows to iterate over."""
     batch_tokens: PositiveInt = 16384
@@ -78,8 +84,11 @@ def main(options: Options) -> None:
         print(f"\n{options.rows:,} rows, batches of {options.batch_tokens:,} tokens\n")
         print("| | seconds | | peak RSS, MB | peak own memory, MB |\n|---|---|---|---|---|")
         print_measured("process that only imports", idle)
-        print_measured("building", build, path, options.rows)
-        print_measured("opening", opening, path)
+        print_measured("building the index of a folder", build_index, path.parent / "data", options.rows)
+        print_measured("opening the folder: windows", opening_windows, path.parent / "data")
+        print_measured("opening the folder: clips", opening_clips, path.parent / "data")
+        print_measured("building tokens", build, path, options.rows)
+        print_measured("opening tokens", opening, path)
         print_measured("shuffling an epoch, first batch", shuffling, path, options.batch_tokens, 0)
         print_measured("the same, resumed in the 10th epoch", shuffling, path, options.batch_tokens, 9)
         for workers in (0, 2):
@@ -128,6 +137,54 @@ def watch(process: psutil.Process, peaks: Counter, done: threading.Event) -> Non
 def idle() -> tuple[float, str]:
     """Do nothing."""
     return 0.0, ""
+
+
+def build_index(path: Path, count: int) -> tuple[float, str]:
+    """Time the writing of the indexes of a data folder of ``count`` motions in 1,000 folders, after their scan."""
+    names = [f"subset_{number % 1000:04d}/clip_{number:08d}" for number in range(count)]
+    for folder in (OURS.motions, OURS.texts):
+        for number in range(min(1000, count)):
+            (path / folder / f"subset_{number:04d}").mkdir(parents=True)
+    listed_in = path / "split" / "train.txt"
+    listed_in.parent.mkdir()
+    listed_in.write_text("\n".join(names))
+    started, size = time.perf_counter(), 0
+    for has_captions in (False, True):
+        split = Split(path, OURS, "train", listed_in, has_captions)
+        parts = (scanned(names[first : first + CHUNK], first, has_captions) for first in range(0, count, CHUNK))
+        file = index_file(path, split)
+        write_index(file, split, Motions(names, [], {}), parts)
+        size += file.stat().st_size
+    return time.perf_counter() - started, f"{size / 1e6:,.0f} MB"
+
+
+def scanned(names: list[str], seed: int, has_captions: bool) -> Scanned:
+    """Return synthetic clips with one to three captions."""
+    rng, count = np.random.default_rng(seed), len(names)
+    words = rng.integers(0, len(WORDS), (count, 3, 6)).tolist()
+    captions = [
+        [" ".join(WORDS[word] for word in caption) for caption in three[: has_captions * (1 + index % 3)]]
+        for index, three in enumerate(words)
+    ]
+    zeros = np.zeros(count, np.int64)
+    frames = np.clip(rng.lognormal(4.9, 0.55, count), 16, 640)
+    columns = [names, captions, zeros, frames.astype(int), zeros > 0, zeros, zeros + OWN_FILE, zeros, zeros]
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, SCHEMA.types, strict=True)]
+    return Scanned(pa.table(arrays, SCHEMA), Counter(), "", str(seed))
+
+
+def opening_windows(path: Path) -> tuple[float, str]:
+    """Time the opening of a data folder for the tokenizer, with the number of windows."""
+    started = time.perf_counter()
+    windows = len(WindowDataset(MotionFolder(path).motions("train"), 64))
+    return time.perf_counter() - started, f"{windows:,} windows"
+
+
+def opening_clips(path: Path) -> tuple[float, str]:
+    """Time the opening of a data folder for the generator, with the lengths of its clips."""
+    started = time.perf_counter()
+    frames = MotionFolder(path).clips("train").frames
+    return time.perf_counter() - started, f"{len(frames):,} clips"
 
 
 def build(path: Path, count: int) -> tuple[float, str]:
@@ -198,10 +255,10 @@ def print_folder(options: Options) -> None:
     """Time the checks and the opening of a real data folder, and print the padding of its rows."""
     folder, tokenizer = MotionFolder(options.data), HumanVQVAE.from_pretrained(options.tokenizer)
     make = partial(tokenize, folder, options.tokenizer, tokenizer, "train", options.joined)
-    path, clips = make(), len(folder.ids("train"))
+    path, clips = make(), len(folder.clips("train"))
     for name, function in (
         ("checking that the clips are tokenized", make),
-        ("opening their windows", partial(WindowDataset, folder, "train", 64)),
+        ("opening their windows", lambda: WindowDataset(folder.motions("train"), 64)),
     ):
         started = time.perf_counter()
         function()

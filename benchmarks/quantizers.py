@@ -48,8 +48,8 @@ class Options:
 
 
 def main(options: Options) -> None:
-    folder = MotionFolder(options.data)
-    clips = [folder.motion(clip_id) for clip_id in folder.ids("test")]
+    motions = MotionFolder(options.data).motions("test")
+    clips = [motions.features(clip) for clip in motions]
     print("| quantizer | levels | codes | used in test clips | perplexity | root-aligned | global | time per step |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for size, quantizers in LEVELS.items():

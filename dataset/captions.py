@@ -4,6 +4,7 @@ import math
 import random
 import re
 from dataclasses import dataclass, field, fields
+from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,40 @@ _TIME = re.compile(r"\s*(?:nan|\d+\.\d*)\s*")  # as HumanML3D writes it: 3.0, ne
 _too_slow: set[str] = set()  # patterns that a process does not try again for every clip
 
 
+class CaptionStyle(Enum):
+    """Form of the lines of caption files."""
+
+    ANY = "a caption, or HumanML3D's caption#tokens#from#to if the line looks like it"
+    LINE = "a caption; # is a character"
+    HUMANML3D = "caption#tokens#from#to with times in seconds"
+    TWO_ACTIONS = "first*second#frames: captions of two actions in a row, and the frames of the first"
+
+
+class TwoActions(NamedTuple):
+    """A line about two actions in a row, of BABEL-272 stream."""
+
+    first: str
+    second: str
+    frames: int
+    """Frames of the first action."""
+
+    @classmethod
+    def parse(cls, line: str) -> "TwoActions":
+        """Read ``first*second#frames``; fields between the second caption and the last ``#`` are not used.
+
+        Raises:
+            InputError: the line has another form; the message begins with "has" or "is".
+        """
+        first, star, rest = line.partition("*")
+        second, *others = rest.split("#")
+        if not star or not others:
+            raise InputError(f"is {shown(repr(line), 60)} instead of first*second#frames; correct it")
+        frames = others[-1].strip()
+        if not (frames.isascii() and frames.isdigit() and len(frames) < 10):
+            raise InputError(f"has {shown(frames, 40)} instead of a number of frames after the last #; correct it")
+        return cls(first.partition("#")[0].strip(), second.strip(), int(frames))
+
+
 class CaptionLine(NamedTuple):
     """A line of ``texts/<id>.txt``."""
 
@@ -29,15 +64,24 @@ class CaptionLine(NamedTuple):
     """The described part (from, to) in seconds; None for the whole clip."""
 
     @classmethod
-    def parse(cls, line: str) -> "CaptionLine":
+    def parse(cls, line: str, style: CaptionStyle = CaptionStyle.ANY) -> "CaptionLine":
         """Read a line: HumanML3D's ``caption#tokens#from#to``, or a plain caption, in which ``#`` is a character.
 
         The times 0.0#0.0 and nan#nan mean the whole clip.
 
+        Args:
+            line: Line of a caption file.
+            style: ANY decides by the tokens and times of the line; HUMANML3D takes every line with three ``#`` for one
+                of HumanML3D; LINE takes every line as a plain caption.
+
         Raises:
-            InputError: the line has tokens, but its times are not numbers; the message begins with "has".
+            InputError: the line is of HumanML3D, but its times are not numbers; the message begins with "has".
         """
+        if style is CaptionStyle.LINE:
+            return cls(line.strip(), None)
         caption, *others = line.rsplit("#", 3)
+        if len(others) == 3 and style is CaptionStyle.HUMANML3D:
+            return cls(caption.strip(), _span(others[1].strip(), others[2].strip()))
         if len(others) == 3 and (_are_tokens(others[0]) or all(_TIME.fullmatch(time) for time in others[1:])):
             return cls(caption.strip(), _span(others[1].strip(), others[2].strip()))
         caption, _, tokens = line.rpartition("#")

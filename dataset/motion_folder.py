@@ -1,9 +1,12 @@
-"""The data folder of motions and captions, in the layout of MotionMillion.
+"""The data folder of motions and captions: our own, in the layout of MotionMillion, or a published one.
 
 motion_data/vector_272/<id>.npy     (T, 272) float32 features at 30 fps, not normalized
 texts/<id>.txt                      one caption per line, plain or as HumanML3D's ``caption#tokens#from#to``
 split/{train,val,test}.txt          one clip id per line
 mean_std/vector_272/{mean,std}.npy  (272,) float32, over the training clips
+
+Published layouts are in dataset/layouts.py. In every layout, the folder of the motions may hold uncompressed .tar files
+of the .npy files instead (dataset/packing.py).
 """
 
 import hashlib
@@ -12,16 +15,23 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.captions import CaptionLine
-from motion.features272 import FEATURES, LAYOUT, check_features
+from dataset.clip_index import Motions, open_clips
+from dataset.clip_rules import read_descriptions
+from dataset.clips import Clips
+from dataset.feature_files import Place, load_features
+from dataset.layouts import OURS, Split, layout_of
+from dataset.packing import read_tars
+from motion.features272 import FEATURES, LAYOUT
 from utils.errors import InputError, shown
-from utils.reading.arrays import read_npy, read_npy_header, read_vector, to_float32
+from utils.reading.arrays import read_vector
+from utils.reading.files import MB
 from utils.reading.texts import read_lines
 
-VECTORS = Path("motion_data/vector_272")
-STATISTICS = Path("mean_std/vector_272")
+VECTORS = Path(OURS.motions)
+STATISTICS = Path(OURS.statistics[0])
 SPLITS = ("train", "val", "test")
 MIRRORED = "_mirrored"  # suffix of the id of a mirrored clip
+LARGEST_LIST = 1024 * MB  # bytes of a split file
 
 
 def split_of(clip_id: str, val_share: float = 0.03, test_share: float = 0.05) -> str:
@@ -57,127 +67,120 @@ class MotionFolder:
     """Reader of a data folder.
 
     Raises:
-        InputError: the folder has no motions.
+        InputError: the folder has none of the known layouts.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        if not (self.path / VECTORS).is_dir():
-            raise InputError(f"{self.path} holds no {VECTORS}; create a data folder with prepare_data.py")
+        self.layout = layout_of(self.path)
+
+    # --- Clips
+
+    def motions(self, split: str, required: bool = True) -> Clips:
+        """Return all motions of a split of the tokenizer, without captions.
+
+        Raises:
+            InputError: the split is missing, or is empty although ``required``; in a folder of our own, a motion is
+                missing or invalid.
+        """
+        return self._clips(split, has_captions=False, required=required)
+
+    def clips(self, split: str, required: bool = True) -> Clips:
+        """Return the captioned clips of a split of the generator, by the rules of the data set (dataset/clip_rules.py).
+
+        Raises:
+            InputError: the split is missing, or is empty although ``required``; in a folder of our own, a motion or its
+                captions are missing or invalid.
+        """
+        return self._clips(split, has_captions=True, required=required)
 
     def ids(self, split: str, required: bool = True) -> list[str]:
-        """Return the clip ids of a split.
+        """Return the names of the motions of a split; arguments and errors as ``motions``."""
+        return self.motions(split, required).ids
 
-        Raises:
-            InputError: the split file is missing, lists a clip that does not exist, or is empty although ``required``.
-        """
-        file = self.path / "split" / f"{split}.txt"
+    def _clips(self, split: str, has_captions: bool, required: bool) -> Clips:
+        described = Split(self.path, self.layout, split, self._split_file(split, has_captions), has_captions)
+        clips = open_clips(described, list_motions)
+        if required and not len(clips):
+            listed = described.listed_in or described.motions
+            if not clips.left_out:
+                raise InputError(f"{listed} is empty; prepare more clips")
+            raise InputError(f"no clip of {listed} can be used: {clips.describe_left_out()}")
+        return clips
+
+    def _split_file(self, split: str, has_captions: bool) -> Path | None:
+        """Return the file that lists the motions of a split; None if the folder of the motions determines them."""
+        layout = self.layout
+        if layout.lists_all:
+            return None
+        folders = layout.generator_splits if has_captions else layout.tokenizer_splits
+        folder = next((self.path / name for name in folders if (self.path / name).is_dir()), None)
+        if folder is None and not layout.strict:
+            return None
+        file = (folder or self.path / folders[0]) / f"{split}.txt"
         if not os.path.exists(file):
             raise InputError(f"{file} is missing; list the clip ids of the split in it, one per line")
-        lines = read_lines(file, "a list of clip ids")
-        ids = list(dict.fromkeys(line.strip() for line in lines if line.strip()))  # without repetitions
-        vectors = str(self.path / VECTORS)  # a Path per clip would be slow for millions of clips
-        missing = next((name for name in ids if not os.path.isfile(f"{vectors}/{name}.npy")), None)
-        if missing is not None:
-            raise InputError(
-                f"{shown(file, 180)} lists {shown(missing)}, but {shown(self.motion_file(missing), 180)} does not "
-                "exist; prepare the data again"
-            )
-        if required and not ids:
-            raise InputError(f"{file} is empty; prepare more clips")
-        return ids
+        return file
 
-    def motion_file(self, clip_id: str) -> Path:
-        """Return the path of the features of a clip."""
-        return self.path / VECTORS / f"{clip_id}.npy"
+    # --- A motion of the split "train" by its name, in a folder with a file per motion
 
-    def motion(self, clip_id: str) -> np.ndarray:
-        """Return the validated features of a clip, (T, 272) float32."""
-        return load_features(self.motion_file(clip_id))
+    def motion_file(self, name: str) -> Path:
+        """Return the path of the features of a motion."""
+        return self.path / self.layout.motion_folder("train") / f"{name}.npy"
 
-    def frames(self, clip_id: str) -> int:
-        """Return the number of frames of a clip; see ``count_frames``."""
-        return count_frames(self.motion_file(clip_id))
+    def motion(self, name: str) -> np.ndarray:
+        """Return the validated features of a motion, (T, 272) float32."""
+        return load_features(self.motion_file(name))
 
-    def caption_file(self, clip_id: str) -> Path:
-        """Return the path of the captions of a clip."""
-        return self.path / "texts" / f"{clip_id}.txt"
+    def caption_file(self, name: str) -> Path:
+        """Return the path of the captions of a motion."""
+        return self.path / self.layout.text_folder("train") / f"{name}.txt"
 
-    def captions(self, clip_id: str) -> list[str]:
-        """Return the captions of a whole clip, without those of its parts."""
-        return self.spans(clip_id).get(None, [])
-
-    def spans(self, clip_id: str) -> dict[tuple[float, float] | None, list[str]]:
-        """Return the captions of a clip by the part they describe: (from, to) in seconds, or None for the whole clip.
+    def captions(self, name: str) -> list[str]:
+        """Return the captions of a whole motion, without those of its parts.
 
         Raises:
-            InputError: the clip has no caption file, or the times of a line are not numbers.
+            InputError: the motion has no caption file, or the times of a line are not numbers.
         """
-        file = self.caption_file(clip_id)
-        if not os.path.exists(file):
-            raise InputError(f"clip {clip_id} has no captions: {file} is missing; write them to it, one per line")
-        spans: dict[tuple[float, float] | None, list[str]] = {}
-        for number, line in enumerate(read_lines(file, "captions"), start=1):
-            try:
-                caption, span = CaptionLine.parse(line)
-            except InputError as error:
-                raise InputError(f"line {number} of {file} {error}") from error
-            if caption:
-                spans.setdefault(span, []).append(caption)
-        return spans
+        split = Split(self.path, self.layout, "train", None, has_captions=True)
+        described = read_descriptions(self.caption_file(name), name, split)
+        return [caption for captions, part, _ in described if part is None for caption in captions]
+
+    # --- Statistics
 
     def mean_std(self) -> tuple[np.ndarray, np.ndarray]:
         """Return mean (272,) and std (272,) of the training clips, float32."""
         return self._statistic("mean"), self._statistic("std")
 
     def _statistic(self, name: str) -> np.ndarray:
-        file = self.path / STATISTICS / f"{name}.npy"
+        names = (f"{name}.npy", f"{name.title()}.npy")  # Mean.npy in HumanML3D-272
+        files = [self.path / folder / file for folder in self.layout.statistics for file in names]
+        file = next((file for file in files if file.exists()), files[0])
         values = read_vector(file, FEATURES)
         if name == "std" and (values <= 0).any():
             raise InputError(f"{file} must hold values above zero; prepare the data again")
         return values
 
 
-def count_frames(path: Path) -> int:
-    """Return the number of frames of a feature file, from its header alone.
+def list_motions(split: Split) -> Motions:
+    """List the motions of a split, with their places in .tar files.
+
+    A split without a list has the motions of its folder, or, if the folder is that of all splits, those that their
+    name assigns to it (``split_of``).
 
     Raises:
-        InputError: the file is missing, truncated or invalid.
+        InputError: the list is missing or invalid, or a .tar file is damaged.
     """
-    shape, dtype = read_npy_header(path)
-    _check_shape(shape, dtype, path)
-    return shape[0]
-
-
-def open_features(path: Path) -> np.ndarray:
-    """Map a (T, 272) feature file into memory; its values are not validated.
-
-    Raises:
-        InputError: the file is missing, truncated or invalid.
-    """
-    features = read_npy(path, mapped=True)
-    _check_shape(features.shape, features.dtype, path)
-    return features
-
-
-def load_features(path: Path) -> np.ndarray:
-    """Load and validate a (T, 272) feature file as float32.
-
-    Raises:
-        InputError: the file is missing, damaged or invalid.
-    """
-    features = read_npy(path)
-    _check_shape(features.shape, features.dtype, path)
-    features = to_float32(features)
-    check_features(features, str(path))
-    return features
-
-
-def _check_shape(shape: tuple[int, ...], dtype: np.dtype, path: Path) -> None:
-    if len(shape) != 2 or shape[1] != FEATURES or dtype.kind not in "fiu":
-        raise InputError(
-            f"{path} has shape {shown(shape, 60)} of {dtype} where (frames, {FEATURES}) of numbers is needed; "
-            "convert the motion with prepare_data.py"
-        )
-    if not shape[0]:
-        raise InputError(f"{path} holds no frames; remove it or record it again")
+    containers = sorted(file.name for file in split.motions.glob("*.tar"))
+    places: dict[str, Place] = read_tars(split.motions, containers) if containers else {}
+    if split.listed_in is not None:
+        lines = read_lines(split.listed_in, "a list of clip ids", LARGEST_LIST)
+        names = list(dict.fromkeys(line.strip() for line in lines if line.strip()))  # without repetitions
+        return Motions(names, containers, places)
+    if not split.motions.is_dir():
+        raise InputError(f"{split.motions} is missing; add the motions of the split {shown(split.name)}")
+    files = (file.relative_to(split.motions).with_suffix("") for file in split.motions.rglob("*.npy"))
+    names = sorted({*places, *(file.as_posix() for file in files)})
+    if not split.layout.lists_all:
+        names = [name for name in names if split_of(name) == split.name]
+    return Motions(names, containers, places)

@@ -1,8 +1,6 @@
 """Tokenization of the clips of a split into the shards of a token folder (dataset/token_rows.py)."""
 
-import hashlib
 import math
-import os
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -13,13 +11,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from dataset.clips import Clips
 from dataset.joined import join
-from dataset.motion_folder import VECTORS, MotionFolder
+from dataset.motion_folder import MotionFolder
 from dataset.token_rows import TokenRow, prepare_folder, write_shard
 from models.motion_vqvae import HumanVQVAE
-from motion.resample import FPS
 from utils.checkpoint import fingerprint
-from utils.reading.files import refusal
 
 MAX_SHARDS = 512  # per split
 MIN_CLIPS = 256  # per shard
@@ -31,16 +28,9 @@ MAX_CONTEXT = 40  # tokens of another clip at the start of a joined one
 class _Version(NamedTuple):
     """A motion that is tokenized for a clip: the clip from a start frame, or joined to a part of another clip."""
 
-    clip_id: str
+    row: int  # number of the clip
     motion: np.ndarray  # (T, 272)
-    context: int  # tokens of the other clip at the start
-
-
-class _Tokens(NamedTuple):
-    """Tokens of a version."""
-
-    tokens: np.ndarray  # (n,)
-    context: int
+    context: int  # tokens at the start that belong to the other clip or to an earlier action
 
 
 def tokenize(
@@ -54,10 +44,11 @@ def tokenize(
 ) -> Path:
     """Tokenize a split, unless this was done already with this tokenizer and these clips.
 
-    A training clip is tokenized from each of its first ``stride`` frames (the same motion, cut into tokens
-    differently) and ``joined`` times after a part of another clip. Each process makes the missing ones among its own
-    shards. An interrupted run can be continued with any number of processes. When all processes have returned, the
-    folder is complete.
+    A part of a motion that captions describe is a clip of its own and is tokenized as such: its first token depends on
+    no frame before it, as in generation. A training clip is tokenized from each of its first ``stride`` frames (the
+    same motion, cut into tokens differently) and ``joined`` times after a part of another clip. Each process makes the
+    missing ones among its own shards. An interrupted run can be continued with any number of processes. When all
+    processes have returned, the folder is complete.
 
     Args:
         folder: Data folder.
@@ -75,28 +66,29 @@ def tokenize(
         InputError: the split or the captions of a clip are missing, a clip cannot be read, or the token folder holds
             tokens of another tokenizer or cannot be written.
     """
-    ids, stride = folder.ids(split), tokenizer.config.stride
-    size = max(MIN_CLIPS, math.ceil(len(ids) / MAX_SHARDS))
+    clips, stride = folder.clips(split), tokenizer.config.stride
+    size = max(MIN_CLIPS, math.ceil(len(clips) / MAX_SHARDS))
     name = fingerprint(tokenizer_folder)
     about = {
         "tokenizer": name,
         "codebook_size": tokenizer.codebook_size,
         "stride": stride,
         "joined": joined,
-        "clips": _digest(folder, ids),
-        "shards": math.ceil(len(ids) / size),
+        "clips": clips.digest,
+        "shards": math.ceil(len(clips) / size),
     }
     path = folder.path / "tokens" / name / split
     shards = [
-        (file, ids[number * size : (number + 1) * size]) for number, file in enumerate(prepare_folder(path, about))
+        (file, range(number * size, min((number + 1) * size, len(clips))))
+        for number, file in enumerate(prepare_folder(path, about))
     ]
-    missing = [(file, clips) for file, clips in shards[process::processes] if not file.exists()]
-    total = sum(len(clips) for _, clips in missing)
-    source = _Versions(folder, ids, stride, stride if split == "train" else 1, joined)
+    missing = [(file, rows) for file, rows in shards[process::processes] if not file.exists()]
+    total = sum(len(rows) for _, rows in missing)
+    source = _Versions(clips, stride, stride if split == "train" else 1, joined)
     with tqdm(desc=f"tokenizing {split}", unit="clip", total=total, disable=not missing or process > 0) as progress:
-        for file, clips in missing:
-            rows, left_out = _shard_rows(source, tokenizer, clips, progress)
-            write_shard(file, rows, tokenizer.codebook_size, left_out)
+        for file, rows in missing:
+            token_rows, left_out = _shard_rows(source, tokenizer, rows, progress)
+            write_shard(file, token_rows, tokenizer.codebook_size, left_out)
     return path
 
 
@@ -123,28 +115,33 @@ class _Versions:
     """The versions of each clip of a split that are tokenized.
 
     Args:
-        ids: All clips of the split, of which parts are joined before a clip.
+        clips: Clips of the split, of which parts are joined before a clip.
         stride: Frames per token.
         shifts: Number of start frames per clip.
         joined: Number of parts of other clips per clip.
     """
 
-    def __init__(self, folder: MotionFolder, ids: list[str], stride: int, shifts: int, joined: int):
-        self.folder, self.ids, self.stride, self.shifts, self.joined = folder, ids, stride, shifts, joined
+    def __init__(self, clips: Clips, stride: int, shifts: int, joined: int):
+        self.clips, self.stride, self.shifts, self.joined = clips, stride, shifts, joined
 
-    def of(self, clip_id: str) -> Iterator[_Version]:
-        """Yield the clip from each start frame, then joined to parts of other clips; nothing if it has no token."""
-        clip = self.folder.motion(clip_id)
-        if len(clip) < self.stride:
-            return
+    def of(self, row: int) -> Iterator[_Version]:
+        """Yield a clip from each start frame, then joined to parts of other clips; nothing if it has no token.
+
+        A clip that has an earlier action at its start is not joined to another one.
+        """
+        clip = self.clips[row]
+        motion = self.clips.features(clip)
         for shift in range(self.shifts):
-            if len(clip) - shift >= self.stride:
-                yield _Version(clip_id, clip[shift:], context=0)
+            context = max(0, clip.context - shift) // self.stride
+            if (len(motion) - shift) // self.stride > context:
+                yield _Version(row, motion[shift:], context)
+        if clip.context or len(motion) < self.stride:
+            return
         for number in range(self.joined):
-            choose = random.Random(f"{clip_id} {number}")
-            before = self._random_part(self.folder.motion(choose.choice(self.ids)), choose)
+            choose = random.Random(f"{clip.name} {number}")
+            before = self._random_part(self.clips.features(self.clips[choose.randrange(len(self.clips))]), choose)
             if before is not None:
-                yield _Version(clip_id, join(before, clip), context=len(before) // self.stride)
+                yield _Version(row, join(before, motion), context=len(before) // self.stride)
 
     def _random_part(self, clip: np.ndarray, choose: random.Random) -> np.ndarray | None:
         """Frames of 1 to ``MAX_CONTEXT`` tokens of a clip (T, 272), half of the time those at its end."""
@@ -156,60 +153,20 @@ class _Versions:
 
 
 def _shard_rows(
-    source: _Versions, tokenizer: HumanVQVAE, clips: list[str], progress: tqdm
+    source: _Versions, tokenizer: HumanVQVAE, rows: range, progress: tqdm
 ) -> tuple[list[TokenRow], Counter]:
-    """Return the rows of the clips of a shard, in order, and the number of clips and parts of clips without a row."""
-    captions = {clip_id: source.folder.spans(clip_id) for clip_id in clips}
-    by_size = sorted(clips, key=lambda clip_id: source.folder.motion_file(clip_id).stat().st_size)
-    rows: dict[str, list[TokenRow]] = {}
-    left_out: Counter = Counter()
+    """Return the token rows of the clips of a shard, in order, and the number of clips without one."""
+    clips = {row: source.clips[row] for row in rows}
+    captions = {row: list(filter(None, clip.captions)) for row, clip in clips.items()}
+    by_size = sorted((row for row in rows if captions[row]), key=lambda row: clips[row].frames)
+    made: dict[int, list[TokenRow]] = {row: [] for row in rows}
     for start in range(0, len(by_size), CLIPS_IN_MEMORY):
-        group = [clip_id for clip_id in by_size[start : start + CLIPS_IN_MEMORY] if captions[clip_id]]
-        versions = [version for clip_id in group for version in source.of(clip_id)]
-        encoded: dict[str, list[_Tokens]] = {clip_id: [] for clip_id in group}
-        tokens = encode_all(tokenizer, [version.motion for version in versions])
-        for version, of_version in zip(versions, tokens, strict=True):
-            encoded[version.clip_id].append(_Tokens(of_version, version.context))
-        for clip_id in group:
-            rows[clip_id], empty = _clip_rows(clip_id, encoded[clip_id], captions[clip_id], source.stride)
-            left_out["parts"] += empty
-        progress.update(len(by_size[start : start + CLIPS_IN_MEMORY]))
-    left_out["clips"] = sum(not rows.get(clip_id) for clip_id in clips)
-    return [row for clip_id in clips for row in rows.get(clip_id, ())], left_out
-
-
-def _clip_rows(
-    clip_id: str,
-    encoded: list[_Tokens],
-    captions: dict[tuple[float, float] | None, list[str]],
-    stride: int,
-) -> tuple[list[TokenRow], int]:
-    """Return the rows of a clip, and the number of its described parts that hold no token.
-
-    Args:
-        captions: Captions by the seconds they describe (see ``MotionFolder.spans``).
-    """
-    rows, empty = [], 0
-    for span, texts in captions.items():
-        if span is None:
-            rows += [TokenRow(clip_id, tokens, texts, context) for tokens, context in encoded]
-            continue
-        first, last = (max(0, int(second * FPS / stride + 1e-6)) for second in span)  # 1e-6: 2.8 * 30 is below 84
-        parts = [tokens[first:last] for tokens, context in encoded if not context]
-        rows += [TokenRow(clip_id, part, texts) for part in parts if len(part)]
-        empty += not any(map(len, parts))
-    return rows, empty
-
-
-def _digest(folder: MotionFolder, ids: list[str]) -> str:
-    """Digest of the names, sizes and modification times of the files of the clips; changes if the data changed."""
-    digest, vectors, texts = hashlib.sha256(), folder.path / VECTORS, folder.path / "texts"
-    try:
-        for clip_id in ids:
-            for file in (f"{vectors}/{clip_id}.npy", f"{texts}/{clip_id}.txt"):
-                status = os.stat(file)
-                digest.update(f"{clip_id} {status.st_size} {status.st_mtime_ns}".encode())
-    except FileNotFoundError as error:
-        folder.spans(clip_id)  # raises InputError if the captions are missing
-        raise refusal(folder.motion_file(clip_id), "the file is missing", "prepare the data again") from error
-    return digest.hexdigest()
+        group = by_size[start : start + CLIPS_IN_MEMORY]
+        versions = [version for row in group for version in source.of(row)]
+        encoded = encode_all(tokenizer, [version.motion for version in versions])
+        for (row, _, context), tokens in zip(versions, encoded, strict=True):
+            made[row].append(TokenRow(clips[row].name, tokens, captions[row], context))
+        progress.update(len(group))
+    progress.update(len(rows) - len(by_size))
+    left_out = Counter(clips=sum(not token_rows for token_rows in made.values()))
+    return [token_row for token_rows in made.values() for token_row in token_rows], left_out

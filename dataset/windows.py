@@ -3,49 +3,37 @@
 import random
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch.utils.data import Dataset
 
-from dataset.motion_folder import MotionFolder, open_features
-from motion.features272 import check_features
-from utils.reading.arrays import to_float32
+from dataset.clips import Clips
+from dataset.feature_files import checked_features
 
 
 class WindowDataset(Dataset):
-    """Random windows of the clips of a split; each clip counts once per full window it holds, and at least once.
+    """Random windows of clips; each clip counts once per full window it holds, and at least once.
 
     An item is (clip id, features (window, 272) float32, number of valid frames). The features are not normalized and
     are zero-padded. The offset of the window depends only on the item number (see ``dataset/batches.py``). Opening
-    reads only the file headers and keeps an index of about 40 bytes per clip. An item maps its file and reads only its
-    window.
+    keeps 8 bytes per clip. An item reads only its window.
 
     Args:
-        folder: Data folder.
-        split: "train", "val" or "test".
+        clips: Motions of a split (``MotionFolder.motions``).
         window: Frames per window.
-
-    Raises:
-        InputError: the split is missing or empty, or a file is invalid. Values are validated when they are read.
     """
 
-    def __init__(self, folder: MotionFolder, split: str, window: int):
-        self.folder, self.window = folder, window
-        ids = folder.ids(split)
-        self.ids = pa.array(ids)
-        windows = [max(1, folder.frames(clip_id) // window) for clip_id in ids]
-        self.ends = np.cumsum(windows)  # number of windows up to and including each clip
+    def __init__(self, clips: Clips, window: int):
+        self.clips, self.window = clips, window
+        self.ends = np.cumsum(np.maximum(1, clips.frames // window), dtype=np.int64)  # windows up to each clip
 
     def __len__(self) -> int:
         return int(self.ends[-1])
 
     def __getitem__(self, number: int) -> tuple[str, torch.Tensor, int]:
-        clip_id = self.ids[np.searchsorted(self.ends, number % len(self), "right")].as_py()
-        file = self.folder.motion_file(clip_id)
-        clip = open_features(file)
-        start = random.Random(number).randrange(max(1, len(clip) - self.window + 1))
-        part = to_float32(clip[start : start + self.window])
-        check_features(part, str(file))
-        features = torch.zeros(self.window, clip.shape[1])
-        features[: len(part)] = torch.from_numpy(np.array(part))
-        return clip_id, features, len(part)
+        clip = self.clips[int(np.searchsorted(self.ends, number % len(self), "right"))]
+        motion = self.clips.open(clip)
+        start = random.Random(number).randrange(max(1, len(motion) - self.window + 1))
+        part = checked_features(np.array(motion[start : start + self.window]), self.clips.source(clip))
+        features = torch.zeros(self.window, motion.shape[1])
+        features[: len(part)] = torch.from_numpy(part)
+        return clip.name, features, len(part)

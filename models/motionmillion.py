@@ -1,7 +1,9 @@
-r"""Convert the tokenizer and the generator of the public MotionMillion-Codes (Fan et al., ICCV 2025).
+r"""Convert a released model of the public MotionMillion-Codes (Fan et al., ICCV 2025).
 
-    python -m models.motionmillion --tokenizer vq/net_6000000.pth --generator 3B/net_240000.pth \
-        --mean mean.npy --std std.npy --out checkpoints/motionmillion-3b
+    python -m models.motionmillion --source ZeyuLing/hftrainer-gotozero-3b-train-humanml272 \
+        --out checkpoints/motionmillion-3b
+    python -m models.motionmillion --source pretrained/motionmillion_3B_all.pth --mean mean.npy --std std.npy \
+        --out checkpoints/motionmillion-3b
     python inference_batch.py --checkpoint checkpoints/motionmillion-3b --prompt "a person walks"
 
 Shapes are read from the tensors; all other settings default to those of the released models. The files are
@@ -18,9 +20,9 @@ import math
 import os
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 from uuid import uuid4
 
 import torch
@@ -30,50 +32,53 @@ from safetensors.torch import save_file
 
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from models.motion_vqvae import Activation, HumanVQVAE, PatchSize, VQVAEConfig
+from models.motionmillion_release import GENERATOR, TOKENIZER, Tensors, find_release, read_tensors
 from models.text_encoder import encoder_width
 from motion.features272 import FEATURES
 from utils.checkpoint import CONFIG, INDEX, fingerprint
 from utils.config import parse_options
-from utils.errors import InputError, exit_on_input_error
+from utils.errors import InputError, exit_on_input_error, shown
 from utils.reading.arrays import read_vector
-from utils.reading.torch_files import read_state_dict
 
-# FSQ levels of the reference by codebook size. The comments hold its nominal sizes, which differ.
-LEVELS = {
-    math.prod(levels): levels
-    for levels in (
-        [8, 6, 5],  # "256"
-        [8, 8, 8],  # "512"
-        [8, 5, 5, 5],  # "1024"
-        [8, 8, 6, 5],  # "2048"
-        [7, 5, 5, 5, 5],  # "4096"
-        [8, 8, 8, 6, 5],  # "16384"
-        [8, 8, 8, 5, 5, 5],  # "65536", released
-    )
+LEVELS = {  # FSQ levels of the reference by the nominal size of the codebook, from which the true one may differ
+    256: [8, 6, 5],
+    512: [8, 8, 8],
+    1024: [8, 5, 5, 5],
+    2048: [8, 8, 6, 5],
+    4096: [7, 5, 5, 5, 5],
+    16384: [8, 8, 8, 6, 5],
+    65536: [8, 8, 8, 5, 5, 5],  # released
 }
 TEXT_LENGTH = 150  # the reference truncates the text to this length ...
 MAX_TOKENS = 150  # ... and trains on sequences of 301: text, motion, end token
 SHARD_SIZE = 10**9  # bytes per file
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 REFERENCE_ENCODERS = ("clip", "flan-t5-xl", "flan-t5-xxl")  # of different widths
-Tensors = dict[str, torch.Tensor]
+# Settings that the tensors do not determine: key in mm_config.json, and value of the released models.
+TOKENIZER_SETTINGS: dict[str, tuple[str, Any]] = {
+    "activation": ("activation", "relu"),
+    "dilation_growth": ("dilation_growth_rate", 3),
+}
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Options:
     """Options of the conversion."""
 
-    tokenizer: Path
-    """Checkpoint of the reference's motion tokenizer, with the key "net"."""
-    mean: Path
-    """Mean (.npy) of the 272 features that the tokenizer was trained with."""
-    std: Path
-    """Standard deviation (.npy) of the 272 features."""
+    source: str | None = None
+    """Released model: its folder, the file of its generator, or its Hugging Face id; or the file of a tokenizer, which
+    is then converted alone. The other files are searched in the same folder; the options below replace those found."""
     out: Path
     """New folder to write."""
+    tokenizer: Path | None = None
+    """Checkpoint of the reference's motion tokenizer: .safetensors, or a torch file with the key "net"."""
     generator: Path | None = None
-    """Checkpoint of the reference's generator, with the key "trans"; if not given, only the
-    tokenizer is converted."""
+    """Checkpoint of the reference's generator: .safetensors, or a torch file with the key "trans". Without a generator,
+    only the tokenizer is converted."""
+    mean: Path | None = None
+    """Mean (.npy) of the 272 features that the tokenizer was trained with."""
+    std: Path | None = None
+    """Standard deviation (.npy) of the 272 features."""
     dtype: Literal["keep", "float32", "bf16"] = "keep"
     """Precision of the generator's weights; keep: precision of the file."""
     text_encoder: str | None = None
@@ -82,16 +87,36 @@ class Options:
     n_head: PositiveInt | None = None
     """Number of attention heads of the generator; needed if its size is not in the table of models/llama.py."""
     levels: list[int] | None = None
-    """Number of FSQ levels in each dimension; needed if the codebook size does not determine them."""
-    activation: Activation = "relu"
-    """Activation inside the tokenizer's residual blocks."""
-    dilation_growth: PositiveInt = 3
+    """Number of FSQ levels in each dimension; needed if neither mm_config.json nor the codebook size determines
+    them."""
+    activation: Activation | None = None
+    """Activation inside the tokenizer's residual blocks (default: as in mm_config.json of the release, else relu)"""
+    dilation_growth: PositiveInt | None = None
     """Ratio of the dilations of the tokenizer's successive residual blocks. The first block has dilation
-    growth^(depth-1), the last has 1."""
+    growth^(depth-1), the last has 1. (default: as in mm_config.json of the release, else 3)"""
 
     def __post_init__(self):
         if self.out.exists():
             raise InputError(f"--out {self.out} exists already; give the name of a new folder")
+
+    def completed(self) -> "Options":
+        """Return the options with the files and settings of ``source`` in place of those that are not given.
+
+        Raises:
+            InputError: if a file is not found.
+        """
+        found = {} if self.source is None else find_release(self.source)._asdict()
+        settings = found.pop("settings", {})
+        for name, (key, default) in TOKENIZER_SETTINGS.items():
+            found[name] = settings[key] if type(settings.get(key)) is type(default) else default
+        nominal_size = settings.get("nb_code")
+        found["levels"] = LEVELS.get(nominal_size) if isinstance(nominal_size, int) else None
+        complete = replace(self, **{name: value for name, value in found.items() if getattr(self, name) is None})
+        for name in ("tokenizer", "mean", "std"):
+            if getattr(complete, name) is None:
+                place = "is not given" if self.source is None else f"is not found beside {shown(self.source, 120)}"
+                raise InputError(f"the file of the {name} {place}; give it as --{name} FILE")
+        return complete
 
 
 def main(options: Options) -> None:
@@ -105,13 +130,14 @@ def convert(options: Options) -> None:
     Raises:
         InputError: if a file is missing, damaged or of another kind, or tokenizer and generator do not match.
     """
+    options = options.completed()
     temporary = options.out.with_name(f".{options.out.name}-{uuid4().hex}")
     try:
         temporary.mkdir(parents=True)
         if options.generator is None:
             convert_tokenizer(options, None).save_pretrained(temporary)
         else:
-            embedding = read_tensors(options.generator, "trans").get("transformer.wte.weight")
+            embedding = read_tensors(options.generator, GENERATOR).get("transformer.wte.weight")
             codebook_size = None if embedding is None else len(embedding) - 2  # end and pad
             convert_tokenizer(options, codebook_size).save_pretrained(temporary / "tokenizer")
             convert_generator(options, options.generator, fingerprint(temporary / "tokenizer"), temporary)
@@ -122,15 +148,6 @@ def convert(options: Options) -> None:
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def read_tensors(path: Path, key: str) -> Tensors:
-    """Read the state dict under ``key`` of a torch file, memory-mapped, and strip the prefixes "module." of its names.
-
-    Raises:
-        InputError: if the file is missing or damaged, would run code, or holds no such state dict.
-    """
-    return {name.replace("module.", ""): value for name, value in read_state_dict(path, key).items()}
 
 
 # --- Tokenizer
@@ -145,12 +162,12 @@ def convert_tokenizer(options: Options, codebook_size: int | None) -> HumanVQVAE
     Raises:
         InputError: see ``convert``.
     """
-    mean, std = (torch.from_numpy(read_vector(path, FEATURES)) for path in (options.mean, options.std))
+    mean, std = (torch.from_numpy(read_vector(cast(Path, path), FEATURES)) for path in (options.mean, options.std))
     if not (std > 0).all():
         raise InputError(
             f"{options.std} holds a standard deviation that is not positive; give the file that came with the tokenizer"
         )
-    reference = read_tensors(options.tokenizer, "net")
+    reference = read_tensors(cast(Path, options.tokenizer), TOKENIZER)
     config = tokenizer_config(reference, options, codebook_size)
     names = tokenizer_names(config, has_patcher(reference))
     weights = {"mean": mean, "std": std}
@@ -203,8 +220,8 @@ def tokenizer_config(reference: Tensors, options: Options, codebook_size: int | 
         down_t=count_distinct(reference, encoder + r"(\d+)\.0\."),
         patch_size=cast(PatchSize, conv_in.shape[1] // FEATURES),  # validated by VQVAEConfig
         depth=count_distinct(reference, encoder + r"\d+\.1\.model\.(\d+)\."),
-        dilation_growth=options.dilation_growth,
-        activation=options.activation,
+        dilation_growth=cast(int, options.dilation_growth),
+        activation=cast(Activation, options.activation),
         norm="layer" if any(".norm1." in name for name in reference) else "none",
         causal=causal,
     )
@@ -323,7 +340,7 @@ def convert_generator(options: Options, file: Path, tokenizer_id: str, folder: P
 
     The file is mapped again for each shard, which releases the memory of the tensors read before.
     """
-    reference = read_tensors(file, "trans")
+    reference = read_tensors(file, GENERATOR)
     config = generator_config(reference, options, tokenizer_id)
     check_shapes(reference, config, file)
     if config.tie_weights:
@@ -334,7 +351,7 @@ def convert_generator(options: Options, file: Path, tokenizer_id: str, folder: P
     del reference
     hashes = {}
     for shard, names in plan.filename_to_tensors.items():
-        reference = read_tensors(file, "trans")
+        reference = read_tensors(file, GENERATOR)
         tensors = {name: reference[name].to(dtype=dtype).contiguous() for name in names}
         save_file(tensors, folder / shard, {"format": "pt"})
         del reference, tensors

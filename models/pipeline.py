@@ -21,11 +21,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from models.checkpoints import TOKENIZER, check_tokenizer, find_checkpoint
 from models.generate import NewToken, Part, Request, decode_steps, generate
 from models.llama import LLaMAHF
+from models.model_card import CardOptions
 from models.motion_vqvae import HumanVQVAE, State
 from models.offload import load_offloaded
 from models.optimize import check_support, optimize
+from models.publish import MESSAGE, publish, save_copy
 from models.sampling import Sampling
 from models.text_encoder import TextEncoder, load_text_encoder
 from motion.features272 import check_features, features_to_smplx85, local_rotations, recover_joints_fk, recover_root
@@ -101,7 +104,12 @@ class TextToMotion:
     """A generator with its tokenizer and text encoder."""
 
     def __init__(
-        self, generator: LLaMAHF, tokenizer: HumanVQVAE, text_encoder: TextEncoder, checkpoint_id: str
+        self,
+        generator: LLaMAHF,
+        tokenizer: HumanVQVAE,
+        text_encoder: TextEncoder,
+        checkpoint_id: str,
+        folder: Path | None = None,
     ) -> None:
         config = generator.config
         if config.codebook_size != tokenizer.codebook_size:
@@ -115,7 +123,7 @@ class TextToMotion:
                 f"{text_encoder.name} of width {text_encoder.dim}; use the encoder of its training"
             )
         self.generator, self.tokenizer, self.text_encoder = generator.eval(), tokenizer.eval(), text_encoder
-        self.checkpoint_id = checkpoint_id
+        self.checkpoint_id, self.folder = checkpoint_id, folder
 
     @classmethod
     def from_pretrained(
@@ -127,25 +135,25 @@ class TextToMotion:
         compiled: bool = False,
         text_encoder_path: Path | None = None,
         device_memory: float | None = None,
+        revision: str | None = None,
     ) -> "TextToMotion":
-        """Load a checkpoint: a run folder of train_t2m.py, or a folder converted by models/motionmillion.py.
+        """Load a checkpoint: a run folder of train_t2m.py, a folder converted by models/motionmillion.py, or a hub id.
 
         Args:
-            checkpoint: Folder of the generator, with its tokenizer in the subfolder tokenizer.
+            checkpoint: Folder of the generator, with its tokenizer in the subfolder tokenizer; or the id of such a
+                repository on the Hugging Face hub, user/name or user/name@revision.
             device: Device of all parts.
             dtype, quantize, compiled: Settings of the generator; see ``models.optimize``.
             text_encoder_path: Weights of the text encoder; by default models/text_weights.py searches for them.
             device_memory: Memory in GB for the generator's weights on the device; see ``models.offload``.
+            revision: Branch, tag or commit of a repository on the hub.
 
         Raises:
-            InputError: a part is missing or damaged, the parts do not belong together, or the device does not support
-                the settings.
+            InputError: a part is missing or damaged, the parts do not belong together, the device does not support
+                the settings, or the checkpoint cannot be downloaded.
         """
-        checkpoint = Path(checkpoint)
         check_support(torch.device(device).type, dtype, quantize)
-        for folder in (checkpoint, checkpoint / "tokenizer"):
-            if not folder.is_dir():
-                raise InputError(f"there is no checkpoint folder {folder}; give a run folder of train_t2m.py")
+        name, checkpoint = find_checkpoint(checkpoint, revision)
         if device_memory is None:
             generator = LLaMAHF.from_pretrained(checkpoint).to(device, dtype)
             generator = optimize(generator, dtype, quantize, compiled)
@@ -155,18 +163,47 @@ class TextToMotion:
             raise InputError(
                 "device_memory goes neither with quantized weights nor with a compiled step; leave one out"
             )
-        tokenizer = HumanVQVAE.from_pretrained(checkpoint / "tokenizer").to(device)
-        checkpoint_id = f"{checkpoint.resolve().name}-{fingerprint(checkpoint)}"
-        if generator.config.tokenizer not in ("", fingerprint(checkpoint / "tokenizer")):
-            raise InputError(
-                f"{checkpoint / 'tokenizer'} is not the tokenizer that the generator of {checkpoint} was trained with; "
-                "copy that tokenizer there, or train again"
-            )
+        tokenizer = HumanVQVAE.from_pretrained(checkpoint / TOKENIZER).to(device)
+        checkpoint_id = f"{name}-{fingerprint(checkpoint)}"
+        check_tokenizer(checkpoint, generator.config)
         try:
             text_encoder = load_text_encoder(generator.config.text_encoder, device, text_encoder_path)
-            return cls(generator, tokenizer, text_encoder, checkpoint_id)
+            return cls(generator, tokenizer, text_encoder, checkpoint_id, checkpoint)
         except InputError as error:
             raise InputError(f"the checkpoint {checkpoint} cannot be used: {error}") from error
+
+    def save_pretrained(self, folder: str | Path, card: CardOptions | None = None) -> None:
+        """Copy the files of the checkpoint into a folder, and write a model card; errors as ``push_to_hub``."""
+        save_copy(self._source(), Path(folder), card)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        card: CardOptions | None = None,
+        private: bool = False,
+        revision: str | None = None,
+        commit_message: str = MESSAGE,
+        token: str | None = None,
+    ) -> str:
+        """Upload the files of the checkpoint, unchanged, and a model card; see ``models.publish``.
+
+        Args:
+            repo_id: user/name; the repository and the branch ``revision`` are created if they do not exist.
+
+        Returns:
+            Address of the commit.
+
+        Raises:
+            InputError: the model was not loaded by ``from_pretrained``, or the upload is refused.
+        """
+        repository = repo_id if revision is None else f"{repo_id}@{revision}"
+        return publish(self._source(), repository, card, private, commit_message, token)
+
+    def _source(self) -> Path:
+        """Folder that the model was loaded from."""
+        if self.folder is None:
+            raise InputError("the model has no files; save its parts, and load them with TextToMotion.from_pretrained")
+        return self.folder
 
     @property
     def device(self) -> torch.device:

@@ -20,6 +20,7 @@ class Reconstruction:
     turn: float  # of the real clip, degrees
     turn_error: float  # turn of the decoded clip minus that of the real clip, degrees
     tokens: np.ndarray  # (n,)
+    features: np.ndarray  # (n * stride, 272) decoded, not normalised
 
 
 @torch.no_grad()
@@ -42,6 +43,7 @@ def reconstruction_error(tokenizer: HumanVQVAE, features: np.ndarray) -> Reconst
         turn=turns[0],
         turn_error=turns[1] - turns[0],
         tokens=tokens.numpy(),
+        features=decoded.numpy(),
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from motion.body_shape import leg_length
+from motion.body_shape import leg_scale
 from motion.features272 import features_from_motion
 from motion.smplx import SMPLX85, check_smplx85, smplx85_to_motion
 
@@ -32,9 +32,7 @@ class Clip:
         """Return (T, 272) features, not normalised; the clip is turned to face +z, grounded and scaled to mean legs."""
         rotations, pelvis = smplx85_to_motion(self.smplx85)
         betas = self.smplx85[0, SMPLX85["betas"]]
-        if betas.any():
-            pelvis = pelvis * (leg_length(np.zeros(10)) / leg_length(betas))
-        return features_from_motion(rotations, pelvis).astype(np.float32)
+        return features_from_motion(rotations, pelvis * leg_scale(betas)).astype(np.float32)
 
 
 AnyMotion = Clip | np.ndarray | Tensor

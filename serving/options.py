@@ -19,8 +19,9 @@ else:
 class Options:
     """Options of the web app."""
 
-    checkpoint: Path = Path("checkpoints/demo")
-    """Folder of a text-to-motion model, as train_t2m.py writes it."""
+    checkpoint: str = "checkpoints/demo"
+    """Text-to-motion model: a folder, as train_t2m.py writes it, or an id of the Hugging Face hub: user/name or
+    user/name@revision."""
     host: str = "127.0.0.1"
     """Network address to listen on; 0.0.0.0 accepts connections from other machines."""
     port: Port = 8000

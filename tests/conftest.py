@@ -88,6 +88,19 @@ def converted(out: Path, fixture: str, generator: Path | None = None, **options:
     return out
 
 
+def one_dimensional_tokenizer(path: Path) -> Path:
+    """Write a file of the reference's tokenizer with a single dimension, which fits any number of codes."""
+    weights = torch.load(golden("tokenizer_down2_ckpt.pth"), weights_only=True)["net"]
+    width = len(weights["vqvae.quantizer.project_out.weight"])
+    weights |= {
+        "vqvae.quantizer.project_in.weight": torch.zeros(1, width),
+        "vqvae.quantizer.project_in.bias": torch.zeros(1),
+        "vqvae.quantizer.project_out.weight": torch.zeros(width, 1),
+    }
+    torch.save({"net": weights}, path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def golden_generator(tmp_path_factory) -> LLaMAHF:
     """The reference's generator, converted and loaded, whatever its size, text width and number of codes are.
@@ -96,17 +109,10 @@ def golden_generator(tmp_path_factory) -> LLaMAHF:
     """
     folder = tmp_path_factory.mktemp("golden")
     sizes = json.loads(golden("llama_ckpt.json").read_text())
-    weights = torch.load(golden("tokenizer_down2_ckpt.pth"), weights_only=True)["net"]
-    width = len(weights["vqvae.quantizer.project_out.weight"])
-    weights |= {
-        "vqvae.quantizer.project_in.weight": torch.zeros(1, width),
-        "vqvae.quantizer.project_in.bias": torch.zeros(1),
-        "vqvae.quantizer.project_out.weight": torch.zeros(width, 1),
-    }
-    torch.save({"net": weights}, folder / "tokenizer.pth")
+    tokenizer = one_dimensional_tokenizer(folder / "tokenizer.pth")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(text_encoder.WIDTHS, "fixture", sizes["clip_dim"])
-        converted(folder / "generator", "tokenizer_down2", golden("llama_ckpt.pth"), tokenizer=folder / "tokenizer.pth",
+        converted(folder / "generator", "tokenizer_down2", golden("llama_ckpt.pth"), tokenizer=tokenizer,
                   levels=[sizes["nb_code"]], n_head=sizes["n_head"], text_encoder="fixture")  # fmt: skip
     return LLaMAHF.from_pretrained(folder / "generator")
 

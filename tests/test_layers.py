@@ -12,8 +12,8 @@ ALLOWED = {  # package -> packages that it may import
     "formats": {"motion", "utils"},
     "models": {"motion", "utils"},
     "dataset": {"formats", "models", "motion", "utils"},
-    "training": {"dataset", "formats", "models", "motion", "utils", "visualize"},
-    "evaluation": {"dataset", "formats", "models", "motion", "utils"},
+    "training": {"dataset", "evaluation", "formats", "models", "motion", "utils", "visualize"},
+    "evaluation": {"dataset", "formats", "models", "motion", "utils", "visualize"},
     "visualize": {"formats", "motion", "utils"},
     "serving": {"formats", "models", "motion", "utils", "visualize"},
 }

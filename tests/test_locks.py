@@ -21,7 +21,7 @@ with exclusive_folder(folder, "training", "--out") if sys.argv[1] == "exclusive"
     print("locked", flush=True)
     time.sleep(60)
 """
-LEFTOVERS = (f".{'0123abcd' * 4}.npz", f".{'a' * 32}", ".saving-x1_y", ".step-00000100", ".preparing")
+LEFTOVERS = (f".{'0123abcd' * 4}.npz", f".{'a' * 32}", ".saving-x1_y", ".step-00000100")
 KEPT = (".hidden", "walk.npz", f"{'a' * 32}.npz", ".step-one", "results.json")
 
 

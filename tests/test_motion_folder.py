@@ -38,7 +38,12 @@ def test_caption_lines_of_humanml3d_are_read(small_folder):
     (small_folder.path / "texts" / f"{clip_id}.txt").write_text("\n".join(lines))
     whole = ["a plain caption", "a person walks", "he walks", "with tokens only"]
     assert small_folder.captions(clip_id) == whole
-    assert small_folder.spans(clip_id) == {None: whole, (1.5, 3.0): ["a part of it"]}
+    clips = [clip for clip in small_folder.clips("train") if clip.id == clip_id]
+    assert [(clip.captions, clip.is_part, clip.start) for clip in clips] == [
+        (whole, False, 0),
+        (["a part of it"], True, 45),
+    ]
+    assert clips[1].name == f"{clip_id}_45_{45 + clips[1].frames}"
     (small_folder.path / "texts" / f"{clip_id}.txt").write_text("he walks\nhe runs#he/PRON#soon#3.0\n")
     with pytest.raises(InputError, match=rf"line 2 of .*{clip_id}\.txt has soon#3\.0 instead of from#to in seconds"):
         small_folder.captions(clip_id)
@@ -94,7 +99,7 @@ def test_error_names_the_invalid_feature_file(small_folder, fault):
         small_folder.motion(clip_id)
     assert str(file) in str(caught.value)
     with pytest.raises(InputError, match=words) as caught:
-        windows = WindowDataset(small_folder, "train", 32)
+        windows = WindowDataset(small_folder.motions("train"), 32)
         for number in range(len(windows)):
             windows[number]
     assert str(file) in str(caught.value)

@@ -132,8 +132,10 @@ def test_data_is_counted_from_the_headers(tmp_path):
     folder = tmp_path / "motion_data" / "vector_272"
     folder.mkdir(parents=True)
     (tmp_path / "split").mkdir()
+    (tmp_path / "texts").mkdir()
     for name, frames in (("short", 3), ("five", 5), ("long", 50)):
         np.save(folder / f"{name}.npy", np.full((frames, 272), np.nan, np.float32))  # values are not read
+        (tmp_path / "texts" / f"{name}.txt").write_text("a caption")
     (tmp_path / "split" / "train.txt").write_text("short\nfive\nlong\n")
     data = count_data(MotionFolder(tmp_path), 4, 10, 1)
     assert (data.clips, data.frames) == (3, 58)
@@ -154,11 +156,12 @@ def arguments(data_folder, tmp_path):
 
 
 def test_plan_is_printed_and_nothing_is_written(run_here, arguments, data_folder, tmp_path):
+    MotionFolder(data_folder).clips("train")  # an index is made when a folder is first opened
     before = {path: path.stat().st_mtime_ns for path in data_folder.rglob("*")}
     printed = run_here(*arguments, "--plan", "--text-encoder", "flan-t5-xl")  # its weights are not installed
     config = LLaMAConfig(9600, 2048, "flan-t5-xl", 150, 48, **SIZES["debug"])
     assert f"model: {count_parameters(config).total / 1e6:,.1f} M parameters" in printed
-    clips = len(MotionFolder(data_folder).ids("train"))
+    clips = len(MotionFolder(data_folder).clips("train"))
     assert f"data: {clips} training clips" in printed and "run: 20 steps of 8 rows" in printed
     assert "150 text features (the maximum" in printed and "Lu et al." in printed and "Hoffmann et al." in printed
     table = [line.split("|")[1:-1] for line in printed.splitlines() if re.match(r"\| \d", line)]

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import yaml
 
-import prepare_data
-from dataset.captions import CaptionRules
+from dataset.converting import convert_source
 from dataset.motion_folder import MIRRORED, VECTORS, MotionFolder, split_of
+from dataset.sources import bvh
+from dataset.sources.bvh import BvhOptions
 from dataset.synthetic import synthetic_clips
-from formats.skeleton_map import SkeletonMap
 from motion.features272 import LAYOUT, features_from_motion, recover_joints_fk, recover_rotations
 from motion.resample import FPS
 from motion.skeleton import MIRROR, mirror
@@ -86,7 +86,8 @@ def test_rejected_files_are_reported_and_the_others_converted(prepared):
     assert list(report["rejected"]) == sorted(reasons)
     for name, reason in reasons.items():
         assert re.search(reason, report["rejected"][name]), report["rejected"][name]
-        assert f"rejected: {report['rejected'][name]}" in output
+    printed = {name for name in reasons if f"rejected: {report['rejected'][name]}" in output}
+    assert printed == set(reasons) - {"truncated"} and "(likewise in 1 other files)" in output  # as no_frames
     assert report["clips"] == {"train": 4, "val": 0, "test": 1} and report["fps"] == FPS
     assert "9 files rejected" in output
 
@@ -134,18 +135,21 @@ def test_captions_file_gives_captions_or_the_reason_for_a_rejection(prepared, tm
     source, _, _ = prepared
     file = next((source / "wave_right_hand").glob("*.bvh"))
 
-    def convert(rules):
-        options = prepare_data.BvhOptions(source, tmp_path / "out", mirrored=False, captions_per_clip=2)
-        return prepare_data.convert_bvh(file, options, SkeletonMap(**OWN_MAP), rules)
+    def convert(rules, mirrored=False):
+        (tmp_path / "captions.yaml").write_text(yaml.safe_dump({"clips": rules}))
+        options = BvhOptions(source, tmp_path / "out", tmp_path / "map.yaml", tmp_path / "captions.yaml",
+                             mirrored=mirrored, captions_per_clip=2)  # fmt: skip
+        return bvh.plan(options)
 
-    for folder in (VECTORS, "texts"):
-        (tmp_path / "out" / folder).mkdir(parents=True)
-    assert [report.clip_id for report in convert(CaptionRules({file.stem: ["one", "two", "three"]}))] == [file.stem]
-    assert (tmp_path / "out" / "texts" / f"{file.stem}.txt").read_text() == "one\ntwo\n"
-    rejected = convert(CaptionRules({"another clip": ["a person walks"]}))
-    assert "no entry for the clip" in rejected[0].rejected
-    with pytest.raises(InputError, match="no usable training clip came out of 1 files"):
-        prepare_data.finish_folder(tmp_path / "out", rejected)
+    (tmp_path / "map.yaml").write_text(yaml.safe_dump(OWN_MAP))
+    plan = convert({file.stem: ["one", "two", "three"]})
+    (task,) = plan.tasks
+    assert task.lines == ("one", "two") and [clip.captions for clip in plan.convert(task).clips] == [["one", "two"]]
+    plan = convert({"another clip": ["a person walks"]})
+    assert not plan.tasks and "no entry for the clip" in plan.left_out[file.stem]
+    with pytest.raises(InputError, match="no usable training clip came out of"):
+        convert_source(plan, BvhOptions(source, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_invalid_command_line_ends_with_one_sentence(refused, prepared, tmp_path):
@@ -166,7 +170,7 @@ def test_invalid_command_line_ends_with_one_sentence(refused, prepared, tmp_path
     assert "--colour" in refused("prepare_data.py", "synthetic", *out, "--colour", "red")
     assert "--seed is -1" in refused("prepare_data.py", "synthetic", *out, "--seed", -1)
     assert "--out is missing" in refused("prepare_data.py", "synthetic")
-    assert "give one of the commands bvh, synthetic" in refused("prepare_data.py", "--out", tmp_path / "out")
+    assert "give one of the commands" in refused("prepare_data.py", "--out", tmp_path / "out")
     assert "cannot write" in refused("prepare_data.py", "synthetic", "--out", tmp_path / "file")
     assert not (tmp_path / "out").exists()
 
@@ -178,8 +182,8 @@ def test_upper_case_suffixes_and_foreign_text_encodings_are_read(tmp_path, motio
     text = "turns left, counter-clockwise\r\n\r\nleft the room right after song #5\r\n"
     (source / f"{name}.TXT").write_bytes(text.encode("utf-16"))
     (tmp_path / "map.yaml").write_text(yaml.safe_dump(OWN_MAP))
-    options = prepare_data.BvhOptions(source, tmp_path / "out", tmp_path / "map.yaml", workers=1, force=True)
-    prepare_data.bvh(options)
+    options = BvhOptions(source, tmp_path / "out", tmp_path / "map.yaml", workers=1, force=True)
+    convert_source(bvh.plan(options), options)
     folder = MotionFolder(tmp_path / "out")
     assert folder.captions(name) == ["turns left, counter-clockwise", "left the room right after song #5"]
     assert folder.captions(name + MIRRORED) == ["turns right, clockwise", "left the room right after song #5"]

@@ -1,11 +1,14 @@
 """prepare_data.py when it fails or is killed: the data folder stays as it was, or is no data folder yet."""
 
+import contextlib
 import errno
 import json
 import os
+import re
 import resource
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +16,17 @@ import pytest
 import yaml
 
 import prepare_data
+from dataset import converting
+from dataset.converting import convert_source, prepared_clip, write_clip
 from dataset.motion_folder import VECTORS, MotionFolder
-from dataset.staging import LONGEST_NAME, STAGING, check_clip_id, staged_folder
+from dataset.sources import amass, bvh
+from dataset.sources.amass import AmassOptions
+from dataset.sources.bvh import BvhOptions
+from dataset.staging import JOURNAL, LONGEST_NAME, STAGING, check_clip_id, staged_folder
 from dataset.synthetic import synthetic_clips
 from tests.bvh_files import OWN_MAP, own_clip, write_bvh
 from tests.conftest import run_script, start_script
+from tests.prepare_helpers import prepare, threads, write_amass
 from utils.errors import InputError
 
 SYNTHETIC = ("prepare_data.py", "synthetic", "--count")
@@ -83,7 +92,7 @@ def test_folder_removed_while_running_costs_one_sentence(tmp_path):
     with pytest.raises(InputError, match="cannot write"), staged_folder(out) as folder:
         out.rename(tmp_path / "elsewhere")
         clip = next(iter(synthetic_clips(1, 0)))
-        prepare_data.write_clip(folder, prepare_data.prepared_clip(*clip))
+        write_clip(folder.path, prepared_clip(*clip))
     assert not out.exists()
 
 
@@ -143,21 +152,98 @@ def test_usable_clip_ids():
 
 def test_killed_worker_costs_its_file_alone(source, tmp_path, monkeypatch):
     victim = sorted(source.glob("*.bvh"))[0].stem
-    options = prepare_data.BvhOptions(source, tmp_path / "data", source / "map.yaml", mirrored=False, workers=1)
-    monkeypatch.setattr(prepare_data, "convert_bvh", KillAt(victim))
-    prepare_data.bvh(options)
+    options = BvhOptions(source, tmp_path / "data", source / "map.yaml", mirrored=False, workers=1)
+    plan = bvh.plan(options)
+    plan.convert = KillAt(victim, plan.convert)
+    convert_source(plan, options)
     rejected = json.loads((tmp_path / "data" / "report.json").read_text())["rejected"]
     assert "its process ended unexpectedly (exit status -9)" in rejected.pop(victim)
     assert all(name.endswith(" ") for name in rejected)
 
 
 class KillAt:
-    """``convert_bvh`` that kills its process at one file."""
+    """A conversion that kills its process at one file."""
 
-    def __init__(self, stem: str):
-        self.stem = stem
+    def __init__(self, name: str, convert: Callable):
+        self.name, self.convert = name, convert
 
-    def __call__(self, file, **options):
-        if file.stem == self.stem:
+    def __call__(self, task):
+        if task.name == self.name:
             os.kill(os.getpid(), signal.SIGKILL)
-        return prepare_data.convert_bvh(file, **options)  # the worker imports the true one
+        return self.convert(task)
+
+
+class StopAt:
+    """A conversion that is stopped at one file, and counts the files."""
+
+    def __init__(self, stop: Callable | None, convert: Callable, name: str = ""):
+        self.stop, self.convert, self.name, self.files = stop, convert, name, []
+
+    def __call__(self, task):
+        self.files.append(task.name)
+        if self.stop and task.name == self.name:
+            self.stop()
+        return self.convert(task)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def terminate() -> None:
+    time.sleep(0.2)  # until the files before are in the journal
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.2)  # until the main thread has noticed
+
+
+def convert_amass(source: Path, out: Path, stop: Callable | None = None, **options) -> list[str]:
+    """Convert; returns the names of the files that were not reused from an earlier run."""
+    chosen = AmassOptions(source, out, mirrored=False, **options)
+    plan = amass.plan(chosen)
+    plan.convert = StopAt(stop, plan.convert, "c")
+    with contextlib.suppress(KeyboardInterrupt, SystemExit):
+        convert_source(plan, chosen)
+    return plan.convert.files
+
+
+@pytest.mark.parametrize("stop", [interrupt, terminate])
+def test_stopped_run_is_resumed_with_the_same_options_alone(stop, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(converting, "worker_pool", threads)
+    source, out = tmp_path / "source", tmp_path / "data"
+    for name in "abcd":
+        write_amass(source / f"{name}.npz", 60, 1)
+    (source / "b.npz").write_bytes(b"damaged")
+    assert convert_amass(source, tmp_path / "whole") == ["a", "b", "c", "d"]
+    assert convert_amass(source, out, stop)[:3] == ["a", "b", "c"]
+    assert not (out / VECTORS).exists() and (out / STAGING / JOURNAL).is_file()
+    with (out / STAGING / JOURNAL).open("a") as journal:
+        journal.write('["c", [{"clip_')  # a run that was killed while it wrote
+    capsys.readouterr()
+    resumed = convert_amass(source, out)
+    assert resumed in (["c", "d"], ["b", "c", "d"])  # a signal may come before b is in the journal
+    assert f"resuming: {4 - len(resumed)} of 4 files are converted" in capsys.readouterr().out
+    assert contents(out) == contents(tmp_path / "whole") and not (out / STAGING).exists()
+    convert_amass(source, tmp_path / "other", stop)
+    assert convert_amass(source, tmp_path / "other", min_frames=10) == ["a", "b", "c", "d"]  # other options
+    convert_amass(source, tmp_path / "changed", stop)
+    write_amass(source / "a.npz", 60, 2)
+    assert convert_amass(source, tmp_path / "changed") == ["a", "b", "c", "d"]
+
+
+def test_killed_conversion_is_resumed(tmp_path, monkeypatch, capfd):
+    source, out = tmp_path / "source", tmp_path / "data"
+    for number in range(150):
+        write_amass(source / f"{number:03}.npz", 120, 2)
+    process = start_script("prepare_data.py", "amass", "--source", source, "--out", out, "--workers", 1)
+    while not (out / STAGING / JOURNAL).is_file():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    finished = len((out / STAGING / JOURNAL).read_text().splitlines()) - 1
+    assert 0 < finished < 150 and not (out / "split").exists()
+    capfd.readouterr()
+    prepare(monkeypatch, "amass", source, out)
+    resumed = int(re.search(r"resuming: (\d+) of 150 files", capfd.readouterr().out)[1])
+    assert finished - 1 <= resumed <= finished
+    assert len(list((out / "split").iterdir())) == 3 and len(list((out / VECTORS).glob("???.npy"))) == 150

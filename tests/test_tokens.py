@@ -22,6 +22,7 @@ import torch
 import dataset.token_rows
 import dataset.tokenizing
 from dataset.batches import FixedSizeBatches, endless_loader
+from dataset.clip_rules import NO_CAPTION, NO_FRAMES
 from dataset.motion_folder import MotionFolder
 from dataset.token_rows import ABOUT, TokenDataset, TokenItem, collate, read_about, shard_files
 from dataset.tokenizing import encode_all, tokenize
@@ -80,7 +81,8 @@ def test_rows_are_the_tokens_from_every_start_frame(small_folder, tokenizers):
         assert row["tokens"] == model.encode(model.normalize(motion))[0].tolist()
         assert row["captions"] == small_folder.captions(row["id"]) and row["context"] == 0
         assert row["length"] == len(row["tokens"]) == data.lengths[number]
-    assert data.table.schema.field("tokens").type.value_type == "uint16" and data.left_out == {"clips": 1}
+    assert data.table.schema.field("tokens").type.value_type == "uint16" and not data.left_out
+    assert small_folder.clips("train").left_out == {NO_CAPTION: 1}
 
 
 def test_batched_encoding_equals_encoding_alone(tokenizers, monkeypatch):
@@ -188,23 +190,31 @@ def test_invalid_clip_costs_no_finished_shard(small_folder, tokenizers, small_sh
 
 def test_described_parts_become_separate_rows(small_folder, tokenizers):
     first, second, third = small_folder.ids("train")[:3]
-    frames = len(small_folder.motion(first))
     write_captions(small_folder, first, "all of it#x#0.0#0.0", "a part#x#0.4#1.2", "also all",
                    "the same part#x#0.4#1.2", "to beyond the end#x#1.0#99.0",
                    "outside#x#90.0#91.0", "too short#x#1.0#1.05", "turned#x#1.2#0.4")  # fmt: skip
     write_captions(small_folder, second, "nothing but a part#x#0.0#1.0")
     write_captions(small_folder, third, "outside#x#90.0#91.0")
-    data = opened(tokenize(small_folder, *tokenizers[0], "train", joined=2))
-    assert data.left_out == {"parts": 4, "clips": 1}
-    rows = [row for row in data.table.to_pylist() if row["id"] == first]
-    whole, part, rest = rows[:6], rows[6:10], rows[10:]
-    assert len(rest) == 4 and [row["context"] > 0 for row in whole] == 4 * [False] + 2 * [True]
-    for row, of_part, of_rest in zip(whole[:4], part, rest, strict=True):
-        assert row["captions"] == ["all of it", "also all"] and len(row["tokens"]) >= (frames - 3) // 4
-        assert of_part["captions"] == ["a part", "the same part"] and of_part["tokens"] == row["tokens"][3:9]
-        assert of_rest["captions"] == ["to beyond the end"] and of_rest["tokens"] == row["tokens"][7:]
-    rows = [row for row in data.table.to_pylist() if row["id"] == second]
-    assert [row["length"] for row in rows] == [7] * 4 and not any(row["context"] for row in rows)
+    folder, model = tokenizers[0]
+    data = opened(tokenize(small_folder, folder, model, "train", joined=2))
+    clips = [clip for clip in small_folder.clips("train") if clip.id in (first, second, third)]
+    motion = small_folder.motion(first)
+    assert small_folder.clips("train").left_out == {NO_FRAMES: 3} and data.left_out == {"clips": 1}  # 1: too short
+    assert [(clip.start, clip.frames, clip.captions) for clip in clips if clip.id == first] == [
+        (0, len(motion), ["all of it", "also all"]),
+        (12, 24, ["a part", "the same part"]),
+        (30, len(motion) - 30, ["to beyond the end"]),
+        (30, 1, ["too short"]),
+    ]
+    for clip in clips:
+        rows = [row for row in data.table.to_pylist() if row["id"] == clip.name]
+        alone = [row for row in rows if not row["context"]]
+        assert all(row["captions"] == clip.captions for row in rows)
+        assert len(alone) == min(4, max(0, clip.frames - 3)) and len(rows) - len(alone) <= 2
+        features = small_folder.motion(clip.id)[clip.start : clip.start + clip.frames]  # a clip of its own
+        for shift, row in enumerate(alone):
+            part = torch.from_numpy(features[shift:])[None]
+            assert row["tokens"] == model.encode(model.normalize(part))[0].tolist()
     assert all(data[number].is_whole for number in range(len(data)))
 
 
@@ -313,7 +323,7 @@ def same(one, other):
 @pytest.mark.parametrize("start, workers", [("fork", 2), ("spawn", 1)])
 def test_batches_do_not_depend_on_the_number_of_workers(small_folder, tokenizers, start, workers):
     data = opened(tokenize(small_folder, *tokenizers[0], "train"), token_drop=0.3)
-    windows = WindowDataset(small_folder, "train", 32)
+    windows = WindowDataset(small_folder.motions("train"), 32)
     assert len(pickle.dumps(data)) < 20_000
 
     def batches(data, workers, count, **settings):
@@ -336,7 +346,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(small_folder, tokenizers
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_error_names_the_invalid_item_after_the_batches_before_it(small_folder, workers):
-    windows = WindowDataset(small_folder, "train", 32)
+    windows = WindowDataset(small_folder.motions("train"), 32)
     file = small_folder.motion_file(small_folder.ids("train")[-1])
     np.save(file, np.full((40, 272), np.nan, np.float32))
     loader = endless_loader(windows, [[0, 1], [1, 2], [len(windows) - 1]], workers, torch.device("cpu"))
@@ -373,7 +383,9 @@ def test_faulty_data_is_refused_before_training(refused, data_folder, tokenizer_
     captions.rename(data / "texts" / f"{clip_id}.txt")
     for clip_id in MotionFolder(data).ids("train"):
         (data / "texts" / f"{clip_id}.txt").write_text("\n")
-    assert f"no clip of the split train of {data} has a caption and 4 frames" in refused(*command)
+    assert f"no clip of {split} can be used: {len(MotionFolder(data).ids('train'))} without a caption" in refused(
+        *command
+    )
     split.write_text("")
     assert f"{split} is empty" in refused(*command)
     split.unlink()

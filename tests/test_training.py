@@ -84,7 +84,8 @@ def training_loss(run, data_folder, untrained=False):
         torch.manual_seed(0)
         fresh = HumanVQVAE(model.config)
         model.load_state_dict(fresh.state_dict() | {"mean": model.mean, "std": model.std})
-    _, features, lengths = next(iter(DataLoader(WindowDataset(MotionFolder(data_folder), "train", options.window), 64)))
+    windows = WindowDataset(MotionFolder(data_folder).motions("train"), options.window)
+    _, features, lengths = next(iter(DataLoader(windows, 64)))
     motion = model.normalize(features)
     with torch.no_grad():
         reconstruction = model(motion, lengths)[0]

@@ -7,7 +7,7 @@ from dataset.windows import WindowDataset
 
 
 def test_windows_are_parts_of_their_clips(small_folder):
-    windows = WindowDataset(small_folder, "train", 32)
+    windows = WindowDataset(small_folder.motions("train"), 32)
     clips = [small_folder.motion(name) for name in small_folder.ids("train")]
     assert len(windows) == sum(len(clip) // 32 for clip in clips)
     starts = set()
@@ -26,7 +26,7 @@ def test_windows_are_parts_of_their_clips(small_folder):
 
 
 def test_short_clip_is_padded_with_zeros(small_folder):
-    windows = WindowDataset(small_folder, "train", 500)
+    windows = WindowDataset(small_folder.motions("train"), 500)
     assert len(windows) == 7
     for number, clip_id in enumerate(small_folder.ids("train")):
         _, features, valid = windows[number]
@@ -37,7 +37,7 @@ def test_short_clip_is_padded_with_zeros(small_folder):
 
 
 def test_window_depends_only_on_the_item_number(small_folder):
-    one, other = (WindowDataset(small_folder, "train", 32) for _ in range(2))
+    one, other = (WindowDataset(small_folder.motions("train"), 32) for _ in range(2))
     for number in (0, 3, len(one) + 3, 5 * len(one) + 3):
         assert one[number][0] == other[number][0] and torch.equal(one[number][1], other[number][1])
     assert len({one[3 + epoch * len(one)][1].numpy().tobytes() for epoch in range(6)}) > 2

@@ -25,6 +25,9 @@ class TrainingOptions:
     """Data folder: one written by prepare_data.py, or one in the layout of MotionMillion or HumanML3D-272."""
     out: Path
     """Run folder to write."""
+    init: str | None = None
+    """Model to fine-tune: its folder, or its Hugging Face id, user/name or user/name@revision. The training starts from
+    its weights, and the options of --model are taken from it, except dropout rates."""
     resume: bool = False
     """Resume the run in --out from its newest undamaged state (checkpoint for resuming)."""
     batch_size: PositiveInt = 64

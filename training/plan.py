@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jsonargparse.typing import NonNegativeInt, PositiveFloat
-from tqdm import tqdm
 
 from dataset.motion_folder import MotionFolder
 from models.llama import LLaMAConfig
@@ -71,8 +70,7 @@ def count_data(folder: MotionFolder, frames_per_token: int, max_tokens: int, joi
     Raises:
         InputError: the data folder has another layout, its split is missing, or no clip is as long as a token.
     """
-    ids = folder.ids("train")
-    frames = np.array([folder.frames(name) for name in tqdm(ids, desc="counting frames", unit="clip", delay=2)])
+    frames = folder.clips("train").frames  # (clips,)
     starts = np.array([*range(frames_per_token), *[0] * joined])
     lengths = (frames[:, None] - starts) // frames_per_token  # (clips, rows per clip)
     if not (lengths > 0).any():
@@ -80,7 +78,7 @@ def count_data(folder: MotionFolder, frames_per_token: int, max_tokens: int, joi
             f"no training clip of {folder.path} has the {frames_per_token} frames of a token; prepare longer clips"
         )
     return DataSize(
-        clips=len(ids),
+        clips=len(frames),
         frames=int(frames.sum()),
         frames_per_token=frames_per_token,
         rows=int((lengths > 0).sum()),

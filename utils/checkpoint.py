@@ -16,20 +16,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub import PyTorchModelHubMixin
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_file
 from torch import nn
 
 from utils.errors import InputError, shown
 from utils.files import atomic_write
+from utils.hub import HubId, find_folder, hub_errors, parse_hub_id
 from utils.reading.files import open_regular, refusal, refusing
 from utils.reading.tensors import check_shapes, read_config, read_safetensors_header
 from utils.reading.texts import read_json
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 INDEX = f"{WEIGHTS}.index.json"
+MODEL_FILES = (CONFIG, WEIGHTS, INDEX, "model-*.safetensors")  # patterns of the files of a model
 ADVICE = "copy or download it again, or train again"
 
 
@@ -67,6 +68,15 @@ class PretrainedModel(nn.Module, PyTorchModelHubMixin):
             raise InputError(f"cannot save to {target}: {reason}; choose a writable folder with space") from error
         return result
 
+    def push_to_hub(self, repo_id: str, **upload) -> str:
+        """Save and upload the model; see ``PyTorchModelHubMixin.push_to_hub``, and ``models.publish`` for a folder.
+
+        Raises:
+            InputError: if the upload is refused, or the hub cannot be reached.
+        """
+        with hub_errors(HubId(repo_id)):
+            return super().push_to_hub(repo_id, **upload)
+
     @classmethod
     def from_pretrained(
         cls,
@@ -80,14 +90,15 @@ class PretrainedModel(nn.Module, PyTorchModelHubMixin):
         weights are compared with their sha256.
 
         Args:
-            pretrained_model_name_or_path: Folder or hub id.
+            pretrained_model_name_or_path: Folder, or hub id (user/name, user/name@revision).
             load_weights: Called with the model on the meta device and the folder, in place of loading the weights.
-            download: Arguments of ``huggingface_hub.snapshot_download`` for a hub id.
+            download: Arguments of ``huggingface_hub.snapshot_download`` for a hub id, such as revision.
 
         Raises:
-            InputError: if the folder is missing or incomplete, or its config and weights are damaged or do not match.
+            InputError: if the folder is missing or incomplete, its config and weights are damaged or do not match, or
+                they cannot be downloaded.
         """
-        folder = find_checkpoint(str(pretrained_model_name_or_path), cls.__name__, download)
+        folder = find_checkpoint(pretrained_model_name_or_path, cls.__name__, **download)
         sharded = os.path.exists(folder / INDEX)
         with refusing(folder, f"a {cls.__name__}", ADVICE):
             stored = stored_weights(folder)
@@ -108,33 +119,27 @@ class PretrainedModel(nn.Module, PyTorchModelHubMixin):
         return model.eval()
 
 
-def find_checkpoint(source: str, kind: str, download: dict[str, Any]) -> Path:
+def find_checkpoint(source: str | Path, kind: str, **download: Any) -> Path:
     """Find the folder of a checkpoint, and download it if ``source`` is a hub id.
 
     Args:
         source: Folder or hub id.
         kind: Name of the model, for the error.
-        download: Arguments of ``snapshot_download``.
+        download: Arguments of ``utils.hub.find_folder``.
 
     Raises:
-        InputError: if it is neither a folder with config and weights nor on the hub.
+        InputError: if it is neither a folder nor on the hub, or config or weights are missing.
     """
-    folder = Path(source)
+    is_on_hub = parse_hub_id(source) is not None
+    folder = find_folder(source, MODEL_FILES, kind, **download) if is_on_hub else Path(source)
     weights = INDEX if os.path.exists(folder / INDEX) else WEIGHTS
     missing = [name for name in (CONFIG, weights) if not os.path.exists(folder / name)]
-    if not missing:
-        return folder
-    if len(folder.parts) != 2 or os.path.exists(folder.parts[0]):  # a mistyped folder, no hub id
+    if missing:
         raise InputError(
             f"{shown(source, 200)} is not a {kind} checkpoint: {' and '.join(missing)} missing; "
-            "give the folder that holds both files, or train a model"
+            f"give {'a model of this project' if is_on_hub else 'the folder that holds both files'}, or train a model"
         )
-    try:
-        return Path(snapshot_download(source, allow_patterns=[CONFIG, INDEX, "*.safetensors"], **download))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(
-            f"{shown(source, 200)} is not a folder, and the Hugging Face hub does not provide it; check the path"
-        ) from error
+    return folder
 
 
 # --- Weights

@@ -10,8 +10,8 @@ from uuid import uuid4
 
 from utils.errors import InputError, reason_of
 
-# Temporary names: atomic_write, models (.saving-), states (.step-), prepare_data.py, file locks.
-TEMPORARY = re.compile(r"\.([0-9a-f]{32}(\.\w+)?|saving-\w+|step-\d{8,}|preparing|results\.json\.lock)")
+# Temporary names: atomic_write, models (.saving-), states (.step-), file locks.
+TEMPORARY = re.compile(r"\.([0-9a-f]{32}(\.\w+)?|saving-\w+|step-\d{8,}|results\.json\.lock)")
 
 
 @contextmanager

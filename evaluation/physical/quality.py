@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluation.physical.floor import floating, lowest_penetration
-from evaluation.physical.skating import skating
-from motion.measures import foot_slide, jerk
+from evaluation.physical.skating import foot_skate, skating
+from motion.measures import foot_slide, jerk, standing_feet
 from motion.resample import FPS
 from utils.errors import InputError
 
@@ -22,6 +22,7 @@ class MotionQuality(NamedTuple):
     penetration: float  # millimetres, depth of the lowest joint more than 5 mm below the floor
     floating: float  # millimetres, height of the lowest joint more than 5 mm above the floor
     jerk: float  # metres per second cubed, mean joint
+    contact_consistency: float  # share of foot contacts that agree with speed and height, as in Kimodo
 
 
 def motion_quality(clips: Sequence[np.ndarray]) -> MotionQuality:
@@ -42,7 +43,14 @@ def motion_quality(clips: Sequence[np.ndarray]) -> MotionQuality:
             penetration=float(lowest_penetration(joints).mean()),
             floating=float(floating(joints).mean()),
             jerk=jerk(joints),
+            contact_consistency=_contact_consistency(joints),
         )
         for joints in clips
     ]
     return MotionQuality(*np.mean(rows, axis=0).tolist())
+
+
+def _contact_consistency(joints: np.ndarray) -> float:
+    """Return Kimodo's measure with the contacts of ``standing_feet``, which accept slow sliding."""
+    contacts = np.repeat(standing_feet(joints), 2, axis=1)  # (T, 4) of ankle and toe
+    return float(foot_skate(joints[None], contacts[None], np.array([len(joints)]), FPS).contact_consistency[0])

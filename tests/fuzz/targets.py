@@ -22,6 +22,7 @@ import inference_batch
 import prepare_data
 import train_t2m
 import train_vq
+from dataset import converting
 from dataset.captions import CaptionRules
 from dataset.motion_folder import VECTORS, MotionFolder
 from dataset.token_rows import TokenDataset
@@ -29,7 +30,7 @@ from formats.clip import read_clip
 from formats.skeleton_map import SkeletonMap
 from models import pipeline
 from models.motion_vqvae import HumanVQVAE
-from models.motionmillion import read_tensors
+from models.motionmillion_release import read_tensors
 from models.pipeline import DEFAULT_SAMPLING, TextToMotion
 from models.rewrite import Chat
 from models.sampling import resolve_guidance
@@ -107,10 +108,9 @@ def motion_folder() -> None:
     folder = MotionFolder("")
     folder.mean_std()
     for split in ("train", "val", "test"):
-        for clip in folder.ids(split):
-            folder.frames(clip)
-            folder.motion(clip)
-            folder.spans(clip)
+        for clips in (folder.motions(split), folder.clips(split)):
+            for clip in clips:
+                clips.features(clip)
 
 
 def tokens() -> None:
@@ -188,14 +188,11 @@ def threads(workers: int, *arguments: object) -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-prepare_data.worker_pool = threads
+converting.worker_pool = threads
 
 
-def run_prepare() -> None:
-    command(
-        prepare_data.main,
-        *("bvh", "--source", "mocap", "--out", "out", "--skeleton", "skeleton.yaml", "--workers", 1),
-    )
+def run_prepare(kind: str, *arguments: object) -> None:
+    command(prepare_data.main, kind, *arguments, "--out", "out", "--workers", 1)
 
 
 TARGETS = {
@@ -219,7 +216,7 @@ TARGETS = {
     "export words": Target("export_words", lambda: options_of(export.Options, *words())),
     "HumanVQVAE": Target("tokenizer", lambda: HumanVQVAE.from_pretrained(Path.cwd())),
     "TextToMotion": Target("model", lambda: TextToMotion.from_pretrained(Path.cwd())),
-    "MotionFolder": Target("data", motion_folder),
+    "MotionFolder": Target("data", motion_folder, ("index",)),
     "TokenDataset": Target("tokens", tokens),
     "states": Target("states", state),
     "read_tensors": Target("torch", lambda: read_tensors(Path("file.pth"), "net")),
@@ -232,7 +229,9 @@ TARGETS = {
     "inference_batch --prompts": Target("prompts_jsonl", lambda: run_inference("--prompts", "prompts.jsonl"), ("out",)),
     "inference_batch --init-motion": Target("npz", lambda: run_inference(
         "--prompt", "walk", "--init-motion", "clip.npz"), ("out",)),
-    "prepare_data bvh": Target("bvh_folder", run_prepare, ("out",)),
+    "prepare_data bvh": Target("bvh_folder", lambda: run_prepare(
+        "bvh", "--source", "mocap", "--skeleton", "skeleton.yaml"), ("out",)),
+    "prepare_data amass": Target("npz", lambda: run_prepare("amass", "--source", "."), ("out",)),
     # The helpers that the readers above are to use.
     "reading npy": Target("npy", lambda: (read_npy_header("clip.npy"), read_npy("clip.npy"))),
     "reading npz": Target("npz", lambda: read_npz("clip.npz")),

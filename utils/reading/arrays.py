@@ -1,5 +1,6 @@
 """NumPy files: an array or an archive of arrays, never an object of Python."""
 
+import io
 import math
 import struct
 import zipfile
@@ -10,10 +11,11 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from utils.errors import InputError, shown
-from utils.reading.files import MB, open_regular, refusal
+from utils.reading.files import MB, open_regular, refusal, refusing
 
 MAX_BYTES = 512 * MB  # of the arrays of a file, unpacked
 MAX_MEMBERS = 1000  # of an archive
+MAX_HEADER = 10_240  # bytes of the header of an .npy file; NumPy itself reads no more than 10,000
 SMALL, MAX_RATIO = 64 * MB, 100  # what an archive may always unpack to, and otherwise how many times its own size
 KINDS = "biufcSU"  # numbers and texts; no objects, dates or records
 
@@ -56,6 +58,22 @@ def read_npy(path: str | Path, mapped: bool = False, most: int = MAX_BYTES) -> n
         _check_limit(_bytes(header), most)
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def view_npy(content: memoryview, path: str | Path) -> np.ndarray:
+    """Return a view of an ``.npy`` file that lies in memory, such as in a mapped archive.
+
+    Args:
+        content: Bytes of the file.
+        path: Name for the error.
+
+    Raises:
+        InputError: The bytes are no array of numbers or text, or are cut short.
+    """
+    with refusing(Path(path), "a NumPy array"):
+        file = io.BytesIO(content[:MAX_HEADER])
+        header, by_columns = _checked_header_and_order(file, len(content))
+        return np.ndarray(*header, content, file.tell(), order="F" if by_columns else "C")
 
 
 def read_vector(path: str | Path, length: int) -> np.ndarray:
@@ -124,11 +142,16 @@ def _check_limit(size: int, most: int) -> None:
 
 def _checked_header(file: IO[bytes], size: int, subject: str = "its array") -> Header:
     """Read the header at the start of a file of ``size`` bytes, and compare the two."""
+    return _checked_header_and_order(file, size, subject)[0]
+
+
+def _checked_header_and_order(file: IO[bytes], size: int, subject: str = "its array") -> tuple[Header, bool]:
+    """Read and compare a header; also return whether the array is stored by columns (Fortran order)."""
     version = np.lib.format.read_magic(file)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
         raise InputError(f"{subject} is of version {version[0]}.{version[1]} of the format, which is not read")
-    shape, _, dtype = readers[version](file)
+    shape, by_columns, dtype = readers[version](file)
     if dtype.kind not in KINDS or dtype.subdtype:
         found = "Python objects" if dtype.hasobject else shown(dtype, 40)
         raise InputError(f"{subject} holds {found} where numbers or text belong")
@@ -139,7 +162,7 @@ def _checked_header(file: IO[bytes], size: int, subject: str = "its array") -> H
     unfolded = math.prod(length or 1 for length in shape) * max(1, dtype.itemsize)  # 10^12 empty rows take no bytes
     if _bytes(header) > available or unfolded > max(available, MB):
         raise InputError(f"{subject} of shape {shown(shape, 60)} needs {_bytes(header)} bytes and has {available}")
-    return header
+    return header, by_columns
 
 
 def _check_directory(file: IO[bytes]) -> None:

@@ -1,0 +1,124 @@
+"""Source: a folder of BVH files with captions."""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from jsonargparse.typing import PositiveInt
+
+from dataset.caption_table import CaptionFile
+from dataset.converting import Converted, ConvertOptions, Cut, Plan, Task, check_frames, cut_clip
+from dataset.motion_folder import MIRRORED
+from dataset.staging import check_clip_id
+from formats.bvh_import import import_bvh
+from formats.import_options import ImportOptions
+from formats.skeleton_map import SkeletonMap
+from motion.resample import FPS
+from utils.errors import InputError
+from utils.reading.texts import read_lines
+
+
+@dataclass
+class BvhOptions(ConvertOptions, ImportOptions):
+    """Convert a folder of BVH files."""
+
+    skeleton: Path | None = None
+    """YAML file that maps the joints of the files to the 22 SMPL-X joints; by default joints are found by name and
+    hierarchy."""
+    captions: Path | None = None
+    """CSV or JSON lines with the columns file, text, from and to, or YAML with caption rules; by default, a text file
+    beside each BVH file (walk.txt for walk.bvh)."""
+    mirrored: bool = True
+    """Add a left-right mirrored copy of every training clip, with left and right exchanged in its captions."""
+    captions_per_clip: PositiveInt = 8
+    """Maximum number of captions per clip from caption rules."""
+
+    def __post_init__(self):
+        ConvertOptions.__post_init__(self)
+        ImportOptions.__post_init__(self)
+
+
+def plan(options: BvhOptions) -> Plan:
+    """Return a task per BVH file of the source and its subfolders.
+
+    Raises:
+        InputError: there are no files, two share a name, one has the name of a mirrored copy, or a YAML file or table
+            is invalid.
+    """
+    skeleton = SkeletonMap.from_yaml(options.skeleton) if options.skeleton else None
+    captions = CaptionFile(options.captions, options.captions_per_clip) if options.captions else None
+    tasks, left_out = [], {}
+    for file in find_bvh(options.source, options.mirrored):
+        is_copied = options.mirrored and options.split_of(file.stem) == "train"
+        text = _text_beside(file) if captions is None else None
+        cuts = [Cut(file.stem, text=text)]
+        cuts += [Cut(file.stem + MIRRORED, mirrored=True, text=text)] if is_copied else []
+        try:
+            name = file.relative_to(options.source).with_suffix("").as_posix()
+            lines = captions.of(name) if captions else None
+            tasks.append(Task(file.stem, file, tuple(cuts), lines))
+        except InputError as error:
+            left_out[file.stem] = f"{file}: {error}"
+    if captions:
+        left_out |= captions.without_file(options.source)
+    return Plan(tasks, partial(convert, options=options, skeleton=skeleton), left_out=left_out)
+
+
+def find_bvh(source: Path, mirrored: bool) -> list[Path]:
+    """Return the BVH files of a folder and its subfolders.
+
+    Args:
+        mirrored: Whether mirrored copies will be written, whose names must be free.
+
+    Raises:
+        InputError: there are no files, two share a name, or one has the name of a mirrored copy.
+    """
+    files = sorted(file for file in source.rglob("*") if file.suffix.lower() == ".bvh")
+    if not files:
+        raise InputError(f"{source} holds no .bvh file; check --source")
+    taken = [file for file in files if mirrored and file.stem.endswith(MIRRORED)]
+    if taken:
+        raise InputError(
+            f"{taken[0]} ends in {MIRRORED}, the name of a mirrored copy; rename it, or give --mirrored false"
+        )
+    twins = [name for name, count in Counter(file.stem for file in files).items() if count > 1]
+    if twins:
+        raise InputError(
+            f"{source} holds {twins[0]}.bvh more than once; the file name is the id of the clip, so rename one"
+        )
+    return files
+
+
+def convert(task: Task, options: BvhOptions, skeleton: SkeletonMap | None) -> Converted:
+    """Convert one BVH file into a clip, and a mirrored copy of a training clip.
+
+    Raises:
+        InputError: the file or its captions are missing or unusable.
+    """
+    check_clip_id(task.name)
+    motion = import_bvh(task.file, FPS, skeleton, options)
+    check_frames(len(motion.rotations), options, task.file)
+    lines = captions_beside(task) if task.lines is None else list(task.lines)
+    clips = [cut_clip(cut, motion.rotations, motion.pelvis, lines) for cut in task.cuts]
+    return Converted(clips, [f"{task.file}: {note}" for note in motion.notes])
+
+
+def _text_beside(file: Path) -> Path:
+    return next((path for path in map(file.with_suffix, (".txt", ".TXT")) if path.is_file()), file.with_suffix(".txt"))
+
+
+def captions_beside(task: Task) -> list[str]:
+    """Return the caption lines of the text file beside a motion file.
+
+    Raises:
+        InputError: the text file is missing or has no captions.
+    """
+    text = _text_beside(task.file)
+    lines = read_lines(text, "captions") if text.is_file() else []
+    captions = [line.strip() for line in lines if line.strip()]
+    if not captions:
+        raise InputError(
+            f"{task.file} has no caption; write {text.name} beside it, one caption per line, or give --captions"
+        )
+    return captions

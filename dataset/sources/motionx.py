@@ -1,0 +1,84 @@
+"""Source: Motion-X (Lin et al., NeurIPS 2023), SMPL-X parameters at 30 fps, y up.
+
+motion_data/smplx_322/SUBSET/.../NAME.npy          (T, 322), see motion/smplx.py
+texts/semantic_labels/SUBSET/.../NAME.txt          a caption, or lines of HumanML3D (subset humanml)
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from jsonargparse.typing import PositiveInt
+
+from dataset.caption_table import CaptionFile
+from dataset.converting import Converted, ConvertOptions, Cut, Plan, Task, check_frames, cut_clip
+from dataset.motion_folder import MIRRORED
+from motion.body_shape import leg_scale, rest_joints
+from motion.smplx import SMPLX85, smplx85_to_motion, smplx322_to_85
+from utils.errors import InputError
+from utils.reading.arrays import read_npy
+from utils.reading.texts import read_lines
+
+MOTIONS = Path("motion_data/smplx_322")
+TEXTS = Path("texts/semantic_labels")
+
+
+@dataclass
+class MotionXOptions(ConvertOptions):
+    """Convert Motion-X: SMPL-X parameters of 322 values per frame, with its captions."""
+
+    captions: Path | None = None
+    """CSV or JSON lines with the columns file, text, from and to, or YAML with caption rules; by default the files in
+    texts/semantic_labels."""
+    mirrored: bool = True
+    """Add a left-right mirrored copy of every training clip, with left and right exchanged in its captions."""
+    captions_per_clip: PositiveInt = 8
+    """Maximum number of captions per clip from caption rules."""
+
+
+def plan(options: MotionXOptions) -> Plan:
+    """Return a task per motion.
+
+    Raises:
+        InputError: there are no motions, or the captions cannot be read.
+    """
+    motions, texts = options.source / MOTIONS, options.source / TEXTS
+    names = {file.relative_to(motions).with_suffix("").as_posix(): file for file in sorted(motions.rglob("*.npy"))}
+    if not names:
+        raise InputError(f"{options.source} holds no motion in {MOTIONS}; give the folder with {MOTIONS} and {TEXTS}")
+    captions = CaptionFile(options.captions, options.captions_per_clip) if options.captions else None
+    tasks, left_out = [], {}
+    for name, file in names.items():
+        text = None if captions else texts / f"{name}.txt"
+        cuts = [Cut(name, text=text)]
+        if options.mirrored and options.split_of(name) == "train":
+            cuts.append(Cut(name + MIRRORED, mirrored=True, text=text))
+        try:
+            tasks.append(Task(name, file, tuple(cuts), captions.of(name) if captions else ()))
+        except InputError as error:
+            left_out[name] = f"{file}: {error}"
+    if captions:
+        left_out |= captions.without_file(options.source)
+    else:
+        for text in sorted(texts.rglob("*.txt")):
+            if (name := text.relative_to(texts).with_suffix("").as_posix()) not in names:
+                left_out[name] = f"{text}: {MOTIONS} has no motion of this name"
+    return Plan(tasks, partial(convert, options=options), left_out=left_out)
+
+
+def convert(task: Task, options: MotionXOptions) -> Converted:
+    """Convert a motion into a clip, and a mirrored copy of a training clip.
+
+    Raises:
+        InputError: the motion or its captions are missing or unusable.
+    """
+    smplx85 = smplx322_to_85(read_npy(task.file))
+    check_frames(len(smplx85), options, task.file)
+    text, betas = task.cuts[0].text, smplx85[0, SMPLX85["betas"]]
+    lines = list(task.lines or ()) if text is None else [line.strip() for line in read_lines(text, "captions")]
+    rotations, origin = smplx85_to_motion(smplx85)
+    pelvis = (origin + rest_joints(betas)[0]) * leg_scale(betas)
+    captions = [line for line in lines if line]
+    if not captions:
+        raise InputError(f"{text} has no caption; write one per line")
+    return Converted([cut_clip(cut, rotations, pelvis, captions) for cut in task.cuts])

@@ -1,0 +1,31 @@
+"""Loading of any evaluator: one of train_evaluator.py, or a public one."""
+
+from pathlib import Path
+
+import torch
+
+from evaluation.evaluators.contrastive import MotionTextEvaluator
+from evaluation.evaluators.interface import Evaluator
+from evaluation.evaluators.load import load_evaluator
+from utils.checkpoint import CONFIG
+
+
+def load_any_evaluator(folder: str | Path, device: str | torch.device = "cpu") -> Evaluator:
+    """Load an evaluator: a run folder of train_evaluator.py, or a folder of a public evaluator.
+
+    Raises:
+        InputError: a file is missing or damaged, or the folder holds no evaluator.
+    """
+    if (Path(folder) / CONFIG).is_file():  # public evaluators have no such file
+        return MotionTextEvaluator.from_pretrained(folder).to(device).eval()
+    return load_evaluator(folder, device)
+
+
+def groups_captions(evaluator: Evaluator, given: bool | None) -> bool:
+    """Return whether clips that share a caption are right answers to each other.
+
+    Args:
+        evaluator: Evaluator; one of train_evaluator.py was trained so; public protocols have one answer per caption.
+        given: The answer of the user, if any.
+    """
+    return isinstance(evaluator, MotionTextEvaluator) if given is None else given

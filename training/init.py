@@ -1,0 +1,69 @@
+"""Fine-tuning: the model that a training starts from (--init), and its options."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.checkpoints import find_tokenizer
+from models.llama import LLaMAConfig, LLaMAHF
+from models.motion_vqvae import HumanVQVAE, VQVAEConfig
+from training.options import TrainingOptions
+from utils.checkpoint import WEIGHTS
+from utils.config import spelled
+from utils.errors import InputError, shown
+
+
+def initial_source(options: TrainingOptions) -> str | Path:
+    """Return the source of the model that a training starts from: --init, or a resumed run's own model."""
+    return options.out if options.resume and (options.out / WEIGHTS).exists() else str(options.init)
+
+
+def initial_tokenizer(source: str | Path, options: VQVAEConfig) -> HumanVQVAE:
+    """Load a tokenizer, with the statistics that it was trained with.
+
+    Args:
+        source: Folder or hub id of a tokenizer, or of a text-to-motion model, whose tokenizer is taken.
+        options: Shape that was asked for.
+
+    Raises:
+        InputError: the tokenizer cannot be loaded, or ``options`` conflict with its shape.
+    """
+    model = HumanVQVAE.from_pretrained(find_tokenizer(source))
+    for field in fields(VQVAEConfig):
+        refuse_conflict(f"model.{field.name}", options, VQVAEConfig(), getattr(model.config, field.name))
+    return model
+
+
+def generator_shape(folder: Path) -> LLaMAConfig:
+    """Return the configuration of the generator in a folder; raises InputError if there is none."""
+    return LLaMAHF.from_pretrained(folder, load_weights=lambda model, folder: None).config
+
+
+def initial_generator(folder: Path, dropout: float, text_dropout: float) -> LLaMAHF:
+    """Load a generator in float32, to be trained with these dropout rates; raises InputError if it is damaged."""
+    model = LLaMAHF.from_pretrained(folder).float()
+    model.config = replace(model.config, dropout=dropout, text_dropout=text_dropout)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = dropout
+    return model
+
+
+def refuse_conflict(name: str, options: Any, defaults: Any, value: Any) -> None:
+    """Raise InputError if an option was given that differs from the value of the model of --init.
+
+    Args:
+        name: Name of the option; its last part is the name of the attribute.
+        options: Options as they are.
+        defaults: Default values as attributes, which do not count as given.
+        value: Value of the model.
+    """
+    attribute = name.rpartition(".")[2]
+    given = getattr(options, attribute)
+    if given not in (getattr(defaults, attribute), value):
+        raise InputError(
+            f"{spelled(name)} is {shown(given, 60)}, and the model of --init has {shown(value, 60)}; leave "
+            f"{spelled(name)} out, or train without --init"
+        )
