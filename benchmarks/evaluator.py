@@ -4,7 +4,7 @@
 
 An evaluator is of use if captions find their motions, and if the FID of motions that are wrong is far above that of two
 halves of the recorded motions. FJD, the Frechet joint distance (DeVries et al., 2019), is the FID of captions and
-motions together; it also rises if motions are plausible, but belong to other captions. Clips whose captions say the same
+motions together; it also rises if plausible motions belong to other captions. Clips whose captions say the same
 are right answers to each other: clips of the data folder that share a caption, directly or through other clips.
 """
 
