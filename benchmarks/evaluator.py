@@ -3,8 +3,9 @@
     python -m benchmarks.evaluator --evaluator checkpoints/evaluator --data data/bandai
 
 An evaluator is of use if captions find their motions, and if the FID of motions that are wrong is far above that of two
-halves of the recorded motions. Clips whose captions say the same are right answers to each other: clips of the data
-folder that share a caption, directly or through other clips.
+halves of the recorded motions. FJD, the Frechet joint distance (DeVries et al., 2019), is the FID of captions and
+motions together; it also rises if plausible motions belong to other captions. Clips whose captions say the same
+are right answers to each other: clips of the data folder that share a caption, directly or through other clips.
 """
 
 import utils.interrupt  # noqa: F401
@@ -22,7 +23,8 @@ import torch
 from jsonargparse.typing import PositiveInt
 
 from dataset.caption_groups import caption_groups, named_sides
-from dataset.captioned_clips import CaptionedClip, captioned_clips
+from dataset.captioned_clips import described_features, long_enough
+from dataset.clips import Clip
 from dataset.corruptions import change_speed, freeze, reflect, reverse, swap_limbs
 from dataset.motion_folder import SPLITS, MotionFolder
 from evaluation.evaluators.contrastive import MotionTextEvaluator
@@ -70,14 +72,14 @@ class Pairs(NamedTuple):
 
 def main(options: Options) -> None:
     evaluator, folder = MotionTextEvaluator.from_pretrained(options.evaluator), MotionFolder(options.data)
-    clips = {split: captioned_clips(folder, split, evaluator.min_frames) for split in SPLITS}
-    measured = clips.pop(options.split)
-    if len(measured) < POOL:
-        raise InputError(
-            f"the split {options.split} has {len(measured)} clips with captions; at least {POOL} are needed"
-        )
-    groups = caption_groups([clip.captions for clip in [*measured, *sum(clips.values(), [])]])[: len(measured)]
-    motions = [folder.motion(clip.id)[clip.first : clip.last][: evaluator.max_frames] for clip in measured]
+    clips = folder.clips(options.split)
+    others = [folder.clips(split, required=False) for split in SPLITS if split != options.split]
+    rows = long_enough(clips, evaluator.min_frames)
+    if len(rows) < POOL:
+        raise InputError(f"the split {options.split} has {len(rows)} clips with captions; at least {POOL} are needed")
+    groups = caption_groups([texts for each in (clips, *others) for texts in each.table["captions"].to_pylist()])[rows]
+    measured = [clips[row] for row in rows]
+    motions = [described_features(clips, clip)[: evaluator.max_frames] for clip in measured]
     pairs = embed(evaluator, measured, motions, groups, options.repeats)
     print(
         f"{len(measured)} clips of the split {options.split} in {len(set(groups))} groups of captions that say the same"
@@ -89,7 +91,7 @@ def main(options: Options) -> None:
 
 def embed(
     evaluator: MotionTextEvaluator,
-    clips: list[CaptionedClip],
+    clips: list[Clip],
     motions: list[np.ndarray],
     groups: np.ndarray,
     repeats: int,
@@ -116,17 +118,23 @@ def report_retrieval(pairs: Pairs) -> None:
 
 def report_corruptions(evaluator: MotionTextEvaluator, motions: list[np.ndarray], pairs: Pairs) -> None:
     """Print R-precision, MM-Dist and FID of the recorded motions and of corrupted ones with the same captions."""
-    halves = fid_of_halves(pairs.real, len(pairs.orders))
-    print(f"\n{'motions':34}{'R@1':>8}{'R@2':>8}{'R@3':>8}{'MM-Dist':>9}{'FID':>9}{'FID / halves':>14}")
-    print_row("recorded (FID: two random halves)", pairs, np.arange(len(motions)), pairs.real, halves, halves)
+    repeats, joint = len(pairs.orders), np.hstack((pairs.texts[0], pairs.real))  # (N, 2 D)
+    halves, joint_halves = fid_of_halves(pairs.real, repeats), fid_of_halves(joint, repeats)
+    print(
+        f"\n{'motions':34}{'R@1':>8}{'R@2':>8}{'R@3':>8}{'MM-Dist':>9}"
+        f"{'FID':>9}{'/ halves':>9}{'FJD':>9}{'/ halves':>9}"
+    )
+    everything = np.arange(len(motions))
+    print_row("recorded (FID, FJD: random halves)", pairs, everything, pairs.real, (halves, 1, joint_halves, 1))
     for name, corrupt in CORRUPTIONS.items():
         kept, embeddings = embed_corrupted(evaluator, motions, corrupt)
-        print_row(name, pairs, kept, embeddings, fid(pairs.real[kept], embeddings), halves)
+        distance = fid(pairs.real[kept], embeddings)
+        joint_distance = fid(joint[kept], np.hstack((pairs.texts[0][kept], embeddings)))
+        distances = (distance, distance / halves, joint_distance, joint_distance / joint_halves)
+        print_row(name, pairs, kept, embeddings, distances)
 
 
-def report_sides(
-    evaluator: MotionTextEvaluator, clips: list[CaptionedClip], motions: list[np.ndarray], pairs: Pairs
-) -> None:
+def report_sides(evaluator: MotionTextEvaluator, clips: list[Clip], motions: list[np.ndarray], pairs: Pairs) -> None:
     """Print the FID of reflected motions of the clips whose captions all name one side.
 
     A split with as many motions to the left as to the right has nearly the same distribution when it is reflected.
@@ -160,9 +168,9 @@ def fid_of_halves(embeddings: np.ndarray, repeats: int) -> float:
 
 
 def print_row(
-    name: str, pairs: Pairs, kept: np.ndarray, embeddings: np.ndarray, distance: float, halves: float
+    name: str, pairs: Pairs, kept: np.ndarray, embeddings: np.ndarray, distances: tuple[float, float, float, float]
 ) -> None:
-    """Print one row of the table of motions, averaged over the repeats."""
+    """Print one row of the table of motions: R-precision and MM-Dist averaged over the repeats, and the distances."""
     position = np.full(len(pairs.real), -1)
     position[kept] = np.arange(len(kept))
     values = []
@@ -170,10 +178,9 @@ def print_row(
         order = position[order]
         values.append(np.append(*match(text[kept], embeddings, order[order >= 0], pairs.groups[kept])))
     *precision, mm_dist = np.mean(values, axis=0)
-    print(
-        f"{name:34}" + "".join(f"{value:8.3f}" for value in precision)
-        + f"{mm_dist:9.3f}{distance:9.4f}{distance / halves:14.1f}"
-    )  # fmt: skip
+    cells = [f"{value:8.3f}" for value in precision] + [f"{mm_dist:9.3f}"]
+    cells += [f"{value:9.4f}{ratio:9.1f}" for value, ratio in (distances[:2], distances[2:])]
+    print(f"{name:34}" + "".join(cells))
 
 
 if __name__ == "__main__":
