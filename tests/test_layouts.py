@@ -131,9 +131,7 @@ def test_two_actions_in_a_row_become_a_clip_with_context_and_the_first_action(pu
         assert (clips[0].frames, clips[0].is_part) == (expected["total"], False)
         first = [(clip.captions, clip.start, clip.frames) for clip in clips[1:]]
         assert first == ([([expected["first"]], 0, expected["first_frames"])] if expected["first"] else [])
-    assert sorted(folder.motions("train").ids) == sorted(
-        clip["name"] for clip in STREAM if clip["split"] == "train"
-    )
+    assert sorted(folder.motions("train").ids) == sorted(clip["name"] for clip in STREAM if clip["split"] == "train")
 
 
 def test_every_layout_is_recognized_and_other_data_is_not(published):
