@@ -77,7 +77,7 @@ def test_published_files_are_converted_as_by_the_public_code(converted, tmp_path
             path, theirs_path = features[:, LAYOUT["root_velocity"]], wanted[:, LAYOUT["root_velocity"]]
             scale = (path * theirs_path).sum() / (theirs_path**2).sum()  # of the legs
             assert 0.7 < scale < 1.4
-            np.testing.assert_allclose(path, scale * theirs_path, atol=1e-4)
+            np.testing.assert_allclose(path, scale * theirs_path, atol=1e-5)
 
 
 @pytest.mark.parametrize("fps", [25.0, 59.94, 60.0, 100.0, 120.0, 250.0])
