@@ -189,8 +189,8 @@ def test_labels_of_babel_become_captions_of_sequences_and_parts(converted, tmp_p
         (name + MIRRORED, ["turn right"], 42, 18),
     ]  # fmt: skip
     assert [clip.captions for clip in folder.clips("val")] == [["walk", "stroll"]]
-    reasons = report["rejected"].values()
-    assert [word in reason for word, reason in zip(("no labels", "not in the source"), reasons, strict=True)]
+    reasons = sorted(report["rejected"].values(), key=lambda reason: "not in the source" in reason)
+    assert len(reasons) == 2 and "no labels" in reasons[0] and "not in the source" in reasons[1]
 
 
 def test_sequences_have_the_same_key_in_all_releases():
