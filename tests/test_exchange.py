@@ -67,7 +67,7 @@ def test_gmr_reads_our_npz(walk, tmp_path):
     np.savez(tmp_path / "ours.npz", **motion_arrays(walk))
     ours = np.load(tmp_path / "ours.npz", allow_pickle=True)
     assert "left_hand_pose" not in ours  # it would be taken for SMPL+H
-    assert ours["gender"].shape == () and str(ours["gender"]) == str(example["gender"])
+    assert ours["gender"].shape == example["gender"].shape == () and ours["gender"].dtype.kind == "U"
     assert isinstance(ours["mocap_frame_rate"].item(), float) and ours["mocap_frame_rate"] == 30
     assert ours["betas"].shape == example["betas"].shape
     for key in ("trans", "root_orient", "pose_body"):
@@ -150,7 +150,9 @@ def test_robot_motion_of_kimodo_is_refused(tmp_path):
 
 
 def test_hymotion_is_read_upright_on_the_floor():
-    for path in sorted(HYMOTION.glob("*.npz")):
+    paths = list(HYMOTION.glob("*.npz"))
+    assert paths
+    for path in paths:
         arrays, clip = arrays_of(path), read_clip(path)
         rotations, pelvis = smplx85_to_motion(clip.smplx85)
         expected = axis_angle_to_matrix(arrays["poses"][:, :66].astype(np.float64).reshape(-1, 22, 3))

@@ -110,6 +110,7 @@ def test_removed_folder_is_noticed(tmp_path):
         out.rename(tmp_path / "elsewhere")
         out.mkdir()
         folder.check()
+    assert (tmp_path / "elsewhere").exists()  # not before
 
 
 def count_up(file: Path) -> None:

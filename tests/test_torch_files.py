@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import importlib.util
 import io
 import os
 import pickle
@@ -9,6 +10,7 @@ import resource
 import struct
 import sys
 import zipfile
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -41,14 +43,23 @@ class Calls:
         return self.call
 
 
+def records(value: object) -> Iterator[Record]:
+    """The objects of unknown classes within dicts and lists."""
+    if isinstance(value, Record):
+        yield value
+    elif isinstance(value, (dict, list, tuple)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from records(item)
+
+
 def test_released_file_with_an_object_of_a_missing_class():
-    (file,) = DRIVE_MODEL.glob("motionmillion_*_all.pth")
+    file = next(DRIVE_MODEL.glob("motionmillion_*_all.pth"))
     with pytest.raises(pickle.UnpicklingError):
         torch.load(file, weights_only=True)
     content = read_torch(file)
-    assert list(content) == ["trans", "optimizer", "scheduler", "nb_iter", "actual_nb_iter"]
-    objects = [value for value in content["optimizer"].values() if isinstance(value, Record)]
-    assert [value.function.partition(".")[0] for value in objects] == ["deepspeed"]
+    assert set(content) == {"trans", "optimizer", "scheduler", "nb_iter", "actual_nb_iter"}
+    modules = {record.function.partition(".")[0] for record in records(content["optimizer"])}
+    assert any(importlib.util.find_spec(module) is None for module in modules)
     tensors = read_state_dict(file, "trans")
     assert tensors and all(name.startswith("module.") for name in tensors)
     assert all(value.dtype == torch.bfloat16 and value.isfinite().all() for value in tensors.values())

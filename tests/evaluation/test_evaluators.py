@@ -91,7 +91,7 @@ def test_t2m_clips_alone_and_reversed_give_the_same(t2m_folder):
     close(evaluator.embed_motions(T2M_MOTIONS[::-1])[::-1], T2M["motion_embedding"])
     close(evaluator.embed_motions(T2M_MOTIONS[:1]), T2M["motion_embedding"][:1])
     twice = evaluator.embed_texts([*T2M_CAPTIONS, *T2M_CAPTIONS])
-    assert (twice[: len(T2M_CAPTIONS)] == twice[len(T2M_CAPTIONS) :]).all()
+    close(twice, np.concatenate([T2M["text_embedding"]] * 2))
 
 
 def test_t2m_normalizes_before_it_pads(t2m_folder):
@@ -249,7 +249,7 @@ def test_motions_that_an_evaluator_cannot_take_are_refused(tmr_folder):
     evaluator = load_tmr(tmr_folder)
     for motions, words in (
         ([TMR_MOTIONS[0], TMR_MOTIONS[0][:, 1:]], "motion 1 has the shape .* convert the motions"),
-        ([np.repeat(TMR_MOTIONS[0], 2, axis=0)], "cut longer ones"),
+        ([np.resize(TMR_MOTIONS[0], (TMR_SIZES["max_len"] + 1, TMR_SIZES["nfeats"]))], "cut longer ones"),
         ([TMR_MOTIONS[0] * np.nan], "motion 0 holds NaN"),
         ([], "at least one"),
     ):

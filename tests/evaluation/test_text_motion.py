@@ -88,7 +88,7 @@ def test_t2m_and_t2m_gpt():
     for side, scores in (("real", row.real), ("pred", row.generated)):
         assert (scores.r_precision == FIXTURE[f"t2m_r_precision_{side}"]).all()
         close(scores.mm_dist, f"t2m_matching_score_{side}")
-    assert abs(row.real.fid - FIXTURE["t2m_fid_real"]) < 1e-5
+    assert abs(row.real.fid - FIXTURE["t2m_fid_real"]) < 1e-6 * (np.trace(FIXTURE["cov_real"]) + 1)
     close(row.generated.fid, "t2m_fid_pred", 1e-5)
     assert (row.generated.r_precision == FIXTURE["gpt_r_precision_pred"]).all()
     close(row.generated.mm_dist, "gpt_matching_score_pred")
@@ -135,7 +135,8 @@ def test_motius(prefix):
 
 
 def test_draws_of_motius_start_with_the_published_order():
-    assert (MOTIUS.draw(MOTIUS.random(0), PAIRS, SIZE).order == FIXTURE["motius_order"]).all()
+    random = MOTIUS.random(int(FIXTURE["motius_seed"]))
+    assert (MOTIUS.draw(random, PAIRS, SIZE).order == FIXTURE["motius_order"]).all()
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
