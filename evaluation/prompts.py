@@ -39,7 +39,7 @@ from utils.reading.texts import read_json, read_json_lines, read_text, read_yaml
 
 KEYS = ("prompt", "same as", "conditions", "required", "mirrored", "seconds")
 SUFFIXES = (".yaml", ".yml", ".txt", ".json", ".jsonl", ".csv", ".tsv")
-PHYSICAL = {  # measure -> unit; all but the first two are those of ``MotionQuality``
+PHYSICAL = {  # measure -> unit; the last five are measures of ``MotionQuality``
     "length": "s",
     "speed": "m/s",
     "skating ratio": "",
