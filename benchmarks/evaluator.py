@@ -3,8 +3,9 @@
     python -m benchmarks.evaluator --evaluator checkpoints/evaluator --data data/bandai
 
 An evaluator is of use if captions find their motions, and if the FID of motions that are wrong is far above that of two
-halves of the recorded motions. Clips whose captions say the same are right answers to each other: clips of the data
-folder that share a caption, directly or through other clips.
+halves of the recorded motions. FJD, the Frechet joint distance (DeVries et al., 2019), is the FID of captions and
+motions together; it also rises if motions are plausible, but belong to other captions. Clips whose captions say the same
+are right answers to each other: clips of the data folder that share a caption, directly or through other clips.
 """
 
 import utils.interrupt  # noqa: F401
@@ -116,12 +117,20 @@ def report_retrieval(pairs: Pairs) -> None:
 
 def report_corruptions(evaluator: MotionTextEvaluator, motions: list[np.ndarray], pairs: Pairs) -> None:
     """Print R-precision, MM-Dist and FID of the recorded motions and of corrupted ones with the same captions."""
-    halves = fid_of_halves(pairs.real, len(pairs.orders))
-    print(f"\n{'motions':34}{'R@1':>8}{'R@2':>8}{'R@3':>8}{'MM-Dist':>9}{'FID':>9}{'FID / halves':>14}")
-    print_row("recorded (FID: two random halves)", pairs, np.arange(len(motions)), pairs.real, halves, halves)
+    repeats, joint = len(pairs.orders), np.hstack((pairs.texts[0], pairs.real))  # (N, 2 D)
+    halves, joint_halves = fid_of_halves(pairs.real, repeats), fid_of_halves(joint, repeats)
+    print(
+        f"\n{'motions':34}{'R@1':>8}{'R@2':>8}{'R@3':>8}{'MM-Dist':>9}"
+        f"{'FID':>9}{'/ halves':>9}{'FJD':>9}{'/ halves':>9}"
+    )
+    everything = np.arange(len(motions))
+    print_row("recorded (FID, FJD: random halves)", pairs, everything, pairs.real, (halves, 1, joint_halves, 1))
     for name, corrupt in CORRUPTIONS.items():
         kept, embeddings = embed_corrupted(evaluator, motions, corrupt)
-        print_row(name, pairs, kept, embeddings, fid(pairs.real[kept], embeddings), halves)
+        distance = fid(pairs.real[kept], embeddings)
+        joint_distance = fid(joint[kept], np.hstack((pairs.texts[0][kept], embeddings)))
+        distances = (distance, distance / halves, joint_distance, joint_distance / joint_halves)
+        print_row(name, pairs, kept, embeddings, distances)
 
 
 def report_sides(
@@ -160,9 +169,9 @@ def fid_of_halves(embeddings: np.ndarray, repeats: int) -> float:
 
 
 def print_row(
-    name: str, pairs: Pairs, kept: np.ndarray, embeddings: np.ndarray, distance: float, halves: float
+    name: str, pairs: Pairs, kept: np.ndarray, embeddings: np.ndarray, distances: tuple[float, float, float, float]
 ) -> None:
-    """Print one row of the table of motions, averaged over the repeats."""
+    """Print one row of the table of motions: R-precision and MM-Dist averaged over the repeats, and the distances."""
     position = np.full(len(pairs.real), -1)
     position[kept] = np.arange(len(kept))
     values = []
@@ -170,10 +179,9 @@ def print_row(
         order = position[order]
         values.append(np.append(*match(text[kept], embeddings, order[order >= 0], pairs.groups[kept])))
     *precision, mm_dist = np.mean(values, axis=0)
-    print(
-        f"{name:34}" + "".join(f"{value:8.3f}" for value in precision)
-        + f"{mm_dist:9.3f}{distance:9.4f}{distance / halves:14.1f}"
-    )  # fmt: skip
+    cells = [f"{value:8.3f}" for value in precision] + [f"{mm_dist:9.3f}"]
+    cells += [f"{value:9.4f}{ratio:9.1f}" for value, ratio in (distances[:2], distances[2:])]
+    print(f"{name:34}" + "".join(cells))
 
 
 if __name__ == "__main__":
