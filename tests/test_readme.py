@@ -19,7 +19,8 @@ def test_python_snippets_run(snippet, tmp_path, monkeypatch):
 
 def test_files_named_in_the_docs_exist():
     folders = (
-        "assets|benchmarks|checkpoints/demo|configs|dataset|evaluation|formats|models|motion|serving|training|utils|visualize"
+        "assets|benchmarks|checkpoints/demo|configs|dataset|evaluation|formats|models|motion|serving|training|utils|"
+        "visualize"
     )
     named = set(re.findall(rf"(?<![\w/])(?:{folders})/[\w./-][\w./-]+\w", README))  # "motion/s" is a unit
     assert len(named) > 10

@@ -125,8 +125,7 @@ def test_frame_means_equal_the_published_form(data):
     tokenizer, folder = tiny_tokenizer([5, 5, 5]), MotionFolder(data)
     clips = folder.motions("test")
     motions = [clips.features(clips[row]) for row in range(3)]
-    results = [measure_clip(tokenizer, motion) for motion in motions]
-    decoded = [result.reconstruction.features for result in results]
+    results, decoded = zip(*(measure_clip(tokenizer, motion) for motion in motions), strict=True)
     real = [joints_of(motion[: len(pair)]) for motion, pair in zip(motions, decoded, strict=True)]
     expected = reconstruction(real, [joints_of(pair) for pair in decoded])
     rows = list(error_table(results).rows.values())
