@@ -31,7 +31,7 @@ from evaluation.measure_t2m import T2MEvaluation
 from evaluation.measure_tokenizer import measure_tokenizer
 from evaluation.options import FilesOptions, GenerationOptions, PromptOptions, T2MOptions, TokenizerOptions
 from evaluation.prompt_report import following_table, physical_table, summary, to_json
-from evaluation.prompts import follow, read_suite
+from evaluation.prompts import follow, read_prompt_list, read_suite
 from evaluation.recorded import Recorded, check_pool, check_representation
 from evaluation.report import Report, write_results
 from models.checkpoints import find_tokenizer
@@ -116,12 +116,13 @@ def files(options: FilesOptions) -> None:
         InputError: no file can be used, or the prompts, the data or the evaluator cannot be used.
     """
     cases = read_suite(options.prompts) if options.prompts else None
+    listed = read_prompt_list(options.prompts) if options.prompts else None
     evaluator = read_evaluator(options.evaluator, choose_device(options.device, "auto", training=False)[0])
     recorded = Recorded(MotionFolder(options.data), options.split, evaluator) if options.data else None
     captions = (
         {} if recorded is None else dict(zip(recorded.names, (c[0].text for c in recorded.captions), strict=True))
     )
-    motions, failures = read_motion_files(options.motions, cases and [case.prompt for case in cases], captions)
+    motions, failures = read_motion_files(options.motions, listed, captions)
     report = Report("files", f"{len(motions)} motions in {options.motions}", settings_of(options))
     measure_files(motions, evaluator, recorded, options, report)
     if cases is not None and any(case.conditions for case in cases):

@@ -88,6 +88,13 @@ def read_suite(path: Path) -> list[PromptCase]:
     return cases
 
 
+def read_prompt_list(path: Path) -> list[str]:
+    """Read the prompts of a suite or prompt file in their order, with repetitions; errors as in ``read_suite``."""
+    cases = read_suite(path)
+    is_suite = path.suffix.lower() in (".yaml", ".yml")
+    return [case.prompt for case in cases] if is_suite else list(_read_texts(path))
+
+
 def _read_yaml(path: Path) -> Iterator[PromptCase]:
     content = read_yaml(path)
     if not isinstance(content, list):
