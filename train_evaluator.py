@@ -22,7 +22,8 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloa
 from torch import Tensor
 
 from dataset.caption_groups import caption_groups, same_sides
-from dataset.captioned_clips import CaptionedClip, CaptionedClips, captioned_clips, collate
+from dataset.captioned_clips import CaptionedClips, collate, described_features, long_enough
+from dataset.clips import Clips
 from dataset.motion_folder import MotionFolder
 from evaluation.evaluators.contrastive import PATCH, EvaluatorConfig, MotionTextEvaluator
 from evaluation.text_motion import POOL, match
@@ -73,13 +74,14 @@ def main(options: Options, options_yaml: str) -> None:
 def train(run: Run, options: Options) -> None:
     """Train an evaluator and save it to the run folder."""
     folder = MotionFolder(options.data)
-    splits = ("train", "val")
-    clips = {split: captioned_clips(folder, split, options.model.min_frames) for split in splits}
-    items = CaptionedClips(folder, clips["train"], options.model.min_frames, options.model.max_frames)
+    clips = {split: folder.clips(split, required=split == "train") for split in ("train", "val")}
+    for note in [note for split, of_split in clips.items() for note in of_split.notes(split)]:
+        run.report(note)
+    items = CaptionedClips(clips["train"], options.model.min_frames, options.model.max_frames)
     batch_order = run.batches(len(items), items.lengths)
-    if len(clips["val"]) < POOL:
+    if len(long_enough(clips["val"], options.model.min_frames)) < POOL:
         run.report(f"fewer than {POOL} validation clips: only the training loss is reported")
-    captions = [caption for split in clips.values() for clip in split for caption in clip.captions]
+    captions = [caption for of_split in clips.values() for texts in captions_of(of_split) for caption in texts]
     with run.accelerator.main_process_first():
         encode = CaptionFeatures(
             load_text_encoder(options.model.text_encoder, run.device, options.text_encoder_path),
@@ -110,7 +112,7 @@ def train(run: Run, options: Options) -> None:
                 meter.log(step, scalars)
             if run.is_validation_step(step):
                 with engine.ema.applied():
-                    scores = validate(model, clips, folder, encode)
+                    scores = validate(model, clips, encode)
                 loop.save(step, scores)
     run.report(f"evaluator saved to {options.out}")
 
@@ -153,21 +155,25 @@ def contrastive_loss(
     return (to_motion + F.cross_entropy(pairs.T, own, reduction="sum")) / 2
 
 
+def captions_of(clips: Clips) -> list[list[str]]:
+    """Return the captions of each clip."""
+    return clips.table["captions"].to_pylist()
+
+
 @torch.no_grad()
-def validate(
-    model: MotionTextEvaluator, clips: dict[str, list[CaptionedClip]], folder: MotionFolder, encode: CaptionFeatures
-) -> dict[str, float]:
+def validate(model: MotionTextEvaluator, clips: dict[str, Clips], encode: CaptionFeatures) -> dict[str, float]:
     """Return R-precision of the validation clips; clips whose captions say the same are right answers to each other."""
-    if len(clips["val"]) < POOL:
+    rows = long_enough(clips["val"], model.min_frames)
+    if len(rows) < POOL:
         return {}
-    groups = caption_groups([clip.captions for split in clips.values() for clip in split])[-len(clips["val"]) :]
-    longest = model.config.max_frames
-    motions = [folder.motion(clip.id)[clip.first : clip.last][:longest] for clip in clips["val"]]
+    groups = caption_groups([*captions_of(clips["val"]), *captions_of(clips["train"])])[rows]
+    chosen = [clips["val"][row] for row in rows]
+    motions = [described_features(clips["val"], clip)[: model.max_frames] for clip in chosen]
     embeddings = model.embed_motions(motions)  # (N, D)
     values = []
     for repeat in range(VALIDATION_REPEATS):
         random = np.random.RandomState(repeat)
-        texts = model.encode_text(*encode([random.choice(clip.captions) for clip in clips["val"]])).cpu().numpy()
+        texts = model.encode_text(*encode([random.choice(clip.captions) for clip in chosen])).cpu().numpy()
         values.append(match(texts, embeddings, random.permutation(len(motions)), groups)[0])
     r_precision = np.mean(values, axis=0)  # (3,)
     top = {f"r_precision_{k}": float(value) for k, value in enumerate(r_precision, start=1)}

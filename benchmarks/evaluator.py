@@ -4,7 +4,7 @@
 
 An evaluator is of use if captions find their motions, and if the FID of motions that are wrong is far above that of two
 halves of the recorded motions. FJD, the Frechet joint distance (DeVries et al., 2019), is the FID of captions and
-motions together; it also rises if motions are plausible, but belong to other captions. Clips whose captions say the same
+motions together; it also rises if plausible motions belong to other captions. Clips whose captions say the same
 are right answers to each other: clips of the data folder that share a caption, directly or through other clips.
 """
 
@@ -23,7 +23,8 @@ import torch
 from jsonargparse.typing import PositiveInt
 
 from dataset.caption_groups import caption_groups, named_sides
-from dataset.captioned_clips import CaptionedClip, captioned_clips
+from dataset.captioned_clips import described_features, long_enough
+from dataset.clips import Clip
 from dataset.corruptions import change_speed, freeze, reflect, reverse, swap_limbs
 from dataset.motion_folder import SPLITS, MotionFolder
 from evaluation.evaluators.contrastive import MotionTextEvaluator
@@ -71,14 +72,14 @@ class Pairs(NamedTuple):
 
 def main(options: Options) -> None:
     evaluator, folder = MotionTextEvaluator.from_pretrained(options.evaluator), MotionFolder(options.data)
-    clips = {split: captioned_clips(folder, split, evaluator.min_frames) for split in SPLITS}
-    measured = clips.pop(options.split)
-    if len(measured) < POOL:
-        raise InputError(
-            f"the split {options.split} has {len(measured)} clips with captions; at least {POOL} are needed"
-        )
-    groups = caption_groups([clip.captions for clip in [*measured, *sum(clips.values(), [])]])[: len(measured)]
-    motions = [folder.motion(clip.id)[clip.first : clip.last][: evaluator.max_frames] for clip in measured]
+    clips = folder.clips(options.split)
+    others = [folder.clips(split, required=False) for split in SPLITS if split != options.split]
+    rows = long_enough(clips, evaluator.min_frames)
+    if len(rows) < POOL:
+        raise InputError(f"the split {options.split} has {len(rows)} clips with captions; at least {POOL} are needed")
+    groups = caption_groups([texts for each in (clips, *others) for texts in each.table["captions"].to_pylist()])[rows]
+    measured = [clips[row] for row in rows]
+    motions = [described_features(clips, clip)[: evaluator.max_frames] for clip in measured]
     pairs = embed(evaluator, measured, motions, groups, options.repeats)
     print(
         f"{len(measured)} clips of the split {options.split} in {len(set(groups))} groups of captions that say the same"
@@ -90,7 +91,7 @@ def main(options: Options) -> None:
 
 def embed(
     evaluator: MotionTextEvaluator,
-    clips: list[CaptionedClip],
+    clips: list[Clip],
     motions: list[np.ndarray],
     groups: np.ndarray,
     repeats: int,
@@ -133,9 +134,7 @@ def report_corruptions(evaluator: MotionTextEvaluator, motions: list[np.ndarray]
         print_row(name, pairs, kept, embeddings, distances)
 
 
-def report_sides(
-    evaluator: MotionTextEvaluator, clips: list[CaptionedClip], motions: list[np.ndarray], pairs: Pairs
-) -> None:
+def report_sides(evaluator: MotionTextEvaluator, clips: list[Clip], motions: list[np.ndarray], pairs: Pairs) -> None:
     """Print the FID of reflected motions of the clips whose captions all name one side.
 
     A split with as many motions to the left as to the right has nearly the same distribution when it is reflected.

@@ -11,23 +11,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dataset.caption_groups import caption_groups, named_sides
+from dataset.clips import Clip, Clips
 from dataset.corruptions import change_speed, freeze, reflect, reverse, swap_limbs
-from dataset.motion_folder import MotionFolder
 from motion.features272 import LAYOUT
 from motion.resample import FPS
 from utils.errors import InputError
 
 STILL = 0.05  # m/s, mean speed of the joints below which a motion is not corrupted: it would remain the same
 TEMPO = 0.1  # largest change of the speed of a recorded motion, which remains right
-
-
-class CaptionedClip(NamedTuple):
-    """A clip, or the part of a clip that captions with times describe."""
-
-    id: str
-    first: int  # frame
-    last: int  # frame after the last one
-    captions: list[str]
 
 
 class ClipItem(NamedTuple):
@@ -54,22 +45,18 @@ class ClipBatch(NamedTuple):
     is_reflected: Tensor  # (B,) bool
 
 
-def captioned_clips(folder: MotionFolder, split: str, min_frames: int) -> list[CaptionedClip]:
-    """List the clips of a split, and the parts of clips that captions with times describe.
+def long_enough(clips: Clips, min_frames: int) -> np.ndarray:
+    """Return the rows (n,) of the clips of which captions describe at least ``min_frames`` frames."""
+    return np.flatnonzero(clips.frames - clips.table["context"].to_numpy() >= min_frames)
 
-    Clips without captions, and clips and parts shorter than ``min_frames``, are left out.
+
+def described_features(clips: Clips, clip: Clip) -> np.ndarray:
+    """Return the validated features (T, 272) of the frames that the captions of a clip describe.
 
     Raises:
-        InputError: The split or a file is missing or invalid.
+        InputError: The file is missing, truncated or invalid, or a value is not finite.
     """
-    clips = []
-    for clip_id in folder.ids(split, required=False):
-        frames = folder.frames(clip_id)
-        for span, captions in folder.spans(clip_id).items():
-            first, last = (0, frames) if span is None else (int(second * FPS + 1e-6) for second in span)
-            if min(last, frames) - max(first, 0) >= min_frames:
-                clips.append(CaptionedClip(clip_id, max(first, 0), min(last, frames), captions))
-    return clips
+    return clips.features(clip)[clip.context :]
 
 
 class CaptionedClips(Dataset):
@@ -81,42 +68,40 @@ class CaptionedClips(Dataset):
     names a side, is reflected. It has at most as many frames as the motion.
 
     Args:
-        folder: Data folder.
-        clips: Clips to train on.
-        min_frames: Shortest motion of the evaluator.
+        clips: Clips to train on, with captions.
+        min_frames: Shortest motion of the evaluator; shorter clips are left out.
         max_frames: Longest motion of an item.
 
     Raises:
-        InputError: There are no clips.
+        InputError: No clip is long enough.
     """
 
-    def __init__(self, folder: MotionFolder, clips: list[CaptionedClip], min_frames: int, max_frames: int):
-        if not clips:
-            raise InputError(
-                f"no training clip of {folder.path} has a caption and {min_frames} frames; add captions to its texts/"
-            )
-        self.folder, self.clips, self.min_frames, self.max_frames = folder, clips, min_frames, max_frames
-        self.groups = caption_groups([clip.captions for clip in clips])
+    def __init__(self, clips: Clips, min_frames: int, max_frames: int):
+        self.clips, self.min_frames, self.max_frames = clips, min_frames, max_frames
+        self.rows = long_enough(clips, min_frames)
+        if not len(self.rows):
+            raise InputError(f"no training clip has {min_frames} frames; add longer clips, or lower --model.min-frames")
+        self.groups = caption_groups(clips.table["captions"].take(self.rows).to_pylist())
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return len(self.rows)
 
     @property
     def lengths(self) -> np.ndarray:
-        """Frames of each item, (clips,)."""
-        return np.array([min(clip.last - clip.first, self.max_frames) for clip in self.clips])
+        """Frames of each item, (items,)."""
+        return np.minimum(self.clips.frames[self.rows], self.max_frames)
 
     def __getitem__(self, number: int) -> ClipItem:
-        clip, choose = self.clips[number % len(self)], random.Random(number)
+        clip, choose = self.clips[int(self.rows[number % len(self)])], random.Random(number)
         caption = choose.choice(clip.captions)
-        frames = min(clip.last - clip.first, self.max_frames)
-        first = choose.randint(clip.first, clip.last - frames)
-        features = torch.from_numpy(self.folder.motion(clip.id)[first : first + frames])
+        features = torch.from_numpy(described_features(self.clips, clip))
+        first = choose.randint(0, max(0, len(features) - self.max_frames))
+        features = features[first : first + self.max_frames]
         if choose.random() < 0.5:
             varied = change_speed(features, choose.uniform(1 - TEMPO, 1 + TEMPO))[: self.max_frames]
             features = varied if len(varied) >= self.min_frames else features
         corrupted, is_reflected = self._corrupt(features, caption, choose)
-        return ClipItem(clip.id, caption, int(self.groups[number % len(self)]), features, corrupted, is_reflected)
+        return ClipItem(clip.name, caption, int(self.groups[number % len(self)]), features, corrupted, is_reflected)
 
     def _corrupt(self, features: Tensor, caption: str, choose: random.Random) -> tuple[Tensor, bool]:
         """Return a corrupted copy (T', 272), without frames if it is too short, and whether it is a reflection."""

@@ -1,5 +1,6 @@
 """Shared test helpers: golden fixtures, the scripts as a user runs them, and run folders of debug size."""
 
+import contextlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
@@ -54,6 +56,16 @@ def start_script(script: str, *arguments: object, before_start: Callable | None 
         text=True,
         preexec_fn=before_start,
     )
+
+
+def children_of(pid: int, word: str) -> list[psutil.Process]:
+    """Processes below ``pid`` with ``word`` in their command lines; those that end meanwhile are left out."""
+    found = []
+    for child in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # or a zombie
+            if word in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def run_in_this_process(script: str) -> None:

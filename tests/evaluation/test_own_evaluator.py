@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 import train_evaluator
 from dataset.caption_groups import caption_groups, named_sides, same_sides
-from dataset.captioned_clips import CaptionedClips, captioned_clips, collate
+from dataset.captioned_clips import CaptionedClips, collate
 from dataset.corruptions import change_speed, freeze, reflect, replay, reverse, swap_limbs
 from dataset.motion_folder import MotionFolder
 from dataset.synthetic import synthetic_clips
@@ -147,9 +147,7 @@ def test_clips_that_share_a_caption_say_the_same_and_sides_differ():
 
 
 def test_items_depend_on_their_number_alone_and_mark_reflected_copies(data_folder):
-    folder = MotionFolder(data_folder)
-    clips = captioned_clips(folder, "train", min_frames=20)
-    items = CaptionedClips(folder, clips, min_frames=20, max_frames=70)
+    items = CaptionedClips(MotionFolder(data_folder).clips("train"), min_frames=20, max_frames=70)
     numbers = [0, 1, 2, len(items) + 1, 5 * len(items) + 2, 9 * len(items)]
     batch, again = (collate([items[number] for number in numbers]) for _ in range(2))
     for first, second in zip(batch, again, strict=True):
@@ -199,10 +197,11 @@ def test_data_that_cannot_be_trained_on_is_refused(refused, validated_folder, tm
     assert "leaves no other motion" in error("--batch-size", 1)
     assert "unknown text encoder" in error("--model.text-encoder", "bert")
     assert "is not a multiple of" in error("--model.width", 33)
+    assert "no training clip has 599 frames" in error("--model.min-frames", 599)
     folder = MotionFolder(validated_folder)
     for clip_id in folder.ids("train"):
         folder.caption_file(clip_id).write_text("\n")
-    assert "has a caption" in error()
+    assert "without a caption" in error()
     folder.caption_file(clip_id).unlink()
     assert "has no captions" in error()
 

@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from tests.conftest import start_script
+from tests.conftest import children_of, start_script
 from tests.inference.helpers import assert_refused, load, npz_files, results_in
 from visualize.output_folder import OutputFolder
 
@@ -130,9 +130,7 @@ def test_killed_renderer_costs_its_file_alone(checkpoint, tmp_path):
     while not list(tmp_path.glob(".*.mp4")):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
-    (renderer,) = (
-        child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())
-    )
+    (renderer,) = children_of(process.pid, "spawn_main")
     renderer.kill()
     printed, _ = process.communicate(timeout=200)
     assert process.returncode == 2 and "error: 1 files could not be made" in printed, printed

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from motion.clip import Clip
@@ -24,7 +23,7 @@ from serving.endpoints import PatientStream, is_json
 from serving.options import Options
 from serving.places import Busy, Places, Proxy, share_of, site_of
 from serving.service import MotionService, Result
-from tests.conftest import ROOT
+from tests.conftest import ROOT, children_of
 from tests.serving.helpers import FakeModel, generate, until, visitor
 from utils.errors import InputError
 from visualize.body import load_body
@@ -311,13 +310,11 @@ def test_abandoned_video_is_killed(server, model, work_folder, quiet):
     client, state = server()
     path = finished_motion(client, model)
 
-    def films() -> list:
-        return [child for child in psutil.Process().children(recursive=True) if "serving.film" in child.cmdline()]
-
     with connect(client) as connection:
         connection.sendall(f"GET {path}.mp4 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
-        until(lambda: list(work_folder.glob(f"{PREFIX}*/motion.npy")) and films())
-    until(lambda: not films() and not list(work_folder.iterdir()) and not state.downloads.video_places.taken)
+        until(lambda: list(work_folder.glob(f"{PREFIX}*/motion.npy")) and children_of(os.getpid(), "serving.film"))
+    until(lambda: not children_of(os.getpid(), "serving.film"))
+    until(lambda: not list(work_folder.iterdir()) and not state.downloads.video_places.taken)
 
 
 def test_video_that_cannot_be_drawn_is_an_error(server, model, monkeypatch, work_folder):
