@@ -31,7 +31,7 @@ from evaluation.measure_t2m import T2MEvaluation
 from evaluation.measure_tokenizer import measure_tokenizer
 from evaluation.options import FilesOptions, GenerationOptions, PromptOptions, T2MOptions, TokenizerOptions
 from evaluation.prompt_report import following_table, physical_table, summary, to_json
-from evaluation.prompts import follow, read_suite
+from evaluation.prompts import follow, read_prompt_list, read_suite
 from evaluation.recorded import Recorded, check_pool, check_representation
 from evaluation.report import Report, write_results
 from models.checkpoints import find_tokenizer
@@ -57,12 +57,7 @@ def tokenizer(options: TokenizerOptions) -> None:
     device = choose_device(options.device, "auto", training=False)[0]
     evaluator = read_evaluator(options.evaluator, device)
     model = HumanVQVAE.from_pretrained(folder).to(device).eval()
-    settings = {
-        "tokenizer": fingerprint(folder),
-        "data": str(options.data),
-        "split": options.split,
-        "evaluator": describe_evaluator(options.evaluator),
-    }
+    settings = settings_of(options) | {"tokenizer": fingerprint(folder)}
     report = Report("tokenizer", f"Tokenizer {options.checkpoint}, split {options.split}", settings)
     measure_tokenizer(model, data, options.split, evaluator, report)
     report.write(options.out_dir)
@@ -79,16 +74,9 @@ def t2m(options: T2MOptions) -> None:
     recorded = Recorded(MotionFolder(options.data), options.split, evaluator)
     check_pool(len(recorded))
     model, sampling, settings = load_model(options)
-    settings |= {
-        "data": str(options.data),
-        "split": options.split,
-        "evaluator": describe_evaluator(options.evaluator),
-        "repeats": options.repeats,
-        "seed": options.seed,
-        "protocol": options.protocol,
-        "multimodality": options.multimodality,
-    }
-    report = Report("t2m", f"Text-to-motion model {model.checkpoint_id}, split {options.split}", settings)
+    report = Report(
+        "t2m", f"Text-to-motion model {model.checkpoint_id}, split {options.split}", settings_of(options) | settings
+    )
     with exclusive_folder(options.out_dir, "evaluation", "--out-dir"):
         precision = {name: settings[name] for name in ("dtype", "quantize")}
         generated = GeneratedMotions(model, options.out_dir, sampling, precision, options.batch_size)
@@ -128,23 +116,14 @@ def files(options: FilesOptions) -> None:
         InputError: no file can be used, or the prompts, the data or the evaluator cannot be used.
     """
     cases = read_suite(options.prompts) if options.prompts else None
+    listed = read_prompt_list(options.prompts) if options.prompts else None
     evaluator = read_evaluator(options.evaluator, choose_device(options.device, "auto", training=False)[0])
     recorded = Recorded(MotionFolder(options.data), options.split, evaluator) if options.data else None
     captions = (
         {} if recorded is None else dict(zip(recorded.names, (c[0].text for c in recorded.captions), strict=True))
     )
-    motions, failures = read_motion_files(options.motions, cases and [case.prompt for case in cases], captions)
-    settings = {
-        "motions": str(options.motions),
-        "prompts": options.prompts and options.prompts.name,
-        "data": options.data and str(options.data),
-        "split": options.split,
-        "evaluator": describe_evaluator(options.evaluator),
-        "repeats": options.repeats,
-        "seed": options.seed,
-        "protocol": options.protocol,
-    }
-    report = Report("files", f"{len(motions)} motions in {options.motions}", settings)
+    motions, failures = read_motion_files(options.motions, listed, captions)
+    report = Report("files", f"{len(motions)} motions in {options.motions}", settings_of(options))
     measure_files(motions, evaluator, recorded, options, report)
     if cases is not None and any(case.conditions for case in cases):
         results, missing = judge_files(motions, cases)
@@ -185,9 +164,10 @@ def read_evaluator(folder: Path | None, device: torch.device) -> Evaluator | Non
     return evaluator
 
 
-def describe_evaluator(folder: Path | None) -> str | None:
-    """Return the name of the folder of an evaluator."""
-    return None if folder is None else str(folder)
+def settings_of(options: TokenizerOptions | T2MOptions | FilesOptions) -> dict:
+    """Return the options that the numbers may depend on, as values of JSON."""
+    values = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    return {name: value for name, value in values.items() if name not in ("out_dir", "batch_size")}
 
 
 def main() -> None:

@@ -137,7 +137,7 @@ def validation_clips(motions: Clips, count: int, stride: int) -> list[tuple[str,
 
 def validate(run: Run, model: HumanVQVAE, clips: list[tuple[str, np.ndarray]], step: int) -> dict[str, float]:
     """Return the errors and physical measures of reconstructed clips, and draw the first ones."""
-    own = [(measure_clip(model, clip), counts) for (_, clip), counts in run.shard(clips)]
+    own = [(measure_clip(model, clip)[0], counts) for (_, clip), counts in run.shard(clips)]
     run.draw(
         step, [Comparison(name, name, clip, reconstruct(model, clip)[1]) for name, clip in clips[: run.options.draw]]
     )

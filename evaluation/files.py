@@ -4,7 +4,8 @@ The prompt of a file is found by the first of these rules that applies to the fo
 
 1. With a prompt file: the name of the file is that of a prompt, as inference_batch.py makes names from prompts
    (walk-forward.npz, walk-forward_seed3.npz).
-2. With a prompt file: there are as many files as prompts; sorted by name (2 before 10), they belong to them in order.
+2. With a prompt file, if no file is: there are as many files as prompts, which belong to them in the order of their
+   names (2 before 10).
 3. Without: results.json of the folder lists the file, or the file is an .npz with a prompt.
 4. With a data folder: the name of the file is that of a clip; its prompt is the first caption.
 """
@@ -53,7 +54,7 @@ def read_motion_files(
         captions: Caption of each clip of a data folder, by its name.
 
     Raises:
-        InputError: there are no files, or none of them can be used.
+        InputError: there are no files, none of them can be used, or they do not match the prompts.
     """
     paths = list_motions(folder)
     if not paths:
@@ -87,14 +88,23 @@ def list_motions(folder: Path) -> list[Path]:
 def find_prompts(
     folder: Path, paths: Sequence[Path], prompts: Sequence[str] | None, captions: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the prompts of files by the names of the files, by the rules above; not those in .npz files."""
+    """Return the prompts of files by the names of the files, by the rules above; not those in .npz files.
+
+    Raises:
+        InputError: no file is named after a prompt, and there are not as many files as prompts.
+    """
     if prompts is not None:
         by_name = {safe_name(prompt): prompt for prompt in prompts}
         stems = {path.name: re.sub(r"_seed\d+$", "", path.stem) for path in paths}
         named = {name: by_name[stem] for name, stem in stems.items() if stem in by_name}
-        if not named and len(paths) == len(prompts):
-            return {path.name: prompt for path, prompt in zip(paths, prompts, strict=True)}
-        return named
+        if named:
+            return named
+        if len(paths) != len(prompts):
+            raise InputError(
+                f"no file of {shown(folder, 200)} is named after a prompt, and there are {len(paths)} files for "
+                f"{len(prompts)} prompts; give one file per prompt, or name the files after their prompts"
+            )
+        return {path.name: prompt for path, prompt in zip(paths, prompts, strict=True)}
     listed = {entry["name"]: entry["prompt"] for entry in read_results(folder)}
     return {path.name: known[path.stem] for known in (captions, listed) for path in paths if path.stem in known}
 

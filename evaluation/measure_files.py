@@ -53,9 +53,9 @@ def measure_files(
     Raises:
         InputError: there are fewer motions than a pool of R-precision has.
     """
-    clips = None if recorded is None else [recorded.features(clip) for clip in range(len(recorded))]
     physical = {"generated": mean_quality(quality_of(motion.features) for motion in motions)}
-    if clips is not None:
+    if recorded is not None:
+        clips = (recorded.features(clip) for clip in range(len(recorded)))
         physical = {"real": mean_quality(map(quality_of, clips))} | physical
     if evaluator is None:
         speeds = np.array([row.foot_speed if (row := quality_of(motion.features)) else 0.0 for motion in motions])

@@ -35,6 +35,7 @@ from models.reconstruction import reconstruct
 
 MOTIONS_PER_CAPTION = 30  # for MultiModality, of which ten pairs are drawn
 MULTIMODALITY = 1_000_000  # number of the first set of motions for MultiModality, beyond all repeats
+TOGETHER = 512  # clips that are in memory at a time
 EXAMPLES = 6  # worst, and as many median, motions on the page
 METRICS = (
     *(Column(f"R@{k}") for k in range(1, TOP + 1)), Column("MM-Dist"), Column("FID"), Column("FID normalized", 5),
@@ -93,18 +94,18 @@ class T2MEvaluation:
         prompts, seeds = [caption.text for caption in captions], self.seeds(number)
         texts = self.evaluator.embed_texts(captions)  # raises before anything is generated
         self.generated.generate(prompts, seeds, f"repeat {number + 1} of {self.options.repeats}")
-        motions: dict[str, list[np.ndarray]] = {name: [] for name in ROWS}
-        for clip in range(len(self.recorded)):
-            real = self.recorded.features(clip)
-            part = draw_part(self.evaluator, converted_frames(self.evaluator, len(real)), random)
-            motions["real"].append(convert(self.evaluator, real)[part])
-            motions["reconstruction"].append(convert(self.evaluator, self.reconstruction(clip, real))[part])
-            motions["generated"].append(self.fitted(self.generated.features(prompts[clip], seeds[clip])))
-        return Repeat(
-            captions,
-            texts,
-            {name: self.evaluator.embed_motions(rows) for name, rows in motions.items()},
-        )
+        embedded: dict[str, list[np.ndarray]] = {name: [] for name in ROWS}
+        for first in range(0, len(self.recorded), TOGETHER):
+            motions: dict[str, list[np.ndarray]] = {name: [] for name in ROWS}
+            for clip in range(first, min(first + TOGETHER, len(self.recorded))):
+                real = self.recorded.features(clip)
+                part = draw_part(self.evaluator, converted_frames(self.evaluator, len(real)), random)
+                motions["real"].append(convert(self.evaluator, real)[part])
+                motions["reconstruction"].append(convert(self.evaluator, self.reconstruction(clip, real))[part])
+                motions["generated"].append(self.fitted(self.generated.features(prompts[clip], seeds[clip])))
+            for name, rows in motions.items():
+                embedded[name].append(self.evaluator.embed_motions(rows))
+        return Repeat(captions, texts, {name: np.concatenate(rows) for name, rows in embedded.items()})
 
     def seeds(self, number: int) -> list[int]:
         """Return the seeds of a set of motions, which depend on the place of the clips in their split."""

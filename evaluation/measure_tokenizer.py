@@ -18,11 +18,11 @@ from evaluation.fid import fid, unit_fid
 from evaluation.physical.quality import MotionQuality
 from evaluation.physical_table import mean_quality, physical_table, quality_of
 from evaluation.reconstruction import FrameError, acceleration_error, global_error, mpjpe, pa_mpjpe
-from evaluation.recorded import SHORTEST, convert, is_taken, joints_of
+from evaluation.recorded import SHORTEST, convert_any_length, is_taken, joints_of
 from evaluation.report import Column, Example, Report, Table, worst_and_median
 from models.fsq import codebook_usage
 from models.motion_vqvae import HumanVQVAE
-from models.reconstruction import Reconstruction, reconstruction_error
+from models.reconstruction import reconstruction_error
 from utils.errors import InputError
 
 TURNING = 45  # degrees: clips that turn by more count for the turn error
@@ -48,24 +48,36 @@ STATISTICS = (
 
 @dataclass
 class ClipResult:
-    """A clip and its reconstruction."""
+    """Comparison of a clip with its reconstruction."""
 
-    reconstruction: Reconstruction
     errors: dict[str, float]
     """Mean over the frames, by the names of ``ERRORS`` and ``ALIGNED``."""
+    turn: float
+    """Turn of the clip in degrees."""
+    turn_error: float
+    """Turn of the reconstruction minus that of the clip, degrees."""
+    tokens: np.ndarray
+    """(n,)"""
+    frames: int
     real: MotionQuality | None
     decoded: MotionQuality | None
     """Physical measures; None for clips of fewer than 4 frames."""
 
 
-def measure_clip(tokenizer: HumanVQVAE, features: np.ndarray) -> ClipResult:
-    """Reconstruct a clip (T, 272) of at least 3 frames and at least a token, and compare it with itself."""
+def measure_clip(tokenizer: HumanVQVAE, features: np.ndarray) -> tuple[ClipResult, np.ndarray]:
+    """Reconstruct a clip (T, 272) of at least 3 frames and at least a token, and compare it with itself.
+
+    Returns:
+        The comparison, and the reconstruction (T', 272), whose length is whole tokens.
+    """
     result = reconstruction_error(tokenizer, features)
-    features = features[: len(result.features)]
-    joints = joints_of(features), joints_of(result.features)
+    decoded = result.features
+    features = features[: len(decoded)]
+    joints = joints_of(features), joints_of(decoded)
     errors = {name: 1000 * float(error(*joints).mean()) for name, error in ERRORS.items()}
     errors |= {name: getattr(result, field) for name, field in ALIGNED.items()}
-    return ClipResult(result, errors, quality_of(features), quality_of(result.features))
+    qualities = quality_of(features), quality_of(decoded)
+    return ClipResult(errors, result.turn, result.turn_error, result.tokens, len(decoded), *qualities), decoded
 
 
 def measure_tokenizer(
@@ -83,22 +95,22 @@ def measure_tokenizer(
         report.notes.append(f"{len(clips) - len(chosen)} clips of fewer than {shortest} frames are left out.")
     if not chosen:
         raise InputError(f"the split {split} has no clip of at least {shortest} frames; use another split")
+    if evaluator is not None and sum(is_taken(evaluator, clip.frames) for clip in chosen) < 2:
+        raise InputError(
+            f"the evaluator {evaluator.name} takes no two clips of the split {split}, which FID needs; use another "
+            "split, or leave out --evaluator"
+        )
     results: list[ClipResult] = []
     embedded: list[np.ndarray] = []  # (2, D) of clip and reconstruction
     for clip in tqdm(chosen, desc="reconstruct", unit="clip", mininterval=2):
         features = clips.features(clip)
-        results.append(measure_clip(tokenizer, features))
-        decoded = results[-1].reconstruction.features
-        if evaluator is not None and is_taken(evaluator, len(decoded)):
-            pair = [convert(evaluator, motion) for motion in (features[: len(decoded)], decoded)]
+        result, decoded = measure_clip(tokenizer, features)
+        results.append(result)
+        if evaluator is not None and is_taken(evaluator, clip.frames):
+            pair = [convert_any_length(evaluator, motion) for motion in (features, decoded)]
             embedded.append(evaluator.embed_motions(pair))
     report.tables += [error_table(results), codebook_table(tokenizer, results)]
     if evaluator is not None:
-        if len(embedded) < 2:
-            raise InputError(
-                f"the evaluator {evaluator.name} takes {len(embedded)} clips of the split {split}, and FID needs two; "
-                "use another split, or leave out --evaluator"
-            )
         report.tables.append(fid_table(evaluator, *np.stack(embedded, axis=1)))
     report.tables.append(
         physical_table(
@@ -110,28 +122,25 @@ def measure_tokenizer(
     )
     report.details["clips"] = {clip.name: result.errors for clip, result in zip(chosen, results, strict=True)}
     for kind, number in worst_and_median(np.array([result.errors["MPJPE, mm"] for result in results]), EXAMPLES):
-        name, result = chosen[number].name, results[number]
-        note = f"{kind}, MPJPE {result.errors['MPJPE, mm']:.1f} mm"
+        name, features = chosen[number].name, clips.features(chosen[number])
+        note = f"{kind}, MPJPE {results[number].errors['MPJPE, mm']:.1f} mm"
         report.examples += [
-            Example(f"{name}: recorded", note, clips.features(chosen[number])),
-            Example(f"{name}: reconstruction", note, result.reconstruction.features),
+            Example(f"{name}: recorded", note, features),
+            Example(f"{name}: reconstruction", note, measure_clip(tokenizer, features)[1]),
         ]
 
 
 def error_table(results: Sequence[ClipResult]) -> Table:
     """Return the errors as means over frames and over clips, and as quantiles of the clips."""
     table = Table("Reconstruction errors", STATISTICS)
-    frames = np.array([len(result.reconstruction.features) for result in results])
+    frames = np.array([result.frames for result in results])
     for name in (*ERRORS, *ALIGNED):
         values = np.array([result.errors[name] for result in results])
         weights = frames - 2 * (ERRORS.get(name) is acceleration_error)  # frames with an error
-        table.rows[name] = (
-            float(np.average(values, weights=weights)), *clip_statistics(values)
-        )  # fmt: skip
-    turns = [result.reconstruction for result in results if abs(result.reconstruction.turn) > TURNING]
-    if turns:
-        errors = np.array([abs(turn.turn_error) for turn in turns])
-        name = f"error of the turn, degrees, of {len(turns)} clips that turn by more than {TURNING}"
+        table.rows[name] = (float(np.average(values, weights=weights)), *clip_statistics(values))
+    errors = np.array([abs(result.turn_error) for result in results if abs(result.turn) > TURNING])
+    if len(errors):
+        name = f"error of the turn, degrees, of {len(errors)} clips that turn by more than {TURNING}"
         table.rows[name] = (None, *clip_statistics(errors))
     return table
 
@@ -143,7 +152,7 @@ def clip_statistics(values: np.ndarray) -> tuple[float, float, float, float]:
 
 def codebook_table(tokenizer: HumanVQVAE, results: Sequence[ClipResult]) -> Table:
     """Return the number of codes that the clips use, and their perplexity."""
-    tokens = torch.from_numpy(np.concatenate([result.reconstruction.tokens for result in results]))
+    tokens = torch.from_numpy(np.concatenate([result.tokens for result in results]))
     perplexity, active = (float(value) for value in codebook_usage(tokens, tokenizer.codebook_size))
     table = Table("Codebook", (Column("tokens", 0), Column("codes", 0), Column("used", 0), Column("perplexity", 0)))
     used = round(active * tokenizer.codebook_size)

@@ -39,7 +39,7 @@ from utils.reading.texts import read_json, read_json_lines, read_text, read_yaml
 
 KEYS = ("prompt", "same as", "conditions", "required", "mirrored", "seconds")
 SUFFIXES = (".yaml", ".yml", ".txt", ".json", ".jsonl", ".csv", ".tsv")
-PHYSICAL = {  # measure -> unit; all but the first two are those of ``MotionQuality``
+PHYSICAL = {  # measure -> unit; the last five are measures of ``MotionQuality``
     "length": "s",
     "speed": "m/s",
     "skating ratio": "",
@@ -86,6 +86,13 @@ def read_suite(path: Path) -> list[PromptCase]:
     if not cases:
         raise InputError(f"{shown(path, 200)} holds no prompt; write one, for example: - prompt: a person walks")
     return cases
+
+
+def read_prompt_list(path: Path) -> list[str]:
+    """Read the prompts of a suite or prompt file in their order, with repetitions; errors as in ``read_suite``."""
+    cases = read_suite(path)
+    is_suite = path.suffix.lower() in (".yaml", ".yml")
+    return [case.prompt for case in cases] if is_suite else list(_read_texts(path))
 
 
 def _read_yaml(path: Path) -> Iterator[PromptCase]:

@@ -128,9 +128,9 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _cell(value: Value, decimals: int) -> str:
     if value is None:
         return ""
-    if isinstance(value, Interval):
-        return f"{float(value.mean):,.{decimals}f} ± {float(value.half_width):.{decimals}f}"
-    return f"{value:,.{decimals}f}"
+    mean = float(value.mean if isinstance(value, Interval) else value)
+    text = f"{round(mean, decimals) + 0.0:,.{decimals}f}"  # no -0.000
+    return f"{text} ± {float(value.half_width):.{decimals}f}" if isinstance(value, Interval) else text
 
 
 def _plain(value: Value) -> Any:

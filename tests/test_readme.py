@@ -19,9 +19,10 @@ def test_python_snippets_run(snippet, tmp_path, monkeypatch):
 
 def test_files_named_in_the_docs_exist():
     folders = (
-        "assets|benchmarks|checkpoints/demo|configs|dataset|formats|models|motion|serving|training|utils|visualize"
+        "assets|benchmarks|checkpoints/demo|configs|dataset|evaluation|formats|models|motion|serving|training|utils|"
+        "visualize"
     )
-    named = set(re.findall(rf"\b(?:{folders})/[\w./-][\w./-]+\w", README))  # "motion/s" is a unit
+    named = set(re.findall(rf"(?<![\w/])(?:{folders})/[\w./-][\w./-]+\w", README))  # "motion/s" is a unit
     assert len(named) > 10
     missing = [name for name in named if not (ROOT / name).exists()]
     assert not missing
@@ -32,7 +33,7 @@ def test_options_used_in_the_docs_exist():
         script = script.replace("-m benchmarks.", "benchmarks/").removesuffix(".py") + ".py"
         if not (ROOT / script).is_file():  # python -m of another package
             continue
-        shared = ("training/options.py", "training/plan.py", "serving/options.py")
+        shared = ("training/options.py", "training/plan.py", "serving/options.py", "evaluation/options.py")
         files = [ROOT / file for file in (script, *shared)]
         files += ROOT.glob("dataset/**/*.py") if script == "prepare_data.py" else []  # options of each kind of data
         source = "".join(file.read_text() for file in files)

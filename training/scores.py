@@ -20,6 +20,12 @@ from training.run import Run
 from utils.errors import InputError
 
 PERMUTATIONS = 10  # of the clips among the pools of R-precision
+ERRORS = {  # score -> error of evaluation/measure_tokenizer.py
+    "local_mm": "root-aligned, joints from rotations, mm",
+    "local_positions_mm": "root-aligned, position block, mm",
+    "global_mm": "global error, mm",
+    "mpjpe_mm": "MPJPE, mm",
+}
 SEEDS = 4  # motions per prompt of the suite
 
 
@@ -32,16 +38,10 @@ def reconstruction_scores(results: Sequence[ClipResult], codes: int) -> dict[str
         results: Clips and their reconstructions.
         codes: Size of the codebook.
     """
-    clips = [result.reconstruction for result in results]
-    turn_errors = [abs(clip.turn_error) for clip in clips if abs(clip.turn) > TURNING]
-    scores = {
-        "local_mm": float(np.mean([clip.local_mm for clip in clips])),
-        "local_positions_mm": float(np.mean([clip.local_positions_mm for clip in clips])),
-        "global_mm": float(np.mean([clip.global_mm for clip in clips])),
-        "mpjpe_mm": float(np.mean([result.errors["MPJPE, mm"] for result in results])),
-        "turn_error_degrees": float(np.mean(turn_errors)) if turn_errors else 0.0,
-        "codes_used": len(np.unique(np.concatenate([clip.tokens for clip in clips]))) / codes,
-    }
+    scores = {score: float(np.mean([result.errors[name] for result in results])) for score, name in ERRORS.items()}
+    turn_errors = [abs(result.turn_error) for result in results if abs(result.turn) > TURNING]
+    scores["turn_error_degrees"] = float(np.mean(turn_errors)) if turn_errors else 0.0
+    scores["codes_used"] = len(np.unique(np.concatenate([result.tokens for result in results]))) / codes
     real, decoded = (mean_quality(getattr(result, side) for result in results) for side in ("real", "decoded"))
     if real is None or decoded is None:
         return scores

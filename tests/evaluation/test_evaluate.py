@@ -125,8 +125,7 @@ def test_frame_means_equal_the_published_form(data):
     tokenizer, folder = tiny_tokenizer([5, 5, 5]), MotionFolder(data)
     clips = folder.motions("test")
     motions = [clips.features(clips[row]) for row in range(3)]
-    results = [measure_clip(tokenizer, motion) for motion in motions]
-    decoded = [result.reconstruction.features for result in results]
+    results, decoded = zip(*(measure_clip(tokenizer, motion) for motion in motions), strict=True)
     real = [joints_of(motion[: len(pair)]) for motion, pair in zip(motions, decoded, strict=True)]
     expected = reconstruction(real, [joints_of(pair) for pair in decoded])
     rows = list(error_table(results).rows.values())
@@ -258,17 +257,20 @@ def test_files_of_a_suite_are_judged(data, tmp_path, run_here, no_page):
     assert results["left_out"].keys() == {"other.npy"} and "1 prompts have no motions: a person sings" in printed
 
 
-def test_files_in_the_order_of_prompts(data, evaluator, tmp_path, run_here, no_page):
+def test_files_in_the_order_of_prompts(data, evaluator, tmp_path, run_here, refused, no_page):
     clips = MotionFolder(data).clips("test")
     folder, prompts = tmp_path / "motions", tmp_path / "prompts.txt"
     folder.mkdir()
     for row in range(len(clips)):
-        np.save(folder / f"motion{row}.npy", joints_of(clips.features(clips[row]))[::1])  # joints, as at 20 fps
-    prompts.write_text("\n".join(f"a person does action {row}" for row in range(len(clips))))
+        np.save(folder / f"motion{row}.npy", joints_of(clips.features(clips[row])))  # joints, at 20 fps
+    prompts.write_text("\n".join(f"a person does action {row // 2}" for row in range(len(clips))))  # each twice
     run_here("evaluate.py", "files", folder, "--prompts", prompts, "--evaluator", evaluator, "--out-dir", tmp_path)
     metrics = table_of(results_in(tmp_path, "files"), "Text-to-motion")
     assert metrics.keys() == {"generated"} and metrics["generated"]["FID"] is None
     assert metrics["generated"]["R@3"]["mean"] > 0
+    prompts.write_text("a person walks")
+    reason = refused("evaluate.py", "files", folder, "--prompts", prompts)
+    assert f"there are {len(clips)} files for 1 prompts; give one file per prompt" in reason
 
 
 # --- In training
