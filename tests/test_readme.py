@@ -1,4 +1,4 @@
-"""README and docs: Python snippets run, options and files exist, the file tree and the index are complete."""
+"""README and docs: Python snippets run, options and files exist, the map of the code and the index are complete."""
 
 import re
 from pathlib import Path
@@ -42,8 +42,8 @@ def test_options_used_in_the_docs_exist():
             assert re.search(rf"\b{name}\b: ", source) or name in ("config", "help"), f"{script} has no --{option}"
 
 
-def test_file_tree_of_the_readme_lists_existing_files_and_all_packages():
-    tree = re.search(r"## Where things are\n\n```\n(.*?)```", PAGES[0].read_text(), re.DOTALL)[1]
+def test_map_of_the_code_lists_existing_files_and_all_packages():
+    tree = re.search(r"```\n(.*?)```", (ROOT / "docs" / "code.md").read_text(), re.DOTALL)[1]
     folder, top = ROOT, set()
     for line in tree.splitlines():
         name = line.split()[0]
