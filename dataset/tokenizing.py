@@ -12,9 +12,10 @@ import torch
 from tqdm import tqdm
 
 from dataset.clips import Clips
+from dataset.derived import derived_folder, derived_folders
 from dataset.joined import join
 from dataset.motion_folder import MotionFolder
-from dataset.token_rows import TokenRow, prepare_folder, write_shard
+from dataset.token_rows import TokenRow, prepare_folder, shard_files, write_shard
 from models.motion_vqvae import HumanVQVAE
 from utils.checkpoint import fingerprint
 
@@ -77,7 +78,9 @@ def tokenize(
         "clips": clips.digest,
         "shards": math.ceil(len(clips) / size),
     }
-    path = folder.path / "tokens" / name / split
+    paths = [tokens / name / split for tokens in derived_folders(folder.path, "tokens")]
+    complete = (path for path in paths if all(file.exists() for file in shard_files(path, about)))
+    path = next(complete, derived_folder(folder.path, "tokens") / name / split)
     shards = [
         (file, range(number * size, min((number + 1) * size, len(clips))))
         for number, file in enumerate(prepare_folder(path, about))

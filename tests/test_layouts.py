@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from dataset import derived
 from dataset.layouts import LAYOUTS, OURS, find_layout
 from dataset.motion_folder import MotionFolder
 from dataset.token_rows import TokenDataset
@@ -206,3 +207,15 @@ def test_invalid_lines_of_two_actions_are_left_out(published, line, words):
     (path / "train_stream_text" / f"{name}.txt").write_text(line)
     [note] = MotionFolder(path).clips("train").notes("train")
     assert "1 that cannot be read" in note and words in note and f"{name}.txt" in note
+
+
+def test_tokens_of_a_folder_that_cannot_be_written_are_in_the_cache(published, tokenizer_folder, tmp_path, monkeypatch):
+    folder, writable = MotionFolder(published("humanml3d_272")), derived.is_writable
+    made = tokenize(folder, *tokenizer_folder, "train")
+    assert made.is_relative_to(folder.path)
+    monkeypatch.setattr(derived, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(derived, "is_writable", lambda path: not path.is_relative_to(folder.path) and writable(path))
+    assert tokenize(folder, *tokenizer_folder, "train") == made  # nothing is to be written
+    shutil.rmtree(made)
+    made = tokenize(folder, *tokenizer_folder, "train")
+    assert made.is_relative_to(tmp_path / "cache") and len(TokenDataset(made, tokenizer_folder[0], 500))
