@@ -43,7 +43,9 @@ def is_release(source: str | Path) -> bool:
     path = Path(source)
     if not os.path.isdir(source):
         return os.path.isfile(source) and path.suffix == ".pth"
-    return not (path / "config.json").exists() and ((path / SETTINGS).exists() or any(path.glob("*.pth")))
+    return not (path / "config.json").exists() and (
+        any((path / name).exists() for name in (SETTINGS, *HUB_NAMES.values())) or any(path.glob("*.pth"))
+    )
 
 
 def refuse_release(source: str | Path, folder: Path | None = None) -> None:

@@ -15,6 +15,7 @@ from dataset.token_rows import TokenDataset
 from dataset.tokenizing import tokenize
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from tests.conftest import ROOT, golden_eval
+from tests.prepare_helpers import prepare
 from utils.errors import InputError
 
 EXPECTED = json.loads(golden_eval("layouts/expected.json").read_text())
@@ -139,9 +140,20 @@ def test_every_layout_is_recognized_and_other_data_is_not(published):
 # --- Training
 
 
-@pytest.mark.parametrize("name", FOLDERS.values())
-def test_both_trainings_run_on_published_folders(run_here, published, tmp_path, name):
+def converted_amass(monkeypatch, source: Path, out: Path) -> Path:
+    """Convert the tree of AMASS with a caption per file, and with clips for validation."""
+    files = [file.relative_to(source) for file in source.rglob("*_*.npz") if not file.name.endswith("_stagei.npz")]
+    table = source / "captions.csv"
+    table.write_text("file,text\n" + "".join(f'"{file}",a person moves\n' for file in files))
+    prepare(monkeypatch, "amass", source, out, captions=table, min_frames=2, val_share=0.5)
+    return out
+
+
+@pytest.mark.parametrize("name", [*FOLDERS.values(), "amass"])
+def test_both_trainings_run_on_published_folders(run_here, published, tmp_path, monkeypatch, name):
     data, draw = published(name), int("/" in name)  # names of MotionMillion are paths
+    if name == "amass":
+        data = converted_amass(monkeypatch, data, tmp_path / "converted")
     printed = run_here("train_vq.py", "--config", ROOT / "configs/vq/debug.yaml", *DEBUG, "--data", data,
                        "--out", tmp_path / "vq", "--draw", 0)  # fmt: skip
     printed += run_here("train_t2m.py", "--config", ROOT / "configs/t2m/debug.yaml", *DEBUG, "--data", data,
