@@ -149,7 +149,8 @@ def _bvh(folder: Path) -> Recognized | None:
     files = [file for file in folder.rglob("*") if file.suffix.lower() == ".bvh"]
     texts = sum(file.with_suffix(".txt").is_file() for file in files)
     contents = {"BVH files": len(files), "caption files beside them": texts}
-    return Recognized("motion capture", contents, [_prepare("bvh", folder)]) if files else None
+    more = "" if texts else "--captions captions.csv"
+    return Recognized("motion capture", contents, [_prepare("bvh", folder, more)]) if files else None
 
 
 LOOKS: tuple[Callable[[Path], Recognized | None], ...] = (
