@@ -14,6 +14,7 @@ import utils.interrupt  # noqa: F401
 
 # isort: split
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from dataset.sources import amass, bvh, humanml3d, motionx
 from dataset.staging import staged_folder
 from dataset.synthetic import synthetic_clips
 from utils.config import parse_command
-from utils.errors import exit_on_input_error
+from utils.errors import InputError, exit_on_input_error, shown
 
 SOURCES: dict[str, tuple[type[ConvertOptions], Callable[[Any], Plan]]] = {
     "humanml3d": (humanml3d.HumanMl3dOptions, humanml3d.plan),
@@ -89,17 +90,21 @@ def describe(folder: Path) -> None:
     """Print what a folder holds and the commands for it.
 
     Raises:
-        InputError: it holds none of the known data sets.
+        InputError: it is no folder, or holds none of the known data sets.
     """
-    print(f"{folder} holds {recognize(folder)}")
+    print(f"{shown(folder, 200)} holds {recognize(folder)}")
 
 
 def main() -> None:
-    if len(sys.argv) == 2 and Path(sys.argv[1]).is_dir():
-        describe(Path(sys.argv[1]))
+    commands: dict[str, type] = {name: kind for name, (kind, _) in SOURCES.items()}
+    commands |= {"synthetic": SyntheticOptions, "pack": PackOptions}
+    first, *others = sys.argv[1:] or [""]
+    if not others and (os.path.isdir(first) or os.sep in first):
+        describe(Path(first))
         return
-    commands = {name: kind for name, (kind, _) in SOURCES.items()}
-    options = parse_command(commands | {"synthetic": SyntheticOptions, "pack": PackOptions}, __doc__ or "")
+    if first not in commands and os.path.exists(first):
+        raise InputError(f"{shown(first, 200)} is no command; give a folder alone, or a command and --source")
+    options = parse_command(commands, __doc__ or "")
     if isinstance(options, SyntheticOptions):
         synthetic(options)
         return

@@ -24,6 +24,7 @@ from torch import Tensor
 from dataset.caption_groups import caption_groups, same_sides
 from dataset.captioned_clips import CaptionedClips, collate, described_features, long_enough
 from dataset.clips import Clips
+from dataset.derived import derived_folder
 from dataset.motion_folder import MotionFolder
 from evaluation.evaluators.contrastive import PATCH, EvaluatorConfig, MotionTextEvaluator
 from evaluation.text_motion import POOL, match
@@ -54,7 +55,8 @@ class Options(TrainingOptions):
     """Folder of the text encoder's weights. By default, checkpoints/<name>, the Hugging Face cache and the Hugging Face
     hub are searched, in this order."""
     cache_text_features: bool = False
-    """Store the text features of all captions on disk, in text_features/ of the data folder."""
+    """Store the text features of all captions on disk, in text_features/ of the data folder, or in the cache folder if
+    that cannot be written."""
     draw: NonNegativeInt = 0
     """Not used: an evaluator generates no motions."""
 
@@ -85,7 +87,7 @@ def train(run: Run, options: Options) -> None:
     with run.accelerator.main_process_first():
         encode = CaptionFeatures(
             load_text_encoder(options.model.text_encoder, run.device, options.text_encoder_path),
-            options.data / "text_features" if options.cache_text_features else None,
+            derived_folder(options.data, "text_features") if options.cache_text_features else None,
             captions if options.cache_text_features else (),
         )
 

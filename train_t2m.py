@@ -27,6 +27,7 @@ import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from dataset.clips import Clips
+from dataset.derived import derived_folder
 from dataset.motion_folder import MotionFolder
 from dataset.token_rows import TokenDataset, collate
 from dataset.tokenizing import tokenize
@@ -110,7 +111,8 @@ class Options(PlanOptions, TrainingOptions):
     """Folder of the text encoder's weights. By default, checkpoints/<name>, the Hugging Face cache and the Hugging Face
     hub are searched, in this order."""
     cache_text_features: bool = False
-    """Store the text features of all captions on disk, in text_features/ of the data folder."""
+    """Store the text features of all captions on disk, in text_features/ of the data folder, or in the cache folder if
+    the data folder cannot be written."""
     z_loss: NonNegativeFloat = 0.0
     """Weight of the z-loss, which penalizes large logits; 0 disables it."""
     joined: NonNegativeInt = 0
@@ -205,7 +207,7 @@ def train(run: Run, options: Options, sources: Sources) -> None:
     with run.accelerator.main_process_first():
         encode = CaptionFeatures(
             load_text_encoder(options.text_encoder, run.device, options.text_encoder_path),
-            options.data / "text_features" if options.cache_text_features else None,
+            derived_folder(options.data, "text_features") if options.cache_text_features else None,
             [caption for rows in data.values() for caption in rows.captions()] if options.cache_text_features else (),
         )
 
@@ -278,7 +280,7 @@ def token_rows(
     rows = TokenDataset(path, tokenizer_folder, options.model.max_tokens, options.cut_longer, drop)
     for name, count in rows.left_out.items():
         if count:
-            run.report(f"{split}: {count} {name} left out: shorter than a token, or with an empty caption")
+            run.report(f"{split}: {count} {name} left out: shorter than a token, damaged, or with an empty caption")
     return rows
 
 

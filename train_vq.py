@@ -132,7 +132,8 @@ def whole_token_frames(model: HumanVQVAE, lengths: torch.Tensor) -> torch.Tensor
 def validation_clips(motions: Clips, count: int, stride: int) -> list[tuple[str, np.ndarray]]:
     """Return names and features (T, 272) of at most ``count`` clips to validate on, of at least a token each."""
     clips = [motions[row] for row in range(min(len(motions), count))]
-    return [(clip.name, motions.features(clip)) for clip in clips if clip.frames >= max(stride, SHORTEST)]
+    read = [(clip.name, motions.valid_features(clip)) for clip in clips if clip.frames >= max(stride, SHORTEST)]
+    return [(name, features) for name, features in read if features is not None]
 
 
 def validate(run: Run, model: HumanVQVAE, clips: list[tuple[str, np.ndarray]], step: int) -> dict[str, float]:

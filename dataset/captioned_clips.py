@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dataset.caption_groups import caption_groups, named_sides
-from dataset.clips import Clip, Clips
+from dataset.clips import ATTEMPTS, Clip, Clips
 from dataset.corruptions import change_speed, freeze, reflect, reverse, swap_limbs
 from motion.features272 import LAYOUT
 from motion.resample import FPS
@@ -56,7 +56,7 @@ def described_features(clips: Clips, clip: Clip) -> np.ndarray:
     Raises:
         InputError: The file is missing, truncated or invalid, or a value is not finite.
     """
-    return clips.features(clip)[clip.context :]
+    return clips.features(clip, clip.context)
 
 
 class CaptionedClips(Dataset):
@@ -92,16 +92,26 @@ class CaptionedClips(Dataset):
         return np.minimum(self.clips.frames[self.rows], self.max_frames)
 
     def __getitem__(self, number: int) -> ClipItem:
-        clip, choose = self.clips[int(self.rows[number % len(self)])], random.Random(number)
+        row, choose = number % len(self), random.Random(number)
+        for _ in range(ATTEMPTS):
+            clip = self.clips[int(self.rows[row])]
+            features = self.clips.valid_features(clip, clip.context)
+            if features is not None:
+                return self._item(clip, int(self.groups[row]), torch.from_numpy(features), choose)
+            row = choose.randrange(len(self))  # a damaged motion is replaced by another one
+        raise InputError(
+            f"{ATTEMPTS} motions in a row are damaged, the last one {self.clips.source(clip)}; check the data"
+        )
+
+    def _item(self, clip: Clip, group: int, features: Tensor, choose: random.Random) -> ClipItem:
         caption = choose.choice(clip.captions)
-        features = torch.from_numpy(described_features(self.clips, clip))
         first = choose.randint(0, max(0, len(features) - self.max_frames))
         features = features[first : first + self.max_frames]
         if choose.random() < 0.5:
             varied = change_speed(features, choose.uniform(1 - TEMPO, 1 + TEMPO))[: self.max_frames]
             features = varied if len(varied) >= self.min_frames else features
         corrupted, is_reflected = self._corrupt(features, caption, choose)
-        return ClipItem(clip.name, caption, int(self.groups[number % len(self)]), features, corrupted, is_reflected)
+        return ClipItem(clip.name, caption, group, features, corrupted, is_reflected)
 
     def _corrupt(self, features: Tensor, caption: str, choose: random.Random) -> tuple[Tensor, bool]:
         """Return a corrupted copy (T', 272), without frames if it is too short, and whether it is a reflection."""

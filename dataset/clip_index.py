@@ -1,7 +1,8 @@
 """Index of the clips of a split: an Arrow file that is built once, so that opening a folder reads no file per clip.
 
-index/<split>-<purpose>.arrow in the data folder, or in a cache folder if the data folder cannot be written, holds a row
-per clip (dataset/clips.py) and, in its metadata, what it was made from. It is built again if that has changed:
+index/<split>-<purpose>.arrow in the data folder, or in a cache folder if that cannot be written (dataset/derived.py),
+holds a row per clip (dataset/clips.py) and, in its metadata, what it was made from. It is built again if that has
+changed:
     the split file and the .tar files (size and modification time), and the folders that hold files of the split
     (modification time, which changes if a file is added, removed or replaced)
     in a split of at most EXACT motions, every motion and caption file (size and modification time)
@@ -12,7 +13,6 @@ import hashlib
 import json
 import os
 import stat
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from dataset.clip_rules import NO_MOTION, NO_TEXT, clips_of_motion
 from dataset.clips import SCHEMA, Clips, map_table
+from dataset.derived import derived_folder, derived_folders
 from dataset.feature_files import OWN_FILE, FeatureFiles, Place
 from dataset.layouts import Split
 from utils.errors import InputError, shown
@@ -39,7 +40,7 @@ ABOUT = b"about"  # key in the metadata of the Arrow file
 EXACT = 100_000  # motions of a split up to which the time of every file is compared
 CHUNK = 20_000  # motions that a process scans at a time
 POOLED = 50_000  # motions from which several processes scan
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "text-to-motion"
+INDEX = "index"  # folder for the indexes of a data folder
 
 
 class Motions(NamedTuple):
@@ -73,13 +74,12 @@ def open_clips(split: Split, list_motions: Callable[[Split], Motions]) -> Clips:
     Raises:
         InputError: a file of the data folder is missing or invalid, or the index cannot be written.
     """
-    cache = CACHE / hashlib.sha256(str(split.path.resolve()).encode()).hexdigest()[:16]
-    files = [index_file(folder, split) for folder in (split.path, cache)]
+    files = [folder / _file_name(split) for folder in derived_folders(split.path, INDEX)]
     for file in files:
         clips = _opened(file, split)
         if clips is not None:
             return clips
-    file = next((file for file in files if _is_writable(file.parent)), files[-1])
+    file = derived_folder(split.path, INDEX) / _file_name(split)
     with exclusive_file(file):
         clips = _opened(file, split)  # another process may have built it
         if clips is None:
@@ -93,16 +93,11 @@ def open_clips(split: Split, list_motions: Callable[[Split], Motions]) -> Clips:
 
 def index_file(path: Path, split: Split) -> Path:
     """Return the index of a split in a data folder that can be written."""
-    return path / "index" / f"{split.name}-{'clips' if split.has_captions else 'motions'}.arrow"
+    return path / INDEX / _file_name(split)
 
 
-def _is_writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
+def _file_name(split: Split) -> str:
+    return f"{split.name}-{'clips' if split.has_captions else 'motions'}.arrow"
 
 
 # --- Opening
@@ -123,7 +118,7 @@ def _opened(file: Path, split: Split, check: bool = True) -> Clips | None:
         if check and about["names"] and about["digest"] != _digest(split, about["containers"], about["names"]):
             return None
         files = FeatureFiles(split.motions, about["containers"])
-        return Clips(file, files, Counter(about["left_out"]), about["example"], about["digest"])
+        return Clips(file, files, Counter(about["left_out"]), about["example"], about["digest"], split.layout.strict)
     except Exception:  # whatever is wrong with it, it is built again
         return None
 

@@ -13,6 +13,7 @@ from dataset.feature_files import OWN_FILE, FeatureFiles, Place, checked_feature
 from utils.errors import InputError
 
 FEW = 32  # clips below which a validation score means little
+ATTEMPTS = 10  # clips that are tried for an item of a training
 SCHEMA = pa.schema(
     {
         "id": pa.string(),
@@ -68,13 +69,15 @@ class Clips:
         left_out: Number of motions and parts that are not among the clips, by reason.
         example: Message about the first motion that cannot be read, or "".
         digest: Digest of the names, sizes and modification times of the files; changes if the data changed.
+        strict: Whether a damaged motion is an error, as in our own data folders; otherwise it is left out.
 
     Attributes:
         table: The rows, memory-mapped.
     """
 
-    def __init__(self, file: Path, files: FeatureFiles, left_out: Counter, example: str, digest: str):
+    def __init__(self, file: Path, files: FeatureFiles, left_out: Counter, example: str, digest: str, strict: bool):
         self.file, self.files, self.left_out, self.example, self.digest = file, files, left_out, example, digest
+        self.strict, self.damaged = strict, set[str]()
         self.table = map_table(file)
 
     def __len__(self) -> int:
@@ -111,13 +114,31 @@ class Clips:
         motion = self.files.open(clip.id, clip.place)
         return motion[clip.start : clip.start + clip.frames]
 
-    def features(self, clip: Clip) -> np.ndarray:
-        """Return the validated features of a clip, (T, 272) float32.
+    def features(self, clip: Clip, first: int = 0, last: int | None = None) -> np.ndarray:
+        """Return the validated features of a clip, or of its frames ``first`` to ``last``, (T, 272) float32.
 
         Raises:
             InputError: the file is missing, truncated or invalid, or a value is not finite.
         """
-        return checked_features(np.array(self.open(clip)), self.source(clip))
+        return checked_features(np.array(self.open(clip)[first:last]), self.source(clip))
+
+    def valid_features(self, clip: Clip, first: int = 0, last: int | None = None) -> np.ndarray | None:
+        """Return the same as ``features``, or None with a warning if a motion of published data is damaged.
+
+        Headers are validated when the index is built, values only here. A process warns once per motion.
+
+        Raises:
+            InputError: a motion of our own data folder is damaged.
+        """
+        try:
+            return self.features(clip, first, last)
+        except InputError as error:
+            if self.strict:
+                raise
+            if clip.id not in self.damaged:
+                self.damaged.add(clip.id)
+                print(f"warning: left out: {error}", flush=True)
+            return None
 
     def named(self, names: Collection[str]) -> dict[str, Clip]:
         """Return the clips that have certain names, by name; rows are read until all are found."""

@@ -34,6 +34,8 @@ class ClipReport:
     """Decisions of the reader that the user should know, and caption lines that were left out."""
     error: float | None = None
     """Mean distance of the joints from those of the source in metres, where the skeletons differ."""
+    captions: int = 0
+    """Number of caption lines."""
 
     def entry(self) -> dict[str, Any]:
         """Return the report as JSON values, without the sums."""
@@ -85,6 +87,9 @@ def finish_folder(
     if errors := [1000 * report.error for report in kept.values() if report.error is not None]:
         summary["joint_error_mm"] = {"mean": float(np.mean(errors)), "worst_clip": float(np.max(errors))}
         text += f"; joints differ by {np.mean(errors):.1f} mm from those of the source"
+    if silent := sum(not report.captions for report in kept.values()):
+        summary["without_captions"] = silent
+        text += f"; {silent} clips have no captions, and only the tokenizer is trained on them"
     mean, std = statistics.mean_std()
     out = staging.path
     with refusing_write_errors(out):

@@ -266,7 +266,8 @@ def write_clip(out: Path, clip: PreparedClip) -> ClipReport:
             text.write_text("".join(f"{line}\n" for line in clip.captions), encoding="utf-8")
     except InputError as error:
         raise NotWritten(str(error)) from error
-    return ClipReport(clip.clip_id, len(clip.features), error=clip.error).with_sums(clip.features)
+    report = ClipReport(clip.clip_id, len(clip.features), error=clip.error, captions=len(clip.captions))
+    return report.with_sums(clip.features)
 
 
 def cut_clip(cut: Cut, rotations: np.ndarray, pelvis: np.ndarray, lines: list[str]) -> PreparedClip:

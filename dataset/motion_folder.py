@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset.clip_index import Motions, open_clips
-from dataset.clip_rules import read_descriptions
+from dataset.clip_rules import NO_CAPTION, NO_TEXT, read_descriptions
 from dataset.clips import Clips
 from dataset.feature_files import Place, load_features
 from dataset.layouts import OURS, Split, layout_of
@@ -105,7 +105,9 @@ class MotionFolder:
             listed = described.listed_in or described.motions
             if not clips.left_out:
                 raise InputError(f"{listed} is empty; prepare more clips")
-            raise InputError(f"no clip of {listed} can be used: {clips.describe_left_out()}")
+            is_silent = clips.left_out.keys() <= {NO_TEXT, NO_CAPTION}
+            advice = f"write captions into {described.texts}" if is_silent else "correct or replace them"
+            raise InputError(f"no clip of {listed} can be used: {clips.describe_left_out()}; {advice}")
         return clips
 
     def _split_file(self, split: str, has_captions: bool) -> Path | None:

@@ -1,5 +1,6 @@
 """Recognition of a folder: its data set, its contents, and the commands that convert it or train on it."""
 
+import os
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +12,14 @@ from dataset.sources import babel, motionx
 from dataset.sources.amass import NO_MOTION
 from dataset.sources.humanml3d import FEATURES
 from dataset.sources.humanml3d_index import find_index
+from models.motionmillion_release import refuse_release
 from motion.features263 import SKELETONS
 from utils.errors import InputError, shown
 from utils.reading.arrays import read_npy_header
 from utils.reading.texts import read_lines
 
 MOST_SUBFOLDERS = 50  # that are looked into
+ARCHIVES = (".zip", ".tar.bz2", ".tar.gz", ".tar.xz", ".tgz", ".rar", ".7z")
 
 
 @dataclass
@@ -38,13 +41,18 @@ def recognize(folder: Path) -> Recognized:
     """Return the data set in a folder.
 
     Raises:
-        InputError: it is no folder, or none of the known data sets.
+        InputError: it is no folder, or none of the known data sets; the message describes what it is instead.
     """
     if not folder.is_dir():
         raise InputError(f"{shown(folder, 200)} is no folder; give the folder of a data set")
     for look in LOOKS:
         if found := look(folder):
             return found
+    refuse_release(folder)
+    if archive := next((name for name in sorted(os.listdir(folder)) if name.lower().endswith(ARCHIVES)), None):
+        raise InputError(f"{shown(folder, 120)} holds {shown(archive, 120)} as downloaded; extract the archives there")
+    if (folder / "texts").is_dir():
+        raise InputError(f"{shown(folder, 120)} holds only half of a data set (texts); add its motions")
     inside = sorted(entry for entry in folder.iterdir() if entry.is_dir())[:MOST_SUBFOLDERS]
     known = ", ".join(dict.fromkeys(["HumanML3D", "KIT-ML", "AMASS", "BABEL", "Motion-X", "BVH files",
                                      *(one.title.partition(" as ")[0] for one in LAYOUTS)]))  # fmt: skip
@@ -69,10 +77,15 @@ def _layout(folder: Path) -> Recognized | None:
     motions = [folder / layout.motion_folder(split) for split in (SPLITS if layout.lists_all else ["train"])]
     contents["motion files"] = sum(1 for place in motions for _ in place.rglob("*.npy"))
     contents["archives of motions"] = sum(1 for place in motions for _ in place.glob("*.tar"))
-    training = (
-        f"python train_vq.py --config configs/vq/demo.yaml --data {shlex.quote(str(folder))} --out runs/tokenizer"
-    )
-    return Recognized(f"{layout.title} (read in place)", {k: v for k, v in contents.items() if v}, [training])
+    has_captions = any((folder / layout.text_folder(split)).is_dir() for split in SPLITS)
+    data = shlex.quote(str(folder))
+    commands = [f"python train_vq.py --config configs/vq/demo.yaml --data {data} --out runs/vq"]
+    if has_captions:
+        commands.append(
+            f"python train_t2m.py --config configs/t2m/demo.yaml --data {data} --tokenizer runs/vq --out runs/t2m"
+        )
+    title = f"{layout.title} (read in place{'' if has_captions else '; without captions, for the tokenizer alone'})"
+    return Recognized(title, {k: v for k, v in contents.items() if v}, commands)
 
 
 def _humanml3d(folder: Path) -> Recognized | None:
@@ -127,14 +140,17 @@ def _amass(folder: Path) -> Recognized | None:
         "files of SMPL-X": sum(name.endswith("_stageii.npz") for name in files),
     }
     contents = {name: count for name, count in contents.items() if count}
-    return Recognized("AMASS", contents, [_prepare("amass", folder)]) if contents else None
+    captions = ("--humanml3d HumanML3D", "--babel babel_v1.0_release", "--captions captions.csv", "")
+    commands = [_prepare("amass", folder, more) for more in captions]
+    return Recognized("AMASS", contents, commands) if contents else None
 
 
 def _bvh(folder: Path) -> Recognized | None:
     files = [file for file in folder.rglob("*") if file.suffix.lower() == ".bvh"]
     texts = sum(file.with_suffix(".txt").is_file() for file in files)
     contents = {"BVH files": len(files), "caption files beside them": texts}
-    return Recognized("motion capture", contents, [_prepare("bvh", folder)]) if files else None
+    more = "" if texts else "--captions captions.csv"
+    return Recognized("motion capture", contents, [_prepare("bvh", folder, more)]) if files else None
 
 
 LOOKS: tuple[Callable[[Path], Recognized | None], ...] = (

@@ -12,9 +12,10 @@ import torch
 from tqdm import tqdm
 
 from dataset.clips import Clips
+from dataset.derived import derived_folder, derived_folders
 from dataset.joined import join
 from dataset.motion_folder import MotionFolder
-from dataset.token_rows import TokenRow, prepare_folder, write_shard
+from dataset.token_rows import TokenRow, prepare_folder, shard_files, write_shard
 from models.motion_vqvae import HumanVQVAE
 from utils.checkpoint import fingerprint
 
@@ -77,7 +78,9 @@ def tokenize(
         "clips": clips.digest,
         "shards": math.ceil(len(clips) / size),
     }
-    path = folder.path / "tokens" / name / split
+    paths = [tokens / name / split for tokens in derived_folders(folder.path, "tokens")]
+    complete = (path for path in paths if all(file.exists() for file in shard_files(path, about)))
+    path = next(complete, derived_folder(folder.path, "tokens") / name / split)
     shards = [
         (file, range(number * size, min((number + 1) * size, len(clips))))
         for number, file in enumerate(prepare_folder(path, about))
@@ -125,12 +128,15 @@ class _Versions:
         self.clips, self.stride, self.shifts, self.joined = clips, stride, shifts, joined
 
     def of(self, row: int) -> Iterator[_Version]:
-        """Yield a clip from each start frame, then joined to parts of other clips; nothing if it has no token.
+        """Yield a clip from each start frame, then joined to parts of other clips.
 
-        A clip that has an earlier action at its start is not joined to another one.
+        A clip that has no token or is damaged yields nothing. A clip that has an earlier action at its start is not
+        joined to another one.
         """
         clip = self.clips[row]
-        motion = self.clips.features(clip)
+        motion = self.clips.valid_features(clip)
+        if motion is None:
+            return
         for shift in range(self.shifts):
             context = max(0, clip.context - shift) // self.stride
             if (len(motion) - shift) // self.stride > context:
@@ -139,7 +145,8 @@ class _Versions:
             return
         for number in range(self.joined):
             choose = random.Random(f"{clip.name} {number}")
-            before = self._random_part(self.clips.features(self.clips[choose.randrange(len(self.clips))]), choose)
+            other = self.clips.valid_features(self.clips[choose.randrange(len(self.clips))])
+            before = None if other is None else self._random_part(other, choose)
             if before is not None:
                 yield _Version(row, join(before, motion), context=len(before) // self.stride)
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from dataset.clips import Clips
-from dataset.feature_files import checked_features
+from dataset.clips import ATTEMPTS, Clips
+from utils.errors import InputError
 
 
 class WindowDataset(Dataset):
@@ -30,10 +30,16 @@ class WindowDataset(Dataset):
         return int(self.ends[-1])
 
     def __getitem__(self, number: int) -> tuple[str, torch.Tensor, int]:
-        clip = self.clips[int(np.searchsorted(self.ends, number % len(self), "right"))]
-        motion = self.clips.open(clip)
-        start = random.Random(number).randrange(max(1, len(motion) - self.window + 1))
-        part = checked_features(np.array(motion[start : start + self.window]), self.clips.source(clip))
-        features = torch.zeros(self.window, motion.shape[1])
-        features[: len(part)] = torch.from_numpy(part)
-        return clip.name, features, len(part)
+        choose = random.Random(number)
+        for _ in range(ATTEMPTS):
+            clip = self.clips[int(np.searchsorted(self.ends, number % len(self), "right"))]
+            start = choose.randrange(max(1, clip.frames - self.window + 1))
+            part = self.clips.valid_features(clip, start, start + self.window)
+            if part is not None:
+                features = torch.zeros(self.window, part.shape[1])
+                features[: len(part)] = torch.from_numpy(part)
+                return clip.name, features, len(part)
+            number = choose.randrange(len(self))  # a damaged motion is replaced by another one
+        raise InputError(
+            f"{ATTEMPTS} motions in a row are damaged, the last one {self.clips.source(clip)}; check the data"
+        )

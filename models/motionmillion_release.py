@@ -43,7 +43,9 @@ def is_release(source: str | Path) -> bool:
     path = Path(source)
     if not os.path.isdir(source):
         return os.path.isfile(source) and path.suffix == ".pth"
-    return not (path / "config.json").exists() and ((path / SETTINGS).exists() or any(path.glob("*.pth")))
+    return not (path / "config.json").exists() and (
+        any((path / name).exists() for name in (SETTINGS, *HUB_NAMES.values())) or any(path.glob("*.pth"))
+    )
 
 
 def refuse_release(source: str | Path, folder: Path | None = None) -> None:
@@ -77,7 +79,8 @@ def find_release(source: str | Path) -> Release:
             raise InputError(f"{shown(path, 200)} holds neither a released generator nor a tokenizer; give one of both")
     else:
         folder, chosen = find_folder(source, HUB_FILES, "model"), {}
-    weights = _weights_in(sorted(folder.glob("*.pth"))) | chosen
+    neighbours = _weights_in(sorted(folder.glob("*.pth")), required=not chosen)
+    weights = neighbours | chosen
     for key, name in HUB_NAMES.items():
         if (folder / name).exists() and key not in chosen:
             weights[key] = [folder / name]
@@ -114,18 +117,27 @@ def read_tensors(path: Path, key: str) -> Tensors:
     return {name.replace("module.", ""): value for name, value in tensors.items()}
 
 
-def _weights_in(files: Iterable[Path]) -> dict[str, list[Path]]:
-    """Group files by the key of the weights that they hold; other files are left out."""
+def _weights_in(files: Iterable[Path], required: bool = True) -> dict[str, list[Path]]:
+    """Group files by the key of the weights that they hold; other files are left out.
+
+    Raises:
+        InputError: a file cannot be read, although ``required``.
+    """
     found: dict[str, list[Path]] = {}
     for file in files:
         for key, name in HUB_NAMES.items():
-            if file.name == name or (file.suffix != ".safetensors" and key in _keys(file)):
+            if file.name == name or (file.suffix != ".safetensors" and key in _keys(file, required)):
                 found.setdefault(key, []).append(file)
     return found
 
 
-def _keys(file: Path) -> Iterable[Any]:
-    content = read_torch(file)
+def _keys(file: Path, required: bool) -> Iterable[Any]:
+    try:
+        content = read_torch(file)
+    except InputError:
+        if required:
+            raise
+        return ()
     return content if isinstance(content, dict) else ()
 
 

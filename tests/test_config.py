@@ -259,7 +259,7 @@ def test_a_command_fills_its_own_options(monkeypatch):
 def test_unknown_commands_and_options_of_other_commands_are_refused():
     for arguments, message in (
         ([], "no command is given; give one of the commands copy, remove"),
-        (["move"], "move is given; give one of the commands copy, remove"),
+        (["move"], "move is no command; give one of the commands copy, remove"),
         (["copy", "--out", "x", "--force"], "the option --force is unknown"),
         (["copy"], "--out is missing"),
     ):

@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from dataset import derived
+from dataset.captioned_clips import CaptionedClips
 from dataset.layouts import LAYOUTS, OURS, find_layout
 from dataset.motion_folder import MotionFolder
 from dataset.token_rows import TokenDataset
 from dataset.tokenizing import tokenize
+from dataset.windows import WindowDataset
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from tests.conftest import ROOT, golden_eval
+from tests.prepare_helpers import prepare
 from utils.errors import InputError
 
 EXPECTED = json.loads(golden_eval("layouts/expected.json").read_text())
@@ -145,9 +149,20 @@ def test_every_layout_is_recognized_and_other_data_is_not(published):
 # --- Training
 
 
-@pytest.mark.parametrize("name", FOLDERS.values())
-def test_both_trainings_run_on_published_folders(run_here, published, tmp_path, name):
+def converted_amass(monkeypatch, source: Path, out: Path) -> Path:
+    """Convert the tree of AMASS with a caption per file, and with clips for validation."""
+    files = [file.relative_to(source) for file in source.rglob("*_*.npz") if not file.name.endswith("_stagei.npz")]
+    table = source / "captions.csv"
+    table.write_text("file,text\n" + "".join(f'"{file}",a person moves\n' for file in files))
+    prepare(monkeypatch, "amass", source, out, captions=table, min_frames=2, val_share=0.5)
+    return out
+
+
+@pytest.mark.parametrize("name", [*FOLDERS.values(), "amass"])
+def test_both_trainings_run_on_published_folders(run_here, published, tmp_path, monkeypatch, name):
     data, draw = published(name), int("/" in name)  # names of MotionMillion are paths
+    if name == "amass":
+        data = converted_amass(monkeypatch, data, tmp_path / "converted")
     printed = run_here("train_vq.py", "--config", ROOT / "configs/vq/debug.yaml", *DEBUG, "--data", data,
                        "--out", tmp_path / "vq", "--draw", 0)  # fmt: skip
     printed += run_here("train_t2m.py", "--config", ROOT / "configs/t2m/debug.yaml", *DEBUG, "--data", data,
@@ -215,3 +230,32 @@ def test_invalid_lines_of_two_actions_are_left_out(published, line, words):
     (path / "train_stream_text" / f"{name}.txt").write_text(line)
     [note] = MotionFolder(path).clips("train", required=False).notes("train")
     assert "1 that cannot be read" in note and words in note and f"{name}.txt" in note
+
+
+def test_damaged_values_of_published_data_cost_a_warning(small_folder, tokenizer_folder, capsys):
+    path, (damaged, *others) = small_folder.path, small_folder.ids("train")
+    for purpose in ("tokenizer_96", "t2m_60_300"):  # the layout of MotionMillion
+        shutil.copytree(path / "split", path / f"version1/{purpose}")
+    (path / "version1").rename(path / "split/version1")
+    features = np.load(small_folder.motion_file(damaged))
+    np.save(small_folder.motion_file(damaged), np.where(np.arange(272) == 3, np.nan, features).astype(np.float32))
+    folder = MotionFolder(path)
+    windows = WindowDataset(folder.motions("train"), 32)
+    assert {windows[number][0] for number in range(len(windows))} == set(others)
+    assert capsys.readouterr().out.count("warning: left out") == 1
+    rows = TokenDataset(tokenize(folder, *tokenizer_folder, "train"), tokenizer_folder[0], 200)
+    assert set(rows.table["id"].to_pylist()) == set(others) and rows.left_out["clips"] == 1
+    items = CaptionedClips(folder.clips("train"), 20, 600)
+    assert {items[number].id for number in range(len(items))} <= set(others)
+
+
+def test_tokens_of_a_folder_that_cannot_be_written_are_in_the_cache(published, tokenizer_folder, tmp_path, monkeypatch):
+    folder, writable = MotionFolder(published("humanml3d_272")), derived.is_writable
+    made = tokenize(folder, *tokenizer_folder, "train")
+    assert made.is_relative_to(folder.path)
+    monkeypatch.setattr(derived, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(derived, "is_writable", lambda path: not path.is_relative_to(folder.path) and writable(path))
+    assert tokenize(folder, *tokenizer_folder, "train") == made  # nothing is to be written
+    shutil.rmtree(made)
+    made = tokenize(folder, *tokenizer_folder, "train")
+    assert made.is_relative_to(tmp_path / "cache") and len(TokenDataset(made, tokenizer_folder[0], 500))

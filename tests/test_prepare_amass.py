@@ -247,7 +247,7 @@ def test_bad_sources_are_refused_in_one_sentence(refused, tmp_path):
     (empty / "texts").mkdir(parents=True)
     amass = ("prepare_data.py", "amass", "--out", tmp_path / "out", "--source")
     assert "no motion of AMASS" in refused(*amass, empty)
-    assert "index.csv: the file is missing" in refused(*amass, tmp_path / "source", "--humanml3d", empty)
+    assert "index.csv is missing" in refused(*amass, tmp_path / "source", "--humanml3d", empty)
     (empty / "index.csv").write_text("path,start\n1,2\n")
     assert "has not the columns" in refused(*amass, tmp_path / "source", "--humanml3d", empty)
     assert "no folder texts" in refused(*amass, tmp_path / "source", "--humanml3d", tmp_path / "source")

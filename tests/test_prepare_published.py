@@ -174,4 +174,16 @@ def test_folders_are_recognized_with_the_command_for_them(tmp_path, capfd, run_h
     assert "HumanML3D, KIT-ML, AMASS" in refused("prepare_data.py", tmp_path / "empty")
     with pytest.raises(InputError, match="its subfolder babel is"):
         recognize(tmp_path)
+    assert "is no folder" in refused("prepare_data.py", tmp_path / "missing")
+    assert "give a folder alone" in refused("prepare_data.py", LAYOUTS / "KIT-ML", "--out", tmp_path / "out")
+    assert "train_t2m.py" not in str(recognize(LAYOUTS / "motionmillion_hub_data"))  # no captions
+    assert "train_t2m.py" in str(recognize(LAYOUTS / "humanml3d_272"))
+    with pytest.raises(InputError, match=r"models\.motionmillion --source"):
+        recognize(LAYOUTS / "motionmillion_hub_model")
+    (tmp_path / "empty" / "texts").mkdir()
+    with pytest.raises(InputError, match="half of a data set"):
+        recognize(tmp_path / "empty")
+    (tmp_path / "empty" / "ACCAD.tar.bz2").touch()
+    with pytest.raises(InputError, match="holds ACCAD.tar.bz2 as downloaded"):
+        recognize(tmp_path / "empty")
     assert prepare_data.SOURCES.keys() >= set(known.values())

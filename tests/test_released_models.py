@@ -136,3 +136,11 @@ def test_incomplete_releases_are_refused(hub_folder, tmp_path, refused):
     with pytest.raises(InputError, match="the file of the tokenizer is not given"):
         convert(Options(out=tmp_path / "out"))
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
+
+
+def test_unreadable_neighbours_of_a_given_file_do_not_matter(tmp_path):
+    file = Path(shutil.copy(DRIVE_FILE, tmp_path))
+    (tmp_path / "other.pth").write_bytes(b"no weights")
+    assert find_release(file).generator == file
+    with pytest.raises(InputError, match=r"other\.pth"):
+        find_release(tmp_path)

@@ -21,6 +21,7 @@ import torch
 
 import dataset.token_rows
 import dataset.tokenizing
+from dataset import derived
 from dataset.batches import FixedSizeBatches, endless_loader
 from dataset.clip_rules import NO_CAPTION, NO_FRAMES
 from dataset.motion_folder import MotionFolder
@@ -233,8 +234,9 @@ def test_tokens_have_the_smallest_type_that_holds_the_codebook(tmp_path, codes, 
     assert read.schema.field("tokens").type.value_type == name and read["tokens"].to_pylist() == [[0, codes - 1]]
 
 
-def test_error_names_the_tokens_that_cannot_be_written(small_folder, tokenizers):
+def test_error_names_the_tokens_that_cannot_be_written(small_folder, tokenizers, monkeypatch):
     (small_folder.path / "tokens").write_text("")
+    monkeypatch.setattr(derived, "CACHE", small_folder.path / "tokens")
     with pytest.raises(InputError, match="cannot write .*tokens.*about.json"):
         tokenize(small_folder, *tokenizers[0], "train")
 

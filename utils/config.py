@@ -101,7 +101,8 @@ def parse_command(commands: dict[str, type], description: str, arguments: list[s
         parser.prog = f"{parser.prog} {name}"
         return _instantiate(parser, _parse(parser, arguments[1:], commands[name]), commands[name])
     if name not in ("-h", "--help"):
-        raise InputError(f"{shown(name, 60) or 'no command'} is given; give one of the commands {', '.join(commands)}")
+        given = f"{shown(name, 60)} is no command" if name else "no command is given"
+        raise InputError(f"{given}; give one of the commands {', '.join(commands)}")
     width = max(map(len, commands))
     lines = [f"  {name:{width}}  {(inspect.getdoc(kind) or '').splitlines()[0]}" for name, kind in commands.items()]
     program = _program() or Path(sys.argv[0]).name

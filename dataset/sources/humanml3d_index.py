@@ -66,6 +66,11 @@ def plan(folder: Path, files: list[Path], convert: Callable[[Task], Converted], 
         InputError: index.csv or the texts are missing or unusable.
     """
     index, texts = find_index(folder), find_texts(folder)
+    if not index.is_file():
+        raise InputError(
+            f"{index} is missing, which names the cuts of AMASS; copy it there from "
+            "https://github.com/EricGuo5513/HumanML3D"
+        )
     rows = read_index(index)
     splits = read_splits(texts.parent)
     wanted = None if splits is None else {name for names in splits.values() for name in names}
