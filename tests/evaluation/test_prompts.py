@@ -121,10 +121,11 @@ def test_motions_are_judged_per_seed(tmp_path):
     assert following_table([replace(results[1])]) == ""
 
 
-def test_evaluate_prompts_end_to_end(tmp_path, t2m_run):
+def test_evaluate_prompts_end_to_end(tmp_path):
     suite = write(tmp_path / "suite.yaml", SUITE)
     out = tmp_path / "out"
-    printed = run_script("evaluate.py", "prompts", "--checkpoint", t2m_run, "--prompts", suite, "--seeds", 2,
+    demo = ROOT / "checkpoints/demo"
+    printed = run_script("evaluate.py", "prompts", "--checkpoint", demo, "--prompts", suite, "--seeds", 2,
                          "--out-dir", out)  # fmt: skip
     assert re.search(r"\| a person raises the right hand +\| all conditions +\| \d+ % ", printed)
     assert "| (left hand up) " in printed and 'moves slower than in "a person runs" (' in printed
