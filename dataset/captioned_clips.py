@@ -17,9 +17,7 @@ from motion.features272 import LAYOUT
 from motion.resample import FPS
 from utils.errors import InputError
 
-STILL = (
-    0.05  # m/s, mean speed of the joints below which only limbs are swapped: other corruptions would hardly change it
-)
+STILL = 0.05  # m/s, mean speed of the joints below which only limbs are swapped or sides reflected
 TEMPO = 0.1  # largest relative change of the speed of a recorded motion, which its caption still describes
 
 
