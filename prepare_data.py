@@ -1,6 +1,6 @@
 """Convert motion into a data folder for train_vq.py and train_t2m.py (layout: dataset/motion_folder.py).
 
-    python prepare_data.py downloads/AMASS      # names the data set and the command that converts it
+    python prepare_data.py downloads/AMASS      # prints the data set and the command that converts it
     python prepare_data.py amass --source downloads/AMASS --out data/amass --humanml3d downloads/HumanML3D
     python prepare_data.py bvh --source mocap/ --out data/mine --captions captions.csv
     python prepare_data.py synthetic --out data/synthetic --count 200
@@ -61,7 +61,7 @@ class PackOptions:
     """Pack the motions of a data folder into .tar files, so that training opens a few large files."""
 
     source: Path
-    """Data folder in any layout that training reads, with a file per motion."""
+    """Data folder in any layout that the trainings read, with one file per motion."""
     out: Path
     """Data folder to write."""
 
@@ -87,7 +87,7 @@ def synthetic(options: SyntheticOptions) -> None:
 
 
 def describe(folder: Path) -> None:
-    """Print what a folder holds and the commands for it.
+    """Print the data set in a folder and the commands for it.
 
     Raises:
         InputError: it is no folder, or holds none of the known data sets.

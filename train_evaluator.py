@@ -49,8 +49,9 @@ class Options(TrainingOptions):
     temperature: PositiveFloat = 0.07
     """Temperature of the contrastive loss: the similarities of captions and motions are divided by it."""
     same_meaning: ClosedUnitInterval = 0.95
-    """Similarity of two captions, cosine / 2 + 0.5 of their sentence vectors, above which they say the same. Their
-    motions are not negatives of each other, and neither are those of clips that share a caption."""
+    """Similarity of two captions, cosine / 2 + 0.5 of their sentence vectors, above which they are equivalent.
+    Motions of equivalent captions are not negatives of each other, and neither are those of clips that share a
+    caption."""
     text_encoder_path: Path | None = None
     """Folder of the text encoder's weights. By default, checkpoints/<name>, the Hugging Face cache and the Hugging Face
     hub are searched, in this order."""
@@ -58,13 +59,13 @@ class Options(TrainingOptions):
     """Store the text features of all captions on disk, in text_features/ of the data folder, or in the cache folder if
     that cannot be written."""
     draw: NonNegativeInt = 0
-    """Not used: an evaluator generates no motions."""
+    """No effect: an evaluator generates no motions."""
 
     def __post_init__(self):
         if self.batch_size // self.accumulate < 2:
             raise InputError(
-                f"--batch-size {self.batch_size} with --accumulate {self.accumulate} leaves no other motion to compare "
-                "with; raise --batch-size"
+                f"--batch-size {self.batch_size} with --accumulate {self.accumulate} leaves no other motion as a "
+                "negative; raise --batch-size"
             )
 
 
@@ -104,8 +105,8 @@ def train(run: Run, options: Options) -> None:
             for captions, groups, motions, lengths, corrupted, lengths_2, is_reflected in loop.micro_batches(batches):
                 text, mask = encode(captions)  # (B, L, D), (B, L)
                 embedded = engine.wrapped(text, mask, motions, lengths, corrupted, lengths_2)
-                same = (groups[:, None] == groups) | say_the_same(captions, text, mask, options.same_meaning)
-                wrong = (lengths_2 > 0) & (same | ~is_reflected)  # a reflected copy may be right for other captions
+                same = (groups[:, None] == groups) | are_equivalent(captions, text, mask, options.same_meaning)
+                wrong = (lengths_2 > 0) & (same | ~is_reflected)  # a reflected copy may match other captions
                 loss = contrastive_loss(*embedded, same, wrong, options.temperature)
                 loop.backward(loss / count)
             scalars = loop.update(step, frames)
@@ -119,14 +120,14 @@ def train(run: Run, options: Options) -> None:
     run.report(f"evaluator saved to {options.out}")
 
 
-def say_the_same(captions: list[str], text: Tensor, mask: Tensor, threshold: float) -> Tensor:
+def are_equivalent(captions: list[str], text: Tensor, mask: Tensor, threshold: float) -> Tensor:
     """Return (B, B) booleans: whether captions are similar, as in TMR, and name the same sides.
 
     Args:
         captions: B captions.
         text: (B, L, D) their features.
         mask: (B, L) false at padding.
-        threshold: Similarity, cosine / 2 + 0.5 of the mean features, above which captions say the same.
+        threshold: Similarity, cosine / 2 + 0.5 of the mean features, above which captions are equivalent.
     """
     sentences = F.normalize((text * mask[..., None]).sum(dim=1), dim=-1)  # (B, D)
     is_similar = sentences @ sentences.T > 2 * threshold - 1
@@ -138,14 +139,14 @@ def contrastive_loss(
 ) -> Tensor:
     """Return the InfoNCE loss of B pairs of captions and motions, summed over the pairs.
 
-    Each caption is to find its motion among all motions and the corrupted ones, and each motion its caption. The pairs
-    are those of one micro-batch of one process.
+    Each caption must retrieve its motion among all motions and the corrupted ones, and each motion its caption. The
+    pairs are those of one micro-batch of one process.
 
     Args:
         texts: (B, D) embeddings of captions, of norm 1.
         motions: (B, D) embeddings of their motions.
         corrupted: (B, D) embeddings of corrupted copies of the motions.
-        same: (B, B) whether caption j says the same as caption i; then motion j is no negative of caption i.
+        same: (B, B) whether captions i and j are equivalent; then motion j is not a negative of caption i.
         wrong: (B, B) whether corrupted motion j is a negative of caption i.
         temperature: Divisor of the similarities.
     """
@@ -164,7 +165,7 @@ def captions_of(clips: Clips) -> list[list[str]]:
 
 @torch.no_grad()
 def validate(model: MotionTextEvaluator, clips: dict[str, Clips], encode: CaptionFeatures) -> dict[str, float]:
-    """Return R-precision of the validation clips; clips whose captions say the same are right answers to each other."""
+    """Return R-precision of the validation clips; motions of clips with equivalent captions are interchangeable."""
     rows = long_enough(clips["val"], model.min_frames)
     if len(rows) < POOL:
         return {}

@@ -4,8 +4,8 @@
 
 An evaluator is of use if captions find their motions, and if the FID of motions that are wrong is far above that of two
 halves of the recorded motions. FJD, the Frechet joint distance (DeVries et al., 2019), is the FID of captions and
-motions together; it also rises if plausible motions belong to other captions. Clips whose captions say the same
-are right answers to each other: clips of the data folder that share a caption, directly or through other clips.
+motions together; it also rises if plausible motions belong to other captions. Clips of the data
+folder that share a caption, directly or through other clips, are correct answers to each other's captions.
 """
 
 import utils.interrupt  # noqa: F401
@@ -67,7 +67,7 @@ class Pairs(NamedTuple):
     texts: list[np.ndarray]  # (N, D) each, of one random caption per clip
     orders: list[np.ndarray]  # (N,) each, of random pools
     real: np.ndarray  # (N, D)
-    groups: np.ndarray  # (N,) equal if captions say the same
+    groups: np.ndarray  # (N,) equal for equivalent captions
 
 
 def main(options: Options) -> None:
@@ -81,9 +81,7 @@ def main(options: Options) -> None:
     measured = [clips[row] for row in rows]
     motions = [described_features(clips, clip)[: evaluator.max_frames] for clip in measured]
     pairs = embed(evaluator, measured, motions, groups, options.repeats)
-    print(
-        f"{len(measured)} clips of the split {options.split} in {len(set(groups))} groups of captions that say the same"
-    )
+    print(f"{len(measured)} clips of the split {options.split} in {len(set(groups))} groups of equivalent captions")
     report_retrieval(pairs)
     report_corruptions(evaluator, motions, pairs)
     report_sides(evaluator, measured, motions, pairs)

@@ -1,4 +1,4 @@
-"""Groups of clips whose captions say the same."""
+"""Groups of clips with equivalent captions."""
 
 import re
 from collections.abc import Sequence

@@ -78,7 +78,7 @@ class CaptionFile:
         return tuple(self.lines[key])
 
     def without_file(self, source: Path) -> dict[str, str]:
-        """Return the names in a table that ``of`` has not been asked for, each with the reason why it is left out."""
+        """Return the names in the table that no file of the source has, each with the reason why it is left out."""
         return {
             name: f"{shown(self.path, 200)}: it has captions for {shown(name)}, which is not in {shown(source, 150)}"
             for name in self.lines

@@ -17,8 +17,8 @@ from motion.features272 import LAYOUT
 from motion.resample import FPS
 from utils.errors import InputError
 
-STILL = 0.05  # m/s, mean speed of the joints below which a motion is not corrupted: it would remain the same
-TEMPO = 0.1  # largest change of the speed of a recorded motion, which remains right
+STILL = 0.05  # m/s, mean speed of the joints below which only limbs are swapped or sides reflected
+TEMPO = 0.1  # largest relative change of the speed of a recorded motion, which its caption still describes
 
 
 class ClipItem(NamedTuple):
@@ -26,10 +26,10 @@ class ClipItem(NamedTuple):
 
     id: str
     caption: str
-    group: int  # clips whose captions say the same have the same group
+    group: int  # equal for clips with equivalent captions
     features: Tensor  # (T, 272)
     corrupted: Tensor  # (T', 272), a copy that the caption does not describe; of no frames if there is none
-    is_reflected: bool  # whether the copy is a reflection, which may be right for other captions
+    is_reflected: bool  # whether the copy is a reflection, which may match other captions
 
 
 class ClipBatch(NamedTuple):
@@ -121,7 +121,7 @@ class CaptionedClips(Dataset):
             corruptions += [
                 reverse,
                 partial(freeze, start=choose.uniform(0, 0.5)),
-                *2 * [partial(change_speed, speed=slow)],  # the hardest to notice
+                *2 * [partial(change_speed, speed=slow)],  # the hardest to detect
                 partial(change_speed, speed=fast),
             ]
         if named_sides(caption):

@@ -1,12 +1,12 @@
 """Index of the clips of a split: an Arrow file that is built once, so that opening a folder reads no file per clip.
 
 index/<split>-<purpose>.arrow in the data folder, or in a cache folder if that cannot be written (dataset/derived.py),
-holds a row per clip (dataset/clips.py) and, in its metadata, what it was made from. It is built again if that has
-changed:
+holds a row per clip (dataset/clips.py) and, in its metadata, the state of the files that it was built from. It is built
+again if one of these has changed:
     the split file and the .tar files (size and modification time), and the folders that hold files of the split
     (modification time, which changes if a file is added, removed or replaced)
     in a split of at most EXACT motions, every motion and caption file (size and modification time)
-Remove the folder index/ to force it.
+Remove the folder index/ to build it again.
 """
 
 import hashlib
@@ -104,7 +104,7 @@ def _file_name(split: Split) -> str:
 
 
 def _opened(file: Path, split: Split, check: bool = True) -> Clips | None:
-    """Open an index; returns None if it is missing, damaged, or not of the present data."""
+    """Open an index; returns None if it is missing, damaged or out of date."""
     if not file.is_file():
         return None
     try:

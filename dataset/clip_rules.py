@@ -1,4 +1,4 @@
-"""The clips of a motion by the rules of its data set: which frames and captions they have, and what is left out."""
+"""The clips of a motion by the rules of its data set: their frames, their captions, and reasons for leaving out."""
 
 import os
 from collections import Counter
@@ -41,7 +41,7 @@ def clips_of_motion(split: Split, files: FeatureFiles, name: str, place: Place, 
     Args:
         name: Name of the motion.
         place: Place of the motion.
-        left_out: Numbers of what is left out by reason; counted up.
+        left_out: Number of motions and parts left out, by reason; this function adds to it.
 
     Raises:
         InputError: a file cannot be read, or is missing in a strict layout.

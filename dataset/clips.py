@@ -89,7 +89,7 @@ class Clips:
         try:
             return Clip(*(column[row % len(self)].as_py() for column in self.table.columns))
         except UnicodeDecodeError as error:
-            raise InputError(f"{self.file} is damaged; remove it, and it is made again") from error
+            raise InputError(f"{self.file} is damaged; remove it, and it is built again") from error
 
     @property
     def frames(self) -> np.ndarray:
@@ -163,7 +163,7 @@ class Clips:
         if split == "val" and 0 < len(self) < FEW:
             notes.append(
                 f"warning: the validation split has {len(self)} clips; below {FEW}, its scores and the choice of best/ "
-                "are mostly chance"
+                "are dominated by chance"
             )
         return notes
 

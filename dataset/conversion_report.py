@@ -65,7 +65,7 @@ def finish_folder(
         staging: The folder with the clips.
         reports: Reports of all clips.
         splits: Clip ids by split; ids without a clip are removed.
-        statistics: Of the training clips.
+        statistics: Statistics of the training clips.
 
     Raises:
         InputError: there is no training clip, or a file cannot be written.

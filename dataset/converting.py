@@ -120,7 +120,7 @@ class Plan:
 
 
 def convert_source(plan: Plan, options: ConvertOptions) -> None:
-    """Convert all tasks into the data folder ``options.out``, and print what was left out and a summary.
+    """Convert all tasks into the data folder ``options.out``, and print the reasons of rejections and a summary.
 
     A run that was stopped or killed is resumed if its options and source files are the same.
 

@@ -1,6 +1,6 @@
-"""Corrupted copies of a motion, which a text-motion evaluator should tell from recorded motion.
+"""Corrupted copies of a motion, which a text-motion evaluator should distinguish from recorded motion.
 
-The encoding of a corrupted motion is right; the order of its poses, their tempo or their sides are wrong.
+A corrupted motion is validly encoded; only the order of its poses, their tempo or their sides are wrong.
 """
 
 import math

@@ -18,7 +18,7 @@ from utils.errors import InputError, shown
 from utils.reading.arrays import read_npy_header
 from utils.reading.texts import read_lines
 
-MOST_SUBFOLDERS = 50  # that are looked into
+MOST_SUBFOLDERS = 50  # subfolders that are examined
 ARCHIVES = (".zip", ".tar.bz2", ".tar.gz", ".tar.xz", ".tgz", ".rar", ".7z")
 
 

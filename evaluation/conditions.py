@@ -39,7 +39,7 @@ UNITS = {  # unit of a quantity -> units that a condition may use, with their fa
 END = 0.2  # seconds of "at the start" and "at the end"
 MAX_LENGTH = 300  # characters of a condition
 MAX_STAGES = 4
-TINY = 1e-9  # makes "at least" of "more than"
+TINY = 1e-9  # difference of the limits of "more than" and "at least"
 STAGE_BOUNDS = 24  # times at which a stage of a sequence may end
 SHORTEST_STAGE = 5  # frames between two of them
 
@@ -335,9 +335,23 @@ def _vocabulary() -> frozenset[str]:
 
 
 def describe_phrases() -> str:
-    """Return a Markdown table of all phrases, the words of their slots, and the words for comparisons and times."""
+    """Return a Markdown table of all phrases, and lists of the words for their slots, for comparisons and for times."""
     rows = []
     for phrase in PHRASES:
         meaning = (phrase.function.__doc__ or "").strip().split("\n\n")[0].rstrip(".")
         rows.append(f"| {phrase.text.replace('?', '')} | {phrase.unit or 'state'} | {phrase.when} | {meaning} |")
-    return "\n".join(["| phrase | unit | when, by default | meaning |", "|---|---|---|---|", *rows])
+    table = ["| phrase | unit | when, by default | meaning |", "|---|---|---|---|", *rows]
+    limbs = f"{', '.join(PAIRS)}, each with left, right, a (either) or both"
+    words = {
+        "{part}, {other}": f"{', '.join(SINGLE)}, or a limb",
+        "{limb}": limbs,
+        "{hinge}": "elbow, knee, hip, as a limb",
+        **{
+            f"{{{slot}}}": pattern.replace("?", "").replace("|", ", ")
+            for slot, pattern in SLOTS.items()
+            if "(" not in pattern
+        },
+        "comparison": ", ".join(ABOVE + BELOW),
+        "when": ", ".join([*WHENS, "never", "for longer than 0.5 s", "for less than 0.5 s"]),
+    }
+    return "\n".join([*table, "", *(f"- {name}: {values}" for name, values in words.items()), "- [ ]: may be left out"])

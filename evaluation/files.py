@@ -6,8 +6,9 @@ The prompt of a file is found by the first of these rules that applies to the fo
    (walk-forward.npz, walk-forward_seed3.npz).
 2. With a prompt file, if no file is: there are as many files as prompts, which belong to them in the order of their
    names (2 before 10).
-3. Without: results.json of the folder lists the file, or the file is an .npz with a prompt.
-4. With a data folder: the name of the file is that of a clip; its prompt is the first caption.
+3. Without a prompt file: results.json of the folder lists the file.
+4. With a data folder but no prompt file: the name of the file is that of a clip; its prompt is the first caption.
+5. Without a prompt file: the file is an .npz with a prompt.
 """
 
 import re
@@ -76,7 +77,7 @@ def read_motion_files(
 
 
 def list_motions(folder: Path) -> list[Path]:
-    """Return the motion files of a folder in the order of their names; of files that differ in suffix, the first."""
+    """Return the motion files of a folder in the order of their names; of those with the same stem, the first."""
     names: dict[str, Path] = {}
     for suffix in SUFFIXES:
         for path in folder.iterdir():

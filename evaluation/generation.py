@@ -30,7 +30,7 @@ class GeneratedMotions:
 
     Args:
         model: Text-to-motion model.
-        folder: Folder of the file, which this process has for itself.
+        folder: Folder of the file; no other process may write there.
         sampling: Temperature, guidance and so on.
         settings: Further settings that motions depend on, as values of JSON.
         slots: Number of motions generated at a time; an interruption loses at most as many.

@@ -192,7 +192,7 @@ class T2MEvaluation:
         if left_out := self.recorded.describe_left_out():
             notes.append(f"Left out: {left_out}.")
         if self.groups is not None:
-            notes.append("Clips that share a caption are right answers to each other.")
+            notes.append("Clips that share a caption are correct answers to each other's captions.")
         if self.held:
             notes.append(
                 f"{self.held} of {self.made} generated motions are shorter than {limits}: their last pose is held."

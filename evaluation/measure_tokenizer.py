@@ -1,4 +1,4 @@
-"""Evaluation of a tokenizer: every clip of a split is reconstructed and compared with itself.
+"""Evaluation of a tokenizer: every clip of a split is compared with its reconstruction.
 
 Errors are in millimetres. MPJPE, PA-MPJPE, acceleration and global errors are those of evaluation/reconstruction.py.
 Root-aligned errors are without the pelvis' ground position and the heading of every frame. In global errors, the errors
@@ -65,7 +65,7 @@ class ClipResult:
 
 
 def measure_clip(tokenizer: HumanVQVAE, features: np.ndarray) -> tuple[ClipResult, np.ndarray]:
-    """Reconstruct a clip (T, 272) of at least 3 frames and at least a token, and compare it with itself.
+    """Reconstruct a clip (T, 272) of at least 3 frames and at least a token, and compare both.
 
     Returns:
         The comparison, and the reconstruction (T', 272), whose length is whole tokens.

@@ -70,7 +70,7 @@ class ProtocolOptions:
     protocol: Literal["t2m", "motiongpt", "tmr", "motius"] = "t2m"
     """Published protocol of the metrics; docs/evaluation.md compares them."""
     group_captions: bool | None = None
-    """Count all clips that share a caption with a clip as right answers to it. Default: true for evaluators of
+    """Count all clips that share a caption with a clip as correct answers to it. Default: true for evaluators of
     train_evaluator.py, false for public ones."""
     multimodality: NonNegativeInt = 100
     """Number of captions for MultiModality, each of which is generated 30 times; 0 leaves it out."""
@@ -97,12 +97,12 @@ class PromptOptions(GenerationOptions):
 
 @dataclass(kw_only=True)
 class TokenizerOptions:
-    """Measure a tokenizer: reconstruct every clip of a split and compare it with itself."""
+    """Measure a tokenizer: compare every clip of a split with its reconstruction."""
 
     checkpoint: str = "checkpoints/demo"
     """Tokenizer: a run folder of train_vq.py, a text-to-motion model, or the Hugging Face id of one of them."""
     data: Path
-    """Data folder."""
+    """Data folder, in any layout that the trainings read (docs/data.md)."""
     split: str = "test"
     """Split of the data to measure on."""
     evaluator: Path | None = None
@@ -115,10 +115,10 @@ class TokenizerOptions:
 
 @dataclass(kw_only=True)
 class T2MOptions(ProtocolOptions, GenerationOptions):
-    """Measure a text-to-motion model: generate the captions of a split and compare with the recorded motions."""
+    """Measure a text-to-motion model: generate motions for the captions of a split and compare with the recorded."""
 
     data: Path
-    """Data folder."""
+    """Data folder, in any layout that the trainings read (docs/data.md)."""
     split: str = "test"
     """Split of the data to measure on."""
     evaluator: Path = Path("checkpoints/evaluator")
@@ -133,13 +133,14 @@ class FilesOptions:
     """Measure motions of any system: files in a folder, with the prompts that they were made for."""
 
     motions: Path
-    """Folder of motion files: .npz, .bvh and .npy as `python -m visualize.export` reads them."""
+    """Folder of motion files: .npz, .bvh and .npy as `python -m visualize.export` reads them. It may
+    follow the command directly: evaluate.py files FOLDER."""
     prompts: Path | None = None
-    """Prompts of the files, a prompt file or a suite with conditions (.yaml). A file belongs to the prompt whose name
-    or number its name has; docs/evaluation.md lists the rules. By default, results.json of the folder, or the prompts
-    in .npz files."""
+    """Prompts of the files: a prompt file, or a suite with conditions (.yaml). A file is matched to its prompt by name
+    or by order (docs/evaluation.md). By default, prompts are taken from results.json of the folder or from the .npz
+    files."""
     data: Path | None = None
-    """Data folder, for the row of real motions and FID."""
+    """Data folder with the recorded clips, for the row of real motions and FID."""
     split: str = "test"
     """Split of the data to compare with."""
     evaluator: Path | None = None
@@ -151,7 +152,7 @@ class FilesOptions:
     seed: Seed = 0
     """Seed of cuts and pools."""
     group_captions: bool | None = None
-    """Count all motions that share a caption or prompt as right answers to it. Default: true for evaluators of
+    """Count all motions that share a caption or prompt as correct answers to it. Default: true for evaluators of
     train_evaluator.py, false for public ones."""
     out_dir: Path = Path("outputs/evaluation/files")
     """Folder for evaluation.json, evaluation.md and evaluation.html; created if missing."""

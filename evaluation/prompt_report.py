@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.prompts import PHYSICAL, CaseResult, ConditionResult
+from evaluation.report import markdown_table
 
 
 def following_table(results: Sequence[CaseResult]) -> str:
@@ -24,7 +25,7 @@ def following_table(results: Sequence[CaseResult]) -> str:
             mean = _number(float(np.mean(row.values)), row)
             rows.append([prompt, _sentence(row), percent(row.share), _worst(row), mean, required])
             prompt = required = ""
-    return _table(["prompt", "condition", "share", "worst seed", "mean", "required"], rows) if rows else ""
+    return markdown_table(["prompt", "condition", "share", "worst seed", "mean", "required"], rows) if rows else ""
 
 
 def physical_table(results: Sequence[CaseResult]) -> str:
@@ -32,7 +33,7 @@ def physical_table(results: Sequence[CaseResult]) -> str:
     header = ["prompt", *(f"{name}, {unit}".removesuffix(", ") for name, unit in PHYSICAL.items())]
     means = _physical_means(results)
     rows = [(result.case.prompt, result.physical) for result in results] + [("mean", means)]
-    return _table(
+    return markdown_table(
         header, [[name, *(f"{row[key]:.2f}" if key in row else "" for key in PHYSICAL)] for name, row in rows]
     )
 
@@ -113,11 +114,3 @@ def _worst(row: ConditionResult) -> str:
 
 def _number(value: float, row: ConditionResult) -> str:
     return f"{value:.2f} {row.condition.unit}".strip()
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table with aligned columns, which is readable as text, too."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in [header, *rows]]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in cells]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])

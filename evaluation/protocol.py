@@ -4,7 +4,7 @@ One repeat is a set of ``Pairs``: a caption per clip, the real motion, and the m
 published protocol has 20 repeats, each with its own choice of captions, cuts of the clips and generated motions:
 
     embeddings = [embed(evaluator, pairs) for pairs in repeats]
-    table = measure(embeddings, T2M, seed=0)
+    table = measure(embeddings, "t2m", seed=0)
     print(table.markdown())
 """
 

@@ -1,6 +1,6 @@
 """Quantities of a motion per frame: heights, distances, speeds, turns, bends and contacts with the floor.
 
-They are the nouns and verbs of the conditions in evaluation/conditions.py. A function takes a ``Performance`` and the
+The phrases of the conditions in evaluation/conditions.py measure them. A function takes a ``Performance`` and the
 words of its phrase, and returns (T,) values, or (T, J) if the phrase names several joints. Distances are in metres,
 angles in degrees and times in seconds.
 """
@@ -31,15 +31,15 @@ REST_HEADING = float(np.arctan2(-REST_HIPS[2], REST_HIPS[0]))  # the hip joints 
 TOUCHES = {"foot": 0.05, "head": 0.2, "pelvis": 0.22, "chest": 0.2}
 LEVEL_LEFT = 0.3  # horizontal length of the unit vector across the hips, below which the heading is interpolated
 SWING = 0.05  # metres: smaller movements are not counted as swings
-STEP = 0.1  # metres between two places of the same foot, or of height in between, that make a step
-LIFT = 10.0  # metres per second: a foot at rest one metre high counts as much as one that moves so fast
-SWING_UNREST = 0.8  # metres per second between a foot at rest and in its swing
+STEP = 0.1  # metres: smallest displacement of a foot, or lift, that counts as a step
+LIFT = 10.0  # metres per second per metre: weight of the height of a foot in its activity
+SWING_ACTIVITY = 0.8  # metres per second: smallest difference of activity between rest and swing
 PLACE = 0.5  # metres around the start that count as "in place"
 
 
 @dataclass(frozen=True, eq=False)
 class Performance:
-    """A motion to judge, at 30 frames per second."""
+    """A motion to be judged by conditions, at 30 frames per second."""
 
     joints: np.ndarray
     """(T, 22, 3) metres, y up."""
@@ -48,7 +48,7 @@ class Performance:
 
     @classmethod
     def of(cls, joints: np.ndarray) -> "Performance":
-        """Judge a clip (T, 22, 3); its floor is the lowest joint, except in the lowest 5 % of the frames."""
+        """Judge joints (T, 22, 3) in metres; the floor is the lowest joint, except in the lowest 5 % of the frames."""
         return cls(joints, float(np.quantile(joints[..., 1].min(axis=1), 0.05)))
 
     def part(self, start: int, end: int) -> "Performance":
@@ -158,7 +158,7 @@ def distance_from_start(motion: Performance) -> np.ndarray:
 
 
 def turned(motion: Performance, side: str = "") -> np.ndarray:
-    """Turn of the heading since the start, to one side or, without ``side``, to either."""
+    """Turn of the heading since the start, to the given side, or else to either side."""
     turn = np.degrees(motion.heading - motion.heading[0])
     return {"left": turn, "right": -turn, "": np.abs(turn)}[side]
 
@@ -212,10 +212,10 @@ def _steps_of(path: np.ndarray) -> int:
     Nothing is compared with a fixed speed or the floor, so that sliding feet, running and sloping floors are counted.
     """
     path = gaussian_filter1d(path, 1.5, axis=0, mode="nearest")
-    unrest = (
+    activity = (
         np.linalg.norm(np.gradient(path, axis=0), axis=1) * FPS + LIFT * path[:, 1] if len(path) > 1 else path[:, 1]
     )
-    rests, _ = find_peaks(np.append(-unrest, -np.inf), prominence=SWING_UNREST)
+    rests, _ = find_peaks(np.append(-activity, -np.inf), prominence=SWING_ACTIVITY)
     count, last = 0, 0
     for rest in rests.tolist():
         moved = np.linalg.norm((path[rest] - path[last])[[0, 2]])

@@ -10,7 +10,7 @@ import torch
 from dataset.caption_groups import caption_groups
 from dataset.captions import CaptionStyle
 from dataset.clips import Clips
-from dataset.motion_folder import MotionFolder
+from dataset.motion_folder import SPLITS, MotionFolder
 from evaluation.evaluators.interface import Caption, Evaluator
 from evaluation.protocol import crop, takes
 from evaluation.text_motion import POOL
@@ -21,7 +21,6 @@ from utils.errors import InputError
 from utils.prompts import Prompt
 from utils.reading.texts import read_lines
 
-SPLITS = ("train", "val", "test")
 SHORTEST = 4  # frames at 30 fps; physical measures take a third derivative
 
 
@@ -89,7 +88,7 @@ class Recorded:
 
 
 def is_prompt(text: str) -> bool:
-    """Return whether a caption can be generated."""
+    """Return whether a caption is a valid prompt of a generator."""
     try:
         Prompt.parse(text)
     except InputError:

@@ -1,4 +1,4 @@
-"""The report of an evaluation: one form of table, evaluation.json, evaluation.md, and a page of motions to look at."""
+"""The report of an evaluation: its tables, evaluation.json, evaluation.md, and a page of example motions."""
 
 import json
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ class Table:
 
 
 class Example(NamedTuple):
-    """A motion to look at."""
+    """A motion for the page, with a title and a note."""
 
     title: str
     note: str
@@ -67,10 +67,10 @@ class Report:
     """Key of the results in evaluation.json."""
     title: str
     settings: dict[str, Any]
-    """All that the numbers depend on."""
+    """Options and checkpoints that the numbers depend on."""
     tables: list[Table] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """Sentences on what was left out or changed."""
+    """Sentences on clips and motions that were left out or changed."""
     sections: list[str] = field(default_factory=list)
     """Further Markdown between the tables and the notes."""
     examples: list[Example] = field(default_factory=list)

@@ -13,13 +13,13 @@ from utils.errors import InputError
 
 TOP = (1, 2, 3, 5, 10)  # k of the recalls
 POOL = 32  # pairs per group of the protocol "guo"
-THRESHOLD = 0.95  # similarity of captions from which on they mean the same, on a scale from 0 to 1
+THRESHOLD = 0.95  # similarity of captions above which they are equivalent, on a scale from 0 to 1
 
 
 class Recall(NamedTuple):
     """Scores of one direction of retrieval."""
 
-    recall: np.ndarray  # (5,) percent of queries whose right answer is among the first 1, 2, 3, 5, 10
+    recall: np.ndarray  # (5,) percent of queries whose correct answer is among the first 1, 2, 3, 5, 10
     median_rank: float  # 1 is the best
 
 
@@ -43,7 +43,7 @@ def similarity(texts: np.ndarray, motions: np.ndarray) -> np.ndarray:
 
 
 def retrieve(similarities: np.ndarray) -> Retrieval:
-    """Retrieve among all N pairs; only the own motion of a caption is right (protocol "normal").
+    """Retrieve among all N pairs; only the own motion of a caption is correct (protocol "normal").
 
     Args:
         similarities: (N, N), captions in rows, motions in columns.
@@ -52,12 +52,12 @@ def retrieve(similarities: np.ndarray) -> Retrieval:
 
 
 def retrieve_by_meaning(similarities: np.ndarray, sentences: np.ndarray, threshold: float = THRESHOLD) -> Retrieval:
-    """Retrieve among all N pairs; the motions of captions that mean the same are right as well (protocol "threshold").
+    """Retrieve among all N pairs; motions of equivalent captions are correct as well (protocol "threshold").
 
     Args:
         similarities: (N, N), captions in rows, motions in columns.
         sentences: (N, D) sentence embeddings of the captions.
-        threshold: Similarity of sentences, cosine / 2 + 0.5, above which they mean the same.
+        threshold: Similarity of sentences, cosine / 2 + 0.5, above which they are equivalent.
     """
     same = similarity(sentences, sentences) > 2 * threshold - 1
     np.fill_diagonal(same, True)
@@ -94,13 +94,13 @@ def _both(similarities: np.ndarray, positives: np.ndarray) -> Retrieval:
 
 
 def ranks_of_best(distances: np.ndarray, positives: np.ndarray) -> np.ndarray:
-    """Return the rank (G, Q) of the best right answer among all candidates; 0 is the best rank.
+    """Return the rank (G, Q) of the best correct answer among all candidates; 0 is the best rank.
 
-    As in TMR, the answer shares the mean of the ranks of all candidates at its distance, right or wrong.
+    As in TMR, the answer shares the mean of the ranks of all candidates at its distance, correct or not.
 
     Args:
         distances: (G, Q, C) from each query to each candidate.
-        positives: (Q, C) booleans: whether a candidate is right; at least one per query.
+        positives: (Q, C) booleans: whether a candidate is correct; at least one per query.
     """
     ranks = []
     for rows in _blocks(len(positives)):

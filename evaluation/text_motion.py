@@ -24,7 +24,7 @@ from evaluation.fid import fit_gaussian, frechet_distance, unit
 from evaluation.ranks import ranks_among, top_k
 from utils.errors import InputError
 
-POOL = 32  # motions among which a caption looks for its own
+POOL = 32  # motions among which a caption retrieves its own
 TOP = 3  # largest k of R-precision
 
 
@@ -43,7 +43,7 @@ class Embeddings(NamedTuple):
     texts: np.ndarray  # (N, D)
     real: np.ndarray  # (N, D)
     generated: np.ndarray  # (N, D)
-    groups: np.ndarray | None = None  # (N,) integers; motions of one group are right answers to its captions
+    groups: np.ndarray | None = None  # (N,) integers; motions of one group are correct answers to its captions
 
 
 class Scores(NamedTuple):
@@ -165,13 +165,13 @@ def match(
 ) -> tuple[np.ndarray, float]:
     """Return R-precision (3,) and MM-Dist of paired embeddings.
 
-    With groups, every motion of a caption's group in its pool is a right answer, and MM-Dist takes the nearest one.
+    With groups, every motion of a caption's group in its pool is a correct answer, and MM-Dist takes the nearest one.
 
     Args:
         texts: (N, D) embeddings of captions.
         motions: (N, D) embeddings of motions.
         order: (N,) order of the pairs. Consecutive groups are the pools; an incomplete last one is dropped.
-        groups: (N,) integers; None if each caption has one right motion.
+        groups: (N,) integers; None if each caption has one correct motion.
         pool: Motions per pool.
     """
     pools = order[: len(order) - len(order) % pool].reshape(-1, pool)  # (B, P)

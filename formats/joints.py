@@ -55,13 +55,13 @@ def clip_of_joints(joints: np.ndarray, title: str, options: ImportOptions) -> tu
 
 
 def clip_of_features(features: np.ndarray, title: str, options: ImportOptions) -> tuple[Clip, float]:
-    """Convert features of HumanML3D (T, 263) or KIT-ML (T, 251), not normalised, to a clip.
+    """Convert features of HumanML3D (T, 263) or KIT-ML (T, 251), not normalized, to a clip.
 
     Returns:
         The clip at the frame rate of the file, and this rate.
 
     Raises:
-        InputError: unusable or normalised features.
+        InputError: unusable or normalized features.
     """
     skeleton = FEATURE_WIDTHS[features.shape[1]]
     check_length(len(features), options.fps or skeleton.fps)
@@ -70,7 +70,7 @@ def clip_of_features(features: np.ndarray, title: str, options: ImportOptions) -
     if not (LEG[0] < leg < LEG[1] and ROOT_HEIGHT[0] < height < ROOT_HEIGHT[1]):
         raise InputError(
             f"its {skeleton.name} features have legs of {leg:.3g} m and a root height of {height:.3g} m, so they are "
-            "probably normalised; multiply by Std.npy and add Mean.npy of their data set"
+            "probably normalized; multiply by Std.npy and add Mean.npy of their data set"
         )
     return _fitted(joints, skeleton, title, []), options.fps or skeleton.fps
 
@@ -106,5 +106,5 @@ def _unit(joints: np.ndarray, skeleton: FeatureSkeleton, notes: list[str]) -> fl
             return UNITS[name]
     raise InputError(
         f"the legs of its {skeleton.joints} joints are {leg:.3g} long, which no person's are in m, cm or mm; "
-        "de-normalise the positions, or give their unit with --units"
+        "denormalize the positions, or give their unit with --units"
     )

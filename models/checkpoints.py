@@ -1,4 +1,4 @@
-"""Checkpoints of text-to-motion models: where they are, and what of them is downloaded."""
+"""Checkpoints of text-to-motion models: their location, and the files that are downloaded."""
 
 import os
 from pathlib import Path

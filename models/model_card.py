@@ -1,6 +1,6 @@
 """The model card of a checkpoint: README.md with YAML front matter, as the Hugging Face hub shows it.
 
-It states what the files and ``train.yaml`` of the checkpoint say and what its author gives; nothing else is claimed.
+It states facts from the files and ``train.yaml`` of the checkpoint and those given by its author; nothing else.
 """
 
 import math

@@ -52,7 +52,7 @@ class Motion:
         prompt: Text of the prompt; " | " separates the sentences of a sequence.
         seed: Seed of the sampling.
         tokens: (n,) int64.
-        features: (T, 272) float32, not normalised.
+        features: (T, 272) float32, not normalized.
     """
 
     prompt: str
@@ -78,7 +78,7 @@ class MotionChunk:
     Attributes:
         part: Number of the sentence, from 0; -1 for the initial motion.
         tokens: (n,) int64.
-        features: (T, 272) float32, not normalised.
+        features: (T, 272) float32, not normalized.
         smplx85: (T, 85) SMPL-X body parameters.
         joints: (T, 22, 3) metres.
     """
@@ -320,7 +320,7 @@ class TextToMotion:
 
     @torch.inference_mode()
     def decode(self, tokens: list[torch.Tensor]) -> list[np.ndarray]:
-        """Return the features (T, 272), not normalised, of each token sequence (n,), decoded in one batch."""
+        """Return the features (T, 272), not normalized, of each token sequence (n,), decoded in one batch."""
         lengths = torch.tensor([len(ids) for ids in tokens])
         padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)  # (B, n)
         motion = self.tokenizer.decode(padded.to(self.device), lengths.to(self.device))

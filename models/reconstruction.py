@@ -20,7 +20,7 @@ class Reconstruction:
     turn: float  # of the real clip, degrees
     turn_error: float  # turn of the decoded clip minus that of the real clip, degrees
     tokens: np.ndarray  # (n,)
-    features: np.ndarray  # (n * stride, 272) decoded, not normalised
+    features: np.ndarray  # (n * stride, 272) decoded, not normalized
 
 
 @torch.no_grad()

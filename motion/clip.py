@@ -29,7 +29,7 @@ class Clip:
         object.__setattr__(self, "smplx85", check_smplx85(self.smplx85))
 
     def features(self) -> np.ndarray:
-        """Return (T, 272) features, not normalised; the clip is turned to face +z, grounded and scaled to mean legs."""
+        """Return (T, 272) features, not normalized; the clip is turned to face +z, grounded and scaled to mean legs."""
         rotations, pelvis = smplx85_to_motion(self.smplx85)
         betas = self.smplx85[0, SMPLX85["betas"]]
         return features_from_motion(rotations, pelvis * leg_scale(betas)).astype(np.float32)

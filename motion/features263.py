@@ -168,7 +168,7 @@ def features_from_joints(
             if the published ones are not known.
 
     Returns:
-        (T - 1, D) features in float64, not normalised.
+        (T - 1, D) features in float64, not normalized.
 
     Raises:
         InputError: another shape, fewer than two frames, values that are not finite, or legs without length.

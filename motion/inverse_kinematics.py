@@ -187,15 +187,15 @@ class _Body:
         straight = shortest_turn(self.world[:, hip] @ OFFSETS[ankle], shin) @ self.world[:, hip]  # of the shin
         toes = _to_local(straight, self.targets[:, foot] - self.targets[:, ankle])
         across = np.cross(OFFSETS[ankle], OFFSETS[foot])
-        vote = BENT_LEG**2 * _direction_about(OFFSETS[ankle], across, toes)
-        self._turn(hip, knee, vote + _bend_vote(self._local(hip, shin), knee, ankle, np.array([1.0, 0.0, 0.0])))
+        twist = BENT_LEG**2 * _direction_about(OFFSETS[ankle], across, toes)
+        self._turn(hip, knee, twist + _bend_twist(self._local(hip, shin), knee, ankle, np.array([1.0, 0.0, 0.0])))
 
     def turn_arm(self, side: str) -> None:
         """Rotate an upper arm about itself: the elbow bends forward in the rest pose."""
         shoulder, elbow, wrist = (JOINT_INDEX[f"{side}_{part}"] for part in ("shoulder", "elbow", "wrist"))
         forearm = self._local(shoulder, self.targets[:, wrist] - self._end(shoulder, elbow))
         axis = np.array([0.0, -1.0 if side == "left" else 1.0, 0.0])
-        self._turn(shoulder, elbow, BENT_ARM**2 + _bend_vote(forearm, elbow, wrist, axis))
+        self._turn(shoulder, elbow, BENT_ARM**2 + _bend_twist(forearm, elbow, wrist, axis))
 
     def _put(self, joint: int) -> None:
         self.places[:, joint] = self._end(PARENTS[joint], joint)
@@ -206,9 +206,9 @@ class _Body:
     def _local(self, joint: int, vectors: np.ndarray) -> np.ndarray:
         return _to_local(self.world[:, joint], vectors)
 
-    def _turn(self, joint: int, child: int, vote: np.ndarray) -> None:
+    def _turn(self, joint: int, child: int, twist: np.ndarray) -> None:
         """Rotate a joint about its bone by the angle of complex numbers (T), smoothed over time."""
-        parts = gaussian_filter1d(np.stack((vote.real, vote.imag)), TWIST_SIGMA, mode="nearest")
+        parts = gaussian_filter1d(np.stack((twist.real, twist.imag)), TWIST_SIGMA, mode="nearest")
         self.world[:, joint] = self.world[:, joint] @ turn_about(unit(OFFSETS[child]), np.arctan2(parts[1], parts[0]))
 
 
@@ -220,7 +220,7 @@ def _rigid_fit(joints: list[int], targets: np.ndarray) -> tuple[np.ndarray, np.n
     return turns, middle - turns @ rest_middle
 
 
-def _bend_vote(lower: np.ndarray, middle: int, end: int, axis: np.ndarray) -> np.ndarray:
+def _bend_twist(lower: np.ndarray, middle: int, end: int, axis: np.ndarray) -> np.ndarray:
     """Return complex numbers (T): the rotation about the upper bone of a limb with which the limb bends about its axis.
 
     The magnitude is the squared sine of the bend. The bones of a limb are not in line in the rest pose of our skeleton,
@@ -235,13 +235,13 @@ def _bend_vote(lower: np.ndarray, middle: int, end: int, axis: np.ndarray) -> np
     bone, lower = unit(OFFSETS[middle]), unit(lower)
     along = axis @ bone
     across = axis - along * bone
-    vote = _direction_about(bone, across, lower)  # (T) real part: bend about the axis
+    twist = _direction_about(bone, across, lower)  # (T) real part: bend about the axis
     aside = (axis @ unit(OFFSETS[end]) - along * (lower @ bone)) / np.linalg.norm(across)  # (T)
-    bend = np.abs(vote)
+    bend = np.abs(twist)
     straightest = np.percentile(bend, STRAIGHTEST)
     aside = np.clip(aside, -straightest, straightest)
     front = np.sqrt(np.maximum(bend**2 - aside**2, 0))
-    return front**2 * np.exp(1j * (np.angle(vote) - np.arctan2(aside, front)))
+    return front**2 * np.exp(1j * (np.angle(twist) - np.arctan2(aside, front)))
 
 
 def _direction_about(bone: np.ndarray, across: np.ndarray, vectors: np.ndarray) -> np.ndarray:

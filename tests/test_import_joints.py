@@ -75,11 +75,11 @@ def test_kit_is_read_in_millimetres_at_its_frame_rate(kit, read):
 
 
 @pytest.mark.parametrize("fixture", ["walk", "kit"])
-def test_normalised_features_are_refused(fixture, request, read):
+def test_normalized_features_are_refused(fixture, request, read):
     features = request.getfixturevalue(fixture)["features"]
-    normalised = (features - features.mean(axis=0)) / np.maximum(features.std(axis=0), 1e-3)
-    with pytest.raises(InputError, match=r"normalised.*Std\.npy.*Mean\.npy"):
-        read(normalised)
+    normalized = (features - features.mean(axis=0)) / np.maximum(features.std(axis=0), 1e-3)
+    with pytest.raises(InputError, match=r"normalized.*Std\.npy.*Mean\.npy"):
+        read(normalized)
 
 
 def test_broken_files_are_refused(walk, read):

@@ -1,5 +1,6 @@
-"""Ctrl-C while a script imports its libraries."""
+"""Scripts that are ended from outside: Ctrl-C during the imports, and a pipe whose reader has ended."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from utils.errors import exit_on_input_error
 
 SCRIPTS = sorted(file for file in ROOT.glob("*.py") if "exit_on_input_error()" in file.read_text())
 MODULES = sorted(
@@ -37,3 +39,21 @@ def test_ctrl_c_during_imports_is_one_line(script):
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=60)
     assert (process.returncode, printed) == (130, "interrupted; finished work is kept\n")
+
+
+@pytest.mark.parametrize("line, status", [("print('line', flush=True)", 141), ("print('line')", 0), ("sys.exit(3)", 3)])
+def test_output_without_a_reader_ends_a_script_without_a_traceback(line, status):
+    code = f"import sys; from utils.errors import exit_on_input_error\nwith exit_on_input_error(): {line}"
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (status, "")
+
+
+def test_a_broken_pipe_other_than_the_output_is_no_closed_output():
+    with pytest.raises(BrokenPipeError), exit_on_input_error():
+        raise BrokenPipeError

@@ -56,7 +56,7 @@ def refuse_conflict(name: str, options: Any, defaults: Any, value: Any) -> None:
 
     Args:
         name: Name of the option; its last part is the name of the attribute.
-        options: Options as they are.
+        options: Options of the training.
         defaults: Default values as attributes, which do not count as given.
         value: Value of the model.
     """

@@ -22,7 +22,8 @@ class TrainingOptions:
     """Options shared by the training scripts."""
 
     data: Path
-    """Data folder: one written by prepare_data.py, or one in the layout of MotionMillion or HumanML3D-272."""
+    """Data folder: one written by prepare_data.py, or one in the layout of HumanML3D-272, BABEL-272 or MotionMillion
+    (docs/data.md)."""
     out: Path
     """Run folder to write."""
     init: str | None = None

@@ -38,8 +38,8 @@ class Comparison(NamedTuple):
 
     name: str  # of the video file, without suffix
     title: str
-    recorded: np.ndarray  # (T, 272) features, not normalised
-    generated: np.ndarray | torch.Tensor  # (T, 272) features, not normalised
+    recorded: np.ndarray  # (T, 272) features, not normalized
+    generated: np.ndarray | torch.Tensor  # (T, 272) features, not normalized
 
 
 class Run:

@@ -1,13 +1,16 @@
 """The exception for invalid input, its one-line messages, and the exit status of scripts that raise it."""
 
+import os
+import select
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 MAX_MESSAGE = 499  # characters
 INTERRUPTED = "interrupted; finished work is kept"  # on Ctrl-C
+PIPE_CLOSED = 141  # 128 + SIGPIPE, as in the shell
 
 
 def shown(text: object, most: int = 80) -> str:
@@ -48,7 +51,10 @@ def reason_of(error: Exception) -> str:
 
 @contextmanager
 def exit_on_input_error() -> Iterator[None]:
-    """Exit with status 2 and a one-line message on an InputError, and with status 130 on Ctrl-C."""
+    """Exit with status 2 and a one-line message on an InputError, and with status 130 on Ctrl-C.
+
+    If the program that reads the output ends first, as ``head`` does, the script exits without a message.
+    """
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of that of utils/interrupt.py
     try:
@@ -59,3 +65,25 @@ def exit_on_input_error() -> Iterator[None]:
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        if not drop_closed_output():
+            raise
+        sys.exit(PIPE_CLOSED)
+    finally:
+        drop_closed_output()
+
+
+def drop_closed_output() -> bool:
+    """Return whether standard output is a pipe without a reader; its output is then dropped, also that at exit."""
+    with suppress(BrokenPipeError):
+        sys.stdout.flush()
+    try:
+        output = sys.stdout.fileno()
+    except OSError:  # it is not a file
+        return False
+    poll = select.poll()
+    poll.register(output, 0)
+    is_closed = any(event & select.POLLERR for _, event in poll.poll(0))
+    if is_closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return is_closed

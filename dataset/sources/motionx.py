@@ -1,7 +1,7 @@
 """Source: Motion-X (Lin et al., NeurIPS 2023), SMPL-X parameters at 30 fps, y up.
 
 motion_data/smplx_322/SUBSET/.../NAME.npy          (T, 322), see motion/smplx.py
-texts/semantic_labels/SUBSET/.../NAME.txt          a caption, or lines of HumanML3D (subset humanml)
+texts/semantic_labels/SUBSET/.../NAME.txt          a caption per line, or lines of HumanML3D (subset humanml)
 """
 
 from dataclasses import dataclass

@@ -22,10 +22,11 @@ def load_any_evaluator(folder: str | Path, device: str | torch.device = "cpu") -
 
 
 def groups_captions(evaluator: Evaluator, given: bool | None) -> bool:
-    """Return whether clips that share a caption are right answers to each other.
+    """Return whether clips that share a caption are correct answers to each other's captions.
 
     Args:
-        evaluator: Evaluator; one of train_evaluator.py was trained so; public protocols have one answer per caption.
-        given: The answer of the user, if any.
+        evaluator: Evaluator. By default, this holds for those of train_evaluator.py, which are trained with such
+            groups; public protocols have one answer per caption.
+        given: Value of --group-captions; None for the default.
     """
     return isinstance(evaluator, MotionTextEvaluator) if given is None else given

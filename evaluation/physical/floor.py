@@ -49,7 +49,7 @@ def floating(points: np.ndarray) -> np.ndarray:
 def physdiff_floating(points: np.ndarray) -> np.ndarray:
     """Return the height (T,) of the lowest of the points above the floor where it exceeds 5 mm, else 0 (PhysDiff).
 
-    Points on or below the floor are left out, so a frame that stands on the floor can float, too.
+    Points on or below the floor are left out, so a body that stands on the floor can count as floating.
     """
     height = points[..., 1].astype(np.float64)
     lowest = np.where(height > 0, height, np.inf).min(axis=1)

@@ -23,7 +23,7 @@ class Transition(NamedTuple):
 
 
 def frame_jerk(joints: np.ndarray, lengths: np.ndarray | None = None) -> np.ndarray:
-    """Return the jerk (B, T - 3) of FlowMDM: L1 norm per frame^3 of the joint with the most, zero in the padding.
+    """Return the jerk (B, T - 3) of FlowMDM: L1 norm per frame^3 of the joint with the largest, zero in the padding.
 
     Args:
         joints: (B, T, J, 3).
