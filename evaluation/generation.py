@@ -105,16 +105,13 @@ def _motions_in(line: bytes, codes: int, most: int) -> Iterator[tuple[Key, np.nd
     """Yield the motion of a line, or nothing if it holds none."""
     try:
         entry = parse_json(line)
-        if not isinstance(entry, dict) or type(entry.get("seed")) is not int:
+        if not isinstance(entry, dict) or not isinstance(prompt := entry.get("prompt"), str):
             return
-        prompt = entry.get("prompt")
-        longest = most * len(Prompt.parse(prompt if isinstance(prompt, str) else "").sentences)
+        longest = most * len(Prompt.parse(prompt).sentences)
     except (InputError, ValueError):
         return
-    tokens = entry.get("tokens")
-    if (
-        isinstance(tokens, list)
-        and 0 < len(tokens) <= longest
-        and all(type(code) is int and 0 <= code < codes for code in tokens)
-    ):
-        yield (prompt, entry["seed"]), np.array(tokens, np.int32)
+    tokens, seed = entry.get("tokens"), entry.get("seed")
+    if type(seed) is not int or not isinstance(tokens, list) or not 0 < len(tokens) <= longest:
+        return
+    if all(type(code) is int and 0 <= code < codes for code in tokens):
+        yield (prompt, seed), np.array(tokens, np.int32)
