@@ -41,7 +41,7 @@ from models.sampling import Sampling, resolve_guidance
 from utils.checkpoint import fingerprint
 from utils.config import parse_command
 from utils.device import choose_device
-from utils.errors import exit_on_input_error
+from utils.errors import exit_on_input_error, shown
 from utils.locks import exclusive_folder
 
 COMMANDS = {"tokenizer": TokenizerOptions, "t2m": T2MOptions, "prompts": PromptOptions, "files": FilesOptions}
@@ -58,7 +58,7 @@ def tokenizer(options: TokenizerOptions) -> None:
     evaluator = read_evaluator(options.evaluator, device)
     model = HumanVQVAE.from_pretrained(folder).to(device).eval()
     settings = settings_of(options) | {"tokenizer": fingerprint(folder)}
-    report = Report("tokenizer", f"Tokenizer {options.checkpoint}, split {options.split}", settings)
+    report = Report("tokenizer", f"Tokenizer {shown(options.checkpoint, 200)}, split {options.split}", settings)
     measure_tokenizer(model, data, options.split, evaluator, report)
     report.write(options.out_dir)
 
@@ -123,7 +123,10 @@ def files(options: FilesOptions) -> None:
         {} if recorded is None else dict(zip(recorded.names, (c[0].text for c in recorded.captions), strict=True))
     )
     motions, failures = read_motion_files(options.motions, listed, captions)
-    report = Report("files", f"{len(motions)} motions in {options.motions}", settings_of(options))
+    if failures:
+        name, reason = next(iter(failures.items()))
+        print(f"{len(failures)} files are left out; the first is {name}: {reason}")
+    report = Report("files", f"{len(motions)} motions in {shown(options.motions, 200)}", settings_of(options))
     measure_files(motions, evaluator, recorded, options, report)
     if cases is not None and any(case.conditions for case in cases):
         results, missing = judge_files(motions, cases)

@@ -27,6 +27,7 @@ from utils.reading.arrays import read_npy, read_npy_header, read_npz
 from visualize.results import read_results
 
 SUFFIXES = (".npz", ".npy", ".bvh")
+LARGEST = 1000  # of a feature of a motion; all are metres, metres per frame, or elements of rotations
 
 
 class MotionFile(NamedTuple):
@@ -67,9 +68,9 @@ def read_motion_files(
             prompt = known.get(path.name) or (stored_prompt(path) if prompts is None else None)
             if not prompt:
                 raise InputError("it has no prompt; name it after a prompt of --prompts, or list it in results.json")
-            motions.append(MotionFile(path.stem, str(Prompt.parse(prompt)), read_features(path)))
+            motions.append(MotionFile(shown(path.stem, 255), str(Prompt.parse(prompt)), read_features(path)))
         except InputError as error:
-            failures[path.name] = str(error)
+            failures[shown(path.name, 255)] = str(error)
     if not motions:
         name, reason = next(iter(failures.items()))
         raise InputError(f"no file of {shown(folder, 200)} can be used; {shown(name, 80)}: {reason}")
@@ -114,8 +115,15 @@ def read_features(path: Path) -> np.ndarray:
     """Read a motion as features (T, 272) float32: those of the file, or converted from any other form.
 
     Raises:
-        InputError: the file is no motion.
+        InputError: the file is no motion, or its values are no metres.
     """
+    features = _read_any(path)
+    if np.abs(features).max() > LARGEST:
+        raise InputError(f"{shown(path, 200)} holds values above {LARGEST}; convert it with positions in metres")
+    return features
+
+
+def _read_any(path: Path) -> np.ndarray:
     stored = None
     if path.suffix.lower() == ".npy" and read_npy_header(path).shape[1:] == (FEATURES,):
         stored = read_npy(path)
@@ -137,4 +145,4 @@ def stored_prompt(path: Path) -> str | None:
 
 def _by_numbers(path: Path) -> list:
     """Sort names by the numbers in them: 2 before 10."""
-    return [(part.isdigit(), int(part) if part.isdigit() else part) for part in re.split(r"(\d+)", path.name)]
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", path.name))]

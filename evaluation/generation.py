@@ -18,6 +18,7 @@ from models.pipeline import TextToMotion
 from models.sampling import Sampling
 from utils.errors import InputError
 from utils.files import refusing_write_errors
+from utils.prompts import Prompt
 from utils.reading.files import MB
 from utils.reading.texts import parse_json
 
@@ -42,7 +43,7 @@ class GeneratedMotions:
         self.model, self.sampling, self.slots = model, sampling, slots
         key = json.dumps([model.checkpoint_id, vars(sampling), settings], sort_keys=True)
         self.path = folder / f"motions-{hashlib.sha256(key.encode()).hexdigest()[:16]}.jsonl"
-        self.tokens = read_tokens(self.path, model.tokenizer.codebook_size)
+        self.tokens = read_tokens(self.path, model.tokenizer.codebook_size, model.generator.config.max_tokens)
         self.stored = len(self.tokens)
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], name: str = "generate") -> None:
@@ -71,8 +72,13 @@ class GeneratedMotions:
         return self.model.decode([torch.from_numpy(self.tokens[prompt, seed].astype(np.int64))])[0]
 
 
-def read_tokens(path: Path, codes: int) -> dict[Key, np.ndarray]:
+def read_tokens(path: Path, codes: int, most: int) -> dict[Key, np.ndarray]:
     """Read the tokens (n,) of stored motions; damaged lines are left out, and an incomplete last line is removed.
+
+    Args:
+        path: File of the motions; it may be missing.
+        codes: Size of the codebook.
+        most: Largest number of tokens per sentence of a prompt.
 
     Raises:
         InputError: the file cannot be read or is too large.
@@ -90,19 +96,22 @@ def read_tokens(path: Path, codes: int) -> dict[Key, np.ndarray]:
             if not line.endswith(b"\n"):
                 break
             complete += len(line)
-            motions.update(_motions_in(line, codes))
+            motions.update(_motions_in(line, codes, most))
         file.truncate(complete)
     return motions
 
 
-def _motions_in(line: bytes, codes: int) -> Iterator[tuple[Key, np.ndarray]]:
+def _motions_in(line: bytes, codes: int, most: int) -> Iterator[tuple[Key, np.ndarray]]:
     """Yield the motion of a line, or nothing if it holds none."""
     try:
         entry = parse_json(line)
+        if not isinstance(entry, dict) or not isinstance(prompt := entry.get("prompt"), str):
+            return
+        longest = most * len(Prompt.parse(prompt).sentences)
     except (InputError, ValueError):
         return
-    if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str) or type(entry.get("seed")) is not int:
+    tokens, seed = entry.get("tokens"), entry.get("seed")
+    if type(seed) is not int or not isinstance(tokens, list) or not 0 < len(tokens) <= longest:
         return
-    tokens = entry.get("tokens")
-    if isinstance(tokens, list) and tokens and all(type(code) is int and 0 <= code < codes for code in tokens):
-        yield (entry["prompt"], entry["seed"]), np.array(tokens, np.int32)
+    if all(type(code) is int and 0 <= code < codes for code in tokens):
+        yield (prompt, seed), np.array(tokens, np.int32)

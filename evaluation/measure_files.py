@@ -31,6 +31,7 @@ from evaluation.report import Example, Report, Table, worst_and_median
 from evaluation.text_motion import Embeddings
 from models.pipeline import Motion
 
+MORE = "give more files, or leave out --evaluator for physical measures only"
 EXAMPLES = 6  # worst, and as many median, motions on the page
 
 
@@ -92,7 +93,7 @@ def judge_files(motions: Sequence[MotionFile], cases: Sequence[PromptCase]) -> t
 
 def _measure_alone(motions: Sequence[MotionFile], evaluator: Evaluator, options: FilesOptions, report: Report) -> None:
     """Measure prompts and motions without recorded clips: all metrics but FID."""
-    check_pool(len(motions))
+    check_pool(len(motions), "motion files with a prompt", MORE)
     texts = evaluator.embed_texts([Caption(motion.prompt) for motion in motions])
     embedded = evaluator.embed_motions([convert_any_length(evaluator, motion.features) for motion in motions])
     groups = (
@@ -117,7 +118,7 @@ def _measure_beside(
 ) -> None:
     """Measure motions beside the recorded clips of their names or prompts."""
     paired = pair_with_clips(motions, recorded)
-    check_pool(len(paired))
+    check_pool(len(paired), "motion files with a clip of their name or prompt that the evaluator takes", MORE)
     chosen = [motions[number] for number in paired]
     captions = [
         next((caption for caption in recorded.captions[clip] if caption.text == motions[number].prompt),

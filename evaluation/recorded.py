@@ -171,10 +171,11 @@ def joints_of(features: np.ndarray) -> np.ndarray:
     return recover_joints_fk(torch.from_numpy(np.asarray(features, np.float32))).numpy()
 
 
-def check_pool(count: int) -> None:
-    """Raise InputError if there are fewer clips than a pool of R-precision has."""
+def check_pool(
+    count: int,
+    subject: str = "clips of the split that the evaluator takes",
+    advice: str = "use a larger split, or an evaluator that takes more of its clips",
+) -> None:
+    """Raise InputError if there are fewer clips or motions, named ``subject``, than a pool of R-precision has."""
     if count < POOL:
-        raise InputError(
-            f"the split has {count} clips that the evaluator takes, fewer than the {POOL} of a pool of R-precision; "
-            "use a larger split, or an evaluator that takes more of its clips"
-        )
+        raise InputError(f"there are {count} {subject}, fewer than the {POOL} of a pool of R-precision; {advice}")

@@ -11,10 +11,12 @@ import numpy as np
 from evaluation.text_motion import Interval
 from motion.clip import Clip
 from motion.features272 import features_to_smplx85
+from utils.errors import shown
 from utils.files import atomic_write
 from visualize.page import write_gallery
 
 RESULTS, PAGE, GALLERY = "evaluation.json", "evaluation.md", "evaluation.html"
+LONGEST_CELL = 1200  # characters; prompts have up to 1000
 Value = float | Interval | None
 
 
@@ -118,8 +120,8 @@ def worst_and_median(distances: np.ndarray, count: int) -> list[tuple[str, int]]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table with aligned columns, which is readable as text, too."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in [header, *rows]]
+    """Return a Markdown table with aligned columns, which is readable as text, too; line ends in cells are escaped."""
+    cells = [[shown(cell, LONGEST_CELL).replace("|", "\\|") for cell in row] for row in [header, *rows]]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in cells]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])

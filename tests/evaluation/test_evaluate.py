@@ -1,6 +1,7 @@
 """evaluate.py end to end, on tiny models and procedural clips: results, resuming, and refusals."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -19,7 +20,7 @@ from evaluation.generation import GeneratedMotions
 from evaluation.measure_tokenizer import error_table, measure_clip
 from evaluation.reconstruction import reconstruction
 from evaluation.recorded import convert, convert_any_length, converted_frames, hold, joints_of
-from evaluation.report import worst_and_median
+from evaluation.report import markdown_table, worst_and_median
 from models.pipeline import TextToMotion
 from models.sampling import Sampling
 from models.text_encoder import load_text_encoder
@@ -199,11 +200,19 @@ def test_motions_are_stored_as_they_are_made(checkpoint, tmp_path, monkeypatch):
         GeneratedMotions(model, tmp_path, Sampling(), {}).generate(prompts, seeds)
     monkeypatch.setattr(model, "generate_each", generate_each)
     resumed = GeneratedMotions(model, tmp_path, Sampling(), {})
+    damaged = {"prompt": prompts[5], "seed": 5, "tokens": [0] * (model.generator.config.max_tokens + 1)}
+    with resumed.path.open("a") as file:
+        file.write(f"{json.dumps(damaged)}\n{json.dumps(damaged | {'prompt': ['walk']})}\n")
+    resumed = GeneratedMotions(model, tmp_path, Sampling(), {})
     assert resumed.stored == 3 and GeneratedMotions(model, tmp_path, Sampling(temperature=0.5), {}).stored == 0
     resumed.generate(prompts, seeds)
     expected = model.generate(prompts, seeds, Sampling())
     for prompt, seed, motion in zip(prompts, seeds, expected, strict=True):
         np.testing.assert_array_equal(resumed.features(prompt, seed), motion.features)
+
+
+def test_a_row_of_a_table_is_one_line():
+    assert markdown_table(["prompt"], [["walk\n| on"]]).splitlines()[2:] == ["| walk\\n\\| on |"]
 
 
 def test_worst_and_median():
@@ -225,6 +234,8 @@ def motion_files(data, tmp_path) -> Path:
         np.save(folder / f"{clips[row].name}.npy", clips.features(clips[row]))
     (folder / "broken.npz").write_bytes(b"PK nothing")
     np.save(folder / "unknown.npy", np.zeros((40, 272), np.float32))
+    np.savez(folder / "²1.npz", features=np.full((40, 272), 1e9, np.float32), prompt="a person walks")
+    Path(os.fsdecode(bytes(folder / "_") + b"\xff.npz")).touch()
     return folder
 
 
@@ -234,7 +245,9 @@ def test_files_named_as_clips(data, evaluator, motion_files, tmp_path, run_here,
     results = results_in(tmp_path, "files")
     metrics = table_of(results, "Text-to-motion")
     assert metrics.keys() == {"real", "generated"} and metrics["generated"]["FID"]["mean"] < 0.01
-    assert results["left_out"].keys() == {"broken.npz", "unknown.npy"} and "Left out: broken.npz: " in printed
+    assert results["left_out"].keys() == {"broken.npz", "unknown.npy", "²1.npz", "_\\udcff.npz"}
+    assert "Left out: broken.npz: " in printed
+    assert "positions in metres" in results["left_out"]["²1.npz"]
     physical = table_of(results, "Physical")
     assert physical["real"] == pytest.approx(physical["generated"])
 
@@ -268,6 +281,8 @@ def test_files_in_the_order_of_prompts(data, evaluator, tmp_path, run_here, refu
     metrics = table_of(results_in(tmp_path, "files"), "Text-to-motion")
     assert metrics.keys() == {"generated"} and metrics["generated"]["FID"] is None
     assert metrics["generated"]["R@3"]["mean"] > 0
+    reason = refused("evaluate.py", "files", folder, "--prompts", prompts, "--evaluator", evaluator, "--data", data)
+    assert "there are 0 motion files with a clip of their name or prompt" in reason
     prompts.write_text("a person walks")
     reason = refused("evaluate.py", "files", folder, "--prompts", prompts)
     assert f"there are {len(clips)} files for 1 prompts; give one file per prompt" in reason
