@@ -77,13 +77,12 @@ def t2m(options: T2MOptions) -> None:
     report = Report(
         "t2m", f"Text-to-motion model {model.checkpoint_id}, split {options.split}", settings_of(options) | settings
     )
-    with exclusive_folder(options.out_dir, "evaluation", "--out-dir"):
-        precision = {name: settings[name] for name in ("dtype", "quantize")}
-        generated = GeneratedMotions(model, options.out_dir, sampling, precision, options.batch_size)
-        if generated.stored:
-            print(f"{generated.stored} motions are in {generated.path} already")
-        T2MEvaluation(generated, recorded, evaluator, options).run(report)
-        report.write(options.out_dir)
+    precision = {name: settings[name] for name in ("dtype", "quantize")}
+    generated = GeneratedMotions(model, options.out_dir, sampling, precision, options.batch_size)
+    if generated.stored:
+        print(f"{generated.stored} motions are in {generated.path} already")
+    T2MEvaluation(generated, recorded, evaluator, options).run(report)
+    report.write(options.out_dir)
 
 
 def prompts(options: PromptOptions) -> None:
@@ -92,9 +91,6 @@ def prompts(options: PromptOptions) -> None:
     Raises:
         InputError: the prompts or the checkpoint cannot be used, or the results cannot be written.
     """
-    if options.list_conditions:
-        print(describe_phrases())
-        return
     cases = read_suite(options.prompts)
     model, sampling, settings = load_model(options)
     results = follow(model, cases, options.seeds, sampling, options.batch_size)
@@ -178,7 +174,11 @@ def main() -> None:
     if arguments[:1] == ["files"] and len(arguments) > 1 and not arguments[1].startswith("-"):
         arguments.insert(1, "--motions")  # the folder follows the command
     options = parse_command(COMMANDS, __doc__ or "", arguments)
-    {"tokenizer": tokenizer, "t2m": t2m, "prompts": prompts, "files": files}[arguments[0]](options)
+    if isinstance(options, PromptOptions) and options.list_conditions:
+        print(describe_phrases())
+        return
+    with exclusive_folder(options.out_dir, "evaluation", "--out-dir"):  # an unusable folder is found before any work
+        {"tokenizer": tokenizer, "t2m": t2m, "prompts": prompts, "files": files}[arguments[0]](options)
 
 
 if __name__ == "__main__":
