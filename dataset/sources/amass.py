@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from jsonargparse.typing import PositiveInt
 
-from dataset.caption_table import CaptionFile
 from dataset.conversion_report import ClipReport
 from dataset.converting import (
     Converted,
@@ -28,6 +27,7 @@ from dataset.converting import (
 from dataset.motion_folder import MIRRORED
 from dataset.sources import babel, humanml3d_index
 from dataset.sources.humanml3d_texts import HUMANML3D, kept_lines
+from dataset.sources.whole_files import plan_whole_files
 from formats.amass import amass_to_smplx85, body_poses
 from formats.import_options import MAX_FRAMES
 from motion.body_shape import leg_scale
@@ -82,19 +82,7 @@ def plan(options: AmassOptions) -> Plan:
     names = {file.relative_to(options.source).with_suffix("").as_posix(): file for file in files}
     if options.babel:
         return babel.plan(options.babel, names, step, options.mirrored)
-    captions = CaptionFile(options.captions, options.captions_per_clip) if options.captions else None
-    tasks, left_out = [], {}
-    for name, file in names.items():
-        cuts = [Cut(name)]
-        if options.mirrored and options.split_of(name) == "train":
-            cuts.append(Cut(name + MIRRORED, mirrored=True))
-        try:
-            tasks.append(Task(name, file, tuple(cuts), captions.of(name) if captions else ()))
-        except InputError as error:
-            left_out[name] = f"{file}: {error}"
-    if captions:
-        left_out |= captions.without_file(options.source)
-    return Plan(tasks, step, left_out=left_out)
+    return plan_whole_files(names, options.source, step, options)
 
 
 def find_files(source: Path) -> list[Path]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from jsonargparse.typing import PositiveInt
 
-from dataset.caption_table import CaptionFile
-from dataset.converting import Converted, ConvertOptions, Cut, Plan, Task, check_frames, cut_clip
+from dataset.converting import Converted, ConvertOptions, Plan, Task, check_frames, cut_clip
 from dataset.motion_folder import MIRRORED
+from dataset.sources.whole_files import plan_whole_files
 from dataset.staging import check_clip_id
 from formats.bvh_import import import_bvh
 from formats.import_options import ImportOptions
@@ -47,22 +47,9 @@ def plan(options: BvhOptions) -> Plan:
             is invalid.
     """
     skeleton = SkeletonMap.from_yaml(options.skeleton) if options.skeleton else None
-    captions = CaptionFile(options.captions, options.captions_per_clip) if options.captions else None
-    tasks, left_out = [], {}
-    for file in find_bvh(options.source, options.mirrored):
-        is_copied = options.mirrored and options.split_of(file.stem) == "train"
-        text = _text_beside(file) if captions is None else None
-        cuts = [Cut(file.stem, text=text)]
-        cuts += [Cut(file.stem + MIRRORED, mirrored=True, text=text)] if is_copied else []
-        try:
-            name = file.relative_to(options.source).with_suffix("").as_posix()
-            lines = captions.of(name) if captions else None
-            tasks.append(Task(file.stem, file, tuple(cuts), lines))
-        except InputError as error:
-            left_out[file.stem] = f"{file}: {error}"
-    if captions:
-        left_out |= captions.without_file(options.source)
-    return Plan(tasks, partial(convert, options=options, skeleton=skeleton), left_out=left_out)
+    files = {file.stem: file for file in find_bvh(options.source, options.mirrored)}
+    step = partial(convert, options=options, skeleton=skeleton)
+    return plan_whole_files(files, options.source, step, options, _text_beside)
 
 
 def find_bvh(source: Path, mirrored: bool) -> list[Path]:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from jsonargparse.typing import PositiveInt
 
-from dataset.caption_table import CaptionFile
-from dataset.converting import Converted, ConvertOptions, Cut, Plan, Task, check_frames, cut_clip
-from dataset.motion_folder import MIRRORED
+from dataset.converting import Converted, ConvertOptions, Plan, Task, check_frames, cut_clip
+from dataset.sources.whole_files import plan_whole_files
 from motion.body_shape import leg_scale, rest_joints
 from motion.smplx import SMPLX85, smplx85_to_motion, smplx322_to_85
 from utils.errors import InputError
@@ -46,24 +45,18 @@ def plan(options: MotionXOptions) -> Plan:
     names = {file.relative_to(motions).with_suffix("").as_posix(): file for file in sorted(motions.rglob("*.npy"))}
     if not names:
         raise InputError(f"{options.source} holds no motion in {MOTIONS}; give the folder with {MOTIONS} and {TEXTS}")
-    captions = CaptionFile(options.captions, options.captions_per_clip) if options.captions else None
-    tasks, left_out = [], {}
-    for name, file in names.items():
-        text = None if captions else texts / f"{name}.txt"
-        cuts = [Cut(name, text=text)]
-        if options.mirrored and options.split_of(name) == "train":
-            cuts.append(Cut(name + MIRRORED, mirrored=True, text=text))
-        try:
-            tasks.append(Task(name, file, tuple(cuts), captions.of(name) if captions else ()))
-        except InputError as error:
-            left_out[name] = f"{file}: {error}"
-    if captions:
-        left_out |= captions.without_file(options.source)
-    else:
+    planned = plan_whole_files(
+        names,
+        motions,
+        partial(convert, options=options),
+        options,
+        text_of=lambda file: texts / file.relative_to(motions).with_suffix(".txt"),
+    )
+    if not options.captions:
         for text in sorted(texts.rglob("*.txt")):
             if (name := text.relative_to(texts).with_suffix("").as_posix()) not in names:
-                left_out[name] = f"{text}: {MOTIONS} has no motion of this name"
-    return Plan(tasks, partial(convert, options=options), left_out=left_out)
+                planned.left_out[name] = f"{text}: {MOTIONS} has no motion of this name"
+    return planned
 
 
 def convert(task: Task, options: MotionXOptions) -> Converted:
