@@ -25,7 +25,7 @@ from models.pipeline import TextToMotion
 from models.sampling import Sampling
 from models.text_encoder import load_text_encoder
 from tests.conftest import golden_eval
-from tests.inference.helpers import tiny_generator, tiny_tokenizer
+from tests.inference.helpers import save_tiny_checkpoint, tiny_tokenizer
 from utils.checkpoint import save_model
 
 CLIPS, TEST_CLIPS = 46, 33
@@ -66,11 +66,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("run") / "tiny"
-    tokenizer = tiny_tokenizer([5, 5, 5])
-    tiny_generator(tokenizer).save_pretrained(folder)
-    tokenizer.save_pretrained(folder / "tokenizer")
-    return folder
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("run") / "tiny")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import models.pipeline
 import visualize.renderers
 from models.pipeline import TextToMotion
 from models.text_encoder import TextEncoder, load_text_encoder
-from tests.inference.helpers import PROMPTS, InProcess, tiny_generator, tiny_tokenizer
+from tests.inference.helpers import PROMPTS, InProcess, save_tiny_checkpoint
 from utils.config import parse_options
 from utils.errors import exit_on_input_error
 
@@ -38,11 +38,7 @@ def load_minilm_once(minilm):
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
     """A text-to-motion run folder; tests that damage it use a copy."""
-    folder = tmp_path_factory.mktemp("run") / "tiny"
-    tokenizer = tiny_tokenizer([5, 5, 5])
-    tiny_generator(tokenizer).save_pretrained(folder)
-    tokenizer.save_pretrained(folder / "tokenizer")
-    return folder
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("run") / "tiny")
 
 
 @pytest.fixture(scope="module")

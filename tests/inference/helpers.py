@@ -70,6 +70,14 @@ def tiny_generator(tokenizer: HumanVQVAE, **changes) -> LLaMAHF:
     return generator.eval()
 
 
+def save_tiny_checkpoint(folder: Path) -> Path:
+    """Save an untrained text-to-motion model; returns its folder."""
+    tokenizer = tiny_tokenizer([5, 5, 5])
+    tiny_generator(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder / "tokenizer")
+    return folder
+
+
 def assert_refused(result: tuple[int, str, str], *words: str) -> None:
     """Assert exit status 2 and a single line "error: ..." that contains the words."""
     status, _, errors = result
