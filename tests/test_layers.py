@@ -10,12 +10,14 @@ ALLOWED = {  # package -> packages that it may import
     "utils": set(),
     "motion": {"utils"},
     "formats": {"motion", "utils"},
-    "models": {"motion", "utils"},
-    "dataset": {"formats", "models", "motion", "utils"},
-    "training": {"dataset", "evaluation", "formats", "models", "motion", "utils", "visualize"},
-    "evaluation": {"dataset", "formats", "models", "motion", "utils", "visualize"},
+    "control": {"formats", "motion", "utils"},
+    "models": {"control", "motion", "utils"},
+    "editing": {"control", "formats", "models", "motion", "utils"},
+    "dataset": {"control", "formats", "models", "motion", "utils"},
+    "training": {"control", "dataset", "evaluation", "formats", "models", "motion", "utils", "visualize"},
+    "evaluation": {"control", "dataset", "formats", "models", "motion", "utils", "visualize"},
     "visualize": {"formats", "motion", "utils"},
-    "serving": {"formats", "models", "motion", "utils", "visualize"},
+    "serving": {"control", "editing", "formats", "models", "motion", "utils", "visualize"},
 }
 
 
