@@ -152,7 +152,7 @@ class Particles:
         self.logits = torch.empty(0)  # (rows, outputs) of the next tokens
         seeded = torch.Generator().manual_seed(request.seed)
         draws = sum(part.max_tokens for part in request.parts)
-        self.uniforms = iter(torch.rand(draws, PARTICLES * BRANCHES + 1, generator=seeded).to(self.device))
+        self.uniforms = iter(torch.rand(draws, PARTICLES * BRANCHES + 2, generator=seeded).to(self.device))
 
     @property
     def frames(self) -> int:
@@ -166,9 +166,9 @@ class Particles:
         return int(torch.where(alive, self.roots.cost, torch.inf).argmin())
 
     def arrived(self) -> bool:
-        """Return whether another token would lead the best particle further beyond the end of the path than it lacks."""
-        roots = self.roots.select(torch.tensor([self.best]))
-        return self.costs.path_length - roots.progress.item() <= max(ARRIVED, roots.advance.item() / 2)
+        """Return whether the best particle is nearer to the end of the path than it will be after another token."""
+        progress, advance = self.roots.progress[self.best].item(), self.roots.advance[self.best].item()
+        return self.costs.path_length - progress <= max(ARRIVED, advance / 2)
 
     def initial_motion(self) -> Iterator[NewFrames]:
         """Append the tokens of the context."""
@@ -233,14 +233,10 @@ class Particles:
         """Sample the tokens (P * BRANCHES,) of all branches; None if the best particle ends the sentence."""
         end_id = self.generator.config.end_id
         logits = apply_guidance(self.logits[:, : end_id + 1].float(), self.guidance)  # (P, V)
-        logits = logits.repeat_interleave(BRANCHES, dim=0)
-        first = self.best * BRANCHES  # the branch that may end the sentence
-        ends = logits[first, end_id].clone()
+        if may_end and sample_tokens(logits[[self.best]], uniforms[:1], self.sampling).item() == end_id:
+            return None
         logits[:, end_id] = -torch.inf
-        if may_end:
-            logits[first, end_id] = ends
-        tokens = sample_tokens(logits, uniforms, self.sampling)
-        return None if may_end and tokens[first] == end_id else tokens
+        return sample_tokens(logits, uniforms[1:].view(PARTICLES, BRANCHES), self.sampling).flatten()
 
     def _extend(self, tokens: Tensor, parents: Tensor) -> None:
         """Replace the particles by branches with the tokens (B,), of the particles ``parents`` (B,)."""
