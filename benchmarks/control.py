@@ -129,7 +129,8 @@ def measure_between(setting: Setting) -> Iterator[Bar]:
     evaluator = setting.recognition.evaluator
     for seconds in GAPS:
         found = gaps(setting.recorded, seconds * FPS)[: setting.options.most]
-        filled, base = fill(setting.model, found), [interpolate(gap) for gap in found]
+        filled = [fill(setting.model, gap, seed) for seed, gap in enumerate(found)]
+        base = [interpolate(gap) for gap in found]
         errors = [np.mean([joint_error(*pair) for pair in zip(found, each, strict=True)]) for each in (filled, base)]
         fids = [between_fid(evaluator, found, each) for each in (filled, base)]
         name = f"gap of {seconds} s ({len(found)})"

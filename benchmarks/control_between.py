@@ -6,8 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from control.constraints import Constraints
-from control.poses import Keep, MotionFrames
+from editing.generate import between
 from evaluation.evaluators.interface import Evaluator
 from evaluation.fid import fid
 from evaluation.recorded import Recorded
@@ -69,20 +68,12 @@ def interpolate(gap: Gap) -> Poses:
     return Poses(rotations, first.pelvis + share[:, None] * (last.pelvis - first.pelvis))
 
 
-def fill(model: TextToMotion, gaps: Sequence[Gap]) -> list[Poses]:
-    """Fill gaps with motions of a model, under the caption of the clip, that keep the given frames."""
-    asked = []
-    for gap in gaps:
-        end = BEFORE + gap.frames
-        before, after = MotionFrames(*gap.motion[:BEFORE]), MotionFrames(*gap.motion[end:])
-        keeps = (Keep(0.0, (BEFORE - 1) / FPS, before), Keep(end / FPS, (end + AFTER - 1) / FPS, after))
-        asked.append(Constraints(keep=keeps, length=(end + AFTER) / FPS))
-    motions = model.generate([gap.caption for gap in gaps], list(range(len(gaps))), constraints=asked)
-    inside = (slice(BEFORE, BEFORE + gap.frames) for gap in gaps)
-    return [
-        Poses(*smplx85_to_motion(motion.smplx85[frames].astype(np.float64)))
-        for motion, frames in zip(motions, inside, strict=True)
-    ]
+def fill(model: TextToMotion, gap: Gap, seed: int) -> Poses:
+    """Fill a gap with a motion of a model, under the caption of the clip."""
+    end = BEFORE + gap.frames
+    first, second = gap.motion[:BEFORE].clip, gap.motion[end:].clip
+    whole = between(model, first, second, gap.caption, gap.frames / FPS, seed, place="file")
+    return Poses(*smplx85_to_motion(whole.smplx85[BEFORE:end]))
 
 
 def joint_error(gap: Gap, filled: Poses) -> float:
