@@ -102,9 +102,8 @@ def test_a_place_ahead_is_seen_from_the_root():
         track.root[7], track.root_known[7] = torch.tensor(place), True
     facing = torch.tensor([torch.pi / 2])
     for track, side, forward in ((ahead, 0.0, 1.0), (left, -1.0, 0.0)):
-        horizons = signal(track, torch.tensor([0]), torch.zeros(1, 2), facing)[0, : 6 * len(HORIZONS)].unflatten(
-            0, (-1, 6)
-        )
+        seen = signal(track, torch.tensor([0]), torch.zeros(1, 2), facing)[0]
+        horizons = seen[: 6 * len(HORIZONS)].unflatten(0, (-1, 6))
         assert horizons[:, 2].tolist() == [0, 1, 0, 0, 0]  # of the five horizons, only the second one is frame 7
         place = horizons[1, :2] / horizons[1, :2].norm()
         torch.testing.assert_close(place, torch.tensor([side, forward]), atol=1e-6, rtol=0)
