@@ -52,6 +52,9 @@ class NewFrames(NamedTuple):
     part: int  # number of the sentence, from 0; -1 for the initial motion
     token: int
     features: Tensor  # (frames per token, 272), not normalized
+    progress: float  # metres of the path behind them
+    ahead: Tensor  # (F, 272) of the best particle after them, the look-ahead
+    progress_ahead: float  # metres of the path behind ``ahead``
 
 
 @dataclass
@@ -92,11 +95,12 @@ class Step(NamedTuple):
     parents: Tensor  # (P,) index of each particle in the step before
     tokens: Tensor  # (P,)
     features: Tensor  # (P, frames per token, 272), not normalized
+    progress: Tensor  # (P,) metres of the path behind the frames
     signals: Tensor | None  # (P of the step before, W) control signals of the tokens
 
     def select(self, rows: Tensor) -> "Step":
         """Return the step with the particles of the given rows alone."""
-        return Step(self.parents[rows], self.tokens[rows], self.features[rows], self.signals)
+        return Step(self.parents[rows], self.tokens[rows], self.features[rows], self.progress[rows], self.signals)
 
 
 @torch.inference_mode()
@@ -258,7 +262,7 @@ class Particles:
             cost=old.cost + change,
             log_weight=old.log_weight - change,
         )
-        self.window.append(Step(parents, tokens, features, signals))
+        self.window.append(Step(parents, tokens, features, step.progress, signals))
 
     def _finish(self, part: int, count: int) -> Iterator[NewFrames]:
         """Make the first ``count`` tokens of the window final: the past of the best particle.
@@ -269,12 +273,16 @@ class Particles:
         for step in reversed(self.window[1:]):
             lineage.append(step.parents[lineage[-1]])
         lineage.reverse()
-        best, finished = self.best, self.window[:count]
-        for step, ancestors in zip(finished, lineage, strict=False):
-            index = int(ancestors[best])
+        best = self.best
+        past = [int(ancestors[best]) for ancestors in lineage]
+        features = torch.stack([step.features[index] for step, index in zip(self.window, past, strict=True)])
+        progress = [float(step.progress[index]) for step, index in zip(self.window, past, strict=True)]
+        for place in range(count):
+            step, index = self.window[place], past[place]
             signal = None if step.signals is None else step.signals[step.parents[index]]
             self.final.append((int(step.tokens[index]), signal))
-            yield NewFrames(part, self.final[-1][0], step.features[index])
+            ahead = features[place + 1 :].flatten(0, 1)
+            yield NewFrames(part, self.final[-1][0], features[place], progress[place], ahead, progress[-1])
         self.window = self.window[count:]
         if self.window:
             kept = lineage[count - 1]
