@@ -62,7 +62,8 @@ def find_seam(clip: Clip, shortest: float = SHORTEST) -> Seam:
         shortest: Length of the shortest cycle in seconds.
 
     Raises:
-        InputError: the clip is shorter than the shortest cycle or too long to be searched.
+        InputError: no two frames of the clip are similar, or it is shorter than the shortest cycle or too long to be
+            searched.
     """
     frames, least = len(clip.smplx85), max(2, round(shortest * FPS))
     if frames < least + 3:  # the velocities at both ends need a frame on each side
@@ -71,7 +72,9 @@ def find_seam(clip: Clip, shortest: float = SHORTEST) -> Seam:
             "motion or a smaller --shortest"
         )
     if frames > LONGEST_CLIP * FPS:
-        raise InputError(f"the motion has {frames / FPS:.0f} s; trim it to at most {LONGEST_CLIP:.0f} s before the loop")
+        raise InputError(
+            f"the motion has {frames / FPS:.0f} s; trim it to at most {LONGEST_CLIP:.0f} s before the loop"
+        )
     inner = distances(clip)[1:-1, 1:-1]
     first, last = np.triu_indices(len(inner), least)
     distance, length = inner[first, last], last - first
@@ -79,7 +82,14 @@ def find_seam(clip: Clip, shortest: float = SHORTEST) -> Seam:
     if alike.any():  # near the greatest length, the best pair
         distance = np.where(alike & (length >= 0.9 * length[alike].max()), distance, np.inf)
     best = int(distance.argmin())
-    return Seam(int(first[best]) + 1, int(last[best]) + 1, float(distance[best]))
+    seam = Seam(int(first[best]) + 1, int(last[best]) + 1, float(distance[best]))
+    if seam.distance > DIFFERENT:
+        raise InputError(
+            f"the motion has no two similar frames: at the best seam, from {seam.last / FPS:.2f} back to "
+            f"{seam.first / FPS:.2f} s, the joints jump by {100 * seam.distance:.0f} cm; give a motion that repeats itself "
+            "or returns to its first pose"
+        )
+    return seam
 
 
 def loop(
@@ -87,32 +97,27 @@ def loop(
     travel: bool = True,
     repeats: int = 1,
     seconds: float | None = None,
-    shortest: float = SHORTEST,
     foot_lock: bool = False,
+    seam: Seam | None = None,
 ) -> Clip:
     """Cut a seamless loop out of a clip.
 
     Args:
-        clip: At least as long as the shortest cycle.
+        clip: T frames, at least those of the shortest cycle and three more.
         travel: Keep the path: each cycle starts where the one before ends. Otherwise the body stays in place, and the
             turning from the start to the end of a cycle is removed.
         repeats: Number of cycles.
         seconds: Length in seconds that the repeated cycles at least have, in place of their number.
-        shortest: Length of the shortest cycle in seconds.
         foot_lock: Remove foot sliding, also at the seam.
+        seam: Ends of the cycle; None searches for them (``find_seam``).
 
     Returns:
         The cycles, which start at the place of their first frame in the clip. In place, the first frame follows the last.
 
     Raises:
-        InputError: no two frames of the clip are similar, or as in ``find_seam``.
+        InputError: as in ``find_seam``, or the result is too long.
     """
-    seam = find_seam(clip, shortest)
-    if seam.distance > DIFFERENT:
-        raise InputError(
-            f"the motion has no two similar frames: the best seam, from {seam.last / FPS:.2f} to {seam.first / FPS:.2f} s, "
-            f"jumps by {100 * seam.distance:.0f} cm on average; give a motion that repeats itself or returns to its start"
-        )
+    seam = seam or find_seam(clip)
     if seconds is not None:
         repeats = max(1, int(np.ceil(seconds * FPS / seam.frames - 1e-6)))
     check_count(repeats * seam.frames)
