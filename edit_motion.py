@@ -84,7 +84,8 @@ class SpeedOptions(EditOptions):
             raise InputError("give either --factor or --seconds")
 
     def edit(self, clip: Clip) -> Clip:
-        return change_speed(clip, self.factor or len(clip.smplx85) / FPS / self.seconds)
+        factor = self.factor if self.seconds is None else len(clip.smplx85) / FPS / self.seconds
+        return change_speed(clip, factor or 0)
 
 
 @dataclass

@@ -68,8 +68,8 @@ def find_seam(clip: Clip, shortest: float = SHORTEST) -> Seam:
     frames, least = len(clip.smplx85), max(2, round(shortest * FPS))
     if frames < least + 3:  # the velocities at both ends need a frame on each side
         raise InputError(
-            f"the motion has {frames} frames; a loop of at least {least / FPS:.2g} s needs {least + 3}, so give a longer "
-            "motion or a smaller --shortest"
+            f"the motion has {frames} frames; a loop of at least {least / FPS:.2g} s needs {least + 3}, so give a "
+            "longer motion or a smaller --shortest"
         )
     if frames > LONGEST_CLIP * FPS:
         raise InputError(
@@ -86,8 +86,8 @@ def find_seam(clip: Clip, shortest: float = SHORTEST) -> Seam:
     if seam.distance > DIFFERENT:
         raise InputError(
             f"the motion has no two similar frames: at the best seam, from {seam.last / FPS:.2f} back to "
-            f"{seam.first / FPS:.2f} s, the joints jump by {100 * seam.distance:.0f} cm; give a motion that repeats itself "
-            "or returns to its first pose"
+            f"{seam.first / FPS:.2f} s, the joints jump by {100 * seam.distance:.0f} cm; give a motion that repeats "
+            "itself or returns to its first pose"
         )
     return seam
 
@@ -112,7 +112,8 @@ def loop(
         seam: Ends of the cycle; None searches for them (``find_seam``).
 
     Returns:
-        The cycles, which start at the place of their first frame in the clip. In place, the first frame follows the last.
+        The cycles, which start at the place of their first frame in the clip. In place, the first frame follows the
+        last.
 
     Raises:
         InputError: as in ``find_seam``, or the result is too long.
@@ -134,11 +135,13 @@ def loop(
 
 
 def repeat(cycle: Motion, step: Move, first: int, count: int) -> Motion:
-    """Return ``count`` repetitions of a cycle in a row, of which number 0 is the cycle itself; ``first`` may be below 0.
+    """Return repetitions of a cycle in a row.
 
     Args:
         cycle: Motion of L frames.
         step: From the start of a cycle to the start of the next.
+        first: Number of the first repetition; 0 is the cycle itself, -1 the repetition before it.
+        count: Number of repetitions.
     """
     parts = [cycle]
     for _ in range(first + count - 1):
@@ -151,7 +154,7 @@ def repeat(cycle: Motion, step: Move, first: int, count: int) -> Motion:
 
 
 def close_cycle(clip: Clip, seam: Seam, straight: bool = False) -> tuple[Motion, Move]:
-    """Make a cycle continuous: the frames from the first to before the last of the seam, and the step to the next cycle.
+    """Cut a cycle out of a clip and make it continuous at its seam.
 
     Args:
         clip: T frames.
