@@ -84,8 +84,10 @@ class SpeedOptions(EditOptions):
             raise InputError("give either --factor or --seconds")
 
     def edit(self, clip: Clip) -> Clip:
-        factor = self.factor if self.seconds is None else len(clip.smplx85) / FPS / self.seconds
-        return change_speed(clip, factor or 0)
+        if self.factor is not None:
+            return change_speed(clip, self.factor)
+        assert self.seconds is not None  # by __post_init__
+        return change_speed(clip, len(clip.smplx85) / FPS / self.seconds)
 
 
 @dataclass
