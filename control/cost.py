@@ -32,7 +32,11 @@ ROOT = Tolerance(0.05, 1.0)  # metres
 HEADING = Tolerance(0.15, 1.0)  # radians
 JOINTS = Tolerance(0.05, 1.0)  # metres in the world, root mean square over the known coordinates
 POSE = Tolerance(0.15, 1.0)  # radians, root mean square over the known rotations
-PATH = Tolerance(0.05, 1.0)  # metres off the path; metres before its end when the motion ends
+PATH = Tolerance(0.15, 1.0)  # metres off the path; metres before its end when the motion ends
+
+
+PULL = 0.3  # share of the distance from a path that is forgotten after each token
+SHORTEST = 0.03  # metres of a token below which its direction is not compared with that of the path
 
 
 class Frames(NamedTuple):
@@ -101,6 +105,23 @@ class TrackCost:
         """Last frame of which something is asked; -1 if there is none."""
         asked = self.asked.nonzero()
         return int(asked[-1]) if len(asked) else -1
+
+    def pull(self, old: Tensor, new: Tensor, progress: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return what brings roots back to the path: a turn (P,) in radians and a shift (P, 2) in metres.
+
+        The corrections after sampling lay the motion on the path. What they will change is left out of the next control
+        signals and costs, bit by bit, so that a generator that hardly turns gets on as well.
+
+        Args:
+            old, new: (P, 2) places before and after a token.
+            progress: (P,) metres of the path behind these places.
+        """
+        before, after = (path_points(self.path, each[None])[0] for each in progress)
+        step, along = new - old, after - before
+        sine = step[:, 1] * along[:, 0] - step[:, 0] * along[:, 1]
+        moves = (step.norm(dim=-1) > SHORTEST) & (along.norm(dim=-1) > SHORTEST)
+        turn = torch.atan2(sine, (step * along).sum(dim=-1)) * moves
+        return PULL * turn, PULL * (after - new)
 
     def _of_frames(self, first: int, frames: Frames) -> Tensor:
         """Return the mean cost (P,) of frames ``first .. first + F - 1`` in their timed values."""
