@@ -52,7 +52,9 @@ def goal_of(constraints: Constraints, frames: int, seconds: float | None) -> Goa
     return Goal(constraints.track(frames), constraints.placement, ends_with_path)
 
 
-def constrained_motion(prompt: str, seed: int, constraints: Constraints, goal: Goal, new: Iterator[NewFrames]) -> Motion:
+def constrained_motion(
+    prompt: str, seed: int, constraints: Constraints, goal: Goal, new: Iterator[NewFrames]
+) -> Motion:
     """Return the motion of final tokens, corrected as a whole."""
     steps = list(new)
     features = np.concatenate([step.features.cpu().numpy() for step in steps])
@@ -101,8 +103,8 @@ class CorrectedStream:
         corrected = satisfy(*window, self._window(self.frames - known, len(window[1]), step.progress_ahead))
         continued = _continued((corrected.rotations, corrected.pelvis), self.yielded)
         new = continued[0][known : known + count], continued[1][known : known + count]
-        before, self.yielded = self.yielded, _joined(self.yielded, new)
-        body = _last(self.yielded, count + 1) 
+        self.yielded = _joined(self.yielded, new)
+        body = _last(self.yielded, count + 1)  # one frame before them, for the velocities
         chunk = encode(body[0], forward_kinematics(*body))[-count:]
         self.final, self.yielded = _last(self.final, HISTORY), _last(self.yielded, HISTORY)
         self.frames += count

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from control.cost import Frames, TrackCost
+from control.poses import Placement
 from control.signal import ControlSignal
 from control.track import Track
 from models.generate import CONTEXT_SHARE, Request
@@ -42,7 +43,7 @@ class Goal(NamedTuple):
     """What a motion shall keep."""
 
     track: Track  # of as many frames as the motion can have
-    start: tuple[float, float, float]  # x, z (metres) and heading (radians) of the first frame
+    start: Placement  # of the first frame
     until_path_end: bool  # whether the motion ends when it reaches the end of the path
 
 
@@ -77,11 +78,10 @@ class Roots:
     """(P,) minus infinity for a particle that is dropped."""
 
     @classmethod
-    def at(cls, start: tuple[float, float, float], device: torch.device) -> "Roots":
+    def at(cls, start: Placement, device: torch.device) -> "Roots":
         """Return one particle (P = 1) before its first frame."""
-        x, z, heading = start
-        place = torch.tensor([[x, 0.0, z]], device=device)
-        turned = y_rotation(torch.tensor([heading], device=device))
+        place = torch.tensor([[start.x, 0.0, start.z]], device=device)
+        turned = y_rotation(torch.tensor([start.heading], device=device))
         return cls(turned, place, *torch.zeros(5, 1, device=device))
 
     def select(self, rows: Tensor) -> "Roots":
@@ -96,7 +96,7 @@ class Step(NamedTuple):
     tokens: Tensor  # (P,)
     features: Tensor  # (P, frames per token, 272), not normalized
     progress: Tensor  # (P,) metres of the path behind the frames
-    signals: Tensor | None  # (P of the step before, W) control signals of the tokens
+    signals: Tensor  # (P of the step before, W) control signals of the tokens
 
     def select(self, rows: Tensor) -> "Step":
         """Return the step with the particles of the given rows alone."""
@@ -150,7 +150,7 @@ class Particles:
             config.block_size if generator.static_shapes else text_length + min(request.max_tokens, config.max_tokens)
         )
         self.cache = generator.new_cache(self.rows * PARTICLES, columns)
-        self.final: list[tuple[int, Tensor | None]] = []  # tokens, and the signals (W,) that they were sampled with
+        self.final: list[tuple[int, Tensor]] = []  # tokens, and the signals (W,) that they were sampled with
         self.window: list[Step] = []  # the tokens after them
         self.roots, self.decoder = Roots.at(goal.start, self.device), State()
         self.logits = torch.empty(0)  # (rows, outputs) of the next tokens
@@ -215,9 +215,8 @@ class Particles:
         if self.rows == 2:
             null, null_mask = null_text(text)
             text, mask, tokens = torch.cat((text, null)), torch.cat((mask, null_mask)), tokens.expand(2, -1)
-        control = None
-        if self.control is not None:
-            control = torch.stack([signal for _, signal in past] + [self._signals()[0]]).expand(self.rows, -1, -1)
+        signals = torch.stack([*(signal for _, signal in past), self._signals()[0]]).expand(self.rows, -1, -1)
+        control = signals if self.control else None
         logits = self.generator.prefill(text, mask, tokens, self.cache, control=control)
         if not logits.sum(dtype=torch.float32).isfinite():
             raise InputError("the logits are not finite; the model's weights are damaged or its training diverged")
@@ -226,11 +225,12 @@ class Particles:
         self._select(torch.zeros(PARTICLES, dtype=torch.long, device=self.device))
         return min(part.max_tokens, limit - kept)
 
-    def _signals(self) -> Tensor | None:
-        """Return the control signals (P, W) of the next tokens."""
+    def _signals(self) -> Tensor:
+        """Return the control signals (P, W) of the next tokens; W is 0 for a generator without control."""
+        roots = self.roots
         if self.control is None:
-            return None
-        roots, frame = self.roots, torch.full_like(self.roots.progress, self.frames, dtype=torch.long)
+            return roots.progress.new_zeros(len(roots.progress), 0)
+        frame = torch.full_like(roots.progress, self.frames, dtype=torch.long)
         return self.control(frame, roots.pelvis[:, (0, 2)], heading_angle(roots.heading), roots.progress)
 
     def _sample(self, uniforms: Tensor, may_end: bool) -> Tensor | None:
@@ -279,8 +279,7 @@ class Particles:
         progress = [float(step.progress[index]) for step, index in zip(self.window, past, strict=True)]
         for place in range(count):
             step, index = self.window[place], past[place]
-            signal = None if step.signals is None else step.signals[step.parents[index]]
-            self.final.append((int(step.tokens[index]), signal))
+            self.final.append((int(step.tokens[index]), step.signals[step.parents[index]]))
             ahead = features[place + 1 :].flatten(0, 1)
             yield NewFrames(part, self.final[-1][0], features[place], progress[place], ahead, progress[-1])
         self.window = self.window[count:]
@@ -305,10 +304,8 @@ class Particles:
 
     def _step(self) -> None:
         """Append the last tokens of the particles to the cache and predict the next ones."""
-        tokens, control = self.window[-1].tokens, self._signals()
-        if self.rows == 2:
-            tokens = tokens.repeat_interleave(2)
-            control = None if control is None else control.repeat_interleave(2, dim=0)
+        tokens = self.window[-1].tokens.repeat_interleave(self.rows)
+        control = self._signals().repeat_interleave(self.rows, dim=0) if self.control else None
         self.logits = self.generator.step(tokens, self.cache, self.cache.extent(len(tokens)), control)
 
     def _select(self, rows: Tensor) -> None:
