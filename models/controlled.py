@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from control.cost import Frames, TrackCost
+from control.poses import Placement
 from control.signal import ControlSignal
 from control.track import Track
 from models.generate import CONTEXT_SHARE, Request
@@ -42,7 +43,7 @@ class Goal(NamedTuple):
     """What a motion shall keep."""
 
     track: Track  # of as many frames as the motion can have
-    start: tuple[float, float, float]  # x, z (metres) and heading (radians) of the first frame
+    start: Placement  # of the first frame
     until_path_end: bool  # whether the motion ends when it reaches the end of the path
 
 
@@ -52,6 +53,9 @@ class NewFrames(NamedTuple):
     part: int  # number of the sentence, from 0; -1 for the initial motion
     token: int
     features: Tensor  # (frames per token, 272), not normalized
+    progress: float  # metres of the path behind them
+    ahead: Tensor  # (F, 272) of the best particle after them, the look-ahead
+    progress_ahead: float  # metres of the path behind ``ahead``
 
 
 @dataclass
@@ -74,11 +78,10 @@ class Roots:
     """(P,) minus infinity for a particle that is dropped."""
 
     @classmethod
-    def at(cls, start: tuple[float, float, float], device: torch.device) -> "Roots":
+    def at(cls, start: Placement, device: torch.device) -> "Roots":
         """Return one particle (P = 1) before its first frame."""
-        x, z, heading = start
-        place = torch.tensor([[x, 0.0, z]], device=device)
-        turned = y_rotation(torch.tensor([heading], device=device))
+        place = torch.tensor([[start.x, 0.0, start.z]], device=device)
+        turned = y_rotation(torch.tensor([start.heading], device=device))
         return cls(turned, place, *torch.zeros(5, 1, device=device))
 
     def select(self, rows: Tensor) -> "Roots":
@@ -92,11 +95,12 @@ class Step(NamedTuple):
     parents: Tensor  # (P,) index of each particle in the step before
     tokens: Tensor  # (P,)
     features: Tensor  # (P, frames per token, 272), not normalized
-    signals: Tensor | None  # (P of the step before, W) control signals of the tokens
+    progress: Tensor  # (P,) metres of the path behind the frames
+    signals: Tensor  # (P of the step before, W) control signals of the tokens
 
     def select(self, rows: Tensor) -> "Step":
         """Return the step with the particles of the given rows alone."""
-        return Step(self.parents[rows], self.tokens[rows], self.features[rows], self.signals)
+        return Step(self.parents[rows], self.tokens[rows], self.features[rows], self.progress[rows], self.signals)
 
 
 @torch.inference_mode()
@@ -146,13 +150,13 @@ class Particles:
             config.block_size if generator.static_shapes else text_length + min(request.max_tokens, config.max_tokens)
         )
         self.cache = generator.new_cache(self.rows * PARTICLES, columns)
-        self.final: list[tuple[int, Tensor | None]] = []  # tokens, and the signals (W,) that they were sampled with
+        self.final: list[tuple[int, Tensor]] = []  # tokens, and the signals (W,) that they were sampled with
         self.window: list[Step] = []  # the tokens after them
         self.roots, self.decoder = Roots.at(goal.start, self.device), State()
         self.logits = torch.empty(0)  # (rows, outputs) of the next tokens
         seeded = torch.Generator().manual_seed(request.seed)
         draws = sum(part.max_tokens for part in request.parts)
-        self.uniforms = iter(torch.rand(draws, PARTICLES * BRANCHES + 1, generator=seeded).to(self.device))
+        self.uniforms = iter(torch.rand(draws, PARTICLES * BRANCHES + 2, generator=seeded).to(self.device))
 
     @property
     def frames(self) -> int:
@@ -166,9 +170,9 @@ class Particles:
         return int(torch.where(alive, self.roots.cost, torch.inf).argmin())
 
     def arrived(self) -> bool:
-        """Return whether another token would lead the best particle further beyond the end of the path than it lacks."""
-        roots = self.roots.select(torch.tensor([self.best]))
-        return self.costs.path_length - roots.progress.item() <= max(ARRIVED, roots.advance.item() / 2)
+        """Return whether the best particle is nearer to the end of the path than it will be after another token."""
+        progress, advance = self.roots.progress[self.best].item(), self.roots.advance[self.best].item()
+        return self.costs.path_length - progress <= max(ARRIVED, advance / 2)
 
     def initial_motion(self) -> Iterator[NewFrames]:
         """Append the tokens of the context."""
@@ -211,9 +215,8 @@ class Particles:
         if self.rows == 2:
             null, null_mask = null_text(text)
             text, mask, tokens = torch.cat((text, null)), torch.cat((mask, null_mask)), tokens.expand(2, -1)
-        control = None
-        if self.control is not None:
-            control = torch.stack([signal for _, signal in past] + [self._signals()[0]]).expand(self.rows, -1, -1)
+        signals = torch.stack([*(signal for _, signal in past), self._signals()[0]]).expand(self.rows, -1, -1)
+        control = signals if self.control else None
         logits = self.generator.prefill(text, mask, tokens, self.cache, control=control)
         if not logits.sum(dtype=torch.float32).isfinite():
             raise InputError("the logits are not finite; the model's weights are damaged or its training diverged")
@@ -222,25 +225,22 @@ class Particles:
         self._select(torch.zeros(PARTICLES, dtype=torch.long, device=self.device))
         return min(part.max_tokens, limit - kept)
 
-    def _signals(self) -> Tensor | None:
-        """Return the control signals (P, W) of the next tokens."""
+    def _signals(self) -> Tensor:
+        """Return the control signals (P, W) of the next tokens; W is 0 for a generator without control."""
+        roots = self.roots
         if self.control is None:
-            return None
-        roots, frame = self.roots, torch.full_like(self.roots.progress, self.frames, dtype=torch.long)
+            return roots.progress.new_zeros(len(roots.progress), 0)
+        frame = torch.full_like(roots.progress, self.frames, dtype=torch.long)
         return self.control(frame, roots.pelvis[:, (0, 2)], heading_angle(roots.heading), roots.progress)
 
     def _sample(self, uniforms: Tensor, may_end: bool) -> Tensor | None:
         """Sample the tokens (P * BRANCHES,) of all branches; None if the best particle ends the sentence."""
         end_id = self.generator.config.end_id
         logits = apply_guidance(self.logits[:, : end_id + 1].float(), self.guidance)  # (P, V)
-        logits = logits.repeat_interleave(BRANCHES, dim=0)
-        first = self.best * BRANCHES  # the branch that may end the sentence
-        ends = logits[first, end_id].clone()
+        if may_end and sample_tokens(logits[[self.best]], uniforms[:1], self.sampling).item() == end_id:
+            return None
         logits[:, end_id] = -torch.inf
-        if may_end:
-            logits[first, end_id] = ends
-        tokens = sample_tokens(logits, uniforms, self.sampling)
-        return None if may_end and tokens[first] == end_id else tokens
+        return sample_tokens(logits, uniforms[1:].view(PARTICLES, BRANCHES), self.sampling).flatten()
 
     def _extend(self, tokens: Tensor, parents: Tensor) -> None:
         """Replace the particles by branches with the tokens (B,), of the particles ``parents`` (B,)."""
@@ -262,7 +262,7 @@ class Particles:
             cost=old.cost + change,
             log_weight=old.log_weight - change,
         )
-        self.window.append(Step(parents, tokens, features, signals))
+        self.window.append(Step(parents, tokens, features, step.progress, signals))
 
     def _finish(self, part: int, count: int) -> Iterator[NewFrames]:
         """Make the first ``count`` tokens of the window final: the past of the best particle.
@@ -273,12 +273,15 @@ class Particles:
         for step in reversed(self.window[1:]):
             lineage.append(step.parents[lineage[-1]])
         lineage.reverse()
-        best, finished = self.best, self.window[:count]
-        for step, ancestors in zip(finished, lineage, strict=False):
-            index = int(ancestors[best])
-            signal = None if step.signals is None else step.signals[step.parents[index]]
-            self.final.append((int(step.tokens[index]), signal))
-            yield NewFrames(part, self.final[-1][0], step.features[index])
+        best = self.best
+        past = [int(ancestors[best]) for ancestors in lineage]
+        features = torch.stack([step.features[index] for step, index in zip(self.window, past, strict=True)])
+        progress = [float(step.progress[index]) for step, index in zip(self.window, past, strict=True)]
+        for place in range(count):
+            step, index = self.window[place], past[place]
+            self.final.append((int(step.tokens[index]), step.signals[step.parents[index]]))
+            ahead = features[place + 1 :].flatten(0, 1)
+            yield NewFrames(part, self.final[-1][0], features[place], progress[place], ahead, progress[-1])
         self.window = self.window[count:]
         if self.window:
             kept = lineage[count - 1]
@@ -301,10 +304,8 @@ class Particles:
 
     def _step(self) -> None:
         """Append the last tokens of the particles to the cache and predict the next ones."""
-        tokens, control = self.window[-1].tokens, self._signals()
-        if self.rows == 2:
-            tokens = tokens.repeat_interleave(2)
-            control = None if control is None else control.repeat_interleave(2, dim=0)
+        tokens = self.window[-1].tokens.repeat_interleave(self.rows)
+        control = self._signals().repeat_interleave(self.rows, dim=0) if self.control else None
         self.logits = self.generator.step(tokens, self.cache, self.cache.extent(len(tokens)), control)
 
     def _select(self, rows: Tensor) -> None:
