@@ -98,7 +98,7 @@ def test_particles_equal_their_tokens_computed_anew(model):
     request = Request([Part(torch.randn(5, 384), 12, 12)], seed=1)
     goal = goal_of(WAYPOINT, 48, 1.6)
     particles = Particles(model.generator, model.tokenizer, request, goal, Sampling(guidance=2.0))
-    for new in particles.sentence(0):
+    for _ in particles.sentence(0):
         if len(particles.final) == 3:
             break
     assert len({tuple(step.tokens.tolist()) for step in particles.window}) > 1
@@ -124,7 +124,6 @@ def test_particles_equal_their_tokens_computed_anew(model):
     torch.testing.assert_close(cached, apply_guidance(torch.stack(logits, 1).flatten(0, 1), 2.0), atol=1e-3, rtol=1e-4)
     decoded = model.tokenizer.denormalize(model.tokenizer.decode(tokens))[:, 4 * len(final) :]
     torch.testing.assert_close(torch.cat(features, dim=1), decoded, atol=1e-4, rtol=0)
-    new.features  # the last final frames came before
 
 
 def test_more_particles_come_nearer(model, monkeypatch):
