@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from control.signal import follow_path, path_length, path_points
-from control.track import Track
+from control.track import Track, asked_frames
 from motion.resample import FPS
 from motion.rotation import matrix_to_rotation_6d, y_rotation
 
@@ -33,10 +33,9 @@ HEADING = Tolerance(0.15, 1.0)  # radians
 JOINTS = Tolerance(0.05, 1.0)  # metres in the world, root mean square over the known coordinates
 POSE = Tolerance(0.15, 1.0)  # radians, root mean square over the known rotations
 PATH = Tolerance(0.15, 1.0)  # metres off the path; metres before its end when the motion ends
-
-
-PULL = 0.3  # share of the distance from a path that is forgotten after each token
-SHORTEST = 0.03  # metres of a token below which its direction is not compared with that of the path
+PULL = 0.3  # share of the distance from a path, and of the angle to it, that is forgotten after each token
+TANGENT = 0.15  # metres of the path before and after a place that give its direction there
+STILL = 0.03  # metres of a token below which it has no direction
 
 
 class Frames(NamedTuple):
@@ -74,10 +73,10 @@ class TrackCost:
     def __init__(self, track: Track, path_due: bool) -> None:
         self.track, self.path_due = track, path_due and len(track.path) > 0
         self.path = track.path[None]  # (1, P, 2)
-        self.path_length = float(path_length(self.path))
+        self.path_length = path_length(self.path)[0]
         self.has_pose = track.rotations_known.any(dim=-1)  # (T,)
         self.has_joints = track.joints_known.flatten(1).any(dim=-1)  # (T,)
-        self.asked = track.root_known | track.heading_known | self.has_joints | self.has_pose  # (T,)
+        self.asked = asked_frames(track)  # (T,)
         self.length = len(track.root_known)
         count, following = self.length, []
         for frame in reversed(range(self.length)):
@@ -95,33 +94,38 @@ class TrackCost:
         kept, end = self._of_frames(first, frames), first + frames.root.shape[1]
         if self.path.shape[1]:
             root = frames.root[None, :, -1]  # (1, P, 2)
-            progress = follow_path(self.path, root, progress[None])
+            progress = follow_path(self.path, root, progress[None])  # (1, P)
             off = (path_points(self.path, progress) - root)[0].square().sum(dim=-1)
-            progress, kept = progress[0], kept + PATH.cost(off, 0.0)
+            progress = progress[0]
+            kept = kept + PATH.cost(off, 0.0)
         return Step(progress, kept, self._ahead(end, frames, progress))
+
+    def pull(self, old: Tensor, new: Tensor, progress: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what brings roots back to the path: a turn (P,) in radians and a shift (P, 2) in metres.
+
+        The corrections after sampling lay the motion on the path. Control signals and costs leave out, bit by bit, what
+        these will change, so that a generator that hardly turns gets to the end as well.
+
+        Args:
+            old, new: (P, 2) places before and after a token.
+            progress: (P,) metres of the path behind the places after it.
+        """
+        at = progress[None, :, None] + progress.new_tensor([-TANGENT, 0.0, TANGENT])  # (1, P, 3)
+        before, nearest, after = path_points(self.path, at)[0].unbind(dim=1)
+        step, along = new - old, after - before
+        sine = step[:, 1] * along[:, 0] - step[:, 0] * along[:, 1]
+        turn = torch.atan2(sine, (step * along).sum(dim=-1)) * (step.norm(dim=-1) > STILL)
+        return PULL * turn, PULL * (nearest - new)
+
+    def begins(self, first: int, end: int) -> bool:
+        """Return whether something is asked of a frame from ``first`` to ``end - 1`` and not of the frame before it."""
+        return any(bool(self.asked[frame]) and not self.asked[frame - 1] for frame in range(max(first, 1), end))
 
     @property
     def last_asked(self) -> int:
         """Last frame of which something is asked; -1 if there is none."""
         asked = self.asked.nonzero()
         return int(asked[-1]) if len(asked) else -1
-
-    def pull(self, old: Tensor, new: Tensor, progress: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return what brings roots back to the path: a turn (P,) in radians and a shift (P, 2) in metres.
-
-        The corrections after sampling lay the motion on the path. What they will change is left out of the next control
-        signals and costs, bit by bit, so that a generator that hardly turns gets on as well.
-
-        Args:
-            old, new: (P, 2) places before and after a token.
-            progress: (P,) metres of the path behind these places.
-        """
-        before, after = (path_points(self.path, each[None])[0] for each in progress)
-        step, along = new - old, after - before
-        sine = step[:, 1] * along[:, 0] - step[:, 0] * along[:, 1]
-        moves = (step.norm(dim=-1) > SHORTEST) & (along.norm(dim=-1) > SHORTEST)
-        turn = torch.atan2(sine, (step * along).sum(dim=-1)) * moves
-        return PULL * turn, PULL * (after - new)
 
     def _of_frames(self, first: int, frames: Frames) -> Tensor:
         """Return the mean cost (P,) of frames ``first .. first + F - 1`` in their timed values."""
