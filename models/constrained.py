@@ -113,7 +113,8 @@ class CorrectedStream:
         self.yielded = _joined(self.yielded, new)
         body = _last(self.yielded, count + 1)  # one frame before them, for the velocities
         chunk = encode(body[0], forward_kinematics(*body))[-count:]
-        self.final = tuple(_last(_part(body, 0, known + count), HISTORY) for body in (decoded, window))
+        seen = known + count
+        self.final = _last(_part(decoded, 0, seen), HISTORY), _last(_part(window, 0, seen), HISTORY)
         self.yielded, self.frames = _last(self.yielded, HISTORY), self.frames + count
         return MotionChunk.of(step.part, [step.token], chunk, *new)
 
