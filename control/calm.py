@@ -32,7 +32,9 @@ def calm(rotations: np.ndarray, pelvis: np.ndarray) -> tuple[np.ndarray, np.ndar
     for _ in range(ROUNDS if len(pelvis) > NEARBY else 0):
         acceleration = frame_acceleration(forward_kinematics(rotations, pelvis))  # (T - 2,)
         usual = ABOVE_USUAL * np.quantile(acceleration, USUAL)
-        limit = np.maximum(usual, ABOVE_NEARBY * median_filter(acceleration, NEARBY, mode="nearest"))
+        nearby = ABOVE_NEARBY * median_filter(acceleration, NEARBY, mode="nearest")
+        nearby[:NEARBY] = 0  # the first frames of a sample jerk most, and several of them at a time
+        limit = np.maximum(usual, nearby)
         jerks = np.flatnonzero(acceleration > limit)
         if not len(jerks):
             break
