@@ -15,7 +15,7 @@ from motion.skeleton import forward_kinematics
 USUAL = 0.97  # quantile of the accelerations of the motion
 ABOVE_USUAL, ABOVE_NEARBY = 1.1, 1.5  # factors of that quantile and of the median of the frames around
 NEARBY = 7  # frames
-ROUNDS = 4  # a calmed frame moves the acceleration of its neighbours
+ROUNDS = 12  # a calmed frame moves the acceleration of its neighbours
 
 
 def calm(rotations: np.ndarray, pelvis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
