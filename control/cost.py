@@ -98,6 +98,16 @@ class TrackCost:
             kept = kept + PATH.cost(off, 0.0)
         return Step(progress, kept, self._ahead(end, frames, progress))
 
+    def begins(self, first: int, end: int) -> bool:
+        """Return whether something is asked of a frame from ``first`` to ``end - 1`` and not of the frame before it."""
+        return any(bool(self.asked[frame]) and not self.asked[frame - 1] for frame in range(max(first, 1), end))
+
+    @property
+    def last_asked(self) -> int:
+        """Last frame of which something is asked; -1 if there is none."""
+        asked = self.asked.nonzero()
+        return int(asked[-1]) if len(asked) else -1
+
     def _of_frames(self, first: int, frames: Frames) -> Tensor:
         """Return the mean cost (P,) of frames ``first .. first + F - 1`` in their timed values."""
         asked = [index for index in range(frames.root.shape[1]) if self.asked[first + index]]
