@@ -29,7 +29,7 @@ def satisfy(
         pelvis: (T, 3) metres, y up.
         track: What is asked of the T frames, without batch dimensions.
         unbent: Rotations and pelvis of the motion before its root was turned (``control.steering``), whose feet slide
-            less; by default the motion itself.
+            less, and which is laid on a path without times; by default the motion itself.
 
     Returns:
         Rotations and pelvis of the same shapes, float64. What a body cannot reach is approached; ``control.report``
@@ -47,10 +47,12 @@ def satisfy(
     before = rotations.astype(np.float64), pelvis.astype(np.float64)
     if targets.empty:
         return before
-    before = calm(*before)
+    if unbent is not None and len(targets.path):
+        before = unbent
     placed = place(*before, targets)
     posed = pose(*placed, targets)
     lifted = (forward_kinematics(*posed) - forward_kinematics(*placed))[..., 1]
     rotations, pelvis = lean(*posed, targets)
     rotations, pelvis = plant(unbent or before, rotations, pelvis, lifted, targets)
-    return reach(rotations, pelvis, targets), pelvis
+    rotations = reach(rotations, pelvis, targets)
+    return calm(rotations, pelvis, targets.posed | targets.root_known | np.any(targets.asked, axis=1))
