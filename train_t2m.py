@@ -38,7 +38,7 @@ from models.motion_vqvae import HumanVQVAE
 from models.pipeline import TextToMotion
 from models.text_encoder import EncoderShape, TextEncoder, encoder_shape, encoder_width, load_text_encoder
 from models.text_features import CaptionFeatures
-from training.control import RandomControl
+from training.control import RandomControl, Rows
 from training.costs import MicroBatch, count_flops
 from training.engine import Engine
 from training.init import generator_shape, initial_generator, initial_source, refuse_conflict, with_control
@@ -233,18 +233,19 @@ def train(run: Run, options: Options, sources: Sources) -> None:
         for out in (options.out, options.out / "best"):
             copy_model(sources.tokenizer, out / TOKENIZER)
     mean_row = MicroBatch(1, 0, data["train"].lengths.mean())  # FLOPs due to the text are not counted
-    control = RandomControl(options.control, tokenizer, model.config)
+    control = RandomControl(options.control, tokenizer, model.config, vary=True)
     meter = Meter(run, "tokens", count_flops(model.config, mean_row) / mean_row.targets)
     loader = run.loader(data["train"], batch_order, partial(collate, pad_id=model.config.pad_id))
     with Loop(run, engine, meter, loader) as loop:
         for step in loop.steps():
-            batches = [  # captions: list of B; tokens (B, N), targets (B, N + 1)
-                (captions, *inputs_and_targets(model, *tokens)) for captions, *tokens in loop.next_batches()
-            ]
-            count = loop.total((targets != model.config.pad_id).sum() for _, _, targets in batches)
-            for captions, tokens, targets in loop.micro_batches(batches):
+            batches = []  # captions: list of B; tokens (B, N), targets (B, N + 1), signals (B, N + 1, W) or None
+            for captions, *tokens in loop.next_batches():
+                rows, signals = control(Rows(*tokens))
+                batches.append((captions, *inputs_and_targets(model, *rows), signals))
+            count = loop.total((targets != model.config.pad_id).sum() for _, _, targets, _ in batches)
+            for captions, tokens, targets, signals in loop.micro_batches(batches):
                 text, mask = drop_text(*encode(captions), model.config.text_dropout)  # (B, L, D), (B, L)
-                loss = engine.wrapped(text, mask, tokens, targets, count, options.z_loss, control(tokens))
+                loss = engine.wrapped(text, mask, tokens, targets, count, options.z_loss, signals)
                 loop.backward(loss)
             scalars = loop.update(step, count)
 
@@ -254,7 +255,7 @@ def train(run: Run, options: Options, sources: Sources) -> None:
                 with engine.ema.applied():
                     scores = validate(run, model, data.get("val"), encode)
                     if options.control:
-                        controlled = RandomControl(1, tokenizer, model.config)
+                        controlled = RandomControl(1, tokenizer, model.config, vary=False)
                         scores |= validate(run, model, data.get("val"), encode, controlled, "_with_control")
                     pipeline = TextToMotion(model, tokenizer, encode.encoder, "")
                     if generated is not None and not engine.is_sharded:
@@ -363,8 +364,9 @@ def validate(
     chunks = [range(first, min(first + size, len(rows))) for first in range(0, len(rows), size)]
     for chunk, counts in run.shard(chunks):
         _, captions, *tokens = collate([rows[number] for number in chunk], pad_id)
-        tokens, targets = inputs_and_targets(model, *(part.to(run.device) for part in tokens))
-        signals = control(tokens, torch.Generator().manual_seed(chunk.start)) if control else None
+        batch = Rows(*(part.to(run.device) for part in tokens))
+        signals = control(batch, torch.Generator().manual_seed(chunk.start))[1] if control else None
+        tokens, targets = inputs_and_targets(model, *batch)
         logits = model(*encode(captions), tokens, control=signals).float()
         kept = targets != pad_id
         loss = torch.nn.functional.cross_entropy(logits[kept], targets[kept], reduction="sum")

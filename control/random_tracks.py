@@ -224,7 +224,7 @@ def random_tracks(
 
 def make_track(motion: Frames, known: Known, draw: Draw) -> Track:
     """Return the track with the given values of the motion, and paths smoothed."""
-    sigma = float(4 * 6 ** torch.rand((), generator=draw.generator))  # frames, of this batch
+    sigma = float(4 * 4 ** torch.rand((), generator=draw.generator))  # frames, of this batch
     smooth = smoothed(motion.root, motion.lengths, sigma)  # (B, T, 2)
     on_path = known.timed_path & ~known.rotations.any(-1)
     root = torch.where(on_path[..., None], smooth, motion.root)
