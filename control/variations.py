@@ -38,7 +38,7 @@ def varied(features: Tensor, lengths: Tensor, generator: torch.Generator | None 
 
 
 def played_at(features: Tensor, lengths: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
-    """Play motions (B, T, 272) with ``lengths`` (B,) at ``factor`` (B,) times their speed, with linear interpolation."""
+    """Play motions (B, T, 272) with ``lengths`` (B,) at ``factor`` (B,) times their speed; interpolation is linear."""
     longer = ((lengths - 1) / factor).long() + 1
     place = torch.arange(int(longer.max()), device=features.device) * factor[:, None]  # (B, T')
     index = torch.minimum(place.long(), lengths[:, None] - 2)
