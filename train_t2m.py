@@ -76,9 +76,7 @@ class GeneratorShape:
     tie_weights: bool = False
     """Use the token embedding as the output matrix (weight tying)."""
 
-    def config(
-        self, tokenizer: HumanVQVAE, tokenizer_id: str, encoder: TextEncoder | EncoderShape, control: int
-    ) -> LLaMAConfig:
+    def config(self, tokenizer: HumanVQVAE, tokenizer_id: str, encoder: TextEncoder | EncoderShape) -> LLaMAConfig:
         """Return the configuration of a generator for a tokenizer and a text encoder."""
         if tokenizer.codebook_size > LARGEST_VOCABULARY:
             raise InputError(
@@ -95,7 +93,6 @@ class GeneratorShape:
             dropout=self.dropout,
             text_dropout=self.text_dropout,
             tie_weights=self.tie_weights,
-            control=control,
             **SIZES[self.size],
         )
 
@@ -153,10 +150,10 @@ class Options(PlanOptions, TrainingOptions):
             if source is not None and self.out.resolve() == Path(source).resolve():
                 raise InputError(f"--out and --{name} are both {self.out}; choose another --out")
 
-    @property
-    def signal_width(self) -> int:
-        """Width of the control signal of a new generator."""
-        return SIGNAL_WIDTH if self.control else 0
+    def new_shape(self, tokenizer: HumanVQVAE, tokenizer_id: str, encoder: TextEncoder | EncoderShape) -> LLaMAConfig:
+        """Return the configuration of a new generator."""
+        shape = self.model.config(tokenizer, tokenizer_id, encoder)
+        return replace(shape, control=SIGNAL_WIDTH if self.control else 0)
 
 
 class Sources(NamedTuple):
@@ -269,8 +266,7 @@ def train(run: Run, options: Options, sources: Sources) -> None:
 def initial_model(options: Options, sources: Sources, tokenizer: HumanVQVAE, encoder: TextEncoder) -> LLaMAHF:
     """Return the generator of --init, or a new one."""
     if sources.init is None or sources.shape is None:
-        fingerprint_of = fingerprint(sources.tokenizer)
-        return LLaMAHF(options.model.config(tokenizer, fingerprint_of, encoder, options.signal_width))
+        return LLaMAHF(options.new_shape(tokenizer, fingerprint(sources.tokenizer), encoder))
     if (sources.shape.codebook_size, sources.shape.text_dim) != (tokenizer.codebook_size, encoder.dim):
         raise InputError(
             f"the generator of --init has {sources.shape.codebook_size} codes and text features of width "
@@ -278,7 +274,7 @@ def initial_model(options: Options, sources: Sources, tokenizer: HumanVQVAE, enc
             f"{encoder.dim}; copy or download the model again"
         )
     model = initial_generator(sources.init, options.model.dropout, options.model.text_dropout)
-    return with_control(model, options.signal_width)
+    return with_control(model, SIGNAL_WIDTH if options.control else 0)
 
 
 def token_rows(
@@ -307,9 +303,7 @@ def token_rows(
 def make_plan(options: Options, sources: Sources) -> str:
     """Describe the cost of the training, without loading the weights of the tokenizer or the text encoder."""
     tokenizer = HumanVQVAE.from_pretrained(sources.tokenizer, load_weights=lambda model, folder: None)  # its shape only
-    config = sources.shape or options.model.config(
-        tokenizer, "", encoder_shape(options.text_encoder), options.signal_width
-    )
+    config = sources.shape or options.new_shape(tokenizer, "", encoder_shape(options.text_encoder))
     data = count_data(MotionFolder(options.data), tokenizer.config.stride, config.max_tokens, options.joined)
     batch_size = options.batch_size
     if options.batch_tokens:  # rows of mean length, in a number that all numbers of GPUs divide
@@ -363,8 +357,8 @@ def validate(
     sums = torch.zeros(3, device=run.device)  # loss, correct predictions, predictions
     chunks = [range(first, min(first + size, len(rows))) for first in range(0, len(rows), size)]
     for chunk, counts in run.shard(chunks):
-        _, captions, *tokens = collate([rows[number] for number in chunk], pad_id)
-        batch = Rows(*(part.to(run.device) for part in tokens))
+        _, captions, *parts = collate([rows[number] for number in chunk], pad_id)
+        batch = Rows(*(part.to(run.device) for part in parts))
         signals = control(batch, torch.Generator().manual_seed(chunk.start))[1] if control else None
         tokens, targets = inputs_and_targets(model, *batch)
         logits = model(*encode(captions), tokens, control=signals).float()
