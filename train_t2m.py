@@ -41,7 +41,14 @@ from models.text_features import CaptionFeatures
 from training.control import RandomControl, Rows
 from training.costs import MicroBatch, count_flops
 from training.engine import Engine
-from training.init import generator_shape, initial_generator, initial_source, refuse_conflict, with_control
+from training.init import (
+    freeze_all_but_control,
+    generator_shape,
+    initial_generator,
+    initial_source,
+    refuse_conflict,
+    with_control,
+)
 from training.loop import Loop
 from training.meter import Meter
 from training.options import Size, TrainingOptions
@@ -127,6 +134,8 @@ class Options(PlanOptions, TrainingOptions):
     control: ClosedUnitInterval = 0.0
     """Fraction of motions that are trained with random constraints (keyframes, paths, pinned joints and so on). Needed
     for constraints at generation."""
+    only_control: bool = False
+    """Train only the part of the generator that control adds. Without constraints, it stays exactly as --init."""
     evaluator: Path | None = None
     """Folder of an evaluator (of train_evaluator.py, or public), with which motions that are generated for validation
     captions are measured: FID and R-precision. Validation takes longer. Not measured with sharded weights."""
@@ -146,6 +155,8 @@ class Options(PlanOptions, TrainingOptions):
             check_source(self.tokenizer, "tokenizer")
         if self.init is not None and not self.resume:
             check_checkpoint(self.init)
+        if self.only_control and not (self.init and self.control):
+            raise InputError("--only-control needs --init and --control; give a trained model and a fraction of motions")
         for name, source in (("tokenizer", self.tokenizer), ("init", self.init)):
             if source is not None and self.out.resolve() == Path(source).resolve():
                 raise InputError(f"--out and --{name} are both {self.out}; choose another --out")
@@ -274,7 +285,10 @@ def initial_model(options: Options, sources: Sources, tokenizer: HumanVQVAE, enc
             f"{encoder.dim}; copy or download the model again"
         )
     model = initial_generator(sources.init, options.model.dropout, options.model.text_dropout)
-    return with_control(model, SIGNAL_WIDTH if options.control else 0)
+    model = with_control(model, SIGNAL_WIDTH if options.control else 0)
+    if options.only_control:
+        freeze_all_but_control(model)
+    return model
 
 
 def token_rows(

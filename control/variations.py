@@ -13,6 +13,7 @@ from motion.features272 import LAYOUT, heading_angle
 from motion.rotation import matrix_to_rotation_6d, rotation_6d_to_matrix, y_rotation
 
 SLOWEST, FASTEST = 0.8, 1.25  # factors of the speed
+BENT = 0.6  # share of the motions that are bent
 CURVATURE = 0.45  # 1 / metre, standard deviation
 BEND_FRAMES = 45  # frames between independent curvatures
 
@@ -33,6 +34,7 @@ def varied(features: Tensor, lengths: Tensor, generator: torch.Generator | None 
     features, lengths = played_at(features, lengths, factor)
     knots = features.shape[1] // BEND_FRAMES + 2
     curvature = CURVATURE * torch.randn(len(features), 1, knots, generator=generator).to(device)
+    curvature *= (torch.rand(len(features), 1, 1, generator=generator) < BENT).to(device)
     curvature = F.interpolate(curvature, size=features.shape[1], mode="linear", align_corners=True)[:, 0]  # (B, T)
     return bent(features, curvature), lengths
 
