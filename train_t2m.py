@@ -23,7 +23,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from control.signal import SIGNAL_WIDTH
@@ -51,6 +50,7 @@ from training.init import (
 )
 from training.loop import Loop
 from training.meter import Meter
+from training.next_token import inputs_and_targets, validate
 from training.options import Size, TrainingOptions
 from training.plan import GPUS, PlannedRun, PlanOptions, count_data, describe_plan
 from training.run import Comparison, Run
@@ -156,7 +156,9 @@ class Options(PlanOptions, TrainingOptions):
         if self.init is not None and not self.resume:
             check_checkpoint(self.init)
         if self.only_control and not (self.init and self.control):
-            raise InputError("--only-control needs --init and --control; give a trained model and a fraction of motions")
+            raise InputError(
+                "--only-control needs --init and --control; give a trained model and a fraction of motions"
+            )
         for name, source in (("tokenizer", self.tokenizer), ("init", self.init)):
             if source is not None and self.out.resolve() == Path(source).resolve():
                 raise InputError(f"--out and --{name} are both {self.out}; choose another --out")
@@ -249,7 +251,7 @@ def train(run: Run, options: Options, sources: Sources) -> None:
             batches = []  # captions: list of B; tokens (B, N), targets (B, N + 1), signals (B, N + 1, W) or None
             for captions, *tokens in loop.next_batches():
                 rows, signals = control(Rows(*tokens))
-                batches.append((captions, *inputs_and_targets(model, *rows), signals))
+                batches.append((captions, *inputs_and_targets(model, rows), signals))
             count = loop.total((targets != model.config.pad_id).sum() for _, _, targets, _ in batches)
             for captions, tokens, targets, signals in loop.micro_batches(batches):
                 text, mask = drop_text(*encode(captions), model.config.text_dropout)  # (B, L, D), (B, L)
@@ -261,10 +263,7 @@ def train(run: Run, options: Options, sources: Sources) -> None:
                 meter.log(step, scalars)
             if run.is_validation_step(step):
                 with engine.ema.applied():
-                    scores = validate(run, model, data.get("val"), encode)
-                    if options.control:
-                        controlled = RandomControl(1, tokenizer, model.config, vary=False)
-                        scores |= validate(run, model, data.get("val"), encode, controlled, "_with_control")
+                    scores = validate(run, model, data.get("val"), encode, control)
                     pipeline = TextToMotion(model, tokenizer, encode.encoder, "")
                     if generated is not None and not engine.is_sharded:
                         scores |= generated.measure(pipeline)
@@ -331,56 +330,6 @@ def make_plan(options: Options, sources: Sources) -> str:
         precision="float32" if options.precision == "float32" else "bf16",
     )
     return describe_plan(options, config, data, run)
-
-
-def inputs_and_targets(
-    model: LLaMAHF, tokens: torch.Tensor, whole: torch.Tensor, context: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the input tokens and the target of each position; targets that are not trained are padding.
-
-    Args:
-        tokens: (B, N) motion tokens, padded.
-        whole: (B,) whether the row ends where its clip ends; otherwise its end is not a target.
-        context: (B,) leading tokens that come from another clip and are not targets.
-
-    Returns:
-        Tokens (B, N) and targets (B, N + 1).
-    """
-    targets = model.next_tokens(tokens)
-    cut_end = (targets == model.config.end_id) & ~whole[:, None]
-    is_context = torch.arange(targets.shape[1], device=targets.device) < context[:, None]
-    return tokens, targets.masked_fill(cut_end | is_context, model.config.pad_id)
-
-
-@torch.no_grad()
-def validate(
-    run: Run,
-    model: LLaMAHF,
-    rows: TokenDataset | None,
-    encode: CaptionFeatures,
-    control: RandomControl | None = None,
-    suffix: str = "",
-) -> dict[str, float]:
-    """Return the mean cross entropy and the accuracy over all tokens of the validation rows.
-
-    The scores are named "loss" and "accuracy" with a suffix. The control signals of a row are always the same.
-    """
-    if rows is None:
-        return {}
-    size, pad_id = run.options.batch_size, model.config.pad_id
-    sums = torch.zeros(3, device=run.device)  # loss, correct predictions, predictions
-    chunks = [range(first, min(first + size, len(rows))) for first in range(0, len(rows), size)]
-    for chunk, counts in run.shard(chunks):
-        _, captions, *parts = collate([rows[number] for number in chunk], pad_id)
-        batch = Rows(*(part.to(run.device) for part in parts))
-        signals = control(batch, torch.Generator().manual_seed(chunk.start))[1] if control else None
-        tokens, targets = inputs_and_targets(model, *batch)
-        logits = model(*encode(captions), tokens, control=signals).float()
-        kept = targets != pad_id
-        loss = torch.nn.functional.cross_entropy(logits[kept], targets[kept], reduction="sum")
-        sums += counts * torch.stack((loss, (logits[kept].argmax(-1) == targets[kept]).sum(), kept.sum()))
-    loss, correct, count = run.accelerator.reduce(sums, "sum").tolist()
-    return {f"loss{suffix}": loss / count, f"accuracy{suffix}": correct / count}
 
 
 def draw(run: Run, step: int, engine: Engine, pipeline: TextToMotion, rows: TokenDataset, clips: Clips) -> None:
