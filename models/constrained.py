@@ -14,14 +14,14 @@ from control.poses import Placement
 from control.report import measure
 from control.satisfy import satisfy
 from control.signal import path_points
-from control.track import PATH_STEP, Track
+from control.track import PATH_STEP, Track, asked_frames
 from models.controlled import Goal, NewFrames
 from models.motion import Motion, MotionChunk, RootTracker
 from motion.features272 import encode, heading_angle
 from motion.resample import FPS
 from motion.rotation import axis_angle_to_matrix, matrix_to_axis_angle
 from motion.skeleton import JOINTS, forward_kinematics
-from motion.spread import spread
+from motion.spread import LONGEST, SHORTEST, spread
 from utils.errors import InputError
 
 HISTORY = 32  # final frames that the correction of the next ones sees
@@ -100,8 +100,9 @@ class CorrectedStream:
         window = _joined(self.final, copy(self.root).place(np.concatenate((features, step.ahead.cpu().numpy()))))
         self.final = _joined(self.final, self.root.place(features))
         self.progress = [*self.progress, *[step.progress] * count][-HISTORY - 1 :]
-        corrected = satisfy(*window, self._window(self.frames - known, len(window[1]), step.progress_ahead))
-        continued = _continued((corrected.rotations, corrected.pelvis), self.yielded)
+        track = self._window(self.frames - known, len(window[1]), step.progress_ahead)
+        corrected = satisfy(*window, track)
+        continued = _continued((corrected.rotations, corrected.pelvis), self.yielded, self._fade(track, known))
         new = continued[0][known : known + count], continued[1][known : known + count]
         self.yielded = _joined(self.yielded, new)
         body = _last(self.yielded, count + 1)  # one frame before them, for the velocities
@@ -109,6 +110,12 @@ class CorrectedStream:
         self.final, self.yielded = _last(self.final, HISTORY), _last(self.yielded, HISTORY)
         self.frames += count
         return MotionChunk.of(step.part, [step.token], chunk, *new)
+
+    def _fade(self, track: Track, known: int) -> int:
+        """Return the frames until something is asked, within limits."""
+        asked = asked_frames(track)[known:].nonzero()
+        frames = int(asked[0]) + 1 if len(asked) else len(track.root_known) - known
+        return min(max(frames, SHORTEST), LONGEST)
 
     def _window(self, first: int, count: int, progress: float) -> Track:
         """Return the track of ``count`` frames from frame ``first`` on, with the path between their places on it."""
@@ -128,8 +135,11 @@ def part_of_path(path: Tensor, start: float, end: float) -> Tensor:
     return path_points(path[None], torch.linspace(start, end, steps + 1)[None])[0]
 
 
-def _continued(body: Body, yielded: Body) -> Body:
-    """Move a body so that it goes on from the yielded frames that precede it, the first of its own frames."""
+def _continued(body: Body, yielded: Body, fade: int) -> Body:
+    """Move a body so that it goes on from the yielded frames that precede it, which are the first of its own frames.
+
+    The difference fades in ``fade`` frames.
+    """
     known = np.zeros(len(body[1]), dtype=bool)
     count = len(yielded[1])
     if not count:
@@ -138,8 +148,8 @@ def _continued(body: Body, yielded: Body) -> Body:
     places, turns = np.zeros_like(body[1]), np.zeros((len(body[1]), JOINTS, 3))
     places[:count] = yielded[1] - body[1][:count]
     turns[:count] = matrix_to_axis_angle(yielded[0] @ body[0][:count].swapaxes(-1, -2))
-    turns = spread(known, turns.reshape(len(turns), -1), LEVER).reshape(turns.shape)
-    return axis_angle_to_matrix(turns) @ body[0], body[1] + spread(known, places)
+    turns = spread(known, turns.reshape(len(turns), -1), LEVER, fade).reshape(turns.shape)
+    return axis_angle_to_matrix(turns) @ body[0], body[1] + spread(known, places, longest=fade)
 
 
 def _joined(first: Body, second: Body) -> Body:

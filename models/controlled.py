@@ -8,7 +8,9 @@ P copies of the motion, the particles, are sampled together as rows of one batch
 4. the generator appends the token of each, with the control signal of its true root (``control.signal``).
 
 This is a particle filter (Gordon et al., 1993) with the generator as its proposal distribution. A token is final once
-``LOOK_AHEAD`` tokens follow it: then the best particle decides, and particles with another past are dropped.
+``LOOK_AHEAD`` tokens follow it: then the best particle decides, and particles with another past are dropped. At the
+start of a motion the look-ahead is shorter, so that a stream begins at once. Where a value is due, for example a
+keyframe, the best particle alone goes on, so that what leads up to it does not change any more.
 
 All random numbers are drawn beforehand from the seed of the motion, so that it depends on nothing else.
 """
@@ -36,6 +38,7 @@ from utils.errors import InputError
 PARTICLES = 16
 BRANCHES = 2
 LOOK_AHEAD = 8  # tokens, about 1 s
+FIRST_LOOK_AHEAD = 2  # tokens, at the start of a motion; the look-ahead then grows by one with every second token
 ARRIVED = 0.02  # metres before the end of a path
 
 
@@ -83,6 +86,10 @@ class Roots:
         place = torch.tensor([[start.x, 0.0, start.z]], device=device)
         turned = y_rotation(torch.tensor([start.heading], device=device))
         return cls(turned, place, *torch.zeros(5, 1, device=device))
+
+    def keep(self, row: int) -> None:
+        """Drop all particles but one."""
+        self.log_weight[torch.arange(len(self.log_weight), device=self.log_weight.device) != row] = -torch.inf
 
     def select(self, rows: Tensor) -> "Roots":
         """Return the particles of the given rows."""
@@ -172,7 +179,7 @@ class Particles:
     def arrived(self) -> bool:
         """Return whether the best particle is nearer to the end of the path than it will be after another token."""
         progress, advance = self.roots.progress[self.best].item(), self.roots.advance[self.best].item()
-        return self.costs.path_length - progress <= max(ARRIVED, advance / 2)
+        return self.costs.path_length.item() - progress <= max(ARRIVED, advance / 2)
 
     def initial_motion(self) -> Iterator[NewFrames]:
         """Append the tokens of the context."""
@@ -192,7 +199,9 @@ class Particles:
             if tokens is None:
                 break
             self._extend(tokens, torch.arange(len(tokens), device=self.device) // BRANCHES)
-            if len(self.window) > LOOK_AHEAD:
+            if self.costs.begins(self.frames - self.tokenizer.config.stride, self.frames):
+                self.roots.keep(self.best)
+            if len(self.window) > min(FIRST_LOOK_AHEAD + len(self.final) // 2, LOOK_AHEAD):
                 yield from self._finish(number, 1)
             if generated == limit or (generated >= part.min_tokens and to_path_end and self.arrived()):
                 break
@@ -264,8 +273,8 @@ class Particles:
         )
         self.window.append(Step(parents, tokens, features, step.progress, signals))
 
-    def _finish(self, part: int, count: int) -> Iterator[NewFrames]:
-        """Make the first ``count`` tokens of the window final: the past of the best particle.
+    def _finish(self, part: int, count: int) -> list[NewFrames]:
+        """Make the first ``count`` tokens of the window final, and return them: the past of the best particle.
 
         Particles with another past are dropped. At the end of a sentence, one particle is left.
         """
@@ -277,17 +286,19 @@ class Particles:
         past = [int(ancestors[best]) for ancestors in lineage]
         features = torch.stack([step.features[index] for step, index in zip(self.window, past, strict=True)])
         progress = [float(step.progress[index]) for step, index in zip(self.window, past, strict=True)]
+        new = []
         for place in range(count):
             step, index = self.window[place], past[place]
             self.final.append((int(step.tokens[index]), step.signals[step.parents[index]]))
             ahead = features[place + 1 :].flatten(0, 1)
-            yield NewFrames(part, self.final[-1][0], features[place], progress[place], ahead, progress[-1])
+            new.append(NewFrames(part, self.final[-1][0], features[place], progress[place], ahead, progress[-1]))
         self.window = self.window[count:]
         if self.window:
             kept = lineage[count - 1]
             self.roots.log_weight[kept != kept[best]] = -torch.inf
         else:
             self._select(torch.tensor([best], device=self.device))
+        return new
 
     def _resample(self, uniform: Tensor) -> None:
         """Draw ``PARTICLES`` of the branches in proportion to their weights, and set the weights to one."""
