@@ -32,7 +32,7 @@ ROOT = Tolerance(0.05, 1.0)  # metres
 HEADING = Tolerance(0.15, 1.0)  # radians
 JOINTS = Tolerance(0.05, 1.0)  # metres in the world, root mean square over the known coordinates
 POSE = Tolerance(0.15, 1.0)  # radians, root mean square over the known rotations
-PATH = Tolerance(0.05, 1.0)  # metres off the path; metres before its end when the motion ends
+PATH = Tolerance(0.15, 1.0)  # metres off the path; metres before its end when the motion ends
 LOST = 0.5  # metres off the path, beyond which the distance that a motion walks counts as its progress
 
 
