@@ -45,34 +45,40 @@ class RandomControl:
         """
         if not self.config.control:
             return rows, None
-        tokens, pad_id = rows.tokens, self.config.pad_id
-        chosen = (torch.rand(len(tokens), generator=generator) < self.share).to(tokens.device)
-        chosen &= (tokens != pad_id).sum(1) > 1
-        if self.vary and chosen.any():
-            rows = self._varied(rows, chosen, generator)
-        signals = torch.zeros(len(tokens), rows.tokens.shape[1] + 1, self.config.control, device=tokens.device)
-        if chosen.any():
-            motion = decoded_frames(self.tokenizer, rows.tokens[chosen], pad_id)
-            signals[chosen] = token_signals(random_tracks(motion, generator), motion, self.tokenizer.config.stride)
+        chosen = (torch.rand(len(rows.tokens), generator=generator) < self.share).to(rows.tokens.device)
+        chosen &= (rows.tokens != self.config.pad_id).sum(1) > 1
+        if not chosen.any():
+            return rows, self._no_signals(rows)
+        stride = self.tokenizer.config.stride
+        features, lengths = decoded_features(self.tokenizer, rows.tokens[chosen], self.config.pad_id)
+        if self.vary:
+            features, lengths = varied(features, lengths, generator)
+            rows = self._replaced(rows, chosen, features, lengths // stride)
+        frames = rows.tokens.shape[1] * stride
+        features = F.pad(features, (0, 0, 0, max(0, frames - features.shape[1])))[:, :frames]
+        motion = Frames.of(features, (lengths // stride * stride).clamp(max=frames))
+        signals = self._no_signals(rows)
+        signals[chosen] = token_signals(random_tracks(motion, generator), motion, stride)
         return rows, signals
 
-    def _varied(self, rows: Rows, chosen: Tensor, generator: torch.Generator | None) -> Rows:
-        """Vary the motion of the chosen rows; rows that become too long are cut at their end."""
+    def _no_signals(self, rows: Rows) -> Tensor:
+        count, columns = rows.tokens.shape
+        return torch.zeros(count, columns + 1, self.config.control, device=rows.tokens.device)
+
+    def _replaced(self, rows: Rows, chosen: Tensor, features: Tensor, after: Tensor) -> Rows:
+        """Replace the motion of the chosen rows by features (C, T, 272) of ``after`` (C,) tokens, cut at their end."""
         tokenizer, pad_id, limit = self.tokenizer, self.config.pad_id, self.config.max_tokens
-        stride = tokenizer.config.stride
-        features, before = decoded_features(tokenizer, rows.tokens[chosen], pad_id)
-        features, frames = varied(features, before, generator)
-        longest = int(frames.max()) // stride
-        after = frames // stride  # (B,) tokens
+        stride, longest = tokenizer.config.stride, int(after.max())
         new = tokenizer.encode(tokenizer.normalize(features[:, : longest * stride]), after * stride)
         new = new.masked_fill(torch.arange(longest, device=new.device) >= after[:, None], pad_id)
 
         width = min(max(longest, rows.tokens.shape[1]), limit)
+        before = (rows.tokens[chosen] != pad_id).sum(1)
         tokens = F.pad(rows.tokens, (0, width - rows.tokens.shape[1]), value=pad_id)
         tokens[chosen] = F.pad(new, (0, max(0, width - longest)), value=pad_id)[:, :width]
         is_whole, context = rows.is_whole.clone(), rows.context.clone()
         is_whole[chosen] &= after <= limit
-        context[chosen] = -(-context[chosen] * after // (before // stride))  # rounded up
+        context[chosen] = -(-context[chosen] * after // before)  # rounded up
         return Rows(tokens, is_whole, context.clamp(max=limit))
 
 
@@ -82,11 +88,6 @@ def decoded_features(tokenizer: HumanVQVAE, tokens: Tensor, pad_id: int) -> tupl
     lengths = is_motion.sum(1)
     features = tokenizer.denormalize(tokenizer.decode(tokens.masked_fill(~is_motion, 0), lengths))
     return features, lengths * tokenizer.config.stride
-
-
-def decoded_frames(tokenizer: HumanVQVAE, tokens: Tensor, pad_id: int) -> Frames:
-    """Decode motion tokens (B, N), padded with ``pad_id``."""
-    return Frames.of(*decoded_features(tokenizer, tokens, pad_id))
 
 
 def token_signals(track: Track, motion: Frames, stride: int) -> Tensor:
