@@ -10,6 +10,8 @@ from models.kv_cache import KVWriter
 
 NORM_EPS = 1e-5
 ROPE_BASE = 10000.0
+SIGNAL_DROPOUT = 0.25  # share of the positions that are trained without their control signal
+CONTROL_GUIDANCE = 1.0
 
 
 def rope_table(positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
@@ -87,20 +89,38 @@ class MLP(nn.Module):
 
 
 class ControlMLP(nn.Module):
-    """Map control signals (..., signal) to the width of the model (..., width).
+    """Change hidden states (..., C) by control signals (..., W).
 
-    It has no biases, so that a signal of zeros adds nothing. At first every signal adds nothing: the last layer starts
-    at zero, so that a trained model can be fine-tuned with control (as in ControlNet; Zhang et al., ICCV 2023).
+    It is trained on motions that were varied on purpose (``control.variations``), with the signal and without it, as
+    for classifier-free guidance (Ho & Salimans, 2022). The difference of the two predictions is due to the signal: in
+    evaluation, ``guidance`` times this difference is added. A signal of zeros thus changes nothing.
+
+    At first nothing is changed at all: the last layer starts at zero, so that a trained model can be fine-tuned with
+    control (as in ControlNet; Zhang et al., ICCV 2023).
     """
 
-    def __init__(self, signal: int, width: int) -> None:
+    def __init__(self, signal: int, width: int, dropout: float) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(signal, width, bias=False)
-        self.c_proj = nn.Linear(width, width, bias=False)
+        self.c_fc1 = nn.Linear(width + signal, 2 * width)
+        self.c_fc2 = nn.Linear(2 * width, 2 * width)
+        self.c_proj = nn.Linear(2 * width, width, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        self.guidance = CONTROL_GUIDANCE
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.c_fc.weight, std=self.c_fc.in_features**-0.5)
+        for layer in (self.c_fc1, self.c_fc2):
+            layer.reset_parameters()
         nn.init.zeros_(self.c_proj.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(F.silu(self.c_fc(x)))
+    def forward(self, hidden: Tensor, signal: Tensor) -> Tensor:
+        signal = signal.to(hidden.dtype)
+        if not self.training:
+            difference = self._features(hidden, signal) - self._features(hidden, torch.zeros_like(signal))
+            return hidden + self.guidance * self.c_proj(difference)
+        asked = (signal != 0).any(-1, keepdim=True)  # the other rows are not varied
+        kept = torch.rand(asked.shape, device=asked.device) >= SIGNAL_DROPOUT
+        return hidden + self.c_proj(self._features(hidden, signal * kept)) * asked
+
+    def _features(self, hidden: Tensor, signal: Tensor) -> Tensor:
+        x = F.silu(self.c_fc1(torch.cat((hidden, signal), dim=-1)))
+        return self.dropout(F.silu(self.c_fc2(self.dropout(x))))
