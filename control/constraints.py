@@ -208,7 +208,7 @@ class Constraints:
 
     def __post_init__(self):
         if self.length is not None:
-            check_time(self.length)
+            check_time(self.length, "the length")
             if self.length < 1 / FPS:
                 raise InputError(f"the length is {self.length:g} s; give at least one frame")
         if self.start is not None:
@@ -221,9 +221,6 @@ class Constraints:
         for item in (self.start, *self.keyframes, self.end, *self.keep, self.path, *self.waypoints, *self.pins):
             if item is not None:
                 yield item
-
-    def __bool__(self) -> bool:
-        return self.length is not None or any(True for _ in self.items())
 
     @property
     def needed_length(self) -> float:

@@ -18,7 +18,7 @@ import numpy as np
 
 from control.constraints import Constraints, Pin, RootPath, Waypoint
 from control.poses import Keep, Keyframe, MotionFrames, frames_of_span
-from control.values import check_number, check_time
+from control.values import check_number, check_span, check_time
 from formats.clip import read_clip
 from motion.clip import Clip
 from motion.resample import FPS
@@ -127,11 +127,10 @@ def _keep(value: Any, read: ReadMotion) -> Keep:
     keys = {"from", "to", "motion", "joints", "place", "facing"}
     values = _mapping(value, keys, "a kept span", ("from", "to", "motion"))
     start, end = values["from"], values["to"]
-    check_time(start)
-    check_time(end)
+    check_span(start, end)
     joints = values.get("joints", ("full_body",))
     joints = tuple(joints) if isinstance(joints, list) else (joints,) if isinstance(joints, str) else joints
-    count = max(frames_of_span(start, end), 1)  # the order of the times is checked by Keep
+    count = frames_of_span(start, end)
     return Keep(start, end, _frames(values["motion"], read, count, start), joints, **_placed(values))
 
 
@@ -174,7 +173,7 @@ def _placed(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _frames(value: Any, read: ReadMotion, count: int, seconds: float) -> MotionFrames:
-    """Return ``count`` frames of ``{file, seconds or frame}``, or the rows of smplx_85 themselves.
+    """Return ``count`` frames of ``{file, seconds or frame, digest}``, or the rows of smplx_85 themselves.
 
     Args:
         value: mapping or list.
@@ -184,7 +183,7 @@ def _frames(value: Any, read: ReadMotion, count: int, seconds: float) -> MotionF
     """
     if isinstance(value, list):
         return _given_frames(value, count)
-    values = _mapping(value, {"file", "seconds", "frame"}, "a pose or motion", ("file",))
+    values = _mapping(value, {"file", "seconds", "frame", "digest"}, "a pose or motion", ("file",))
     if not isinstance(values["file"], str):
         raise InputError(f"file is {shown(values['file'], 40)}; give the name of a motion file")
     if values.get("seconds") is not None and values.get("frame") is not None:
@@ -198,9 +197,12 @@ def _frames(value: Any, read: ReadMotion, count: int, seconds: float) -> MotionF
         raise InputError(f"frame is {shown(frame, 40)}; give a whole number, negative from the end")
     clip = read(values["file"])
     try:
-        return MotionFrames.of(clip, frame, count, values["file"])
+        frames = MotionFrames.of(clip, frame, count, values["file"])
+        if values.get("digest") not in (None, frames.digest):
+            raise InputError("the file holds another motion than when digest was written; leave digest out to use it")
     except InputError as error:
         raise InputError(f"{shown(values['file'], 100)}: {error}") from error
+    return frames
 
 
 def _given_frames(value: list, count: int) -> MotionFrames:

@@ -52,6 +52,9 @@ class NewFrames(NamedTuple):
     part: int  # number of the sentence, from 0; -1 for the initial motion
     token: int
     features: Tensor  # (frames per token, 272), not normalized
+    progress: float  # metres of the path behind them
+    ahead: Tensor  # (F, 272) of the best particle after them, the look-ahead
+    progress_ahead: float  # metres of the path behind ``ahead``
 
 
 @dataclass
@@ -92,11 +95,12 @@ class Step(NamedTuple):
     parents: Tensor  # (P,) index of each particle in the step before
     tokens: Tensor  # (P,)
     features: Tensor  # (P, frames per token, 272), not normalized
+    progress: Tensor  # (P,) metres of the path behind the frames
     signals: Tensor | None  # (P of the step before, W) control signals of the tokens
 
     def select(self, rows: Tensor) -> "Step":
         """Return the step with the particles of the given rows alone."""
-        return Step(self.parents[rows], self.tokens[rows], self.features[rows], self.signals)
+        return Step(self.parents[rows], self.tokens[rows], self.features[rows], self.progress[rows], self.signals)
 
 
 @torch.inference_mode()
@@ -152,7 +156,7 @@ class Particles:
         self.logits = torch.empty(0)  # (rows, outputs) of the next tokens
         seeded = torch.Generator().manual_seed(request.seed)
         draws = sum(part.max_tokens for part in request.parts)
-        self.uniforms = iter(torch.rand(draws, PARTICLES * BRANCHES + 1, generator=seeded).to(self.device))
+        self.uniforms = iter(torch.rand(draws, PARTICLES * BRANCHES + 2, generator=seeded).to(self.device))
 
     @property
     def frames(self) -> int:
@@ -166,9 +170,9 @@ class Particles:
         return int(torch.where(alive, self.roots.cost, torch.inf).argmin())
 
     def arrived(self) -> bool:
-        """Return whether another token would lead the best particle further beyond the end of the path than it lacks."""
-        roots = self.roots.select(torch.tensor([self.best]))
-        return self.costs.path_length - roots.progress.item() <= max(ARRIVED, roots.advance.item() / 2)
+        """Return whether the best particle is nearer to the end of the path than it will be after another token."""
+        progress, advance = self.roots.progress[self.best].item(), self.roots.advance[self.best].item()
+        return self.costs.path_length - progress <= max(ARRIVED, advance / 2)
 
     def initial_motion(self) -> Iterator[NewFrames]:
         """Append the tokens of the context."""
@@ -233,14 +237,10 @@ class Particles:
         """Sample the tokens (P * BRANCHES,) of all branches; None if the best particle ends the sentence."""
         end_id = self.generator.config.end_id
         logits = apply_guidance(self.logits[:, : end_id + 1].float(), self.guidance)  # (P, V)
-        logits = logits.repeat_interleave(BRANCHES, dim=0)
-        first = self.best * BRANCHES  # the branch that may end the sentence
-        ends = logits[first, end_id].clone()
+        if may_end and sample_tokens(logits[[self.best]], uniforms[:1], self.sampling).item() == end_id:
+            return None
         logits[:, end_id] = -torch.inf
-        if may_end:
-            logits[first, end_id] = ends
-        tokens = sample_tokens(logits, uniforms, self.sampling)
-        return None if may_end and tokens[first] == end_id else tokens
+        return sample_tokens(logits, uniforms[1:].view(PARTICLES, BRANCHES), self.sampling).flatten()
 
     def _extend(self, tokens: Tensor, parents: Tensor) -> None:
         """Replace the particles by branches with the tokens (B,), of the particles ``parents`` (B,)."""
@@ -262,7 +262,7 @@ class Particles:
             cost=old.cost + change,
             log_weight=old.log_weight - change,
         )
-        self.window.append(Step(parents, tokens, features, signals))
+        self.window.append(Step(parents, tokens, features, step.progress, signals))
 
     def _finish(self, part: int, count: int) -> Iterator[NewFrames]:
         """Make the first ``count`` tokens of the window final: the past of the best particle.
@@ -273,12 +273,16 @@ class Particles:
         for step in reversed(self.window[1:]):
             lineage.append(step.parents[lineage[-1]])
         lineage.reverse()
-        best, finished = self.best, self.window[:count]
-        for step, ancestors in zip(finished, lineage, strict=False):
-            index = int(ancestors[best])
+        best = self.best
+        past = [int(ancestors[best]) for ancestors in lineage]
+        features = torch.stack([step.features[index] for step, index in zip(self.window, past, strict=True)])
+        progress = [float(step.progress[index]) for step, index in zip(self.window, past, strict=True)]
+        for place in range(count):
+            step, index = self.window[place], past[place]
             signal = None if step.signals is None else step.signals[step.parents[index]]
             self.final.append((int(step.tokens[index]), signal))
-            yield NewFrames(part, self.final[-1][0], step.features[index])
+            ahead = features[place + 1 :].flatten(0, 1)
+            yield NewFrames(part, self.final[-1][0], features[place], progress[place], ahead, progress[-1])
         self.window = self.window[count:]
         if self.window:
             kept = lineage[count - 1]
