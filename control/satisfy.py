@@ -77,7 +77,7 @@ def satisfy(
     posed = pose(*placed, targets)
     lifted = (forward_kinematics(*posed) - forward_kinematics(*placed))[..., 1]
     rotations, pelvis = lean(*posed, targets)
-    rotations = plant(unbent or before, rotations, pelvis, lifted, targets)
+    rotations, pelvis = plant(unbent or before, rotations, pelvis, lifted, targets)
     rotations = reach(rotations, pelvis, targets)
     return Satisfied(rotations, pelvis, measure(rotations, pelvis, targets))
 
