@@ -82,19 +82,19 @@ def find_seam(clip: Clip, shortest: float = SHORTEST) -> Seam:
     alike = distance < ALIKE
     if alike.any():
         distance = np.where(alike & (length >= 0.9 * length[alike].max()), distance, np.inf)
-    best = int(distance.argmin())
-    seam = Seam(int(first[best]) + 1, int(last[best]) + 1, float(distance[best]))
-    if seam.distance > DIFFERENT:
+    seams = [
+        Seam(int(first[index]) + 1, int(last[index]) + 1, float(distance[index]))
+        for index in distance.argsort()[:CANDIDATES]
+    ]
+    best = seams[0]
+    if best.distance > DIFFERENT:
         raise InputError(
-            f"the motion has no two similar frames: at the best seam, from {seam.last / FPS:.2f} back to "
-            f"{seam.first / FPS:.2f} s, the joints jump by {100 * seam.distance:.0f} cm; give a motion that repeats "
+            f"the motion has no two similar frames: at the best seam, from {best.last / FPS:.2f} back to "
+            f"{best.first / FPS:.2f} s, the joints jump by {100 * best.distance:.0f} cm; give a motion that repeats "
             "itself or returns to its first pose"
         )
-    near = [index for index in distance.argsort()[:CANDIDATES] if distance[index] < DIFFERENT]
-    return min(
-        (Seam(int(first[index]) + 1, int(last[index]) + 1, float(distance[index])) for index in near),
-        key=lambda seam: _visibility(clip, seam),
-    )
+    near = [seam for seam in seams if seam.distance <= max(ALIKE, 1.25 * best.distance)]
+    return min(near, key=lambda seam: _visibility(clip, seam))
 
 
 def _visibility(clip: Clip, seam: Seam) -> float:
