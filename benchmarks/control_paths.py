@@ -3,6 +3,7 @@
 import numpy as np
 
 LENGTHS = (3.0, 3.75, 4.5, 5.25, 6.0)  # metres
+RADIUS = 3.0  # metres, of an arc
 STEP = 0.02  # metres between the points of a curve
 
 
@@ -22,8 +23,8 @@ def straight(length: float, side: int) -> np.ndarray:
 
 
 def arc(length: float, side: int) -> np.ndarray:
-    """Return a quarter of a circle, to the left for side 1 and to the right for side -1."""
-    return _curve(np.full(round(length / STEP), side * np.pi / 2 / length), length)
+    """Return a part of a circle, to the left for side 1 and to the right for side -1."""
+    return _curve(np.full(round(length / STEP), side / RADIUS), length)
 
 
 def s_curve(length: float, side: int) -> np.ndarray:

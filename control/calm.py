@@ -18,15 +18,16 @@ NEARBY = 7  # frames
 ROUNDS = 12  # a calmed frame moves the acceleration of its neighbours
 
 
-def calm(rotations: np.ndarray, pelvis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def calm(rotations: np.ndarray, pelvis: np.ndarray, fixed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return a motion without single frames that jerk.
 
     Args:
         rotations: (T, 22, 3, 3) local rotations, the root's in the world frame.
         pelvis: (T, 3) metres.
+        fixed: (T,) frames that do not change; the first and the last never do.
 
     Returns:
-        Rotations and pelvis of the same shapes; most frames are unchanged, and the first and the last always.
+        Rotations and pelvis of the same shapes; most frames are unchanged.
     """
     rotations, pelvis = rotations.copy(), pelvis.copy()
     for _ in range(ROUNDS if len(pelvis) > NEARBY else 0):
@@ -35,7 +36,7 @@ def calm(rotations: np.ndarray, pelvis: np.ndarray) -> tuple[np.ndarray, np.ndar
         nearby = ABOVE_NEARBY * median_filter(acceleration, NEARBY, mode="nearest")
         nearby[:NEARBY] = 0  # the first frames of a sample jerk most, and several of them at a time
         limit = np.maximum(usual, nearby)
-        jerks = np.flatnonzero(acceleration > limit)
+        jerks = np.flatnonzero((acceleration > limit) & ~fixed[1:-1])
         if not len(jerks):
             break
         share = 1 - limit[jerks] / acceleration[jerks]  # (N,)

@@ -17,7 +17,7 @@ from motion.skeleton import JOINT_INDEX, forward_kinematics
 from motion.spread import known_spans, spread
 
 LIFTED = 0.08  # metres: a foot that poses have lifted by more does not stand any more
-DEEPEST = 0.15  # metres: largest drop of the pelvis
+DEEPEST = 0.06  # metres: largest drop of the pelvis
 EASE = 8  # frames before and after a stretched leg in which the pelvis sinks and rises
 
 

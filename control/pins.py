@@ -31,7 +31,7 @@ TRUNK = [joint for joint in range(JOINTS) if joint not in MIDDLES and joint not 
 ARM = [joint for arm in ARMS.values() for joint in (arm.middle, arm.end)]
 UPPER = [joint for joint in (*TRUNK, *ARM) if joint not in BASE]
 LEAN, SHRUG = np.deg2rad(15), np.deg2rad(10)  # largest lean of the trunk and lift of a shoulder per round
-SHIFT = 0.2  # metres per round: largest shift of the pelvis for a limb that does not reach its pin
+SHIFT = 0.12  # metres per round: largest shift of the pelvis for a limb that does not reach its pin
 RISE = 0.01  # metres per round: largest rise of the pelvis, which stands on its legs
 LEVER = 0.5  # metres: length of the trunk and of an arm, for the widths of fades
 ROUNDS = 3  # lean and shift change each other's part
@@ -54,8 +54,9 @@ def lean(rotations: np.ndarray, pelvis: np.ndarray, targets: Targets) -> tuple[n
     others = [joint for joint in range(JOINTS) if joint not in BASE]
     for _ in range(ROUNDS if asked[:, others].any() else 0):
         for side, arm in ARMS.items():
-            collar = [JOINT_INDEX[f"{side}_collar"]]
-            rotations = _bend(collar, [arm.middle, arm.end], SHRUG, rotations, pelvis, targets)
+            if asked[:, (arm.middle, arm.end)].any():
+                collar = [JOINT_INDEX[f"{side}_collar"]]
+                rotations = _bend(collar, [arm.middle, arm.end], SHRUG, rotations, pelvis, targets)
         rotations = _bend(SPINE, UPPER, LEAN, rotations, pelvis, targets)
         missing = np.where(held[:, None], 0, _missing(rotations, pelvis, targets))
         pelvis = pelvis + _mean_shift(missing, asked, others)

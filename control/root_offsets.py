@@ -20,12 +20,13 @@ from motion.resample import FPS
 from motion.rotation import y_rotation
 from motion.spread import carry, known_spans, spread
 
-SWAY = 12.0  # frames: sigma of the filter that separates the base from the sway
-TURN = 4.0  # frames: sigma of the filter of the change of direction
+SWAY = 0.45  # metres: sigma of the filter that separates the base from the sway
+SHORTEST_SWAY, LONGEST_SWAY = 5.0, 12.0  # frames: its limits
+TURN = 6.0  # frames: sigma of the filter of the change of direction
 SLOW = 0.15 / FPS  # metres per frame, below which the direction of a base hardly counts
 CREEP = 0.05 / FPS  # metres per frame that are added to the speed of the base when distances are shared out over time
 CORNER = 0.12  # sigma of the rounding of corners in metres, per squared speed in metres per second
-ROUNDEST = 0.4  # metres: largest sigma of the rounding
+SHARPEST, ROUNDEST = 0.2, 0.35  # metres: smallest and largest sigma of the rounding
 LEVER = 0.5  # metres from the axis of the body, for the widths of turns
 
 
@@ -94,7 +95,7 @@ def _through_places(pelvis: np.ndarray, targets: Targets) -> np.ndarray:
 
 def _rounding(step: float) -> float:
     """Return sigma in metres of the rounding of corners at a speed in metres per frame."""
-    return float(np.clip(CORNER * (step * FPS) ** 2, PATH_STEP, ROUNDEST))
+    return float(np.clip(CORNER * (step * FPS) ** 2, SHARPEST, ROUNDEST))
 
 
 def _exact_places(targets: Targets) -> np.ndarray:
@@ -117,7 +118,8 @@ def _rebase(rotations: np.ndarray, pelvis: np.ndarray, base: np.ndarray) -> tupl
 
 def _base(plane: np.ndarray) -> np.ndarray:
     """Return the (T,) complex base of a trajectory; both ends stay in place."""
-    return _smooth(plane, SWAY)
+    speed = abs(plane[-1] - plane[0]) / len(plane)  # metres per frame
+    return _smooth(plane, float(np.clip(SWAY / max(speed, 1e-9), SHORTEST_SWAY, LONGEST_SWAY)))
 
 
 def _smooth(values: np.ndarray, sigma: float) -> np.ndarray:
