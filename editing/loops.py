@@ -1,6 +1,7 @@
 """Seamless loops: the part of a clip whose end leads into its start, repeated in place or on its way.
 
-The two ends are the frames of the clip that are most alike: in pose, height and velocity, all relative to the root.
+The two ends are frames of the clip that are most alike: in pose, height and velocity, all relative to the root. Of the
+best pairs, the one with the least speed and acceleration at the seam is taken.
 Their remaining difference is spread over the frames on both sides of the seam, so that pose, velocity and height are
 continuous there. The horizontal velocity and the turning of the root are evened out in the same way; the place and the
 heading at which a cycle ends are where the next one starts.
@@ -17,6 +18,7 @@ from editing.spans import TREND, check_count, in_place
 from motion.clip import Clip
 from motion.features272 import heading_angle
 from motion.foot_lock import lock_feet
+from motion.measures import frame_acceleration
 from motion.resample import FPS
 from motion.rotation import axis_angle_to_matrix, y_rotation
 from utils.errors import InputError
@@ -25,6 +27,7 @@ SHORTEST = 0.5  # seconds of the shortest cycle
 LONGEST_CLIP = 120.0  # seconds; the search compares every frame with every other
 VELOCITY_WEIGHT = 0.1  # seconds: a difference of 1 m/s counts as much as one of 0.1 m
 ALIKE = 0.05  # metres: frames of a smaller distance are alike; the longest cycle between such frames is taken
+CANDIDATES = 40  # best pairs of frames, of which the one with the least visible seam is taken
 DIFFERENT = 0.15  # metres: a seam of a larger distance is refused
 
 
@@ -55,7 +58,7 @@ def distances(clip: Clip) -> np.ndarray:
 
 
 def find_seam(clip: Clip, shortest: float = SHORTEST) -> Seam:
-    """Find the ends of the best cycle: the longest one between frames that are alike, else the best one.
+    """Find the ends of the best cycle: among the longest between frames that are alike, that with the calmest seam.
 
     Args:
         clip: T frames.
@@ -65,7 +68,7 @@ def find_seam(clip: Clip, shortest: float = SHORTEST) -> Seam:
         InputError: no two frames of the clip are similar, or it is shorter than the shortest cycle or too long to be
             searched.
     """
-    count, least = len(clip.smplx85), max(2, round(shortest * FPS))
+    count, least = len(clip.smplx85), max(4, round(shortest * FPS))
     if count < least + 3:  # the velocities at both ends need a frame on each side
         raise InputError(
             f"the motion has {count} frames; a loop of at least {least / FPS:.2g} s needs {least + 3}, so give a "
@@ -77,17 +80,32 @@ def find_seam(clip: Clip, shortest: float = SHORTEST) -> Seam:
     first, last = np.triu_indices(len(inner), least)
     distance, length = inner[first, last], last - first
     alike = distance < ALIKE
-    if alike.any():  # near the greatest length, the best pair
+    if alike.any():
         distance = np.where(alike & (length >= 0.9 * length[alike].max()), distance, np.inf)
-    best = int(distance.argmin())
-    seam = Seam(int(first[best]) + 1, int(last[best]) + 1, float(distance[best]))
-    if seam.distance > DIFFERENT:
+    seams = [
+        Seam(int(first[index]) + 1, int(last[index]) + 1, float(distance[index]))
+        for index in distance.argsort()[:CANDIDATES]
+    ]
+    best = seams[0]
+    if best.distance > DIFFERENT:
         raise InputError(
-            f"the motion has no two similar frames: at the best seam, from {seam.last / FPS:.2f} back to "
-            f"{seam.first / FPS:.2f} s, the joints jump by {100 * seam.distance:.0f} cm; give a motion that repeats "
+            f"the motion has no two similar frames: at the best seam, from {best.last / FPS:.2f} back to "
+            f"{best.first / FPS:.2f} s, the joints jump by {100 * best.distance:.0f} cm; give a motion that repeats "
             "itself or returns to its first pose"
         )
-    return seam
+    near = [seam for seam in seams if seam.distance <= max(ALIKE, 1.25 * best.distance)]
+    return min(near, key=lambda seam: _visibility(clip, seam))
+
+
+def _visibility(clip: Clip, seam: Seam) -> float:
+    """Return the speed and the acceleration at a seam as shares of the 99th percentiles elsewhere; the larger one."""
+    joints = clip.with_motion(*repeat(*close_cycle(clip, seam), 0, 2)).joints()
+    speeds, accelerations = np.linalg.norm(np.diff(joints, axis=0), axis=-1).max(axis=1), frame_acceleration(joints)
+    at = seam.frames - 1
+    return max(
+        speeds[at] / (np.quantile(speeds[:at], 0.99) + 1e-9),
+        accelerations[at - 1 : at + 1].max() / (np.quantile(accelerations[: at - 1], 0.99) + 1e-9),
+    )
 
 
 def loop(
