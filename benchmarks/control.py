@@ -27,6 +27,7 @@ from benchmarks.control_motions import (
     FreeMotions,
     Recognition,
     above,
+    evenly,
     follow_paths,
     keyframe_motions,
     loops,
@@ -39,15 +40,13 @@ from evaluation.recorded import Recorded
 from models.pipeline import TextToMotion
 from motion.resample import FPS
 from utils.config import parse_options
-from utils.errors import exit_on_input_error
+from utils.errors import InputError, exit_on_input_error
 
 Part = Literal["paths", "keyframes", "pins", "between", "loop", "times"]
 PROMPTS = {  # and the actions of the data that they describe on a path
     "a person walks": ("walk", "walk-turn-left", "walk-turn-right"),
     "a person runs": ("run",),
 }
-GAPS = (1, 2, 3)  # seconds
-REPEATS = 5  # of a timing, of which the median is printed
 
 
 @dataclass
@@ -67,9 +66,13 @@ class Options:
     parts: list[Part] = field(default_factory=lambda: ["paths", "keyframes", "pins", "between", "loop", "times"])
     """Requirements to measure."""
     most: PositiveInt = 1000
-    """Largest number of paths per prompt, of motions with keyframes or pins, of gaps per length, and of loops."""
+    """Largest number of paths per prompt, motions with keyframes, gaps per length, and pins and loops per prompt."""
     free: PositiveInt = 64
     """Free motions per prompt."""
+    gaps: list[PositiveInt] = field(default_factory=lambda: [1, 2, 3])
+    """Lengths of gaps in seconds."""
+    repeats: PositiveInt = 5
+    """Number of measurements of a time, of which the median is printed."""
 
 
 class Bar(NamedTuple):
@@ -127,8 +130,10 @@ def measure_pins(setting: Setting) -> Iterator[Bar]:
 def measure_between(setting: Setting) -> Iterator[Bar]:
     """Measure in-betweening of recorded clips."""
     evaluator = setting.recognition.evaluator
-    for seconds in GAPS:
-        found = gaps(setting.recorded, seconds * FPS)[: setting.options.most]
+    for seconds in setting.options.gaps:
+        found = evenly(gaps(setting.recorded, seconds * FPS), setting.options.most)
+        if not found:
+            raise InputError(f"no clip of the split has room for a gap of {seconds} s; use longer clips")
         filled = [fill(setting.model, gap, seed) for seed, gap in enumerate(found)]
         base = [interpolate(gap) for gap in found]
         errors = [np.mean([joint_error(*pair) for pair in zip(found, each, strict=True)]) for each in (filled, base)]
@@ -157,25 +162,24 @@ def measure_loop(setting: Setting) -> Iterator[Bar]:
 
 def measure_times(setting: Setting) -> Iterator[Bar]:
     """Measure the seconds of generation."""
-    model, prompt = setting.model, "a person walks"
-    path = Constraints(path=RootPath(((0, 0), (0, 3), (3, 6))))
-    timed = Constraints(path=path.path, length=FREE_SECONDS)
-    yield Bar(
-        "a motion of 6 s on a path", seconds_of(lambda: model.generate([prompt], [0], constraints=[timed])), 3, "s"
-    )
-    first = seconds_of(lambda: next(model.stream(prompt, 0, constraints=path)))
-    yield Bar("first frames of a stream on a path", 1000 * first, 300, "ms")
-    free = seconds_of(lambda: model.generate([prompt], [0], seconds=[FREE_SECONDS]))
-    yield Bar("a motion of 6 s without constraints", free, np.inf, "s")
-    first = seconds_of(lambda: next(model.stream(prompt, 0, seconds=FREE_SECONDS)))
-    yield Bar("first frames of a stream without constraints", 1000 * first, np.inf, "ms")
+    model, prompt, repeats = setting.model, "a person walks", setting.options.repeats
+    path = RootPath(((0, 0), (0, 3), (3, 6)))
+    timed, untimed = Constraints(path=path, length=FREE_SECONDS), Constraints(path=path)
+    calls: dict[str, tuple[Callable[[], object], float]] = {
+        "a motion of 6 s on a path": (lambda: model.generate([prompt], [0], constraints=[timed]), 3),
+        "first frames of a stream on a path": (lambda: next(model.stream(prompt, constraints=untimed)), 0.3),
+        "a motion of 6 s without constraints": (lambda: model.generate([prompt], [0], seconds=[FREE_SECONDS]), np.inf),
+        "first frames of a stream without constraints": (lambda: next(model.stream(prompt)), np.inf),
+    }
+    for name, (call, limit) in calls.items():
+        yield Bar(name, seconds_of(call, repeats), limit, "s")
 
 
-def seconds_of(call: Callable[[], object]) -> float:
+def seconds_of(call: Callable[[], object], repeats: int) -> float:
     """Return the median seconds of a call, after a first one that is not measured."""
     call()
     seconds = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         start = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - start)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from dataset.captions import CaptionRules
 from editing.loops import loop
 from evaluation.evaluators.interface import Caption, Evaluator
 from evaluation.physical.skating import skating
-from evaluation.recorded import Recorded
+from evaluation.recorded import Recorded, convert_any_length
 from models.pipeline import Motion, TextToMotion
 from motion.clip import Clip
 from motion.features272 import features_to_smplx85, heading_angle
@@ -23,6 +23,7 @@ from motion.resample import FPS
 from motion.rotation import y_rotation
 from motion.skeleton import JOINT_INDEX, forward_kinematics
 from motion.smplx import smplx85_to_motion
+from utils.errors import InputError
 
 FREE_SECONDS = 6.0
 FREE_KEYFRAMES = 16  # free motions per prompt of motions with keyframes, whose prompts are many
@@ -31,7 +32,14 @@ AROUND = 15  # frames before and after a keyframe
 WRISTS = {"a person raises the right hand": "right", "a person waves with the left hand": "left"}
 PLACE = (0.3, 1.25, 0.3)  # metres to the side, up and ahead, of a pinned wrist
 SPAN = (2.0, 3.0)  # seconds of the pin
+Item = TypeVar("Item")
 LOOPED = ("a person walks", "a person runs", "a person waves with the right hand", "a person dances")
+
+
+def evenly(items: Sequence[Item], most: int) -> list[Item]:
+    """Return at most so many of the items, evenly spaced."""
+    chosen = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)
+    return [items[number] for number in chosen]
 
 
 class Recognition:
@@ -49,7 +57,8 @@ class Recognition:
 
     def __call__(self, motions: Sequence[Motion]) -> list[str]:
         """Return the action of each motion; its final poses are encoded, not its tokens."""
-        embedded = self.evaluator.embed_motions([Clip(motion.smplx85).features() for motion in motions])  # (N, D)
+        features = [convert_any_length(self.evaluator, Clip(motion.smplx85).features()) for motion in motions]
+        embedded = self.evaluator.embed_motions(features)  # (N, D)
         return [self.actions[nearest] for nearest in (embedded @ self.captions.T).argmax(axis=1)]
 
 
@@ -86,7 +95,7 @@ class Followed(NamedTuple):
 
 def follow_paths(model: TextToMotion, prompt: str, most: int) -> Followed:
     """Generate a motion along each path."""
-    lines = list(paths().values())[:most]
+    lines = evenly(list(paths().values()), most)
     asked = [Constraints(path=RootPath(tuple(map(tuple, line.tolist())))) for line in lines]
     motions = model.generate([prompt] * len(lines), list(range(len(lines))), constraints=asked)
     places = [motion.joints[:, 0][:, [0, 2]] for motion in motions]  # (T, 2) each
@@ -114,7 +123,7 @@ def poses_of_clips(recorded: Recorded, placed: bool, most: int) -> list[Poses]:
     """
     random, found = np.random.default_rng(0), []
     groups = recorded.groups()
-    for group in np.unique(groups)[:most]:
+    for group in evenly(np.unique(groups).tolist(), most):
         members = np.flatnonzero(groups == group)
         clips = [Clip(features_to_smplx85(recorded.features(number))) for number in members]
         pelvis = smplx85_to_motion(clips[0].smplx85)[1]
@@ -189,12 +198,17 @@ def loops(model: TextToMotion, most: int) -> tuple[list[bool], list[bool]]:
 
     Returns:
         Whether the velocity, and the acceleration, of the fastest joint at the seam is at most the 99th percentile of
-        those inside the cycle.
+        those inside the cycle; neither is for a motion without a loop.
     """
     slow, smooth = [], []
     prompts = [prompt for prompt in LOOPED for _ in range(min(8, most))]
     for motion in model.generate(prompts, list(range(len(prompts))), seconds=[FREE_SECONDS] * len(prompts)):
-        cycles = loop(Clip(motion.smplx85), repeats=2)
+        try:
+            cycles = loop(Clip(motion.smplx85), repeats=2)
+        except InputError:  # no two frames are alike
+            slow.append(False)
+            smooth.append(False)
+            continue
         joints = forward_kinematics(*smplx85_to_motion(cycles.smplx85.astype(np.float64)))
         seam = len(joints) // 2  # first frame of the second cycle
         velocity = np.linalg.norm(np.diff(joints, axis=0), axis=-1).max(axis=1)

@@ -11,6 +11,7 @@ from control.paths import distances, lengths_along
 from motion.measures import frame_acceleration
 from motion.rotation import y_rotation
 from motion.skeleton import JOINTS
+from tests.conftest import run_script
 
 
 def test_paths_have_their_lengths_and_start_forward():
@@ -49,3 +50,12 @@ def test_acceleration_and_skating_of_known_motions():
 def test_bars_are_kept_or_not():
     assert str(Bar("error", 0.9, 1, "cm")) == "| error | 0.9 cm | at most 1 | yes |"
     assert str(Bar("share", 0.9, 1, "%", at_least=True)).endswith("| NO |")
+
+
+def test_the_smallest_run_prints_every_requirement(t2m_run, data_folder):
+    printed = run_script("benchmarks.control", "--checkpoint", t2m_run, "--data", data_folder, "--split", "train",
+                         "--most", 2, "--free", 2, "--gaps", "[1]", "--repeats", 1)  # fmt: skip
+    rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 2 * 6 + 2 * 2 + 1 + 2 + 2 + 4 and all(row[3] in ("yes |", "NO |") for row in rows)
+    values = {row[0]: float(row[1].split()[0]) for row in rows}
+    assert values["| pinned wrist: largest error"] < 5
