@@ -13,7 +13,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter1d
 
-from control.targets import SPAN, Targets
+from control.targets import Targets
 from control.track import PATH_STEP
 from motion.features272 import heading_angle
 from motion.resample import FPS
@@ -52,7 +52,7 @@ def place(rotations: np.ndarray, pelvis: np.ndarray, targets: Targets) -> tuple[
     if targets.heading_known.any():
         missing = _missing_heading(rotations, targets)[:, None]
         rotations = _turned(rotations, spread(targets.heading_known, missing, LEVER)[:, 0])
-    exact = _exact_places(targets)
+    exact = targets.exact_places
     if exact.any():
         pelvis = pelvis.copy()
         pelvis[:, [0, 2]] += spread(exact, targets.root - pelvis[:, [0, 2]])
@@ -82,7 +82,7 @@ def _through_places(pelvis: np.ndarray, targets: Targets) -> np.ndarray:
     """Return the (T,) complex base that passes through the known places."""
     plane = _plane(pelvis)
     base, asked = _base(plane), targets.root[:, 1] + 1j * targets.root[:, 0]
-    exact = _exact_places(targets)
+    exact = targets.exact_places
     for first, end in known_spans(targets.root_known & ~exact):
         steps = np.abs(np.diff(asked[first - 1 : end + 1]))
         asked[first - 1 : end + 1] = _smooth(asked[first - 1 : end + 1], _rounding(steps.mean()) / steps.mean())
@@ -96,15 +96,6 @@ def _through_places(pelvis: np.ndarray, targets: Targets) -> np.ndarray:
 def _rounding(step: float) -> float:
     """Return sigma in metres of the rounding of corners at a speed in metres per frame."""
     return float(np.clip(CORNER * (step * FPS) ** 2, SHARPEST, ROUNDEST))
-
-
-def _exact_places(targets: Targets) -> np.ndarray:
-    """Return the (T,) frames whose known place the pelvis itself meets: all but those inside of paths in time."""
-    exact = targets.root_known.copy()
-    for first, end in known_spans(exact & ~targets.rotations_known[:, 0]):
-        if end - first > SPAN:
-            exact[first + 1 : end - 1] = False
-    return exact
 
 
 def _rebase(rotations: np.ndarray, pelvis: np.ndarray, base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

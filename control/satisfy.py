@@ -55,4 +55,4 @@ def satisfy(
     rotations, pelvis = lean(*posed, targets)
     rotations, pelvis = plant(unbent or before, rotations, pelvis, lifted, targets)
     rotations = reach(rotations, pelvis, targets)
-    return calm(rotations, pelvis, targets.posed | targets.root_known | np.any(targets.asked, axis=1))
+    return calm(rotations, pelvis, fixed=targets.posed | targets.exact_places | np.any(targets.asked, axis=1))

@@ -6,6 +6,7 @@ import numpy as np
 
 from control.track import Track
 from motion.skeleton import JOINT_INDEX, PARENTS
+from motion.spread import known_spans
 
 SPAN = 15  # frames: longer spans of known places are paths in time, around which the pelvis may sway
 LEG_JOINTS = [JOINT_INDEX[f"{side}_{name}"] for side in ("left", "right") for name in ("hip", "knee")]
@@ -53,3 +54,12 @@ class Targets:
     def posed_legs(self) -> np.ndarray:
         """(T,) frames in which a leg is given by its rotations."""
         return np.any(self.rotations_known[:, LEG_JOINTS], axis=1)
+
+    @cached_property
+    def exact_places(self) -> np.ndarray:
+        """(T,) frames whose known place the pelvis itself meets: all but those inside of paths in time."""
+        exact: np.ndarray = self.root_known.copy()
+        for first, end in known_spans(exact & ~self.rotations_known[:, 0]):
+            if end - first > SPAN:
+                exact[first + 1 : end - 1] = False
+        return exact
