@@ -78,7 +78,8 @@ def reach(rotations: np.ndarray, pelvis: np.ndarray, targets: Targets) -> np.nda
             steps = np.where(targets.pinned, targets.joints - forward_kinematics(rotations, pelvis), 0)
             moved = put_end(arm, rotations, pelvis, steps[:, arm.end])
             moved[:, arm.end] = rotations[:, arm.end]  # the hand follows the forearm
-            rotations = spread_limb(arm, rotations, moved, known)
+            posed = targets.rotations_known[:, list(arm.joints)].any(axis=1)  # which a pin nearby leaves as they are
+            rotations = spread_limb(arm, rotations, moved, known | posed)
     return rotations
 
 

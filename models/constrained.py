@@ -59,7 +59,8 @@ def constrained_motion(
     steps = list(new)
     features = np.concatenate([step.features.cpu().numpy() for step in steps])  # (T, 2, 272)
     decoded, body = (RootTracker(goal.start).place(features[:, index]) for index in (0, 1))
-    rotations, pelvis = satisfy(*body, constraints.track(len(features)), decoded)
+    given = sum(len(step.features) for step in steps if step.part < 0)
+    rotations, pelvis = satisfy(*body, anchored(constraints.track(len(features)), *body, given), decoded)
     heading = float(heading_angle(rotations[0, 0]))
     return Motion(
         prompt=prompt,
@@ -70,6 +71,22 @@ def constrained_motion(
         constraints=constraints,
         errors=measure(constraints, rotations, pelvis),
     )
+
+
+def anchored(track: Track, rotations: np.ndarray, pelvis: np.ndarray, given: int) -> Track:
+    """Return a track that keeps the place and the velocity at the end of an initial motion.
+
+    Args:
+        track: Of T frames; changed in place.
+        rotations, pelvis: Motion (T, 22, 3, 3) and (T, 3) that the corrections start from.
+        given: Number of frames of the initial motion, which the corrections must not move as a whole.
+    """
+    for frame in range(max(0, given - 2), given):
+        if not track.root_known[frame]:
+            track.root[frame], track.root_known[frame] = torch.from_numpy(pelvis[frame, [0, 2]]), True
+        if not track.heading_known[frame]:
+            track.heading[frame], track.heading_known[frame] = float(heading_angle(rotations[frame, 0])), True
+    return track
 
 
 def constrained_chunks(goal: Goal, new: Iterator[NewFrames]) -> Iterator[MotionChunk]:
