@@ -11,7 +11,6 @@ for chunk in model.stream(["a person walks forward", "a person waves"]):
     chunk.joints  # the next frames, while later frames are still being generated
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,6 +41,7 @@ from utils.prompts import Prompt
 DEFAULT_SAMPLING = Sampling(temperature=0.9, top_p=0.95, guidance=None)
 ENCODE_BATCH = 256  # prompts whose text features are in memory at a time
 PromptLike = str | list[str] | Prompt  # see Prompt.parse
+Seconds = float | None | Sequence[float | None]  # of each sentence, or one number for all
 
 
 @dataclass
@@ -96,8 +96,7 @@ class _Job(NamedTuple):
     number: int  # of the prompt in the call
     prompt: Prompt
     seed: int
-    min_tokens: int  # per sentence
-    max_tokens: int  # per sentence
+    tokens: list[tuple[int, int]]  # least and greatest number per sentence
 
 
 class TextToMotion:
@@ -240,7 +239,7 @@ class TextToMotion:
         prompts: Sequence[PromptLike],
         seeds: list[int],
         sampling: Sampling = DEFAULT_SAMPLING,
-        seconds: Sequence[float | None] | None = None,
+        seconds: Sequence[Seconds] | None = None,
         init: np.ndarray | None = None,
         slots: int = 32,
     ) -> list[Motion]:
@@ -253,7 +252,7 @@ class TextToMotion:
         prompts: Sequence[PromptLike],
         seeds: list[int],
         sampling: Sampling = DEFAULT_SAMPLING,
-        seconds: Sequence[float | None] | None = None,
+        seconds: Sequence[Seconds] | None = None,
         init: np.ndarray | None = None,
         slots: int = 32,
     ) -> Iterator[tuple[int, Motion]]:
@@ -263,8 +262,8 @@ class TextToMotion:
             prompts: B sentences, or lists of sentences that one continuous motion follows in turn.
             seeds: B seeds; a motion depends on prompt, seed and settings, not on the other motions.
             sampling: Temperature, guidance and so on.
-            seconds: B lengths, each of the motion or, in a sequence, of the part of each sentence; None lets the
-                generator end it.
+            seconds: B lengths, each of the motion or, in a sequence, of the part of each sentence, or a list with one
+                length per sentence; None lets the generator end it.
             init: (T, 272) features of an initial motion; every motion begins with it.
             slots: Number of motions generated at a time.
 
@@ -284,7 +283,7 @@ class TextToMotion:
             for number, job in enumerate(zip(prompts, seeds, seconds, strict=True))
         ]
         # Longest first: motions in the batch are then of similar length, and no long one is left over at the end.
-        jobs.sort(key=lambda job: -(seconds[job.number] or math.inf))
+        jobs.sort(key=lambda job: -sum(most for _, most in job.tokens))
         finished = generate(self.generator, self._requests(jobs, context), sampling, slots)
         return self._decoded(jobs, context, finished)
 
@@ -293,7 +292,7 @@ class TextToMotion:
         prompts: PromptLike,
         seed: int = 0,
         sampling: Sampling = DEFAULT_SAMPLING,
-        seconds: float | None = None,
+        seconds: Seconds = None,
         init: np.ndarray | None = None,
     ) -> Iterator[MotionChunk]:
         """Generate one motion and yield its frames token by token, equal to the motion of ``generate``.
@@ -334,19 +333,28 @@ class TextToMotion:
         number: int,
         prompt: PromptLike,
         seed: int,
-        seconds: float | None,
+        seconds: Seconds,
         sampling: Sampling,
         context: list[int],
     ) -> _Job:
-        length, limit = self.tokens_of(seconds), self.generator.config.max_tokens
-        min_tokens = length or sampling.min_tokens
-        if len(context) + min_tokens > limit:
+        prompt, limit = Prompt.parse(prompt), self.generator.config.max_tokens
+        lengths = self._lengths(seconds, len(prompt.sentences))
+        tokens = [(length or sampling.min_tokens, length or sampling.max_tokens or limit) for length in lengths]
+        if len(context) + tokens[0][0] > limit:
             raise InputError(
                 f"the initial motion has {len(context)} tokens, which leaves room for {max(0, limit - len(context))} "
-                f"of the {limit} of the checkpoint, and {min_tokens} are requested; give a shorter initial motion, for "
+                f"of the {limit} of the checkpoint, and {tokens[0][0]} are requested; give a shorter initial motion, for "
                 "example its end, or a shorter length"
             )
-        return _Job(number, Prompt.parse(prompt), seed, min_tokens, length or sampling.max_tokens or limit)
+        return _Job(number, prompt, seed, tokens)
+
+    def _lengths(self, seconds: Seconds, sentences: int) -> list[int | None]:
+        """Return the number of tokens of each sentence."""
+        if not isinstance(seconds, Sequence):
+            return [self.tokens_of(seconds)] * sentences
+        if len(seconds) != sentences:
+            raise InputError(f"there are {sentences} sentences and {len(seconds)} lengths; give one per sentence")
+        return [self.tokens_of(value) for value in seconds]
 
     def _requests(self, jobs: list[_Job], context: list[int]) -> Iterator[Request]:
         """Yield the requests in turn; ``ENCODE_BATCH`` prompts are encoded at a time, when their turn comes."""
@@ -355,7 +363,7 @@ class TextToMotion:
             features, mask = self.text_encoder.encode([text for job in group for text in job.prompt.sentences])
             texts = iter([row[kept] for row, kept in zip(features, mask, strict=True)])
             for job in group:
-                parts = [Part(next(texts), job.min_tokens, job.max_tokens) for _ in job.prompt.sentences]
+                parts = [Part(next(texts), *bounds) for bounds in job.tokens]
                 yield Request(parts, job.seed, context)
 
     def _decoded(

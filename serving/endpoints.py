@@ -19,12 +19,12 @@ from serving.connections import MAX_REQUEST
 from serving.downloads import MEDIA_TYPES, Downloads, remove_leftovers
 from serving.options import Options
 from serving.places import Busy, Proxy
-from serving.requests import GenerationRequest, longest_seconds
+from serving.requests import MAX_KEYFRAMES, MAX_METRES, MAX_POINTS, GenerationRequest, longest_seconds
 from serving.service import MotionService
 from utils.errors import InputError
 from utils.reading.texts import parse_json
 from visualize.body import body_from_options
-from visualize.page import APP_BODY, pack_body, page
+from visualize.page import app_page, pack_body
 
 PIECE = 64 * 1024  # bytes of a response that are sent at once
 READER_SECONDS = 30.0  # total time that a stream waits for its reader
@@ -52,11 +52,13 @@ class Endpoints:
                 "sentences": options.sentences,
                 "variations": options.variations,
                 "seconds": round(longest_seconds(options, model), 1),
+                "keyframes": MAX_KEYFRAMES,
+                "path": {"points": MAX_POINTS, "metres": MAX_METRES},
             },
             "defaults": {"temperature": self.defaults.temperature, "guidance": self.defaults.guidance},
             "kinds": list(MEDIA_TYPES),
         }
-        self.html = page("Text to motion", ("player.js", "app.js"), APP_BODY, data, connect="'self'").encode()
+        self.html = app_page(data).encode()
 
     async def show(self, request: Request) -> Response:
         return in_pieces(self.html, "text/html", PAGE_HEADERS)

@@ -12,6 +12,9 @@ from utils.prompts import MAX_SEED, Prompt
 COLDEST = 0.01  # lowest temperature above 0 (greedy)
 WARMEST = 2
 MAX_GUIDANCE = 10
+MAX_KEYFRAMES = 12
+MAX_POINTS = 64  # of a path
+MAX_METRES = 40  # length of a path
 
 
 @dataclass
@@ -67,8 +70,6 @@ class GenerationRequest:
             max_tokens=model.tokens_of(longest),
         )
         seconds = None
-        if data.get("seconds") is not None:
-            seconds = number("seconds", 0.1, longest, 0)
         return cls(prompt, int(seed), int(variations), sampling, seconds)
 
 

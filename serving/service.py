@@ -138,7 +138,7 @@ class MotionService:
             return None, b""
         smplx85 = chunk.smplx85.astype(np.float64)
         packed = pack_motion(smplx85, floor_height(self.body, smplx85)) if first else pack_motion(smplx85)
-        return chunk.smplx85, _line(variation=number, **packed)
+        return chunk.smplx85, _line(variation=number, part=chunk.part, **packed)
 
     def _keep(self, token: str, result: Result) -> None:
         """Keep a result; the oldest are dropped, first those of an address that has more than half of all."""
