@@ -38,7 +38,7 @@ class Track:
     rotations_known: Tensor
     """(..., T, 22) bool."""
     path: Tensor
-    """(..., P, 2) points of the floor, ``PATH_STEP`` apart, that the pelvis follows at a speed of its own; P may be 0."""
+    """(..., P, 2) points of the floor, ``PATH_STEP`` apart, that the pelvis follows at its own speed; P may be 0."""
 
     @classmethod
     def empty(cls, frames: int, batch: tuple[int, ...] = ()) -> "Track":
