@@ -7,7 +7,7 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -15,13 +15,23 @@ from models.pipeline import MotionChunk, TextToMotion
 from motion.clip import Clip
 from serving.options import Options
 from serving.places import Busy, Places, share_of
-from serving.requests import GenerationRequest
+from serving.requests import Start
 from utils.errors import InputError
-from utils.prompts import safe_name
 from visualize.body import Body, floor_height
 from visualize.page import pack_motion
 
 KEPT_RESULTS = 64  # motions that can be downloaded; the oldest are dropped
+
+
+class MotionRequest(Protocol):
+    """A request for motions: new ones, or edits of finished ones."""
+
+    @property
+    def title(self) -> str: ...
+
+    def starts(self) -> dict[str, Start]:
+        """Return the name of each motion and the function that starts its generation."""
+        ...
 
 
 @dataclass(eq=False)
@@ -66,7 +76,7 @@ class MotionService:
         """Cancel all work; the current chunk is finished."""
         self.thread.shutdown(wait=False, cancel_futures=True)
 
-    async def stream(self, request: GenerationRequest, address: str) -> AsyncIterator[bytes]:
+    async def stream(self, request: MotionRequest, address: str) -> AsyncIterator[bytes]:
         """Yield lines of JSON: {"waiting": n}, chunks of frames, and {"done": token}; or {"error": sentence}."""
         try:
             self.places.take(address)
@@ -81,9 +91,9 @@ class MotionService:
                 yield _line(waiting=self._ahead(visitor))
                 await visitor.changed.wait()
                 visitor.changed.clear()
-            for seed in range(request.seed, request.seed + request.variations):
-                arguments = (request.prompt, seed, request.sampling, request.seconds)
-                motions.append(await run_in(self.thread, self.model.stream, *arguments))
+            starts = request.starts()
+            for start in starts.values():
+                motions.append(await run_in(self.thread, start, self.model))
             chunks: list[list[np.ndarray]] = [[] for _ in motions]
             unfinished = dict(enumerate(motions))
             while unfinished:
@@ -94,10 +104,9 @@ class MotionService:
                     else:
                         chunks[number].append(smplx85)
                         yield line
-            title, token = " ".join(request.prompt.sentences), secrets.token_urlsafe(16)
+            token = secrets.token_urlsafe(16)
             results = {
-                f"{safe_name(title)}_seed{request.seed + number}": Clip(np.concatenate(parts), title)
-                for number, parts in enumerate(chunks)
+                name: Clip(np.concatenate(parts), request.title) for name, parts in zip(starts, chunks, strict=True)
             }
             self._keep(token, Result(address, results))
             yield _line(done=token, names=list(results))
@@ -154,8 +163,12 @@ class MotionService:
 
     def motion(self, token: str, name: str) -> Clip | None:
         """Return a finished motion, or None if it is unknown or no longer kept."""
+        return self.motions(token).get(name)
+
+    def motions(self, token: str) -> dict[str, Clip]:
+        """Return the finished motions of a request by name; none if it is unknown or they are no longer kept."""
         result = self.results.get(token)
-        return result.motions.get(name) if result else None
+        return result.motions if result else {}
 
 
 async def run_in(thread: Executor, function: Callable, *arguments: object) -> Any:
