@@ -15,15 +15,16 @@ from typing import Any, Literal
 import numpy as np
 
 from control.joints import PINNED, joint_named
-from control.paths import at_lengths, curve, place_at, resample
+from control.paths import at_lengths, curve, lengths_along, place_at, resample
 from control.poses import Keep, Keyframe, Placement, without_time
 from control.track import PATH_STEP, Track
 from control.track_writer import TrackWriter
-from control.values import check_number, check_span, check_time, numbers
+from control.values import MAX_SECONDS, check_number, check_span, check_time, coordinates
 from motion.resample import FPS
 from utils.errors import InputError, nearest, shown
 
 KINDS = ("polyline", "spline")
+LAST_FRAME = MAX_SECONDS  # time of the end pose: a time after the motion is in its last frame
 START_DIRECTION = 0.3  # metres of a path that give the direction of its start
 
 
@@ -42,7 +43,7 @@ class Pin:
 
     def __post_init__(self):
         object.__setattr__(self, "joint", joint_named(self.joint, PINNED))
-        object.__setattr__(self, "position", numbers(self.position, 3, "position", free=True))
+        object.__setattr__(self, "position", coordinates(self.position, 3, "position", free=True))
         if all(value is None for value in self.position):
             raise InputError("no axis of the position is given; give x, y or z in metres")
         check_span(self.start, self.last)
@@ -86,7 +87,7 @@ class Waypoint:
     def __post_init__(self):
         check_time(self.time)
         if self.position is not None:
-            object.__setattr__(self, "position", numbers(self.position, 2, "position"))
+            object.__setattr__(self, "position", coordinates(self.position, 2, "position"))
         if self.facing is not None:
             check_number(self.facing, "facing")
         if self.position is None and self.facing is None:
@@ -136,7 +137,7 @@ class RootPath:
     def __post_init__(self):
         if not isinstance(self.points, list | tuple) or len(self.points) < 2:
             raise InputError("a path needs at least two points; give points: [[x, z], [x, z], ...] in metres")
-        object.__setattr__(self, "points", tuple(numbers(point, 2, "a point") for point in self.points))
+        object.__setattr__(self, "points", tuple(coordinates(point, 2, "a point") for point in self.points))
         for number, (point, following) in enumerate(zip(self.points, self.points[1:], strict=False), 1):
             if math.dist(point, following) < 1e-3:
                 raise InputError(f"points {number} and {number + 1} of the path are the same; remove one")
@@ -166,8 +167,13 @@ class RootPath:
         return self.times[-1] if self.times else 0.0
 
     def curve(self) -> np.ndarray:
-        """Return (P, 2) points, ``PATH_STEP`` apart along the path; the last step may be shorter."""
+        """Return points (P, 2), ``PATH_STEP`` apart along the path (``resample``)."""
         return resample(curve(np.array(self.points), self.kind), PATH_STEP)
+
+    def segment_lengths(self) -> np.ndarray:
+        """Return the length (P - 1,) of the path between its points in metres."""
+        line = curve(np.array(self.points), self.kind)
+        return np.diff(lengths_along(line)[:: (len(line) - 1) // (len(self.points) - 1)])
 
     def write(self, writer: TrackWriter, start: Placement | None) -> None:
         """Write the path into a track: the place of each frame if it has times, otherwise its points."""
@@ -196,7 +202,7 @@ class Constraints:
     start: Keyframe | None = None
     """Pose of the first frame."""
     end: Keyframe | None = None
-    """Pose of the last frame; needs ``length``."""
+    """Pose of the last frame; the motion then needs a length."""
     length: float | None = None
     """Length of the motion in seconds; None leaves it to the generator and the other constraints."""
 
@@ -208,9 +214,7 @@ class Constraints:
         if self.start is not None:
             object.__setattr__(self, "start", replace(self.start, time=0.0, name="the start"))
         if self.end is not None:
-            if self.length is None:
-                raise InputError("an end pose needs the length of the motion; give length in seconds")
-            object.__setattr__(self, "end", replace(self.end, time=self.length, name="the end"))
+            object.__setattr__(self, "end", replace(self.end, time=LAST_FRAME, name="the end"))
 
     def items(self) -> Iterator[Keyframe | Keep | RootPath | Waypoint | Pin]:
         """Yield all constraints, pins last."""
@@ -226,7 +230,7 @@ class Constraints:
         """Seconds that the motion must have at least: ``length``, or the last time of a constraint; 0 for none."""
         if self.length is not None:
             return self.length
-        return max((item.last for item in self.items()), default=0.0)
+        return max((item.last for item in self.items() if item is not self.end), default=0.0)
 
     @property
     def placement(self) -> Placement:

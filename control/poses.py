@@ -8,14 +8,14 @@ import numpy as np
 
 from control.joints import joints_named
 from control.track_writer import TrackWriter
-from control.values import check_number, check_span, check_time, numbers
+from control.values import check_number, check_span, check_time, coordinates
 from motion.body_shape import leg_scale
 from motion.clip import Clip
 from motion.features272 import heading_angle
 from motion.resample import FPS
 from motion.rotation import y_rotation
 from motion.skeleton import JOINT_NAMES, forward_kinematics, turn_world
-from motion.smplx import SMPLX85, motion_to_smplx85, smplx85_to_motion
+from motion.smplx import SMPLX85, check_smplx85, motion_to_smplx85, smplx85_to_motion
 from utils.errors import InputError, nearest
 
 Place = Literal["free", "file"] | tuple[float, float]
@@ -60,6 +60,16 @@ class MotionFrames:
         pelvis = pelvis * leg_scale(clip.smplx85[0, SMPLX85["betas"]])
         pelvis[:, 1] -= forward_kinematics(rotations, pelvis)[..., 1].min()  # the lowest joint is on the floor
         return cls(rotations[start : start + count], pelvis[start : start + count], file, start)
+
+    @classmethod
+    def given(cls, smplx85: np.ndarray) -> "MotionFrames":
+        """Return the frames of (T, 85) as they stand: the floor is at y = 0, and the body has the mean shape.
+
+        Raises:
+            InputError: unusable values, as in ``check_smplx85``.
+        """
+        rotations, pelvis = smplx85_to_motion(check_smplx85(smplx85).astype(np.float64))
+        return cls(rotations, pelvis)
 
     def moved(self, place: Place, facing: float | None) -> tuple[np.ndarray, np.ndarray]:
         """Return rotations and pelvis, moved so that the first frame is at ``place`` and faces ``facing`` degrees."""
@@ -197,7 +207,7 @@ def without_time(keyframe: Keyframe) -> dict[str, Any]:
 def _check_placed(item: Keyframe | Keep) -> None:
     """Check place and facing, and that the frames hold finite rotations."""
     if not isinstance(item.place, str):
-        object.__setattr__(item, "place", numbers(item.place, 2, "place"))
+        object.__setattr__(item, "place", coordinates(item.place, 2, "place"))
     elif item.place not in ("free", "file"):
         raise InputError(f"place is {item.place}; {nearest(item.place, ['free', 'file', '[x, z]'])}")
     if item.facing is not None:

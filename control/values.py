@@ -1,7 +1,8 @@
 """Checks of the numbers in constraints; errors name the value and its remedy."""
 
-import math
 from typing import Any
+
+import numpy as np
 
 from utils.errors import InputError, shown
 
@@ -11,10 +12,10 @@ MAX_SECONDS = 3600.0
 
 def check_number(value: Any, noun: str, most: float = MAX_COORDINATE) -> None:
     """Raise InputError unless ``value`` is a number of magnitude ``most`` or less."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating) or value != value:
         raise InputError(f"{noun} is {shown(value, 40)}; give a number")
     if abs(value) > most:
-        raise InputError(f"{noun} is {value:g}; give a value from {-most:g} to {most:g}")
+        raise InputError(f"{noun} is {shown(value, 40)}; give a value from {-most:g} to {most:g}")
 
 
 def check_time(value: Any) -> None:
@@ -32,13 +33,14 @@ def check_span(start: Any, end: Any) -> None:
         raise InputError(f"the span ends at {end:g} s, before its start at {start:g} s; exchange from and to")
 
 
-def numbers(values: Any, count: int, noun: str, free: bool = False) -> tuple:
-    """Return ``count`` numbers as a tuple of floats; None is kept where ``free``.
+def coordinates(values: Any, count: int, noun: str, free: bool = False) -> tuple:
+    """Return ``count`` coordinates as a tuple of floats; None is kept where ``free``.
 
     Raises:
         InputError: another count, or a value that is no number.
     """
     example = "[x, y, z] in metres, null for a free axis" if count == 3 else "[x, z] in metres"
+    values = values.tolist() if isinstance(values, np.ndarray) else values
     if not isinstance(values, list | tuple) or len(values) != count:
         raise InputError(f"{noun} is {shown(values, 40)}; give {example}")
     for value in values:
