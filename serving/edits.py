@@ -3,20 +3,30 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
-from editing.generated import redo
+import numpy as np
+
+from editing.loops import loop as redo
 from editing.loops import loop
 from models.pipeline import TextToMotion
 from models.sampling import Sampling
 from motion.clip import Clip
 from motion.resample import FPS
 from serving.options import Options
-from serving.requests import Frames, Start, as_object, longest_seconds, number, parse_sampling, whole_number
+from serving.requests import Start, as_object, longest_seconds, number, parse_sampling, whole_number
 from utils.errors import InputError
 from utils.prompts import MAX_SEED, Prompt, safe_name
 
 Motions = Callable[[str], dict[str, Clip]]
 """Returns the finished motions of a token by name."""
+
+
+class WholeMotion(NamedTuple):
+    """An edited motion as its only ``Frames``."""
+
+    part: int
+    smplx85: np.ndarray
 
 
 @dataclass
@@ -76,3 +86,29 @@ class EditRequest:
             clips[0].title,
             {f"{name}_loop{count}": partial(looped, clip, travel) for count, clip in enumerate(clips, 1)},
         )
+
+
+def finished(values: dict, motions: Motions) -> list[Clip]:
+    """Return the motions that a request names by their token; raises InputError if they are no longer kept."""
+    token = values.get("motion")
+    clips = list(motions(token).values()) if isinstance(token, str) else []
+    if not clips:
+        raise InputError("this motion is no longer available; generate it again")
+    return clips
+
+
+def looped(clip: Clip, travel: bool, model: TextToMotion) -> Clip:
+    """Return a clip as a seamless loop, on its way or in place."""
+    return loop(clip, travel)
+
+
+def redone(
+    clip: Clip, start: float, end: float, sentence: str, seed: int, sampling: Sampling, model: TextToMotion
+) -> Clip:
+    """Return a clip whose span from ``start`` to ``end`` seconds is made anew; it may end before ``end``."""
+    return redo(model, clip, start, min(end, len(clip.smplx85) / FPS), sentence, seed, sampling)
+
+
+def as_one_chunk(edit: Callable[[TextToMotion], Clip], model: TextToMotion) -> Iterator[WholeMotion]:
+    """Make an edit when the first chunk is asked for."""
+    yield WholeMotion(0, edit(model).smplx85)

@@ -3,11 +3,15 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
+import numpy as np
+
+from control.checks import check_constraints
 from control.constraints import Constraints
 from control.files import parse_constraints
 from control.paths import lengths_along
-from models.pipeline import MotionChunk, TextToMotion
+from models.pipeline import TextToMotion
 from models.sampling import Sampling
 from motion.resample import FPS
 from serving.options import Options
@@ -20,7 +24,21 @@ MAX_GUIDANCE = 10
 MAX_CONSTRAINTS = 16  # poses, pins, waypoints and so on
 MAX_POINTS = 64  # of a path
 MAX_METRES = 40  # length of a path
-Start = Callable[[TextToMotion], Iterator[MotionChunk]]
+
+
+class Frames(Protocol):
+    """The next frames of a motion, such as a ``MotionChunk``."""
+
+    @property
+    def part(self) -> int:
+        """Number of the sentence, from 0."""
+
+    @property
+    def smplx85(self) -> np.ndarray:
+        """(T, 85) poses."""
+
+
+Start = Callable[[TextToMotion], Iterator[Frames]]
 """Starts the generation of a motion."""
 
 
@@ -60,7 +78,7 @@ class GenerationRequest:
             variations=whole_number(values, "variations", 1, options.variations, 1),
             sampling=parse_sampling(values, defaults, model.tokens_of(longest)),
             seconds=seconds,
-            constraints=limited_constraints(values.get("constraints"), sum(value or longest for value in seconds)),
+            constraints=limited_constraints(values.get("constraints"), seconds, longest),
         )
 
     @property
@@ -73,7 +91,7 @@ class GenerationRequest:
         name, seeds = safe_name(self.title), range(self.seed, self.seed + self.variations)
         return {f"{name}_seed{seed}": partial(self._start, seed) for seed in seeds}
 
-    def _start(self, seed: int, model: TextToMotion) -> Iterator[MotionChunk]:
+    def _start(self, seed: int, model: TextToMotion) -> Iterator[Frames]:
         return model.stream(self.prompt, seed, self.sampling, self.seconds, constraints=self.constraints)
 
 
@@ -126,28 +144,27 @@ def parse_seconds(value: object, sentences: int, longest: float) -> list[float |
     return [None if length is None else number({"seconds": length}, "seconds", 0.1, longest) for length in lengths]
 
 
-def limited_constraints(value: object, longest: float) -> Constraints | None:
+def limited_constraints(value: object, seconds: list[float | None], longest: float) -> Constraints | None:
     """Return the constraints of a request; poses are given as numbers, since no file of the server may be named.
 
     Args:
         value: JSON in the form of ``control.files``, or None.
-        longest: Maximum length of the motion in seconds.
+        seconds: Length of each sentence, or None.
+        longest: Maximum length of a sentence in seconds.
 
     Raises:
-        InputError: a constraint is unusable or beyond the limits.
+        InputError: a constraint is unusable or beyond the limits, or constraints contradict each other.
     """
     if value is None:
         return None
-    try:
-        constraints = parse_constraints(value)
-    except InputError as error:
-        raise InputError(f"constraints: {error}") from error
+    constraints = parse_constraints(value)
     count = sum(1 for _ in constraints.items())
     if count > MAX_CONSTRAINTS:
         raise InputError(f"the request has {count} constraints; give at most {MAX_CONSTRAINTS}")
-    if constraints.needed_length > longest + 1e-6:
+    most = sum(longest if length is None else length for length in seconds)
+    if constraints.needed_length > most + 1 / FPS:
         raise InputError(
-            f"a constraint is at {constraints.needed_length:.1f} s, and the sentences have {longest:.1f} s; "
+            f"a constraint is at {constraints.needed_length:.1f} s, and the motion has at most {most:.1f} s; "
             "give the sentences more time, or move the constraint"
         )
     if constraints.path is not None:
@@ -156,7 +173,8 @@ def limited_constraints(value: object, longest: float) -> Constraints | None:
             raise InputError(
                 f"the path has {len(points)} points and {metres:.0f} m; give at most {MAX_POINTS} and {MAX_METRES} m"
             )
-    return constraints if constraints else None
+    check_constraints(constraints, None if None in seconds else most)
+    return constraints
 
 
 def longest_seconds(options: Options, model: TextToMotion) -> float:

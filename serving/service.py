@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from models.pipeline import MotionChunk, TextToMotion
+from models.pipeline import TextToMotion
 from motion.clip import Clip
 from serving.options import Options
 from serving.places import Busy, Places, share_of
-from serving.requests import Start
+from serving.requests import Frames, Start
 from utils.errors import InputError
 from visualize.body import Body, floor_height
 from visualize.page import pack_motion
@@ -135,7 +135,7 @@ class MotionService:
         """Return the position of a waiting visitor in the queue, from 1."""
         return [other for other in self.queue if not other.served].index(visitor) + 1
 
-    def _next(self, number: int, motion: Iterator[MotionChunk], first: bool) -> tuple[np.ndarray | None, bytes]:
+    def _next(self, number: int, motion: Iterator[Frames], first: bool) -> tuple[np.ndarray | None, bytes]:
         """Generate the next frames of a variation and pack them for the browser; runs in the thread.
 
         Returns:

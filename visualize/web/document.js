@@ -87,7 +87,7 @@ function sentencesOf(text, before) {
 /** Sentences with the lengths that the timeline shows, so that the times of poses keep their meaning. */
 function withFixedLengths(state) {
   const spans = spansOf(state);
-  return state.sentences.map((sentence, index) => ({ ...sentence, seconds: rounded(spans[index].seconds) }));
+  return state.sentences.map((sentence, index) => ({ ...sentence, seconds: Number(spans[index].seconds.toFixed(2)) }));
 }
 
 function rounded(seconds) {
