@@ -42,11 +42,11 @@ def check_constraints(constraints: Constraints, seconds: float | None = None) ->
     writer = constraints.writer(int((length or constraints.needed_length) * FPS + 0.5) + 1)
     if constraints.path is not None:
         _check_path(constraints.path, constraints.placement, writer, length)
+    for pin in constraints.pins:
+        _check_height(pin)
+        _check_reach(pin, writer)
     _check_speed(constraints, writer)
     _check_turns(writer)
-    for pin in constraints.pins:
-        _check_reach(pin, writer)
-        _check_height(pin)
     return [
         f"{pin.name} is {-pin.position[1]:.2f} m below the floor"
         for pin in constraints.pins
@@ -64,7 +64,7 @@ def resolved_length(constraints: Constraints, seconds: float | None) -> float | 
         return constraints.length if seconds is None else seconds
     if abs(seconds - constraints.length) > 0.5 / FPS:
         raise InputError(
-            f"the length of the motion is {seconds:g} s, and its constraints give {constraints.length:g} s; leave one out"
+            f"the length of the motion is {seconds:g} s and its constraints say {constraints.length:g} s; leave one out"
         )
     return seconds
 
@@ -83,9 +83,9 @@ def _check_path(path: RootPath, start: Placement, writer: TrackWriter, length: f
     line = path.curve()
     total = lengths_along(line)[-1]
     if path.times is not None:
-        for metres, start, end in zip(path.segment_lengths(), path.times, path.times[1:], strict=False):
-            if metres > MAX_SPEED * (end - start) + SLACK:
-                raise _too_fast(f"the path from {start:g} to {end:g} s", metres, end - start)
+        for metres, before, after in zip(path.segment_lengths(), path.times, path.times[1:], strict=False):
+            if metres > MAX_SPEED * (after - before) + SLACK:
+                raise _too_fast(f"the path from {before:g} to {after:g} s", metres, after - before)
         return
     if length is not None and total > MAX_SPEED * length + SLACK:
         raise _too_fast("the path, within the length of the motion,", total, length)
@@ -165,16 +165,17 @@ def _check_reach(pin: Pin, writer: TrackWriter) -> None:
         return
     name = writer.names[owners[frame, other][both[frame, other]][0]]
     raise InputError(
-        f"{pin.name} and {name} put {pin.joint} {apart[frame, other]:.2f} m away from {JOINT_NAMES[other]}, farther than "
-        f"the body reaches ({LARGEST_DISTANCES[joint, other]:.2f} m); move one of them"
+        f"{pin.name} and {name} put {pin.joint} {apart[frame, other]:.2f} m from {JOINT_NAMES[other]}, farther than a "
+        f"body reaches ({LARGEST_DISTANCES[joint, other]:.2f} m); move one of them"
     )
 
 
 def _check_height(pin: Pin) -> None:
     height = pin.position[1]
-    most = float(LARGEST_DISTANCES[JOINT_INDEX[pin.joint], JOINT_INDEX["left_foot"]]) + JUMP
+    feet = [JOINT_INDEX["left_foot"], JOINT_INDEX["right_foot"]]
+    most = float(LARGEST_DISTANCES[JOINT_INDEX[pin.joint], feet].max()) + JUMP
     if height is not None and height > most:
         raise InputError(
-            f"{pin.name} is {height:.2f} m above the floor, higher than a jump lifts {pin.joint} ({most:.1f} m); give a "
-            "lower position"
+            f"{pin.name} is {height:.2f} m above the floor, higher than a jump lifts {pin.joint} ({most:.1f} m); "
+            "give a lower position"
         )

@@ -208,7 +208,7 @@ class Constraints:
 
     def __post_init__(self):
         if self.length is not None:
-            check_time(self.length)
+            check_time(self.length, "the length")
             if self.length < 1 / FPS:
                 raise InputError(f"the length is {self.length:g} s; give at least one frame")
         if self.start is not None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from control.constraints import Constraints, Pin, RootPath, Waypoint
 from control.poses import Keep, Keyframe, MotionFrames, frames_of_span
-from control.values import check_number, check_time
+from control.values import check_number, check_span, check_time
 from formats.clip import read_clip
 from motion.clip import Clip
 from motion.resample import FPS
@@ -127,11 +127,10 @@ def _keep(value: Any, read: ReadMotion) -> Keep:
     keys = {"from", "to", "motion", "joints", "place", "facing"}
     values = _mapping(value, keys, "a kept span", ("from", "to", "motion"))
     start, end = values["from"], values["to"]
-    check_time(start)
-    check_time(end)
+    check_span(start, end)
     joints = values.get("joints", ("full_body",))
     joints = tuple(joints) if isinstance(joints, list) else (joints,) if isinstance(joints, str) else joints
-    count = max(frames_of_span(start, end), 1)  # the order of the times is checked by Keep
+    count = frames_of_span(start, end)
     return Keep(start, end, _frames(values["motion"], read, count, start), joints, **_placed(values))
 
 

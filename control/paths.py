@@ -38,7 +38,7 @@ def at_lengths(line: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 def resample(line: np.ndarray, step: float) -> np.ndarray:
     """Return points (P, 2) of a line, ``step`` metres apart along it, and its end after 0.5 to 1.5 steps."""
     total = lengths_along(line)[-1]
-    return at_lengths(line, np.append(np.arange(0, total - step / 2, step), total))
+    return at_lengths(line, np.concatenate(([0.0], np.arange(step, total - step / 2, step), [total])))
 
 
 def place_at(points: np.ndarray, kind: str, times: np.ndarray, seconds: np.ndarray) -> np.ndarray:

@@ -142,8 +142,9 @@ class TrackWriter:
             first = tuple(np.argwhere(clash)[0])
             other = self.names[owners[first]]
             time = (range(self.frames)[at][first[0]]) / FPS
-            both = f"{other} and {name}" if other != name else f"two of {name}"
-            raise InputError(f"{both} ask for two {noun} at {time:.2f} s; change or remove one of them")
+            if other == name:
+                raise InputError(f"{name} is given twice, with two {noun}; remove one of them")
+            raise InputError(f"{other} and {name} ask for two {noun} at {time:.2f} s; change or remove one of them")
         if name not in self.names:
             self.names.append(name)
         shaped = mask.reshape(*mask.shape, *[1] * (old.ndim - mask.ndim))

@@ -12,17 +12,18 @@ MAX_SECONDS = 3600.0
 
 def check_number(value: Any, noun: str, most: float = MAX_COORDINATE) -> None:
     """Raise InputError unless ``value`` is a number of magnitude ``most`` or less."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating) or value != value:
-        raise InputError(f"{noun} is {shown(value, 40)}; give a number")
+    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not is_number or value != value:
+        raise InputError(f"{noun} is {shown(repr(value), 40)}; give a number")
     if abs(value) > most:
         raise InputError(f"{noun} is {shown(value, 40)}; give a value from {-most:g} to {most:g}")
 
 
-def check_time(value: Any) -> None:
+def check_time(value: Any, noun: str = "a time") -> None:
     """Raise InputError unless ``value`` is a time in seconds."""
-    check_number(value, "a time", MAX_SECONDS)
+    check_number(value, noun, MAX_SECONDS)
     if value < 0:
-        raise InputError(f"a time is {value:g} s; give seconds from the start of the motion, 0 or more")
+        raise InputError(f"{noun} is {value:g} s; give seconds, 0 or more")
 
 
 def check_span(start: Any, end: Any) -> None:
