@@ -39,9 +39,13 @@ def combine(part: Clip, rest: Clip, joints: Sequence[str], start: float = 0.0, e
         raise InputError(f"{', '.join(joints)} are all joints, which leaves nothing to the other motion; give fewer")
     if "pelvis" in names:
         if (start, end) != (0.0, None):
-            raise InputError("the pelvis is among the joints, and its path cannot change within a motion; exchange the "
-                             "two motions, and give the other joints")
-        return replace(combine(rest, part, [name for name in JOINT_NAMES if name not in names]), title=_title(part, rest))
+            raise InputError(
+                "the pelvis is among the joints, and its path cannot change within a motion; exchange the "
+                "two motions, and give the other joints"
+            )
+        return replace(
+            combine(rest, part, [name for name in JOINT_NAMES if name not in names]), title=_title(part, rest)
+        )
     first, last = span_frames(rest, start, end)
     last = min(last, first + len(part.smplx85))
     chosen = [JOINT_INDEX[name] for name in names]
@@ -55,7 +59,7 @@ def combine(part: Clip, rest: Clip, joints: Sequence[str], start: float = 0.0, e
         share = np.minimum(share, number[::-1] / (FADE * FPS))
     share = share**2 * (3 - 2 * share)
     own = rotations[first:last, chosen]
-    blended = slerp(own, given, np.broadcast_to(share[:, None], own.shape[:2]))
+    blended = slerp(own, given, np.tile(share[:, None], len(chosen)))
     rotations[first:last, chosen] = np.where(share[:, None, None, None] == 1, given, blended)
     return replace(rest.with_motion(rotations, pelvis), title=_title(part, rest))
 

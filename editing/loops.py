@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from editing.places import FLOOR, Motion, Move, frame
+from editing.places import FLOOR, Motion, Move, frames
+from editing.seams import SPREAD, fade, rotation_between
 from editing.spans import TREND, check_count, in_place
 from motion.clip import Clip
 from motion.features272 import heading_angle
 from motion.foot_lock import lock_feet
 from motion.resample import FPS
-from motion.rotation import axis_angle_to_matrix, matrix_to_axis_angle, y_rotation
+from motion.rotation import axis_angle_to_matrix, y_rotation
 from utils.errors import InputError
 
 SHORTEST = 0.5  # seconds of the shortest cycle
 LONGEST_CLIP = 120.0  # seconds; the search compares every frame with every other
-SPREAD = 0.5  # seconds on each side of the seam over which the difference is spread
 VELOCITY_WEIGHT = 0.1  # seconds: a difference of 1 m/s counts as much as one of 0.1 m
 ALIKE = 0.05  # metres: frames of a smaller distance are alike; the longest cycle between such frames is taken
 DIFFERENT = 0.15  # metres: a seam of a larger distance is refused
@@ -62,16 +62,17 @@ def find_seam(clip: Clip, shortest: float = SHORTEST) -> Seam:
         shortest: Length of the shortest cycle in seconds.
 
     Raises:
-        InputError: the clip is shorter than the shortest cycle or too long to be searched.
+        InputError: no two frames of the clip are similar, or it is shorter than the shortest cycle or too long to be
+            searched.
     """
-    frames, least = len(clip.smplx85), max(2, round(shortest * FPS))
-    if frames < least + 3:  # the velocities at both ends need a frame on each side
+    count, least = len(clip.smplx85), max(2, round(shortest * FPS))
+    if count < least + 3:  # the velocities at both ends need a frame on each side
         raise InputError(
-            f"the motion has {frames} frames; a loop of at least {least / FPS:.2g} s needs {least + 3}, so give a longer "
-            "motion or a smaller --shortest"
+            f"the motion has {count} frames; a loop of at least {least / FPS:.2g} s needs {least + 3}, so give a "
+            "longer motion or a smaller --shortest"
         )
-    if frames > LONGEST_CLIP * FPS:
-        raise InputError(f"the motion has {frames / FPS:.0f} s; trim it to at most {LONGEST_CLIP:.0f} s before the loop")
+    if count > LONGEST_CLIP * FPS:
+        raise InputError(f"the motion has {count / FPS:.0f} s; trim it to at most {LONGEST_CLIP:.0f} s before the loop")
     inner = distances(clip)[1:-1, 1:-1]
     first, last = np.triu_indices(len(inner), least)
     distance, length = inner[first, last], last - first
@@ -79,7 +80,14 @@ def find_seam(clip: Clip, shortest: float = SHORTEST) -> Seam:
     if alike.any():  # near the greatest length, the best pair
         distance = np.where(alike & (length >= 0.9 * length[alike].max()), distance, np.inf)
     best = int(distance.argmin())
-    return Seam(int(first[best]) + 1, int(last[best]) + 1, float(distance[best]))
+    seam = Seam(int(first[best]) + 1, int(last[best]) + 1, float(distance[best]))
+    if seam.distance > DIFFERENT:
+        raise InputError(
+            f"the motion has no two similar frames: at the best seam, from {seam.last / FPS:.2f} back to "
+            f"{seam.first / FPS:.2f} s, the joints jump by {100 * seam.distance:.0f} cm; give a motion that repeats "
+            "itself or returns to its first pose"
+        )
+    return seam
 
 
 def loop(
@@ -87,32 +95,28 @@ def loop(
     travel: bool = True,
     repeats: int = 1,
     seconds: float | None = None,
-    shortest: float = SHORTEST,
     foot_lock: bool = False,
+    seam: Seam | None = None,
 ) -> Clip:
     """Cut a seamless loop out of a clip.
 
     Args:
-        clip: At least as long as the shortest cycle.
+        clip: T frames, at least those of the shortest cycle and three more.
         travel: Keep the path: each cycle starts where the one before ends. Otherwise the body stays in place, and the
             turning from the start to the end of a cycle is removed.
         repeats: Number of cycles.
         seconds: Length in seconds that the repeated cycles at least have, in place of their number.
-        shortest: Length of the shortest cycle in seconds.
         foot_lock: Remove foot sliding, also at the seam.
+        seam: Ends of the cycle; None searches for them (``find_seam``).
 
     Returns:
-        The cycles, which start at the place of their first frame in the clip. In place, the first frame follows the last.
+        The cycles, which start at the place of their first frame in the clip. In place, the first frame follows the
+        last.
 
     Raises:
-        InputError: no two frames of the clip are similar, or as in ``find_seam``.
+        InputError: as in ``find_seam``, or the result is too long.
     """
-    seam = find_seam(clip, shortest)
-    if seam.distance > DIFFERENT:
-        raise InputError(
-            f"the motion has no two similar frames: the best seam, from {seam.last / FPS:.2f} to {seam.first / FPS:.2f} s, "
-            f"jumps by {100 * seam.distance:.0f} cm on average; give a motion that repeats itself or returns to its start"
-        )
+    seam = seam or find_seam(clip)
     if seconds is not None:
         repeats = max(1, int(np.ceil(seconds * FPS / seam.frames - 1e-6)))
     check_count(repeats * seam.frames)
@@ -123,30 +127,30 @@ def loop(
         extended = replace(extended, smplx85=lock_feet(extended))
     if not travel:
         extended = in_place(extended)
-    rotations, pelvis = (part[around * seam.frames : (around + repeats) * seam.frames] for part in extended.motion())
-    back = Move.between((rotations[0], pelvis[0]), frame(cycle, 0))
-    return clip.with_motion(*back.apply(rotations, pelvis))
+    result = frames(extended.motion(), slice(around * seam.frames, (around + repeats) * seam.frames))
+    return clip.with_motion(*Move.between(frames(result, 0), frames(cycle, 0)).apply(*result))
 
 
 def repeat(cycle: Motion, step: Move, first: int, count: int) -> Motion:
-    """Return ``count`` repetitions of a cycle in a row, of which number 0 is the cycle itself; ``first`` may be below 0.
+    """Return repetitions of a cycle in a row.
 
     Args:
         cycle: Motion of L frames.
         step: From the start of a cycle to the start of the next.
+        first: Number of the first repetition; 0 is the cycle itself, -1 the repetition before it.
+        count: Number of repetitions.
     """
     parts = [cycle]
     for _ in range(first + count - 1):
         parts.append(step.apply(*parts[-1]))
-    back = Move(-step.turn, step.end, step.start)
     for _ in range(-first):
-        parts.insert(0, back.apply(*parts[0]))
+        parts.insert(0, step.inverse().apply(*parts[0]))
     rotations, pelvis = zip(*parts, strict=True)
     return np.concatenate(rotations), np.concatenate(pelvis)
 
 
 def close_cycle(clip: Clip, seam: Seam, straight: bool = False) -> tuple[Motion, Move]:
-    """Make a cycle continuous: the frames from the first to before the last of the seam, and the step to the next cycle.
+    """Cut a cycle out of a clip and make it continuous at its seam.
 
     Args:
         clip: T frames.
@@ -167,7 +171,9 @@ def close_cycle(clip: Clip, seam: Seam, straight: bool = False) -> tuple[Motion,
         return _spread(value, change, seam.frames)
 
     before, after = rotations[[last - 1, last, last + 1]], rotations[[first - 1, first, first + 1]]  # (3, 22, 3, 3)
-    offset = spread(_between(before[1], after[1]), (_between(*after[::2]) - _between(*before[::2])) / 2)
+    offset = spread(
+        rotation_between(before[1], after[1]), (rotation_between(*after[::2]) - rotation_between(*before[::2])) / 2
+    )
     closed = axis_angle_to_matrix(offset) @ rotations[first:last]
     height = pelvis[:, 1]
     lift = height[first] - height[last]
@@ -188,27 +194,13 @@ def close_cycle(clip: Clip, seam: Seam, straight: bool = False) -> tuple[Motion,
     return (closed, path[:-1]), Move(float(facing[-1] - facing[0]), path[0], path[-1])
 
 
-def _between(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Rotation from ``start`` to ``end`` (..., 3, 3) as axis-angle (..., 3), in the axes of the parent."""
-    return matrix_to_axis_angle(end @ start.swapaxes(-1, -2))
-
-
-def _spread(value: np.ndarray, change: np.ndarray, frames: int) -> np.ndarray:
-    """Return offsets (L, ...) that close a gap at the seam: half of it after the start, half before the end.
-
-    Quintic polynomials that reach zero with their first two derivatives.
+def _spread(value: np.ndarray, change: np.ndarray, length: int) -> np.ndarray:
+    """Return corrections (L, ...) that close a gap at the seam: half of it after the start, half before the end.
 
     Args:
         value: Gap (...), from the end to the start.
         change: Its change per frame (...).
-        frames: L, the length of the cycle.
+        length: L, the number of frames of the cycle.
     """
-    width = min(SPREAD * FPS, frames / 2)
-    shape = (-1, *[1] * np.ndim(value))
-
-    def fading(frame: np.ndarray, slope: np.ndarray) -> np.ndarray:  # of value / 2 and a slope at frame 0
-        x = np.minimum(frame / width, 1).reshape(shape)
-        return (1 - x**3 * (10 - 15 * x + 6 * x**2)) * value / 2 + width * x * (1 - x) ** 3 * (1 + 3 * x) * slope
-
-    number = np.arange(frames)
-    return fading(frames - number, -change / 2) - fading(number, change / 2)
+    width, number = min(SPREAD, length / 2), np.arange(length)
+    return fade(length - number, value / 2, -change / 2, width) - fade(number, value / 2, change / 2, width)

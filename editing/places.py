@@ -37,7 +37,11 @@ class Move:
         turned, around = turn_world(rotations, pelvis - self.start * FLOOR, y_rotation(np.array(self.turn)))
         return turned, around + self.end * FLOOR
 
+    def inverse(self) -> "Move":
+        """Return the move that undoes this one."""
+        return Move(-self.turn, self.end, self.start)
 
-def frame(motion: Motion, number: int) -> Motion:
-    """Return one frame of a motion: rotations (22, 3, 3) and pelvis (3,)."""
-    return motion[0][number], motion[1][number]
+
+def frames(motion: Motion, at: int | slice) -> Motion:
+    """Return one frame of a motion, (22, 3, 3) and (3,), or those of a slice."""
+    return motion[0][at], motion[1][at]

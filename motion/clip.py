@@ -40,7 +40,7 @@ class Clip:
         return self.smplx85[0, SMPLX85["betas"]]
 
     def motion(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return local rotations (T, 22, 3, 3), the root's in the world, and the pelvis (T, 3) in metres, in float64."""
+        """Return local rotations (T, 22, 3, 3), the root's in the world, and the pelvis (T, 3) in metres, float64."""
         return smplx85_to_motion(self.smplx85.astype(np.float64))
 
     def joints(self) -> np.ndarray:
