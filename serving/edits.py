@@ -1,25 +1,25 @@
 """Edits of finished motions in the browser: a span that is made anew, and seamless loops."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from editing.loops import loop as redo
+from editing.generate import redo
 from editing.loops import loop
 from models.pipeline import TextToMotion
-from models.sampling import Sampling
 from motion.clip import Clip
 from motion.resample import FPS
 from serving.options import Options
-from serving.requests import Start, as_object, longest_seconds, number, parse_sampling, whole_number
+from serving.requests import Start, as_object, longest_seconds, number, whole_number
 from utils.errors import InputError
 from utils.prompts import MAX_SEED, Prompt, safe_name
 
 Motions = Callable[[str], dict[str, Clip]]
 """Returns the finished motions of a token by name."""
+SHORTEST_REST = 0.2  # seconds that a redone span leaves of a motion
 
 
 class WholeMotion(NamedTuple):
@@ -34,7 +34,7 @@ class EditRequest:
     """A validated edit of all motions of a finished request."""
 
     title: str
-    edits: dict[str, Callable[[TextToMotion], Clip]]
+    edits: Mapping[str, Callable[[TextToMotion], Clip]]
     """Name of each result and the function that makes it."""
 
     def starts(self) -> dict[str, Start]:
@@ -42,36 +42,31 @@ class EditRequest:
         return {name: partial(as_one_chunk, edit) for name, edit in self.edits.items()}
 
     @classmethod
-    def parse_redo(
-        cls, data: object, motions: Motions, options: Options, model: TextToMotion, defaults: Sampling
-    ) -> "EditRequest":
+    def parse_redo(cls, data: object, motions: Motions, options: Options, model: TextToMotion) -> "EditRequest":
         """Validate the JSON data of a request to make a span anew with a sentence.
 
         Args:
             data: Parsed JSON.
             motions: Finished motions.
             options, model: Limits of lengths and numbers.
-            defaults: Sampling settings for values that the request leaves out, with guidance resolved.
 
         Raises:
             InputError: a value is missing, of the wrong type, or beyond the limits, or the motion is no longer kept.
         """
         values = as_object(data)
         clips, longest = finished(values, motions), longest_seconds(options, model)
-        end = max(len(clip.smplx85) for clip in clips) / FPS
-        start, stop = number(values, "from", 0, end), number(values, "to", 0, end + 0.1)
-        if not 0 < stop - start <= longest:
-            raise InputError(f"the selection has {stop - start:.1f} s; select a span of up to {longest:.1f} s")
-        prompt = values.get("prompt")
-        sentence = str(Prompt.parse([prompt]))  # type: ignore[list-item]  # Prompt.parse checks its type
-        seed = whole_number(values, "seed", 0, MAX_SEED - options.variations, 0)
-        sampling = parse_sampling(values, defaults, model.tokens_of(longest))
-        name = safe_name(clips[0].title)
-        edits: dict[str, Callable[[TextToMotion], Clip]] = {}
-        for number_, clip in enumerate(clips):
-            edits[f"{name}_redo{seed + number_}"] = partial(
-                redone, clip, start, stop, sentence, seed + number_, sampling
-            )
+        seconds = max(len(clip.smplx85) for clip in clips) / FPS
+        start, end = (number(values, name, 0, round(seconds, 2)) for name in ("from", "to"))
+        if not 0 < end - start <= longest:
+            raise InputError(f"the selection has {end - start:.1f} s; select a span of up to {longest:.1f} s")
+        if end - start > seconds - SHORTEST_REST:
+            raise InputError("the selection is the whole motion; select a part of it, or generate a new motion")
+        sentence = Prompt.parse([values.get("prompt")])  # type: ignore[list-item]  # it is checked there
+        seed, name = whole_number(values, "seed", 0, MAX_SEED - len(clips), 0), safe_name(clips[0].title)
+        edits = {
+            f"{name}_redo{seed}": partial(redone, clip, str(sentence), start, end, seed)
+            for seed, clip in enumerate(clips, seed)
+        }
         return cls(clips[0].title, edits)
 
     @classmethod
@@ -102,11 +97,9 @@ def looped(clip: Clip, travel: bool, model: TextToMotion) -> Clip:
     return loop(clip, travel)
 
 
-def redone(
-    clip: Clip, start: float, end: float, sentence: str, seed: int, sampling: Sampling, model: TextToMotion
-) -> Clip:
-    """Return a clip whose span from ``start`` to ``end`` seconds is made anew; it may end before ``end``."""
-    return redo(model, clip, start, min(end, len(clip.smplx85) / FPS), sentence, seed, sampling)
+def redone(clip: Clip, sentence: str, start: float, end: float, seed: int, model: TextToMotion) -> Clip:
+    """Return a clip whose span from ``start`` to ``end`` seconds is made anew; a shorter clip ends before ``end``."""
+    return redo(model, clip, sentence, start, min(end, len(clip.smplx85) / FPS), seed=seed)
 
 
 def as_one_chunk(edit: Callable[[TextToMotion], Clip], model: TextToMotion) -> Iterator[WholeMotion]:

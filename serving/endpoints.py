@@ -70,7 +70,7 @@ class Endpoints:
         )
 
     async def redo(self, request: Request) -> Response:
-        arguments = (self.service.motions, self.options, self.model, self.defaults)
+        arguments = (self.service.motions, self.options, self.model)
         return await self._answer(request, lambda data: EditRequest.parse_redo(data, *arguments))
 
     async def loop(self, request: Request) -> Response:

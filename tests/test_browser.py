@@ -3,26 +3,21 @@
 The tests share one headless Chromium with software WebGL and one app process with the shipped checkpoint.
 """
 
-import io
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from formats.clip import Clip, read_clip
+from tests.browser import SECONDS, picture, wait_for, watched_page, wood
 from visualize.body import load_body
 from visualize.page import write_gallery, write_player
 
 playwright = pytest.importorskip("playwright.sync_api")
 ROOT = Path(__file__).parents[1]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-SECONDS = 1000  # the browser's unit is the millisecond; software WebGL on a busy machine is slow
 HOSTILE = [
     "<img src=x onerror=\"document.title='owned'\">",
     "</script><script>document.title='owned'</script>",
@@ -33,35 +28,6 @@ HOSTILE = [
     "{{7*7}} ${7*7} &lt;b&gt;",
 ]
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium not installed; `make browser` installs it")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser):
-    """A page that records its requests and must not write to the console."""
-    yield from watched_page(browser)
-
-
-def watched_page(browser):
-    context = browser.new_context(viewport={"width": 480, "height": 400}, accept_downloads=True)
-    page, messages = context.new_page(), []
-    page.set_default_timeout(60 * SECONDS)
-    page.requested = []
-    page.on("request", lambda request: page.requested.append(request.url))
-    page.on("console", lambda message: messages.append(message.text))
-    page.on("pageerror", lambda error: messages.append(str(error)))
-    yield page
-    context.close()
-    assert not messages
-
 
 @pytest.fixture(scope="module")
 def clips():
@@ -71,23 +37,6 @@ def clips():
     data[:, 3 * 16 + 2], data[:, 3 * 17 + 2] = -1.2 + 0.8 * np.sin(4 * times), 1.2
     data[:, 73], data[:, 74] = 0.95, 0.8 * times
     return [Clip(data, f"person number {number}") for number in range(3)]
-
-
-def picture(locator) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(locator.screenshot())).convert("RGB")).astype(int)
-
-
-def wood(frame: np.ndarray) -> np.ndarray:
-    """Return the mask of the mannequin; everything else is grey or blue."""
-    return frame[..., 0] - frame[..., 2] > 40
-
-
-def wait_for(page, condition, seconds: float = 60) -> None:
-    for _ in range(int(seconds * 10)):
-        if condition():
-            return
-        page.wait_for_timeout(100)
-    raise AssertionError(f"the condition did not hold within {seconds:g} s")
 
 
 def show_and_check_motion(page, canvas) -> None:
@@ -168,7 +117,7 @@ def test_gallery_of_a_hundred_with_hostile_prompts(page, clips, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def app():
+def app(browser):
     """Start the app and return its address."""
     command = [sys.executable, ROOT / "app.py", "--port", "0", "--running", "2"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -88,10 +88,11 @@ class App {
   redo(span, text) {
     const { shown } = this.editor.state;
     const sentences = withSentence(this.editor.state, span, text);
-    const { temperature, guidance } = this.form.elements;
-    const settings = { temperature: Number(temperature.value), guidance: Number(guidance.value) };
-    const request = { motion: shown.token, from: span.start, to: span.end, prompt: text, seed: randomSeed(), ...settings };
-    this.#send("/redo", request, { title: shown.title, count: shown.names.length, sentences });
+    const end = Math.max(...shown.motions.map((motion) => motion.frames)) / FPS;
+    const near = (time) => (time < SHORTEST ? 0 : time > end - SHORTEST ? Number(end.toFixed(2)) : time); // no tiny rest
+    const request = { motion: shown.token, from: near(span.start), to: near(span.end), prompt: text, seed: randomSeed() };
+    const title = sentences.map((sentence) => sentence.text).join(" → ");
+    this.#send("/redo", request, { title, count: shown.names.length, sentences });
   }
 
   /** Make the motions shown seamless: on their way, or in place. */

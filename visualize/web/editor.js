@@ -59,8 +59,10 @@ class Editor {
     const { path, keyframes, shown } = this.state;
     if (shown !== this.shown) {
       this.shown = shown;
-      if (!shown) this.display([], "");
-      else if (shown.motions !== this.displayed) this.display(shown.motions, shown.title);
+      const { time, playing } = this.player;
+      if (shown?.motions !== this.displayed) this.display(shown?.motions ?? [], shown?.title ?? "");
+      this.player.seek(time);
+      this.player.play(playing);
     }
     this.path.show(path);
     this.poses.show(keyframes);

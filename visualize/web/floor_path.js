@@ -26,7 +26,7 @@ class FloorPath {
     this.ribbons = [];
     this.material = new THREE.MeshLambertMaterial({ color: PATH_COLOR, emissive: PATH_COLOR, emissiveIntensity: 0.3 });
     this.canvas.addEventListener("pointerdown", (event) => this.#press(event));
-    this.canvas.addEventListener("keydown", (event) => this.#key(event));
+    this.canvas.addEventListener("keydown", (event) => this.#key(event), { capture: true }); // before the player's
   }
 
   /** Show a path, beside every body of the stage. */
