@@ -222,9 +222,6 @@ class Constraints:
             if item is not None:
                 yield item
 
-    def __bool__(self) -> bool:
-        return self.length is not None or any(True for _ in self.items())
-
     @property
     def needed_length(self) -> float:
         """Seconds that the motion must have at least: ``length``, or the last time of a constraint; 0 for none."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from control.signal import follow_path, path_length, path_points
-from control.track import Track
+from control.track import Track, asked_frames
 from motion.resample import FPS
 from motion.rotation import matrix_to_rotation_6d, y_rotation
 
@@ -33,6 +33,7 @@ HEADING = Tolerance(0.15, 1.0)  # radians
 JOINTS = Tolerance(0.05, 1.0)  # metres in the world, root mean square over the known coordinates
 POSE = Tolerance(0.15, 1.0)  # radians, root mean square over the known rotations
 PATH = Tolerance(0.05, 1.0)  # metres off the path; metres before its end when the motion ends
+LOST = 0.5  # metres off the path, beyond which the distance that a motion walks counts as its progress
 
 
 class Frames(NamedTuple):
@@ -70,10 +71,10 @@ class TrackCost:
     def __init__(self, track: Track, path_due: bool) -> None:
         self.track, self.path_due = track, path_due and len(track.path) > 0
         self.path = track.path[None]  # (1, P, 2)
-        self.path_length = float(path_length(self.path))
+        self.path_length = path_length(self.path)[0]
         self.has_pose = track.rotations_known.any(dim=-1)  # (T,)
         self.has_joints = track.joints_known.flatten(1).any(dim=-1)  # (T,)
-        self.asked = track.root_known | track.heading_known | self.has_joints | self.has_pose  # (T,)
+        self.asked = asked_frames(track)  # (T,)
         self.length = len(track.root_known)
         count, following = self.length, []
         for frame in reversed(range(self.length)):
@@ -91,10 +92,17 @@ class TrackCost:
         kept, end = self._of_frames(first, frames), first + frames.root.shape[1]
         if self.path.shape[1]:
             root = frames.root[None, :, -1]  # (1, P, 2)
-            progress = follow_path(self.path, root, progress[None])
-            off = (path_points(self.path, progress) - root)[0].square().sum(dim=-1)
-            progress, kept = progress[0], kept + PATH.cost(off, 0.0)
+            nearest = follow_path(self.path, root, progress[None])  # (1, P)
+            off = (path_points(self.path, nearest) - root)[0].square().sum(dim=-1)
+            walked = frames.root.diff(dim=1).norm(dim=-1).mean(dim=-1) * frames.root.shape[1]
+            lost = torch.minimum(progress + walked, self.path_length)
+            progress = torch.where(off > LOST**2, torch.maximum(nearest[0], lost), nearest[0])
+            kept = kept + PATH.cost(off, 0.0)
         return Step(progress, kept, self._ahead(end, frames, progress))
+
+    def begins(self, first: int, end: int) -> bool:
+        """Return whether something is asked of a frame from ``first`` to ``end - 1`` and not of the frame before it."""
+        return any(bool(self.asked[frame]) and not self.asked[frame - 1] for frame in range(max(first, 1), end))
 
     @property
     def last_asked(self) -> int:

@@ -173,7 +173,7 @@ def _placed(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _frames(value: Any, read: ReadMotion, count: int, seconds: float) -> MotionFrames:
-    """Return ``count`` frames of ``{file, seconds or frame}``, or the rows of smplx_85 themselves.
+    """Return ``count`` frames of ``{file, seconds or frame, digest}``, or the rows of smplx_85 themselves.
 
     Args:
         value: mapping or list.
@@ -183,7 +183,7 @@ def _frames(value: Any, read: ReadMotion, count: int, seconds: float) -> MotionF
     """
     if isinstance(value, list):
         return _given_frames(value, count)
-    values = _mapping(value, {"file", "seconds", "frame"}, "a pose or motion", ("file",))
+    values = _mapping(value, {"file", "seconds", "frame", "digest"}, "a pose or motion", ("file",))
     if not isinstance(values["file"], str):
         raise InputError(f"file is {shown(values['file'], 40)}; give the name of a motion file")
     if values.get("seconds") is not None and values.get("frame") is not None:
@@ -197,9 +197,12 @@ def _frames(value: Any, read: ReadMotion, count: int, seconds: float) -> MotionF
         raise InputError(f"frame is {shown(frame, 40)}; give a whole number, negative from the end")
     clip = read(values["file"])
     try:
-        return MotionFrames.of(clip, frame, count, values["file"])
+        frames = MotionFrames.of(clip, frame, count, values["file"])
+        if values.get("digest") not in (None, frames.digest):
+            raise InputError("the file holds another motion than when digest was written; leave digest out to use it")
     except InputError as error:
         raise InputError(f"{shown(values['file'], 100)}: {error}") from error
+    return frames
 
 
 def _given_frames(value: list, count: int) -> MotionFrames:

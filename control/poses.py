@@ -1,5 +1,6 @@
 """Constraints from the frames of other motions: keyframes and kept spans."""
 
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -71,6 +72,12 @@ class MotionFrames:
         rotations, pelvis = smplx85_to_motion(check_smplx85(smplx85).astype(np.float64))
         return cls(rotations, pelvis)
 
+    @property
+    def digest(self) -> str:
+        """Hash of the frames, to the micrometre: whether a file still holds the same motion."""
+        values = np.concatenate([self.rotations.ravel(), self.pelvis.ravel()])
+        return hashlib.sha256(np.round(values * 1e6).astype(np.int64).tobytes()).hexdigest()[:16]
+
     def moved(self, place: Place, facing: float | None) -> tuple[np.ndarray, np.ndarray]:
         """Return rotations and pelvis, moved so that the first frame is at ``place`` and faces ``facing`` degrees."""
         own = heading_angle(self.rotations[0, 0])
@@ -81,9 +88,9 @@ class MotionFrames:
         return rotations, pelvis + to
 
     def to_dict(self) -> Any:
-        """Return ``{file, frame}``, or the rows of smplx_85 if the frames are not from a file."""
+        """Return ``{file, frame, digest}``, or the rows of smplx_85 if the frames are not from a file."""
         if self.file is not None:
-            return {"file": self.file, "frame": self.first}
+            return {"file": self.file, "frame": self.first, "digest": self.digest}
         rows = motion_to_smplx85(self.rotations, self.pelvis)
         return [[round(value, 6) for value in row] for row in rows.tolist()]
 

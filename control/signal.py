@@ -5,8 +5,8 @@ The generator gets one signal per token (``LLaMAHF.forward``), computed from the
     horizons    place and heading at fixed numbers of frames ahead, for timed paths
     path        points of the untimed path at fixed distances ahead, and the distance to its end
     next root   time, place and heading of the next frame with a given root, for waypoints
-    next poses  time, place, heading and pose of the next frame with given rotations, and of the next ``LATER`` frames on
-    next pins   time and joints of the next frame with given positions of joints, and of the next ``LATER`` frames on
+    next poses  time, place, heading and pose of the next frame with given rotations, and of the next from ``LATER`` on
+    next pins   time and joints of the next frame with given positions of joints, and of the next from ``LATER`` on
 
 Places are in the frame of the root: x to the left and z forward from the pelvis' place on the floor, in metres, scaled
 to about unit size. All zeros ask for nothing.

@@ -59,3 +59,9 @@ class Track:
     def to(self, device: torch.device) -> "Track":
         """Return the track on a device."""
         return Track(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+def asked_frames(track: Track) -> Tensor:
+    """Return the frames (..., T) of which a track asks something, besides its path."""
+    posed = track.rotations_known.any(dim=-1) | track.joints_known.flatten(-2).any(dim=-1)
+    return track.root_known | track.heading_known | posed

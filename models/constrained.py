@@ -1,15 +1,34 @@
 """Motions and streams under constraints: from constraints to a track, and from final tokens to corrected frames."""
 
 from collections.abc import Iterator
+from copy import copy
+from dataclasses import fields
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from control.checks import check_constraints
 from control.constraints import Constraints
+from control.poses import Placement
+from control.report import measure
+from control.satisfy import satisfy
+from control.signal import path_points
+from control.track import PATH_STEP, Track, asked_frames
 from models.controlled import Goal, NewFrames
 from models.motion import Motion, MotionChunk, RootTracker
+from motion.features272 import encode, heading_angle
 from motion.resample import FPS
+from motion.rotation import axis_angle_to_matrix, matrix_to_axis_angle
+from motion.skeleton import JOINTS, forward_kinematics
+from motion.spread import LONGEST, SHORTEST, spread
 from utils.errors import InputError
+
+HISTORY = 32  # final frames that the correction of the next ones sees
+LEVER = 0.3  # metres from a joint to the hands and feet that it moves, for the time in which a rotation fades
+
+Body = tuple[np.ndarray, np.ndarray]
+"""Local rotations (T, 22, 3, 3), the root's in the world, and the pelvis (T, 3) in metres, in float64."""
 
 
 def goal_of(constraints: Constraints, frames: int, seconds: float | None) -> Goal:
@@ -36,16 +55,106 @@ def goal_of(constraints: Constraints, frames: int, seconds: float | None) -> Goa
 def constrained_motion(
     prompt: str, seed: int, constraints: Constraints, goal: Goal, new: Iterator[NewFrames]
 ) -> Motion:
-    """Return the motion of final tokens."""
+    """Return the motion of final tokens, corrected as a whole."""
     steps = list(new)
     features = np.concatenate([step.features.cpu().numpy() for step in steps])
-    tokens = np.array([step.token for step in steps])
-    return Motion(prompt, seed, tokens, features, goal.start, constraints)
+    body = RootTracker(goal.start).place(features)
+    rotations, pelvis, _ = satisfy(*body, constraints.track(len(features)))
+    heading = float(heading_angle(rotations[0, 0]))
+    return Motion(
+        prompt=prompt,
+        seed=seed,
+        tokens=np.array([step.token for step in steps]),
+        features=encode(rotations, forward_kinematics(rotations, pelvis)).astype(np.float32),
+        start=Placement(float(pelvis[0, 0]), float(pelvis[0, 2]), heading),
+        constraints=constraints,
+        errors=measure(constraints, rotations, pelvis),
+    )
 
 
 def constrained_chunks(goal: Goal, new: Iterator[NewFrames]) -> Iterator[MotionChunk]:
-    """Yield the frames of a stream."""
-    root = RootTracker(goal.start)
+    """Yield the corrected frames of each token as soon as it is final."""
+    stream = CorrectedStream(goal)
     for step in new:
-        features = step.features.cpu().numpy()
-        yield MotionChunk.of(step.part, [step.token], features, *root.place(features))
+        yield stream.next(step)
+
+
+class CorrectedStream:
+    """Corrections of a stream, token by token: each sees the last final frames and those of the look-ahead.
+
+    Successive corrections differ, because they see other frames. The difference at the last yielded frames is added to
+    the next ones and fades.
+    """
+
+    def __init__(self, goal: Goal) -> None:
+        self.track, self.root = goal.track, RootTracker(goal.start)
+        self.frames = 0  # yielded so far
+        self.final: Body = np.zeros((0, JOINTS, 3, 3)), np.zeros((0, 3))  # the last of them, before the corrections
+        self.yielded: Body = self.final  # and after
+        self.progress = [0.0] * (HISTORY + 1)  # metres of the path behind each of ``final`` and the frame before
+
+    def next(self, step: NewFrames) -> MotionChunk:
+        """Return the frames of the next token."""
+        features, known = step.features.cpu().numpy(), len(self.final[1])
+        count = len(features)
+        window = _joined(self.final, copy(self.root).place(np.concatenate((features, step.ahead.cpu().numpy()))))
+        self.final = _joined(self.final, self.root.place(features))
+        self.progress = [*self.progress, *[step.progress] * count][-HISTORY - 1 :]
+        track = self._window(self.frames - known, len(window[1]), step.progress_ahead)
+        corrected = satisfy(*window, track)
+        continued = _continued((corrected.rotations, corrected.pelvis), self.yielded, self._fade(track, known))
+        new = continued[0][known : known + count], continued[1][known : known + count]
+        self.yielded = _joined(self.yielded, new)
+        body = _last(self.yielded, count + 1)  # one frame before them, for the velocities
+        chunk = encode(body[0], forward_kinematics(*body))[-count:]
+        self.final, self.yielded = _last(self.final, HISTORY), _last(self.yielded, HISTORY)
+        self.frames += count
+        return MotionChunk.of(step.part, [step.token], chunk, *new)
+
+    def _fade(self, track: Track, known: int) -> int:
+        """Return the frames until something is asked, within limits."""
+        asked = asked_frames(track)[known:].nonzero()
+        frames = int(asked[0]) + 1 if len(asked) else len(track.root_known) - known
+        return min(max(frames, SHORTEST), LONGEST)
+
+    def _window(self, first: int, count: int, progress: float) -> Track:
+        """Return the track of ``count`` frames from frame ``first`` on, with the path between their places on it."""
+        timed = {
+            field.name: getattr(self.track, field.name)[first : first + count]
+            for field in fields(Track)
+            if field.name != "path"
+        }
+        return Track(**timed, path=part_of_path(self.track.path, self.progress[0], progress))
+
+
+def part_of_path(path: Tensor, start: float, end: float) -> Tensor:
+    """Return the points (P, 2) of a path from a distance along it to another, about ``PATH_STEP`` apart."""
+    steps = round((end - start) / PATH_STEP)
+    if not len(path) or steps < 1:
+        return path[:0]
+    return path_points(path[None], torch.linspace(start, end, steps + 1)[None])[0]
+
+
+def _continued(body: Body, yielded: Body, fade: int) -> Body:
+    """Move a body so that it goes on from the yielded frames that precede it, which are the first of its own frames.
+
+    The difference fades in ``fade`` frames.
+    """
+    known = np.zeros(len(body[1]), dtype=bool)
+    count = len(yielded[1])
+    if not count:
+        return body
+    known[max(0, count - 2) : count] = True
+    places, turns = np.zeros_like(body[1]), np.zeros((len(body[1]), JOINTS, 3))
+    places[:count] = yielded[1] - body[1][:count]
+    turns[:count] = matrix_to_axis_angle(yielded[0] @ body[0][:count].swapaxes(-1, -2))
+    turns = spread(known, turns.reshape(len(turns), -1), LEVER, fade).reshape(turns.shape)
+    return axis_angle_to_matrix(turns) @ body[0], body[1] + spread(known, places, longest=fade)
+
+
+def _joined(first: Body, second: Body) -> Body:
+    return np.concatenate((first[0], second[0])), np.concatenate((first[1], second[1]))
+
+
+def _last(body: Body, count: int) -> Body:
+    return body[0][-count:], body[1][-count:]

@@ -8,7 +8,9 @@ P copies of the motion, the particles, are sampled together as rows of one batch
 4. the generator appends the token of each, with the control signal of its true root (``control.signal``).
 
 This is a particle filter (Gordon et al., 1993) with the generator as its proposal distribution. A token is final once
-``LOOK_AHEAD`` tokens follow it: then the best particle decides, and particles with another past are dropped.
+``LOOK_AHEAD`` tokens follow it: then the best particle decides, and particles with another past are dropped. At the
+start of a motion the look-ahead is shorter, so that a stream begins at once. Where a value is due, for example a
+keyframe, the best particle alone goes on, so that what leads up to it does not change any more.
 
 All random numbers are drawn beforehand from the seed of the motion, so that it depends on nothing else.
 """
@@ -21,6 +23,7 @@ import torch
 from torch import Tensor
 
 from control.cost import Frames, TrackCost
+from control.poses import Placement
 from control.signal import ControlSignal
 from control.track import Track
 from models.generate import CONTEXT_SHARE, Request
@@ -35,6 +38,7 @@ from utils.errors import InputError
 PARTICLES = 16
 BRANCHES = 2
 LOOK_AHEAD = 8  # tokens, about 1 s
+FIRST_LOOK_AHEAD = 2  # tokens, at the start of a motion; the look-ahead then grows by one with every second token
 ARRIVED = 0.02  # metres before the end of a path
 
 
@@ -42,7 +46,7 @@ class Goal(NamedTuple):
     """What a motion shall keep."""
 
     track: Track  # of as many frames as the motion can have
-    start: tuple[float, float, float]  # x, z (metres) and heading (radians) of the first frame
+    start: Placement  # of the first frame
     until_path_end: bool  # whether the motion ends when it reaches the end of the path
 
 
@@ -52,6 +56,9 @@ class NewFrames(NamedTuple):
     part: int  # number of the sentence, from 0; -1 for the initial motion
     token: int
     features: Tensor  # (frames per token, 272), not normalized
+    progress: float  # metres of the path behind them
+    ahead: Tensor  # (F, 272) of the best particle after them, the look-ahead
+    progress_ahead: float  # metres of the path behind ``ahead``
 
 
 @dataclass
@@ -74,12 +81,15 @@ class Roots:
     """(P,) minus infinity for a particle that is dropped."""
 
     @classmethod
-    def at(cls, start: tuple[float, float, float], device: torch.device) -> "Roots":
+    def at(cls, start: Placement, device: torch.device) -> "Roots":
         """Return one particle (P = 1) before its first frame."""
-        x, z, heading = start
-        place = torch.tensor([[x, 0.0, z]], device=device)
-        turned = y_rotation(torch.tensor([heading], device=device))
+        place = torch.tensor([[start.x, 0.0, start.z]], device=device)
+        turned = y_rotation(torch.tensor([start.heading], device=device))
         return cls(turned, place, *torch.zeros(5, 1, device=device))
+
+    def keep(self, row: int) -> None:
+        """Drop all particles but one."""
+        self.log_weight[torch.arange(len(self.log_weight), device=self.log_weight.device) != row] = -torch.inf
 
     def select(self, rows: Tensor) -> "Roots":
         """Return the particles of the given rows."""
@@ -92,11 +102,12 @@ class Step(NamedTuple):
     parents: Tensor  # (P,) index of each particle in the step before
     tokens: Tensor  # (P,)
     features: Tensor  # (P, frames per token, 272), not normalized
-    signals: Tensor | None  # (P of the step before, W) control signals of the tokens
+    progress: Tensor  # (P,) metres of the path behind the frames
+    signals: Tensor  # (P of the step before, W) control signals of the tokens
 
     def select(self, rows: Tensor) -> "Step":
         """Return the step with the particles of the given rows alone."""
-        return Step(self.parents[rows], self.tokens[rows], self.features[rows], self.signals)
+        return Step(self.parents[rows], self.tokens[rows], self.features[rows], self.progress[rows], self.signals)
 
 
 @torch.inference_mode()
@@ -146,7 +157,7 @@ class Particles:
             config.block_size if generator.static_shapes else text_length + min(request.max_tokens, config.max_tokens)
         )
         self.cache = generator.new_cache(self.rows * PARTICLES, columns)
-        self.final: list[tuple[int, Tensor | None]] = []  # tokens, and the signals (W,) that they were sampled with
+        self.final: list[tuple[int, Tensor]] = []  # tokens, and the signals (W,) that they were sampled with
         self.window: list[Step] = []  # the tokens after them
         self.roots, self.decoder = Roots.at(goal.start, self.device), State()
         self.logits = torch.empty(0)  # (rows, outputs) of the next tokens
@@ -168,7 +179,7 @@ class Particles:
     def arrived(self) -> bool:
         """Return whether the best particle is nearer to the end of the path than it will be after another token."""
         progress, advance = self.roots.progress[self.best].item(), self.roots.advance[self.best].item()
-        return self.costs.path_length - progress <= max(ARRIVED, advance / 2)
+        return self.costs.path_length.item() - progress <= max(ARRIVED, advance / 2)
 
     def initial_motion(self) -> Iterator[NewFrames]:
         """Append the tokens of the context."""
@@ -188,7 +199,9 @@ class Particles:
             if tokens is None:
                 break
             self._extend(tokens, torch.arange(len(tokens), device=self.device) // BRANCHES)
-            if len(self.window) > LOOK_AHEAD:
+            if self.costs.begins(self.frames - self.tokenizer.config.stride, self.frames):
+                self.roots.keep(self.best)
+            if len(self.window) > min(FIRST_LOOK_AHEAD + len(self.final) // 2, LOOK_AHEAD):
                 yield from self._finish(number, 1)
             if generated == limit or (generated >= part.min_tokens and to_path_end and self.arrived()):
                 break
@@ -211,9 +224,8 @@ class Particles:
         if self.rows == 2:
             null, null_mask = null_text(text)
             text, mask, tokens = torch.cat((text, null)), torch.cat((mask, null_mask)), tokens.expand(2, -1)
-        control = None
-        if self.control is not None:
-            control = torch.stack([signal for _, signal in past] + [self._signals()[0]]).expand(self.rows, -1, -1)
+        signals = torch.stack([*(signal for _, signal in past), self._signals()[0]]).expand(self.rows, -1, -1)
+        control = signals if self.control else None
         logits = self.generator.prefill(text, mask, tokens, self.cache, control=control)
         if not logits.sum(dtype=torch.float32).isfinite():
             raise InputError("the logits are not finite; the model's weights are damaged or its training diverged")
@@ -222,11 +234,12 @@ class Particles:
         self._select(torch.zeros(PARTICLES, dtype=torch.long, device=self.device))
         return min(part.max_tokens, limit - kept)
 
-    def _signals(self) -> Tensor | None:
-        """Return the control signals (P, W) of the next tokens."""
+    def _signals(self) -> Tensor:
+        """Return the control signals (P, W) of the next tokens; W is 0 for a generator without control."""
+        roots = self.roots
         if self.control is None:
-            return None
-        roots, frame = self.roots, torch.full_like(self.roots.progress, self.frames, dtype=torch.long)
+            return roots.progress.new_zeros(len(roots.progress), 0)
+        frame = torch.full_like(roots.progress, self.frames, dtype=torch.long)
         return self.control(frame, roots.pelvis[:, (0, 2)], heading_angle(roots.heading), roots.progress)
 
     def _sample(self, uniforms: Tensor, may_end: bool) -> Tensor | None:
@@ -258,10 +271,10 @@ class Particles:
             cost=old.cost + change,
             log_weight=old.log_weight - change,
         )
-        self.window.append(Step(parents, tokens, features, signals))
+        self.window.append(Step(parents, tokens, features, step.progress, signals))
 
-    def _finish(self, part: int, count: int) -> Iterator[NewFrames]:
-        """Make the first ``count`` tokens of the window final: the past of the best particle.
+    def _finish(self, part: int, count: int) -> list[NewFrames]:
+        """Make the first ``count`` tokens of the window final, and return them: the past of the best particle.
 
         Particles with another past are dropped. At the end of a sentence, one particle is left.
         """
@@ -269,18 +282,23 @@ class Particles:
         for step in reversed(self.window[1:]):
             lineage.append(step.parents[lineage[-1]])
         lineage.reverse()
-        best, finished = self.best, self.window[:count]
-        for step, ancestors in zip(finished, lineage, strict=False):
-            index = int(ancestors[best])
-            signal = None if step.signals is None else step.signals[step.parents[index]]
-            self.final.append((int(step.tokens[index]), signal))
-            yield NewFrames(part, self.final[-1][0], step.features[index])
+        best = self.best
+        past = [int(ancestors[best]) for ancestors in lineage]
+        features = torch.stack([step.features[index] for step, index in zip(self.window, past, strict=True)])
+        progress = [float(step.progress[index]) for step, index in zip(self.window, past, strict=True)]
+        new = []
+        for place in range(count):
+            step, index = self.window[place], past[place]
+            self.final.append((int(step.tokens[index]), step.signals[step.parents[index]]))
+            ahead = features[place + 1 :].flatten(0, 1)
+            new.append(NewFrames(part, self.final[-1][0], features[place], progress[place], ahead, progress[-1]))
         self.window = self.window[count:]
         if self.window:
             kept = lineage[count - 1]
             self.roots.log_weight[kept != kept[best]] = -torch.inf
         else:
             self._select(torch.tensor([best], device=self.device))
+        return new
 
     def _resample(self, uniform: Tensor) -> None:
         """Draw ``PARTICLES`` of the branches in proportion to their weights, and set the weights to one."""
@@ -297,10 +315,8 @@ class Particles:
 
     def _step(self) -> None:
         """Append the last tokens of the particles to the cache and predict the next ones."""
-        tokens, control = self.window[-1].tokens, self._signals()
-        if self.rows == 2:
-            tokens = tokens.repeat_interleave(2)
-            control = None if control is None else control.repeat_interleave(2, dim=0)
+        tokens = self.window[-1].tokens.repeat_interleave(self.rows)
+        control = self._signals().repeat_interleave(self.rows, dim=0) if self.control else None
         self.logits = self.generator.step(tokens, self.cache, self.cache.extent(len(tokens)), control)
 
     def _select(self, rows: Tensor) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from control.constraints import Constraints
 from control.poses import Placement
+from control.report import ConstraintError
 from motion.features272 import local_rotations, recover_root, recover_rotations
 from motion.rotation import y_rotation
 from motion.skeleton import forward_kinematics
@@ -26,7 +27,7 @@ class Motion:
         features: (T, 272) float32, not normalized; under constraints, after the corrections.
         start: Place of the first frame: x and z of the pelvis in metres, heading in radians (0 is +z).
         constraints: Constraints that it was generated under.
-        errors: Remaining distance in metres from each constraint, by its name.
+        errors: Remaining distance in metres from each of them.
     """
 
     prompt: str
@@ -35,7 +36,7 @@ class Motion:
     features: np.ndarray
     start: Placement = ORIGIN
     constraints: Constraints | None = None
-    errors: dict[str, float] = field(default_factory=dict)
+    errors: list[ConstraintError] = field(default_factory=list)
 
     @cached_property
     def smplx85(self) -> np.ndarray:

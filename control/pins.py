@@ -1,0 +1,144 @@
+"""Corrections for pinned joints: the trunk leans and the pelvis moves as far as needed, then limbs reach their pins.
+
+A correction is exact at the frames of a pin and fades within a second around them. Feet are corrected in between, by
+``control/feet.py``.
+"""
+
+import numpy as np
+
+from control.targets import Targets
+from motion.directions import shortest_turn, unit
+from motion.limbs import ARMS, LEGS, move_end, out_of_reach
+from motion.rotation import axis_angle_to_matrix, matrix_to_axis_angle
+from motion.skeleton import (
+    JOINT_INDEX,
+    JOINTS,
+    PARENTS,
+    REST_OFFSETS,
+    forward_kinematics,
+    parent_relative,
+    world_pose,
+)
+from motion.spread import spread
+
+SPINE = [JOINT_INDEX[name] for name in ("spine1", "spine2", "spine3")]
+BASE = [JOINT_INDEX[name] for name in ("pelvis", "left_hip", "right_hip", "spine1")]  # joints that the pelvis carries
+LIMBS = (*ARMS.values(), *LEGS.values())
+MIDDLES = [limb.middle for limb in LIMBS]
+FEET = {JOINT_INDEX[f"{side}_foot"]: leg for side, leg in LEGS.items()}
+ENDS = {**{limb.end: limb for limb in LIMBS}, **FEET}  # joint -> limb that moves it
+TRUNK = [joint for joint in range(JOINTS) if joint not in MIDDLES and joint not in ENDS]
+ARM = [joint for arm in ARMS.values() for joint in (arm.middle, arm.end)]
+UPPER = [joint for joint in (*TRUNK, *ARM) if joint not in BASE]
+LEAN = np.deg2rad(35)  # largest lean of the trunk that a pin adds
+SHIFT, RISE = 0.4, 0.03  # metres: largest shift and rise of the pelvis for a limb that does not reach its pin
+LEVER = 0.5  # metres: length of the trunk and of an arm, for the widths of fades
+ROUNDS = 3  # lean and shift change each other's part
+
+
+def lean(rotations: np.ndarray, pelvis: np.ndarray, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
+    """Bend the trunk and move the pelvis toward the pins of their joints, and toward pins that a limb does not reach.
+
+    Args:
+        rotations: (T, 22, 3, 3) local rotations, the root's in the world frame.
+        pelvis: (T, 3) metres.
+        targets: What is asked of the T frames.
+
+    Returns:
+        Rotations and pelvis of the same shapes.
+    """
+    asked = targets.asked
+    pelvis = pelvis + _mean_shift(_missing(rotations, pelvis, targets), asked, BASE)
+    held = np.any(targets.pinned[:, BASE], axis=1)  # (T, 3) axes along which the pelvis does not give way any more
+    others = [joint for joint in range(JOINTS) if joint not in BASE]
+    for _ in range(ROUNDS if asked[:, others].any() else 0):
+        missing = _missing(rotations, pelvis, targets)
+        rotations = _lean(rotations, pelvis, missing, asked)
+        missing = np.where(held[:, None], 0, _missing(rotations, pelvis, targets))
+        pelvis = pelvis + _mean_shift(missing, asked, others)
+    return rotations, pelvis
+
+
+def reach(rotations: np.ndarray, pelvis: np.ndarray, targets: Targets) -> np.ndarray:
+    """Rotate limbs so that pinned elbows, knees and wrists are met as far as they reach.
+
+    Args and result as of ``lean``, without the pelvis.
+    """
+    steps = targets.joints - forward_kinematics(rotations, pelvis)
+    for joint in MIDDLES:
+        if targets.asked[:, joint].any():
+            rotations = _point(joint, rotations, pelvis, spread_pin(joint, steps, targets))
+    for arm in ARMS.values():
+        if targets.asked[:, arm.end].any():
+            world, joints = world_pose(rotations, REST_OFFSETS, root=pelvis)
+            hand = rotations[:, arm.end]
+            move_end(arm, world, joints, spread_pin(arm.end, targets.joints - joints, targets))
+            rotations = parent_relative(world)
+            rotations[:, arm.end] = hand  # the hand follows the forearm
+    return rotations
+
+
+def spread_pin(joint: int, steps: np.ndarray, targets: Targets) -> np.ndarray:
+    """Return the (T, 3) displacement of a pinned joint, of the steps (T, 22, 3) to all targets."""
+    return spread(targets.asked[:, joint], np.where(targets.pinned[:, joint], steps[:, joint], 0))
+
+
+def _missing(rotations: np.ndarray, pelvis: np.ndarray, targets: Targets) -> np.ndarray:
+    """Return (T, 22, 3) vectors to the pins, of joints of limbs only the part that the limb does not reach."""
+    joints = forward_kinematics(rotations, pelvis)
+    missing = np.where(targets.pinned, targets.joints - joints, 0)
+    for joint in MIDDLES:
+        bone = joints[:, joint] + missing[:, joint] - joints[:, PARENTS[joint]]
+        length = np.linalg.norm(bone, axis=1, keepdims=True)
+        missing[:, joint] = bone * (1 - np.linalg.norm(REST_OFFSETS[joint]) / np.maximum(length, 1e-9))
+    for end, limb in ENDS.items():
+        missing[:, end] = out_of_reach(limb, joints, joints[:, limb.end] + missing[:, end])
+    return np.where(targets.asked[..., None], missing, 0)
+
+
+def _mean_shift(missing: np.ndarray, asked: np.ndarray, group: list[int]) -> np.ndarray:
+    """Return the (T, 3) shift of the pelvis by the mean of what is missing at the asked joints of a group."""
+    shift = _mean(missing[:, group])
+    by_limb = ~np.any(asked[:, [joint for joint in group if joint in TRUNK]], axis=1)
+    length = np.linalg.norm(shift, axis=1)
+    limited = shift * (np.minimum(length, SHIFT) / np.maximum(length, 1e-9))[:, None]
+    limited[:, 1] = np.minimum(limited[:, 1], RISE)
+    return spread(np.any(asked[:, group], axis=1), np.where(by_limb[:, None], limited, shift))
+
+
+def _mean(vectors: np.ndarray) -> np.ndarray:
+    """Return the (T, 3) means of those of the vectors (T, J, 3) that are not zero."""
+    count = np.sum(np.linalg.norm(vectors, axis=2) > 1e-6, axis=1)
+    return vectors.sum(axis=1) / np.maximum(count, 1)[:, None]
+
+
+def _lean(rotations: np.ndarray, pelvis: np.ndarray, missing: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Rotate the spine so that the pinned joints of the upper body come nearer to their pins."""
+    world, joints = world_pose(rotations, REST_OFFSETS, root=pelvis)
+    turns = np.zeros_like(joints)
+    for joint in UPPER:
+        carried = joint
+        while carried in ARM:  # the trunk moves the shoulder
+            carried = PARENTS[carried]
+        chest = joints[:, carried] - joints[:, SPINE[0]]
+        turns[:, joint] = matrix_to_axis_angle(shortest_turn(chest, chest + missing[:, joint]))
+    turn = _mean(turns)  # (T, 3)
+    angle = np.linalg.norm(turn, axis=1, keepdims=True)
+    known = np.any(asked[:, UPPER], axis=1)
+    turn = spread(known, unit(turn) * np.minimum(angle, LEAN), LEVER) / len(SPINE)
+    result = rotations.copy()
+    for joint in SPINE:
+        parent = world[:, PARENTS[joint]]
+        result[:, joint] = parent.swapaxes(1, 2) @ axis_angle_to_matrix(turn) @ parent @ rotations[:, joint]
+    return result
+
+
+def _point(joint: int, rotations: np.ndarray, pelvis: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Rotate the parent of a joint so that the joint moves by the steps (T, 3) as far as its bone allows."""
+    world, joints = world_pose(rotations, REST_OFFSETS, root=pelvis)
+    upper = PARENTS[joint]
+    bone = joints[:, joint] - joints[:, upper]
+    before = world[:, PARENTS[upper]]
+    result = rotations.copy()
+    result[:, upper] = before.swapaxes(1, 2) @ shortest_turn(bone, bone + steps) @ before @ rotations[:, upper]
+    return result

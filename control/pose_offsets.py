@@ -1,0 +1,58 @@
+"""Corrections of the pose: known rotations of joints, and the height of the pelvis that belongs to them."""
+
+import numpy as np
+
+from control.targets import Targets
+from motion.features272 import heading_angle
+from motion.rotation import axis_angle_to_matrix, matrix_to_axis_angle, y_rotation
+from motion.skeleton import JOINT_INDEX, forward_kinematics
+from motion.spread import spread
+
+LEVER = 0.5  # metres: distance of hands and feet from the joints that move them, for the widths of fades
+SOLES = [JOINT_INDEX[f"{side}_{name}"] for side in ("left", "right") for name in ("ankle", "foot")]
+
+
+def pose(rotations: np.ndarray, pelvis: np.ndarray, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
+    """Rotate joints so that known rotations are met exactly; the difference fades within a second around them.
+
+    The pelvis takes the known height. Where a pose is known without it, the lower foot keeps its height.
+
+    Args:
+        rotations: (T, 22, 3, 3) local rotations, the root's in the world frame.
+        pelvis: (T, 3) metres.
+        targets: What is asked of the T frames.
+
+    Returns:
+        Rotations and pelvis of the same shapes.
+    """
+    result = rotations.copy()
+    for joint in np.flatnonzero(targets.rotations_known.any(axis=0)):
+        known, asked = targets.rotations_known[:, joint], targets.rotations[:, joint]
+        if joint == 0:
+            asked = y_rotation(heading_angle(rotations[:, 0])) @ asked
+        offsets = matrix_to_axis_angle(asked @ rotations[:, joint].swapaxes(1, 2))  # (T, 3) in the parent's axes
+        offsets = spread(known, _continuous(known, offsets), LEVER)
+        moved = offsets.any(axis=1)
+        result[moved, joint] = axis_angle_to_matrix(offsets[moved]) @ rotations[moved, joint]
+    missing = np.where(
+        targets.joints_known[:, 0, 1],
+        targets.joints[:, 0, 1] - pelvis[:, 1],
+        _lowest(rotations, pelvis) - _lowest(result, pelvis),
+    )
+    return result, pelvis + spread(targets.posed, missing[:, None]) * (0, 1, 0)
+
+
+def _lowest(rotations: np.ndarray, pelvis: np.ndarray) -> np.ndarray:
+    """Return the (T,) heights of the lowest joint of the feet."""
+    return forward_kinematics(rotations, pelvis)[:, SOLES, 1].min(axis=1)
+
+
+def _continuous(known: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """Return axis-angles (T, 3) of which the known ones never jump to the opposite side of a half turn."""
+    turns = turns.copy()
+    frames = np.flatnonzero(known)
+    for before, frame in zip(frames, frames[1:], strict=False):
+        angle = np.linalg.norm(turns[frame])
+        if angle > np.pi / 2 and turns[before] @ turns[frame] < 0:
+            turns[frame] *= 1 - 2 * np.pi / angle
+    return turns

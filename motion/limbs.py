@@ -1,0 +1,83 @@
+"""Two-bone inverse kinematics of arms and legs.
+
+A limb has an upper joint (hip, shoulder), a middle joint (knee, elbow) and an end (ankle, wrist). The upper and the
+middle joint rotate so that the end reaches its target; the middle joint stays in its plane.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from motion.directions import shortest_turn, unit
+from motion.skeleton import JOINT_INDEX
+
+REACH = 0.998  # share of its length to which a limb is stretched at most, unless it was straighter before
+FOLD = np.deg2rad(150)  # bend of knee and elbow to which a limb is folded at most, unless it was more bent before
+STRAIGHT = 1e-6  # square metres: below this product of its bones, a limb has no plane
+
+
+class Limb(NamedTuple):
+    """Joints of a limb, and the axis of the upper joint about which a straight limb bends."""
+
+    upper: int
+    middle: int
+    end: int
+    axis: tuple[float, float, float]
+
+    @property
+    def joints(self) -> tuple[int, int, int]:
+        return self.upper, self.middle, self.end
+
+
+def _limb(side: str, names: tuple[str, str, str], axis: tuple[float, float, float]) -> Limb:
+    upper, middle, end = (JOINT_INDEX[f"{side}_{name}"] for name in names)
+    return Limb(upper, middle, end, axis)
+
+
+LEGS = {side: _limb(side, ("hip", "knee", "ankle"), (1, 0, 0)) for side in ("left", "right")}
+ARMS = {side: _limb(side, ("shoulder", "elbow", "wrist"), (0, sign, 0)) for side, sign in (("left", -1), ("right", 1))}
+
+
+def move_end(limb: Limb, world: np.ndarray, joints: np.ndarray, steps: np.ndarray) -> None:
+    """Rotate the upper and the middle joint so that the end moves by the steps as far as the limb reaches.
+
+    Args:
+        limb: The limb.
+        world: (T, 22, 3, 3) world rotations, changed in place; that of the end stays.
+        joints: (T, 22, 3) joint positions in metres; those of the middle joint and the end are changed in place.
+        steps: (T, 3) displacement of the end in metres.
+    """
+    moved = np.flatnonzero(np.abs(steps).max(axis=1) > 1e-6)  # (N,) frames
+    upper = joints[moved, limb.middle] - joints[moved, limb.upper]  # (N, 3)
+    lower = joints[moved, limb.end] - joints[moved, limb.middle]
+    target = upper + lower + steps[moved]
+    lengths = np.linalg.norm(upper, axis=1), np.linalg.norm(lower, axis=1)
+    before = np.linalg.norm(upper + lower, axis=1)
+    shortest = np.sqrt(lengths[0] ** 2 + lengths[1] ** 2 + 2 * lengths[0] * lengths[1] * np.cos(FOLD))
+    distance = np.clip(
+        np.linalg.norm(target, axis=1), np.minimum(shortest, before), np.maximum(REACH * sum(lengths), before)
+    )
+
+    def bend_at(chord: np.ndarray) -> np.ndarray:  # by the law of cosines; 0 for a straight limb
+        cosine = (chord**2 - lengths[0] ** 2 - lengths[1] ** 2) / (2 * lengths[0] * lengths[1])
+        return np.arccos(np.clip(cosine, -1, 1))
+
+    axis = np.cross(upper, lower)
+    straight = np.linalg.norm(axis, axis=1) < STRAIGHT
+    axis[straight] = world[moved[straight], limb.upper] @ np.array(limb.axis)
+    turn_middle = Rotation.from_rotvec(unit(axis) * (bend_at(distance) - bend_at(before))[:, None]).as_matrix()
+    bent = upper + (turn_middle @ lower[..., None])[..., 0]
+    turn = shortest_turn(bent, target)  # (N, 3, 3)
+    world[moved, limb.upper] = turn @ world[moved, limb.upper]
+    world[moved, limb.middle] = turn @ turn_middle @ world[moved, limb.middle]
+    joints[moved, limb.middle] = joints[moved, limb.upper] + (turn @ upper[..., None])[..., 0]
+    joints[moved, limb.end] = joints[moved, limb.upper] + (turn @ bent[..., None])[..., 0]
+
+
+def out_of_reach(limb: Limb, joints: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return the vectors (T, 3) by which targets (T, 3) of the end lie beyond the reach of a limb; 0 within it."""
+    length = sum(np.linalg.norm(np.diff(joints[:, limb.joints], axis=1), axis=-1).T)  # (T,)
+    chord = targets - joints[:, limb.upper]
+    distance = np.linalg.norm(chord, axis=1)
+    return chord * (np.maximum(1 - REACH * length / np.maximum(distance, 1e-9), 0))[:, None]
