@@ -8,7 +8,7 @@ import numpy as np
 
 from control.targets import Targets
 from motion.directions import shortest_turn, unit
-from motion.limbs import ARMS, LEGS, move_end, out_of_reach
+from motion.limbs import ARMS, LEGS, Limb, move_end, out_of_reach
 from motion.rotation import axis_angle_to_matrix, matrix_to_axis_angle
 from motion.skeleton import (
     JOINT_INDEX,
@@ -19,7 +19,7 @@ from motion.skeleton import (
     parent_relative,
     world_pose,
 )
-from motion.spread import spread
+from motion.spread import spread, spread_rotations
 
 SPINE = [JOINT_INDEX[name] for name in ("spine1", "spine2", "spine3")]
 BASE = [JOINT_INDEX[name] for name in ("pelvis", "left_hip", "right_hip", "spine1")]  # joints that the pelvis carries
@@ -69,18 +69,39 @@ def reach(rotations: np.ndarray, pelvis: np.ndarray, targets: Targets) -> np.nda
         if targets.asked[:, joint].any():
             rotations = _point(joint, rotations, pelvis, spread_pin(joint, steps, targets))
     for arm in ARMS.values():
-        if targets.asked[:, arm.end].any():
-            world, joints = world_pose(rotations, REST_OFFSETS, root=pelvis)
-            hand = rotations[:, arm.end]
-            move_end(arm, world, joints, spread_pin(arm.end, targets.joints - joints, targets))
-            rotations = parent_relative(world)
-            rotations[:, arm.end] = hand  # the hand follows the forearm
+        known = targets.asked[:, arm.end]
+        if known.any():
+            steps = np.where(targets.pinned, targets.joints - forward_kinematics(rotations, pelvis), 0)
+            moved = put_end(arm, rotations, pelvis, steps[:, arm.end])
+            moved[:, arm.end] = rotations[:, arm.end]  # the hand follows the forearm
+            rotations = spread_limb(arm, rotations, moved, known)
     return rotations
 
 
 def spread_pin(joint: int, steps: np.ndarray, targets: Targets) -> np.ndarray:
     """Return the (T, 3) displacement of a pinned joint, of the steps (T, 22, 3) to all targets."""
     return spread(targets.asked[:, joint], np.where(targets.pinned[:, joint], steps[:, joint], 0))
+
+
+def put_end(
+    limb: Limb, rotations: np.ndarray, pelvis: np.ndarray, steps: np.ndarray, exact: np.ndarray | None = None
+) -> np.ndarray:
+    """Return local rotations after the end of a limb has moved by the steps (T, 3); see ``motion.limbs.move_end``."""
+    world, joints = world_pose(rotations, REST_OFFSETS, root=pelvis)
+    move_end(limb, world, joints, steps, exact)
+    return parent_relative(world)
+
+
+def spread_limb(limb: Limb, rotations: np.ndarray, moved: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return rotations with those of a limb from ``moved`` at known frames (T,), and a fading difference around them.
+
+    The angles fade, not the place of the end: a limb that is nearly straight would bend by leaps.
+    """
+    result = rotations.copy()
+    joints = list(limb.joints)
+    mask = np.repeat(known[:, None], len(joints), axis=1)
+    result[:, joints] = spread_rotations(rotations[:, joints], moved[:, joints], mask, LEVER)
+    return result
 
 
 def _missing(rotations: np.ndarray, pelvis: np.ndarray, targets: Targets) -> np.ndarray:

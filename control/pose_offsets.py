@@ -4,9 +4,9 @@ import numpy as np
 
 from control.targets import Targets
 from motion.features272 import heading_angle
-from motion.rotation import axis_angle_to_matrix, matrix_to_axis_angle, y_rotation
+from motion.rotation import y_rotation
 from motion.skeleton import JOINT_INDEX, forward_kinematics
-from motion.spread import spread
+from motion.spread import spread, spread_rotations
 
 LEVER = 0.5  # metres: distance of hands and feet from the joints that move them, for the widths of fades
 SOLES = [JOINT_INDEX[f"{side}_{name}"] for side in ("left", "right") for name in ("ankle", "foot")]
@@ -25,15 +25,9 @@ def pose(rotations: np.ndarray, pelvis: np.ndarray, targets: Targets) -> tuple[n
     Returns:
         Rotations and pelvis of the same shapes.
     """
-    result = rotations.copy()
-    for joint in np.flatnonzero(targets.rotations_known.any(axis=0)):
-        known, asked = targets.rotations_known[:, joint], targets.rotations[:, joint]
-        if joint == 0:
-            asked = y_rotation(heading_angle(rotations[:, 0])) @ asked
-        offsets = matrix_to_axis_angle(asked @ rotations[:, joint].swapaxes(1, 2))  # (T, 3) in the parent's axes
-        offsets = spread(known, _continuous(known, offsets), LEVER)
-        moved = offsets.any(axis=1)
-        result[moved, joint] = axis_angle_to_matrix(offsets[moved]) @ rotations[moved, joint]
+    asked = targets.rotations.copy()
+    asked[:, 0] = y_rotation(heading_angle(rotations[:, 0])) @ asked[:, 0]
+    result = spread_rotations(rotations, asked, targets.rotations_known, LEVER)
     missing = np.where(
         targets.joints_known[:, 0, 1],
         targets.joints[:, 0, 1] - pelvis[:, 1],
@@ -45,14 +39,3 @@ def pose(rotations: np.ndarray, pelvis: np.ndarray, targets: Targets) -> tuple[n
 def _lowest(rotations: np.ndarray, pelvis: np.ndarray) -> np.ndarray:
     """Return the (T,) heights of the lowest joint of the feet."""
     return forward_kinematics(rotations, pelvis)[:, SOLES, 1].min(axis=1)
-
-
-def _continuous(known: np.ndarray, turns: np.ndarray) -> np.ndarray:
-    """Return axis-angles (T, 3) of which the known ones never jump to the opposite side of a half turn."""
-    turns = turns.copy()
-    frames = np.flatnonzero(known)
-    for before, frame in zip(frames, frames[1:], strict=False):
-        angle = np.linalg.norm(turns[frame])
-        if angle > np.pi / 2 and turns[before] @ turns[frame] < 0:
-            turns[frame] *= 1 - 2 * np.pi / angle
-    return turns

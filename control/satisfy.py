@@ -71,7 +71,7 @@ def satisfy(rotations: np.ndarray, pelvis: np.ndarray, track: Track) -> Satisfie
     posed = pose(*placed, targets)
     lifted = (forward_kinematics(*posed) - forward_kinematics(*placed))[..., 1]
     rotations, pelvis = lean(*posed, targets)
-    rotations = plant(before, rotations, pelvis, lifted, targets)
+    rotations, pelvis = plant(before, rotations, pelvis, lifted, targets)
     rotations = reach(rotations, pelvis, targets)
     return Satisfied(rotations, pelvis, measure(rotations, pelvis, targets))
 

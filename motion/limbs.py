@@ -12,8 +12,10 @@ from scipy.spatial.transform import Rotation
 from motion.directions import shortest_turn, unit
 from motion.skeleton import JOINT_INDEX
 
+EASY = 0.985  # share of its length up to which a limb stretches with ease
 REACH = 0.998  # share of its length to which a limb is stretched at most, unless it was straighter before
 FOLD = np.deg2rad(150)  # bend of knee and elbow to which a limb is folded at most, unless it was more bent before
+STIFF = 0.003  # metres by which a limb that is straighter still stretches
 STRAIGHT = 1e-6  # square metres: below this product of its bones, a limb has no plane
 
 
@@ -39,14 +41,20 @@ LEGS = {side: _limb(side, ("hip", "knee", "ankle"), (1, 0, 0)) for side in ("lef
 ARMS = {side: _limb(side, ("shoulder", "elbow", "wrist"), (0, sign, 0)) for side, sign in (("left", -1), ("right", 1))}
 
 
-def move_end(limb: Limb, world: np.ndarray, joints: np.ndarray, steps: np.ndarray) -> None:
+def move_end(
+    limb: Limb, world: np.ndarray, joints: np.ndarray, steps: np.ndarray, exact: np.ndarray | None = None
+) -> None:
     """Rotate the upper and the middle joint so that the end moves by the steps as far as the limb reaches.
+
+    Near its full length, a limb bends by leaps: an end that moves evenly makes knee and elbow jump. Frames that need
+    not be exact approach ``EASY`` gradually instead.
 
     Args:
         limb: The limb.
         world: (T, 22, 3, 3) world rotations, changed in place; that of the end stays.
         joints: (T, 22, 3) joint positions in metres; those of the middle joint and the end are changed in place.
         steps: (T, 3) displacement of the end in metres.
+        exact: (T,) frames that use the whole reach of the limb; None means all.
     """
     moved = np.flatnonzero(np.abs(steps).max(axis=1) > 1e-6)  # (N,) frames
     upper = joints[moved, limb.middle] - joints[moved, limb.upper]  # (N, 3)
@@ -55,9 +63,12 @@ def move_end(limb: Limb, world: np.ndarray, joints: np.ndarray, steps: np.ndarra
     lengths = np.linalg.norm(upper, axis=1), np.linalg.norm(lower, axis=1)
     before = np.linalg.norm(upper + lower, axis=1)
     shortest = np.sqrt(lengths[0] ** 2 + lengths[1] ** 2 + 2 * lengths[0] * lengths[1] * np.cos(FOLD))
-    distance = np.clip(
-        np.linalg.norm(target, axis=1), np.minimum(shortest, before), np.maximum(REACH * sum(lengths), before)
-    )
+    distance = np.linalg.norm(target, axis=1)
+    if exact is not None:
+        room = np.maximum(EASY * sum(lengths) - before, STIFF)
+        gradual = before + room * -np.expm1(-np.maximum(distance - before, 0) / room)
+        distance = np.where(exact[moved], distance, np.minimum(distance, gradual))
+    distance = np.clip(distance, np.minimum(shortest, before), np.maximum(REACH * sum(lengths), before))
 
     def bend_at(chord: np.ndarray) -> np.ndarray:  # by the law of cosines; 0 for a straight limb
         cosine = (chord**2 - lengths[0] ** 2 - lengths[1] ** 2) / (2 * lengths[0] * lengths[1])

@@ -6,15 +6,20 @@ jerk (Flash and Hogan, 1985), and a span of given frames with the velocity at it
 2018).
 """
 
+import itertools
+
 import numpy as np
 from scipy.interpolate import BPoly, PchipInterpolator
 
 from motion.resample import FPS
+from motion.rotation import axis_angle_to_matrix, matrix_to_axis_angle
 
 ACCELERATION = 3.0  # metres per second squared that a fading offset adds at most, unless its width is at a limit
 SHORTEST, LONGEST = 8, 30  # frames over which an offset fades
 # Peak acceleration of the quintic from value 1 to 0, and from velocity 1 to 0, over a unit of time.
 PEAK_OF_VALUE, PEAK_OF_VELOCITY = 10 / np.sqrt(3), 3.94
+PEAK_OF_SLOPE = 0.2  # peak value of the quintic from velocity 1 to 0 over a unit of time
+OVERSHOOT = 0.03  # metres by which an offset may exceed its range while it fades
 
 
 def spread(known: np.ndarray, values: np.ndarray, lever: float = 1.0, longest: int = LONGEST) -> np.ndarray:
@@ -34,21 +39,48 @@ def spread(known: np.ndarray, values: np.ndarray, lever: float = 1.0, longest: i
     slopes = _span_slopes(spans, values, np.arange(len(known)))
     zero = np.zeros(values.shape[1])
 
-    def width(frame: int) -> int:
-        return fade_width(values[frame] * lever, slopes[frame] * lever, longest)
+    def width(frame: int, away: int) -> int:
+        return fade_width(values[frame] * lever, away * slopes[frame] * lever, longest)
 
     for before, after in zip([None, *spans], [*spans, None], strict=True):
         left = None if before is None else before[1] - 1  # the last known frame before a gap
         right = None if after is None else after[0]  # the first known frame after it
-        if left is not None and right is not None and left + width(left) > right - width(right):
+        if left is not None and right is not None and left + width(left, 1) > right - width(right, -1):
             pieces = [(left, right)]  # in a short gap one offset blends into the next
         else:
-            pieces = [] if left is None else [(left, left + width(left))]
-            pieces += [] if right is None else [(right - width(right), right)]
+            pieces = [] if left is None else [(left, left + width(left, 1))]
+            pieces += [] if right is None else [(right - width(right, -1), right)]
         for start, end in pieces:
             ends = [[values[at], slopes[at], zero] if at in (left, right) else [zero] * 3 for at in (start, end)]
             frames = np.arange(max(start + 1, 0), min(end, len(known)))
             result[frames] = BPoly.from_derivatives([start, end], ends)(frames)
+    return result
+
+
+def spread_rotations(rotations: np.ndarray, asked: np.ndarray, known: np.ndarray, lever: float) -> np.ndarray:
+    """Return rotations that are exact at known frames, from which the difference fades as by ``spread``.
+
+    Args:
+        rotations: (T, J, 3, 3) local rotations.
+        asked: (T, J, 3, 3) rotations to be met at known frames.
+        known: (T, J) bool.
+        lever: Metres from the joints to the parts that they move.
+
+    Returns:
+        (T, J, 3, 3) rotations.
+    """
+    result = rotations.copy()
+    for joint in np.flatnonzero(known.any(axis=0)):
+        frames = np.flatnonzero(known[:, joint])
+        offsets = np.zeros((len(rotations), 3))
+        offsets[frames] = matrix_to_axis_angle(asked[frames, joint] @ rotations[frames, joint].swapaxes(1, 2))
+        for before, frame in itertools.pairwise(frames):  # an angle near half a turn may have changed its side
+            angle = np.linalg.norm(offsets[frame])
+            if angle > np.pi / 2 and offsets[before] @ offsets[frame] < 0:
+                offsets[frame] *= 1 - 2 * np.pi / angle
+        offsets = spread(known[:, joint], offsets, lever)
+        moved = offsets.any(axis=1)
+        result[moved, joint] = axis_angle_to_matrix(offsets[moved]) @ rotations[moved, joint]
     return result
 
 
@@ -67,7 +99,7 @@ def carry(known: np.ndarray, values: np.ndarray, clock: np.ndarray) -> np.ndarra
     """
     frames = np.flatnonzero(known)
     velocity = _span_slopes(known_spans(known), values, clock)  # (T, D)
-    rest = fade_width(np.zeros(1), velocity[frames[-1]])
+    rest = fade_width(np.zeros(values.shape[1]), velocity[frames[-1]])
     times, offsets = [*clock[frames], clock[frames[-1]] + rest], [*values[frames]]
     offsets.append(offsets[-1] + velocity[frames[-1]] * rest / 2)
     if not known[0]:
@@ -87,12 +119,20 @@ def known_spans(known: np.ndarray) -> list[tuple[int, int]]:
 
 
 def fade_width(value: np.ndarray, slope: np.ndarray, longest: int = LONGEST) -> int:
-    """Return the frames in which an offset (D,) in metres with a slope (D,) per frame fades without a visible jerk."""
+    """Return the frames in which an offset fades without a visible jerk and without overshooting.
+
+    Args:
+        value: Offset (D,) in metres.
+        slope: Its change (D,) per frame, away from the given frames.
+        longest: Largest result.
+    """
     distance, speed = np.linalg.norm(value), np.linalg.norm(slope) * FPS
     # The peak acceleration is about PEAK_OF_VALUE * distance / time^2 + PEAK_OF_VELOCITY * speed / time.
     linear, constant = PEAK_OF_VELOCITY * speed, PEAK_OF_VALUE * distance
-    seconds = (linear + np.sqrt(linear**2 + 4 * ACCELERATION * constant)) / (2 * ACCELERATION)
-    return int(np.clip(np.ceil(seconds * FPS), min(SHORTEST, longest), longest))
+    frames = np.ceil((linear + np.sqrt(linear**2 + 4 * ACCELERATION * constant)) / (2 * ACCELERATION) * FPS)
+    overshoot = OVERSHOOT + distance * (1.0 if value @ slope < 0 else 0.3)  # the offset passes zero, or grows at first
+    frames = min(frames, overshoot / (PEAK_OF_SLOPE * max(speed, 1e-9)) * FPS)
+    return int(np.clip(frames, min(SHORTEST, longest), longest))
 
 
 def _span_slopes(spans: list[tuple[int, int]], values: np.ndarray, clock: np.ndarray) -> np.ndarray:
