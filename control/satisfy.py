@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import KDTree
 
+from control.calm import calm
 from control.feet import plant
 from control.pins import lean, reach
 from control.pose_offsets import pose
@@ -67,6 +68,7 @@ def satisfy(rotations: np.ndarray, pelvis: np.ndarray, track: Track) -> Satisfie
     before = rotations.astype(np.float64), pelvis.astype(np.float64)
     if targets.empty:
         return Satisfied(*before, [])
+    before = calm(*before)
     placed = place(*before, targets)
     posed = pose(*placed, targets)
     lifted = (forward_kinematics(*posed) - forward_kinematics(*placed))[..., 1]

@@ -262,9 +262,14 @@ class Particles:
         frames = Frames(pelvis[..., (0, 2)], heading_angle(heading), local_joints(features), rotations)
         step = self.costs.step(first, frames, old.progress)
         change = step.kept + step.ahead - old.ahead
+        heading, pelvis = heading[:, -1], pelvis[:, -1]
+        if self.costs.path_length:
+            turn, shift = self.costs.pull(old.pelvis[:, (0, 2)], pelvis[:, (0, 2)], step.progress)
+            heading = y_rotation(turn) @ heading
+            pelvis = pelvis + torch.stack((shift[:, 0], torch.zeros_like(turn), shift[:, 1]), dim=1)
         self.roots = Roots(
-            heading=heading[:, -1],
-            pelvis=pelvis[:, -1],
+            heading=heading,
+            pelvis=pelvis,
             progress=step.progress,
             advance=step.progress - old.progress,
             ahead=step.ahead,
