@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,6 +40,10 @@ class EditRequest:
     def starts(self) -> dict[str, Start]:
         """Return the name of each result and the function that starts it."""
         return {name: partial(as_one_chunk, edit) for name, edit in self.edits.items()}
+
+    def errors(self, smplx85: np.ndarray) -> list[dict[str, Any]]:
+        """Return nothing: an edit has no constraints besides the motion that it keeps."""
+        return []
 
     @classmethod
     def parse_redo(cls, data: object, motions: Motions, options: Options, model: TextToMotion) -> "EditRequest":

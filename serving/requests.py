@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,9 +11,11 @@ from control.checks import check_constraints
 from control.constraints import Constraints
 from control.files import parse_constraints
 from control.paths import lengths_along
+from control.report import measure
 from models.pipeline import TextToMotion
 from models.sampling import Sampling
 from motion.resample import FPS
+from motion.smplx import smplx85_to_motion
 from serving.options import Options
 from utils.errors import InputError
 from utils.prompts import MAX_SEED, Prompt, safe_name
@@ -90,6 +92,12 @@ class GenerationRequest:
         """Return the name of each variation and the function that starts it."""
         name, seeds = safe_name(self.title), range(self.seed, self.seed + self.variations)
         return {f"{name}_seed{seed}": partial(self._start, seed) for seed in seeds}
+
+    def errors(self, smplx85: np.ndarray) -> list[dict[str, Any]]:
+        """Return how far a motion (T, 85) is from each constraint, as in ``control.report``."""
+        if self.constraints is None:
+            return []
+        return [error.to_dict() for error in measure(self.constraints, *smplx85_to_motion(smplx85.astype(np.float64)))]
 
     def _start(self, seed: int, model: TextToMotion) -> Iterator[Frames]:
         return model.stream(self.prompt, seed, self.sampling, self.seconds, constraints=self.constraints)

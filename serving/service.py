@@ -27,11 +27,14 @@ class MotionRequest(Protocol):
     """A request for motions: new ones, or edits of finished ones."""
 
     @property
-    def title(self) -> str: ...
+    def title(self) -> str:
+        """Title of the motions."""
 
     def starts(self) -> dict[str, Start]:
         """Return the name of each motion and the function that starts its generation."""
-        ...
+
+    def errors(self, smplx85: np.ndarray) -> list[dict[str, Any]]:
+        """Return how far a motion (T, 85) is from each constraint."""
 
 
 @dataclass(eq=False)
@@ -77,7 +80,7 @@ class MotionService:
         self.thread.shutdown(wait=False, cancel_futures=True)
 
     async def stream(self, request: MotionRequest, address: str) -> AsyncIterator[bytes]:
-        """Yield lines of JSON: {"waiting": n}, chunks of frames, and {"done": token}; or {"error": sentence}."""
+        """Yield lines of JSON: {"waiting": n}, chunks of frames, and {"done": token, ...}; or {"error": sentence}."""
         try:
             self.places.take(address)
         except Busy as error:
@@ -108,8 +111,9 @@ class MotionService:
             results = {
                 name: Clip(np.concatenate(parts), request.title) for name, parts in zip(starts, chunks, strict=True)
             }
+            errors = [await run_in(self.thread, request.errors, clip.smplx85) for clip in results.values()]
             self._keep(token, Result(address, results))
-            yield _line(done=token, names=list(results))
+            yield _line(done=token, names=list(results), errors=errors)
         except InputError as error:
             yield _line(error=str(error))
         finally:  # also if the visitor has left

@@ -6,8 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from motion.smplx import SMPLX85
-from tests.browser import SECONDS, picture, wait_for, watched_page
+from tests.browser import picture, wait_for, watched_page
 from tests.serving.helpers import CHUNK, CHUNKS
 
 PART = CHUNK * CHUNKS / 30  # seconds of a sentence of the model of these tests
@@ -34,7 +33,12 @@ def generate(page, sentences: str | None = None) -> None:
 
 def lengths(page) -> list[float]:
     """Lengths of the bars in seconds."""
-    return [float(end.get_attribute("aria-valuenow")) for end in page.locator(".end").all()]
+    return [value(end) for end in page.locator(".end").all()]
+
+
+def value(handle) -> float:
+    """Value of a handle of the timeline."""
+    return float(handle.get_attribute("aria-valuenow"))
 
 
 def drag(page, locator, pixels: float) -> None:
@@ -148,9 +152,9 @@ def test_path_is_drawn_and_a_bar_dragged_by_touch_on_a_phone(server, model, brow
     touch = phone.context.new_cdp_session(phone)
 
     def swipe(places):
-        for kind, points in (("touchStart", places[:1]), *(("touchMove", [place]) for place in places), ("touchEnd", [])):
-            points = [{"x": x, "y": y} for x, y in points]
-            touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        for kind, place in (("Start", places[0]), *(("Move", place) for place in places), ("End", None)):
+            points = [] if place is None else [dict(zip("xy", place, strict=True))]
+            touch.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
 
     phone.get_by_role("button", name="Draw path").tap()
     swipe(stroke(phone))
@@ -171,7 +175,7 @@ def test_pose_is_pinned_moved_and_removed(editor, model):
     generate(editor)
     seconds, constraints = model.asked[-1]
     [keyframe] = constraints.keyframes
-    assert seconds == [PART, PART] and keyframe.time == 1.5 and keyframe.place == "file"
+    assert seconds == [PART, None] and keyframe.time == 1.5 and keyframe.place == "file"
     made = np.zeros(3)
     made[1], made[2] = 0.95, 1.02  # of the model, at frame 45
     np.testing.assert_allclose(keyframe.pose.pelvis[0], made, atol=1e-4)
@@ -180,7 +184,7 @@ def test_pose_is_pinned_moved_and_removed(editor, model):
     editor.keyboard.press("Shift+ArrowLeft")
     assert mark.get_attribute("aria-valuetext") == "1.17 s"
     drag(editor, mark, 60)
-    assert float(mark.get_attribute("aria-valuenow")) > 1.3
+    assert value(mark) > 1.3
     editor.get_by_role("button", name="Remove pose").click()
     assert mark.count() == 0
     editor.keyboard.press("Control+z")
@@ -199,10 +203,10 @@ def test_selection_is_swept_and_its_redo_requested(editor, model):
     editor.mouse.move(centre(editor.locator(".bar").nth(1))[0], y, steps=3)
     editor.mouse.up()
     start, end = (editor.get_by_role("slider", name=f"{side} of the selection") for side in ("start", "end"))
-    assert [float(handle.get_attribute("aria-valuenow")) for handle in (start, end)] == pytest.approx([0.5, 1.5], abs=0.05)
+    assert [value(start), value(end)] == pytest.approx([0.5, 1.5], abs=0.05)
     end.focus()
     editor.keyboard.press("ArrowLeft")
-    assert float(end.get_attribute("aria-valuenow")) == pytest.approx(1.4, abs=0.05)
+    assert value(end) == pytest.approx(1.4, abs=0.05)
     text = editor.get_by_label("sentence of the selection")
     assert text.input_value() == "walk"
     text.fill("jump")
@@ -213,6 +217,6 @@ def test_selection_is_swept_and_its_redo_requested(editor, model):
     assert asked["prompt"] == "jump" and (asked["from"], asked["to"]) == pytest.approx((0.5, 1.4), abs=0.05)
     wait_for(editor, lambda: editor.get_by_role("status").inner_text() == "not now")
     editor.locator(".bar").nth(1).click()
-    assert float(start.get_attribute("aria-valuenow")) == PART
+    assert value(start) == PART
     editor.get_by_role("button", name="Clear selection").click()
     assert not text.is_visible()

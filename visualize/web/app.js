@@ -1,6 +1,8 @@
 // Page of app.py: a form, and an editor that shows motions while they are generated.
 "use strict";
 
+const MISSED = 0.1; // metres
+
 class App {
   constructor(data) {
     this.data = data;
@@ -58,7 +60,7 @@ class App {
     if (this.abort) return; // the status tells of the work
     const current = !state.shown || state.shown.request === JSON.stringify(this.editor.request());
     if (!current) this.status.textContent = "Changed. Generate shows the result.";
-    else if (state.shown) this.status.textContent = `Done: ${this.player.seconds.toFixed(1)} s.`;
+    else if (state.shown) this.status.textContent = `Done: ${this.player.seconds.toFixed(1)} s.${misses(state.shown)}`;
   }
 
   // --- Requests
@@ -146,8 +148,8 @@ class App {
     if (line.done) Object.assign(received, line);
   }
 
-  #finish({ title, motions, done, names, lengths, asked, sentences = this.editor.state.sentences }) {
-    const shown = { title, motions, lengths, token: done, names, request: asked };
+  #finish({ title, motions, done, names, errors, lengths, asked, sentences = this.editor.state.sentences }) {
+    const shown = { title, motions, lengths, token: done, names, errors, request: asked };
     if (!asked) {
       shown.lengths = spansOf({ ...this.editor.state, sentences }).map(({ seconds }) => seconds);
       shown.request = JSON.stringify(this.editor.request(sentences));
@@ -187,6 +189,17 @@ async function* linesOf(address, request, signal) {
     text = lines.pop();
     for (const line of lines) yield JSON.parse(line);
   }
+}
+
+/** Sentences about the constraints that motions miss by more than the width of a hand. */
+function misses({ names, errors }) {
+  const variation = (number) => (names.length > 1 ? ` in variation ${number + 1}` : "");
+  const missed = errors.flatMap((list, number) =>
+    list
+      .filter(({ error }) => error > MISSED)
+      .map(({ name, error }) => ` Missed by ${error.toFixed(2)} m${variation(number)}: ${name}.`),
+  );
+  return missed.join("");
 }
 
 function randomSeed() {

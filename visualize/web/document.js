@@ -10,7 +10,7 @@ const SHORTEST = 0.3; // seconds, of a sentence or a selection
  *   sentences  [{ text, seconds }], where seconds is null if the generator decides the length
  *   path       [[x, z], ...] in metres on the floor; empty without a path
  *   keyframes  [{ time, pose }], a pose as poseOf returns it
- *   shown      { motions, title, lengths, token, names } of the motions on the stage, or null
+ *   shown      the motions on the stage, or null: { motions, title, lengths, token, names, errors, request }
  */
 class EditDocument {
   constructor(state, changed) {
@@ -84,10 +84,12 @@ function sentencesOf(text, before) {
   return lines.map((line, index) => ({ text: line, seconds: seconds(index) }));
 }
 
-/** Sentences with the lengths that the timeline shows, so that the times of poses keep their meaning. */
-function withFixedLengths(state) {
-  const spans = spansOf(state);
-  return state.sentences.map((sentence, index) => ({ ...sentence, seconds: Number(spans[index].seconds.toFixed(2)) }));
+/** Sentences before a time with the lengths that the timeline shows, so that the time stays within its sentence. */
+function withFixedLengths(state, time) {
+  return state.sentences.map((sentence, index) => {
+    const { start, seconds } = spansOf(state)[index];
+    return start + seconds <= time ? { ...sentence, seconds: Number(seconds.toFixed(2)) } : sentence;
+  });
 }
 
 function rounded(seconds) {

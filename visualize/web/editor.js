@@ -16,7 +16,7 @@ class Editor {
       this.edits.change({ path }, "path");
       if (complete) this.#drawPath(false);
     });
-    this.poses = new PinnedPoses(player, player.stage.parts);
+    this.poses = new PinnedPoses(player);
     this.timeline = new Timeline(player, this.edits, data.limits.seconds, () => this.#enable());
     this.#makeToolbar();
     player.root.lastChild.before(this.toolbar, this.timeline.root);
@@ -142,7 +142,7 @@ class Editor {
     this.player.play(false);
     const keyframe = { time: frame / FPS, pose: poseOf(motion, frame) };
     const others = this.state.keyframes.filter(({ time }) => time !== keyframe.time);
-    this.edits.change({ keyframes: [...others, keyframe], sentences: withFixedLengths(this.state) });
+    this.edits.change({ keyframes: [...others, keyframe], sentences: withFixedLengths(this.state, keyframe.time) });
     this.player.seek(keyframe.time);
   }
 
