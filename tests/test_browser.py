@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from control.paths import distances
 from formats.clip import Clip, read_clip
+from motion.skeleton import forward_kinematics
+from motion.smplx import smplx85_to_motion
 from tests.browser import SECONDS, picture, wait_for, watched_page, wood
 from visualize.body import load_body
 from visualize.page import write_gallery, write_player
@@ -167,3 +170,68 @@ def test_app_serves_two_visitors_from_sentence_to_download(app, browser, page, t
     playwright.expect(other.get_by_role("status")).to_have_text(re.compile("1 to 6 sentences"), timeout=60 * SECONDS)
     with pytest.raises(StopIteration):
         next(others)
+
+
+def saved_clip(page, folder) -> Clip:
+    """The motion on the page, downloaded."""
+    with page.expect_download() as download:
+        page.get_by_role("link", name="npz").click()
+    download.value.save_as(folder / "clip.npz")
+    return read_clip(folder / "clip.npz")
+
+
+def press_and_wait(page, button: str) -> dict:
+    """Press a button that starts a generation, wait for its end, and return what was requested."""
+    with page.expect_request(lambda request: request.method == "POST") as sent:
+        page.get_by_role("button", name=button, exact=True).click()
+    playwright.expect(page.get_by_role("button", name="Stop")).to_be_disabled(timeout=60 * SECONDS)
+    playwright.expect(page.get_by_role("status")).to_have_text(re.compile("Done"), timeout=60 * SECONDS)
+    return sent.value.post_data_json
+
+
+def sweep(page, box, places) -> None:
+    """Press the mouse at the first place, relative to the middle of a box, and drag it over the others."""
+    places = [(box["x"] + box["width"] / 2 + x, box["y"] + box["height"] / 2 + y) for x, y in places]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places:
+        page.mouse.move(*place)
+    page.mouse.up()
+
+
+def test_app_follows_a_path_keeps_a_pose_and_edits_the_motion(app, page, tmp_path):
+    page.set_viewport_size({"width": 720, "height": 380})
+    page.goto(app)
+    page.get_by_role("button", name="Draw path").click()
+    canvas = page.locator(".view canvas").bounding_box()
+    sweep(page, canvas, [(x, 10 + 0.002 * x * x) for x in range(-50, 51, 10)])
+    path = np.array(press_and_wait(page, "Generate")["constraints"]["path"]["points"])
+    clip = saved_clip(page, tmp_path)
+    places = clip.smplx85[:, [72, 74]]
+    assert distances(path, places).max() < 0.1
+    assert np.abs(places[[0, -1]] - path[[0, -1]]).max() < 0.05
+
+    page.get_by_label("pause").click()
+    page.get_by_label("time", exact=True).fill("0.8")
+    page.get_by_role("button", name="Pin pose").click()
+    page.locator("[name=seed]").fill("7")
+    [keyframe] = press_and_wait(page, "Generate")["constraints"]["keyframes"]
+    other = saved_clip(page, tmp_path)
+    assert keyframe["time"] == 0.8 and np.abs(clip.smplx85[24] - keyframe["pose"][0]).max() < 1e-3
+    poses = [forward_kinematics(*smplx85_to_motion(each.smplx85[[24, 12]].astype(float))) for each in (clip, other)]
+    assert np.abs(poses[0] - poses[1])[0].max() < 0.02  # at the time of the keyframe
+    assert np.abs(poses[0] - poses[1])[1].max() > 0.03  # at another time
+
+    bars = page.locator(".bars").bounding_box()
+    sweep(page, bars, [(x, 0) for x in range(-100, 1, 20)])
+    page.get_by_label("sentence of the selection").fill("a person jumps")
+    span = press_and_wait(page, "Redo selection")
+    redone = saved_clip(page, tmp_path)
+    first, last = (round(30 * span[key]) for key in ("from", "to"))
+    assert 0 < first < last < len(redone.smplx85) == len(other.smplx85) and span["prompt"] == "a person jumps"
+    same = np.abs(redone.smplx85 - other.smplx85).max(axis=1) < 1e-5
+    assert same[:first].all() and same[last:].all() and not same[first + 5 : last - 5].any()
+    press_and_wait(page, "Loop in place")
+    assert len(saved_clip(page, tmp_path).smplx85) < len(redone.smplx85)
+    page.get_by_role("button", name="Undo").click()
+    assert (saved_clip(page, tmp_path).smplx85 == redone.smplx85).all()
