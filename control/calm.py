@@ -15,7 +15,7 @@ from motion.skeleton import forward_kinematics
 USUAL = 0.97  # quantile of the accelerations of the motion
 ABOVE_USUAL, ABOVE_NEARBY = 1.1, 1.5  # factors of that quantile and of the median of the frames around
 NEARBY = 7  # frames
-ROUNDS = 4  # a calmed frame moves the acceleration of its neighbours
+ROUNDS = 12  # a calmed frame moves the acceleration of its neighbours
 
 
 def calm(rotations: np.ndarray, pelvis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -32,7 +32,9 @@ def calm(rotations: np.ndarray, pelvis: np.ndarray) -> tuple[np.ndarray, np.ndar
     for _ in range(ROUNDS if len(pelvis) > NEARBY else 0):
         acceleration = frame_acceleration(forward_kinematics(rotations, pelvis))  # (T - 2,)
         usual = ABOVE_USUAL * np.quantile(acceleration, USUAL)
-        limit = np.maximum(usual, ABOVE_NEARBY * median_filter(acceleration, NEARBY, mode="nearest"))
+        nearby = ABOVE_NEARBY * median_filter(acceleration, NEARBY, mode="nearest")
+        nearby[:NEARBY] = 0  # the first frames of a sample jerk most, and several of them at a time
+        limit = np.maximum(usual, nearby)
         jerks = np.flatnonzero(acceleration > limit)
         if not len(jerks):
             break

@@ -33,9 +33,7 @@ HEADING = Tolerance(0.15, 1.0)  # radians
 JOINTS = Tolerance(0.05, 1.0)  # metres in the world, root mean square over the known coordinates
 POSE = Tolerance(0.15, 1.0)  # radians, root mean square over the known rotations
 PATH = Tolerance(0.15, 1.0)  # metres off the path; metres before its end when the motion ends
-PULL = 0.3  # share of the distance from a path, and of the angle to it, that is forgotten after each token
-TANGENT = 0.15  # metres of the path before and after a place that give its direction there
-STILL = 0.03  # metres of a token below which it has no direction
+LOST = 0.5  # metres off the path, beyond which the distance that a motion walks counts as its progress
 
 
 class Frames(NamedTuple):
@@ -94,28 +92,13 @@ class TrackCost:
         kept, end = self._of_frames(first, frames), first + frames.root.shape[1]
         if self.path.shape[1]:
             root = frames.root[None, :, -1]  # (1, P, 2)
-            progress = follow_path(self.path, root, progress[None])  # (1, P)
-            off = (path_points(self.path, progress) - root)[0].square().sum(dim=-1)
-            progress = progress[0]
+            nearest = follow_path(self.path, root, progress[None])  # (1, P)
+            off = (path_points(self.path, nearest) - root)[0].square().sum(dim=-1)
+            walked = frames.root.diff(dim=1).norm(dim=-1).mean(dim=-1) * frames.root.shape[1]
+            lost = torch.minimum(progress + walked, self.path_length)
+            progress = torch.where(off > LOST**2, torch.maximum(nearest[0], lost), nearest[0])
             kept = kept + PATH.cost(off, 0.0)
         return Step(progress, kept, self._ahead(end, frames, progress))
-
-    def pull(self, old: Tensor, new: Tensor, progress: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what brings roots back to the path: a turn (P,) in radians and a shift (P, 2) in metres.
-
-        The corrections after sampling lay the motion on the path. Control signals and costs leave out, bit by bit, what
-        these will change, so that a generator that hardly turns gets to the end as well.
-
-        Args:
-            old, new: (P, 2) places before and after a token.
-            progress: (P,) metres of the path behind the places after it.
-        """
-        at = progress[None, :, None] + progress.new_tensor([-TANGENT, 0.0, TANGENT])  # (1, P, 3)
-        before, nearest, after = path_points(self.path, at)[0].unbind(dim=1)
-        step, along = new - old, after - before
-        sine = step[:, 1] * along[:, 0] - step[:, 0] * along[:, 1]
-        turn = torch.atan2(sine, (step * along).sum(dim=-1)) * (step.norm(dim=-1) > STILL)
-        return PULL * turn, PULL * (nearest - new)
 
     def begins(self, first: int, end: int) -> bool:
         """Return whether something is asked of a frame from ``first`` to ``end - 1`` and not of the frame before it."""

@@ -47,8 +47,10 @@ def plant(
     steps, exact = {}, {}
     for number, (side, leg) in enumerate(LEGS.items()):
         foot = JOINT_INDEX[f"{side}_foot"]
-        stands = contacts[:, number] & (np.abs(lifted[:, foot]) < LIFTED)
-        exact[side] = targets.posed_legs | np.any(targets.asked[:, [leg.end, foot]], axis=1)
+        pinned = np.any(targets.asked[:, [leg.end, foot]], axis=1)
+        near_pin = maximum_filter1d(pinned, 4 * EASE + 1)
+        stands = contacts[:, number] & (np.abs(lifted[:, foot]) < LIFTED) & ~near_pin
+        exact[side] = targets.posed_legs | pinned
         known = np.zeros_like(pelvis)
         for joint in (leg.end, foot):
             pinned = targets.pinned[:, joint]
@@ -73,7 +75,7 @@ def _drop(joints: np.ndarray, steps: dict[str, np.ndarray], targets: Targets) ->
     for side, leg in LEGS.items():
         bones = np.diff(joints[:, leg.joints], axis=1)  # (T, 2, 3)
         length, before = np.linalg.norm(bones, axis=2).sum(axis=1), np.linalg.norm(bones.sum(axis=1), axis=1)
-        longest = np.maximum(EASY * length, before)
+        longest = before + np.maximum(EASY * length - before, 0) / 2
         chord = bones.sum(axis=1) + steps[side]
         high = np.sqrt(np.maximum(longest**2 - (chord[:, [0, 2]] ** 2).sum(axis=1), 0))
         drop = np.maximum(drop, np.where(steps[side].any(axis=1), -chord[:, 1] - high, 0))

@@ -30,8 +30,9 @@ ENDS = {**{limb.end: limb for limb in LIMBS}, **FEET}  # joint -> limb that move
 TRUNK = [joint for joint in range(JOINTS) if joint not in MIDDLES and joint not in ENDS]
 ARM = [joint for arm in ARMS.values() for joint in (arm.middle, arm.end)]
 UPPER = [joint for joint in (*TRUNK, *ARM) if joint not in BASE]
-LEAN = np.deg2rad(35)  # largest lean of the trunk that a pin adds
-SHIFT, RISE = 0.4, 0.03  # metres: largest shift and rise of the pelvis for a limb that does not reach its pin
+LEAN, SHRUG = np.deg2rad(15), np.deg2rad(10)  # largest lean of the trunk and lift of a shoulder per round
+SHIFT = 0.2  # metres per round: largest shift of the pelvis for a limb that does not reach its pin
+RISE = 0.01  # metres per round: largest rise of the pelvis, which stands on its legs
 LEVER = 0.5  # metres: length of the trunk and of an arm, for the widths of fades
 ROUNDS = 3  # lean and shift change each other's part
 
@@ -52,8 +53,10 @@ def lean(rotations: np.ndarray, pelvis: np.ndarray, targets: Targets) -> tuple[n
     held = np.any(targets.pinned[:, BASE], axis=1)  # (T, 3) axes along which the pelvis does not give way any more
     others = [joint for joint in range(JOINTS) if joint not in BASE]
     for _ in range(ROUNDS if asked[:, others].any() else 0):
-        missing = _missing(rotations, pelvis, targets)
-        rotations = _lean(rotations, pelvis, missing, asked)
+        for side, arm in ARMS.items():
+            collar = [JOINT_INDEX[f"{side}_collar"]]
+            rotations = _bend(collar, [arm.middle, arm.end], SHRUG, rotations, pelvis, targets)
+        rotations = _bend(SPINE, UPPER, LEAN, rotations, pelvis, targets)
         missing = np.where(held[:, None], 0, _missing(rotations, pelvis, targets))
         pelvis = pelvis + _mean_shift(missing, asked, others)
     return rotations, pelvis
@@ -118,13 +121,19 @@ def _missing(rotations: np.ndarray, pelvis: np.ndarray, targets: Targets) -> np.
 
 
 def _mean_shift(missing: np.ndarray, asked: np.ndarray, group: list[int]) -> np.ndarray:
-    """Return the (T, 3) shift of the pelvis by the mean of what is missing at the asked joints of a group."""
+    """Return the (T, 3) shift of the pelvis by the mean of what is missing at the asked joints of a group.
+
+    The pelvis follows its own pins as far as they ask, and those of other joints as far as a body can.
+    """
     shift = _mean(missing[:, group])
+    if group is BASE:
+        return spread(np.any(asked[:, group], axis=1), shift)
     by_limb = ~np.any(asked[:, [joint for joint in group if joint in TRUNK]], axis=1)
     length = np.linalg.norm(shift, axis=1)
-    limited = shift * (np.minimum(length, SHIFT) / np.maximum(length, 1e-9))[:, None]
-    limited[:, 1] = np.minimum(limited[:, 1], RISE)
-    return spread(np.any(asked[:, group], axis=1), np.where(by_limb[:, None], limited, shift))
+    limit = np.where(by_limb, np.minimum(length, SHIFT), length)
+    shift *= (limit / np.maximum(length, 1e-9))[:, None]
+    shift[:, 1] = np.minimum(shift[:, 1], RISE)
+    return spread(np.any(asked[:, group], axis=1), shift)
 
 
 def _mean(vectors: np.ndarray) -> np.ndarray:
@@ -133,22 +142,25 @@ def _mean(vectors: np.ndarray) -> np.ndarray:
     return vectors.sum(axis=1) / np.maximum(count, 1)[:, None]
 
 
-def _lean(rotations: np.ndarray, pelvis: np.ndarray, missing: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """Rotate the spine so that the pinned joints of the upper body come nearer to their pins."""
+def _bend(
+    chain: list[int], group: list[int], limit: float, rotations: np.ndarray, pelvis: np.ndarray, targets: Targets
+) -> np.ndarray:
+    """Rotate a chain of joints, by at most a limit in radians, so that a group of joints comes nearer to its pins."""
     world, joints = world_pose(rotations, REST_OFFSETS, root=pelvis)
+    missing = _missing(rotations, pelvis, targets)
     turns = np.zeros_like(joints)
-    for joint in UPPER:
+    for joint in group:
         carried = joint
-        while carried in ARM:  # the trunk moves the shoulder
+        while carried in ARM:  # the chain moves the shoulder
             carried = PARENTS[carried]
-        chest = joints[:, carried] - joints[:, SPINE[0]]
-        turns[:, joint] = matrix_to_axis_angle(shortest_turn(chest, chest + missing[:, joint]))
+        lever = joints[:, carried] - joints[:, chain[0]]
+        turns[:, joint] = matrix_to_axis_angle(shortest_turn(lever, lever + missing[:, joint]))
     turn = _mean(turns)  # (T, 3)
     angle = np.linalg.norm(turn, axis=1, keepdims=True)
-    known = np.any(asked[:, UPPER], axis=1)
-    turn = spread(known, unit(turn) * np.minimum(angle, LEAN), LEVER) / len(SPINE)
+    known = np.any(targets.asked[:, group], axis=1)
+    turn = spread(known, unit(turn) * np.minimum(angle, limit), LEVER) / len(chain)
     result = rotations.copy()
-    for joint in SPINE:
+    for joint in chain:
         parent = world[:, PARENTS[joint]]
         result[:, joint] = parent.swapaxes(1, 2) @ axis_angle_to_matrix(turn) @ parent @ rotations[:, joint]
     return result

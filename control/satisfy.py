@@ -48,13 +48,17 @@ class Satisfied(NamedTuple):
     misses: list[Miss]  # one per constraint, also of those that are met
 
 
-def satisfy(rotations: np.ndarray, pelvis: np.ndarray, track: Track) -> Satisfied:
+def satisfy(
+    rotations: np.ndarray, pelvis: np.ndarray, track: Track, unbent: tuple[np.ndarray, np.ndarray] | None = None
+) -> Satisfied:
     """Correct a motion so that it keeps a track.
 
     Args:
         rotations: (T, 22, 3, 3) local rotations, the root's in the world frame.
         pelvis: (T, 3) metres, y up.
         track: What is asked of the T frames, without batch dimensions.
+        unbent: Rotations and pelvis of the motion before its root was turned (``control.steering``), whose feet slide
+            less; by default the motion itself.
 
     Raises:
         InputError: the track has another number of frames.
@@ -73,7 +77,7 @@ def satisfy(rotations: np.ndarray, pelvis: np.ndarray, track: Track) -> Satisfie
     posed = pose(*placed, targets)
     lifted = (forward_kinematics(*posed) - forward_kinematics(*placed))[..., 1]
     rotations, pelvis = lean(*posed, targets)
-    rotations, pelvis = plant(before, rotations, pelvis, lifted, targets)
+    rotations, pelvis = plant(unbent or before, rotations, pelvis, lifted, targets)
     rotations = reach(rotations, pelvis, targets)
     return Satisfied(rotations, pelvis, measure(rotations, pelvis, targets))
 

@@ -57,9 +57,9 @@ def constrained_motion(
 ) -> Motion:
     """Return the motion of final tokens, corrected as a whole."""
     steps = list(new)
-    features = np.concatenate([step.features.cpu().numpy() for step in steps])
-    body = RootTracker(goal.start).place(features)
-    rotations, pelvis, _ = satisfy(*body, constraints.track(len(features)))
+    features = np.concatenate([step.features.cpu().numpy() for step in steps])  # (T, 2, 272)
+    decoded, body = (RootTracker(goal.start).place(features[:, index]) for index in (0, 1))
+    rotations, pelvis, _ = satisfy(*body, constraints.track(len(features)), decoded)
     heading = float(heading_angle(rotations[0, 0]))
     return Motion(
         prompt=prompt,
@@ -87,28 +87,35 @@ class CorrectedStream:
     """
 
     def __init__(self, goal: Goal) -> None:
-        self.track, self.root = goal.track, RootTracker(goal.start)
+        self.track, self.roots = goal.track, (RootTracker(goal.start), RootTracker(goal.start))
         self.frames = 0  # yielded so far
-        self.final: Body = np.zeros((0, JOINTS, 3, 3)), np.zeros((0, 3))  # the last of them, before the corrections
-        self.yielded: Body = self.final  # and after
+        nothing: Body = np.zeros((0, JOINTS, 3, 3)), np.zeros((0, 3))
+        self.final = nothing, nothing  # the last of them before the corrections: as decoded, and with turns
+        self.yielded = nothing  # and after
         self.progress = [0.0] * (HISTORY + 1)  # metres of the path behind each of ``final`` and the frame before
 
     def next(self, step: NewFrames) -> MotionChunk:
         """Return the frames of the next token."""
-        features, known = step.features.cpu().numpy(), len(self.final[1])
+        features, known = step.features.cpu().numpy(), len(self.yielded[1])
         count = len(features)
-        window = _joined(self.final, copy(self.root).place(np.concatenate((features, step.ahead.cpu().numpy()))))
-        self.final = _joined(self.final, self.root.place(features))
+        later = np.concatenate((features, step.ahead.cpu().numpy()))
+        decoded, window = (
+            _joined(final, copy(root).place(later[:, index]))
+            for index, (final, root) in enumerate(zip(self.final, self.roots, strict=True))
+        )
+        for index, root in enumerate(self.roots):
+            root.place(features[:, index])
         self.progress = [*self.progress, *[step.progress] * count][-HISTORY - 1 :]
         track = self._window(self.frames - known, len(window[1]), step.progress_ahead)
-        corrected = satisfy(*window, track)
+        corrected = satisfy(*window, track, decoded)
         continued = _continued((corrected.rotations, corrected.pelvis), self.yielded, self._fade(track, known))
-        new = continued[0][known : known + count], continued[1][known : known + count]
+        new = _part(continued, known, known + count)
         self.yielded = _joined(self.yielded, new)
         body = _last(self.yielded, count + 1)  # one frame before them, for the velocities
         chunk = encode(body[0], forward_kinematics(*body))[-count:]
-        self.final, self.yielded = _last(self.final, HISTORY), _last(self.yielded, HISTORY)
-        self.frames += count
+        seen = known + count
+        self.final = _last(_part(decoded, 0, seen), HISTORY), _last(_part(window, 0, seen), HISTORY)
+        self.yielded, self.frames = _last(self.yielded, HISTORY), self.frames + count
         return MotionChunk.of(step.part, [step.token], chunk, *new)
 
     def _fade(self, track: Track, known: int) -> int:
@@ -154,6 +161,10 @@ def _continued(body: Body, yielded: Body, fade: int) -> Body:
 
 def _joined(first: Body, second: Body) -> Body:
     return np.concatenate((first[0], second[0])), np.concatenate((first[1], second[1]))
+
+
+def _part(body: Body, first: int, end: int) -> Body:
+    return body[0][first:end], body[1][first:end]
 
 
 def _last(body: Body, count: int) -> Body:

@@ -25,6 +25,7 @@ from torch import Tensor
 from control.cost import Frames, TrackCost
 from control.poses import Placement
 from control.signal import ControlSignal
+from control.steering import MEMORY, Steering, bend
 from control.track import Track
 from models.generate import CONTEXT_SHARE, Request
 from models.llama import LLaMAHF, null_text
@@ -55,9 +56,9 @@ class NewFrames(NamedTuple):
 
     part: int  # number of the sentence, from 0; -1 for the initial motion
     token: int
-    features: Tensor  # (frames per token, 272), not normalized
+    features: Tensor  # (frames per token, 2, 272) as decoded and with the turns of ``control.steering``
     progress: float  # metres of the path behind them
-    ahead: Tensor  # (F, 272) of the best particle after them, the look-ahead
+    ahead: Tensor  # (F, 2, 272) of the best particle after them, the look-ahead
     progress_ahead: float  # metres of the path behind ``ahead``
 
 
@@ -73,6 +74,8 @@ class Roots:
     """(P,) metres of the path behind."""
     advance: Tensor
     """(P,) metres of the path behind the last token."""
+    travel: Tensor
+    """(P, 2) x and z in metres per token in the heading frame, a moving average."""
     ahead: Tensor
     """(P,) cost of the distance from the next value."""
     cost: Tensor
@@ -85,7 +88,8 @@ class Roots:
         """Return one particle (P = 1) before its first frame."""
         place = torch.tensor([[start.x, 0.0, start.z]], device=device)
         turned = y_rotation(torch.tensor([start.heading], device=device))
-        return cls(turned, place, *torch.zeros(5, 1, device=device))
+        zero = torch.zeros(1, device=device)
+        return cls(turned, place, zero, zero, torch.zeros(1, 2, device=device), zero, zero, zero)
 
     def keep(self, row: int) -> None:
         """Drop all particles but one."""
@@ -101,7 +105,7 @@ class Step(NamedTuple):
 
     parents: Tensor  # (P,) index of each particle in the step before
     tokens: Tensor  # (P,)
-    features: Tensor  # (P, frames per token, 272), not normalized
+    features: Tensor  # (P, frames per token, 2, 272) not normalized: as decoded, and with turns
     progress: Tensor  # (P,) metres of the path behind the frames
     signals: Tensor  # (P of the step before, W) control signals of the tokens
 
@@ -151,6 +155,7 @@ class Particles:
         self.device = generator.transformer.wte.weight.device
         self.until_path_end, track = goal.until_path_end, goal.track.to(self.device)
         self.costs = TrackCost(track, path_due=not goal.until_path_end)
+        self.steering = Steering(track)
         self.control = ControlSignal(track) if generator.config.control else None
         config, text_length = generator.config, max(len(part.text) for part in request.parts)
         columns = (
@@ -256,27 +261,31 @@ class Particles:
         signals, first = self._signals(), self.frames
         self._select(parents)
         motion, self.decoder = self.tokenizer.decode_chunk(tokens[:, None], self.decoder)
-        features, old = self.tokenizer.denormalize(motion), self.roots  # (B, frames per token, 272)
+        decoded, old = self.tokenizer.denormalize(motion), self.roots  # (B, frames per token, 272)
+        features = bend(decoded, self._turns(first))
         heading, pelvis = recover_root(features, old.heading, old.pelvis)
         rotations = features[..., LAYOUT["joint_rotations"]].unflatten(-1, (JOINTS, 6))
         frames = Frames(pelvis[..., (0, 2)], heading_angle(heading), local_joints(features), rotations)
         step = self.costs.step(first, frames, old.progress)
         change = step.kept + step.ahead - old.ahead
-        heading, pelvis = heading[:, -1], pelvis[:, -1]
-        if self.costs.path_length:
-            turn, shift = self.costs.pull(old.pelvis[:, (0, 2)], pelvis[:, (0, 2)], step.progress)
-            heading = y_rotation(turn) @ heading
-            pelvis = pelvis + torch.stack((shift[:, 0], torch.zeros_like(turn), shift[:, 1]), dim=1)
+        moved = heading[:, -1].transpose(1, 2) @ (pelvis[:, -1] - old.pelvis)[..., None]
         self.roots = Roots(
-            heading=heading,
-            pelvis=pelvis,
+            heading=heading[:, -1],
+            pelvis=pelvis[:, -1],
             progress=step.progress,
             advance=step.progress - old.progress,
+            travel=MEMORY * old.travel + (1 - MEMORY) * moved[:, (0, 2), 0],
             ahead=step.ahead,
             cost=old.cost + change,
             log_weight=old.log_weight - change,
         )
-        self.window.append(Step(parents, tokens, features, step.progress, signals))
+        self.window.append(Step(parents, tokens, torch.stack((decoded, features), dim=2), step.progress, signals))
+
+    def _turns(self, count: int) -> Tensor:
+        """Return the turns (P,) of the next token in radians."""
+        roots, sideways = self.roots, torch.atan2(*self.roots.travel.unbind(-1))
+        direction, travel = heading_angle(roots.heading) + sideways, roots.travel.norm(dim=-1)
+        return self.steering.turn(count, roots.progress, roots.pelvis[:, (0, 2)], direction, travel)
 
     def _finish(self, part: int, count: int) -> list[NewFrames]:
         """Make the first ``count`` tokens of the window final, and return them: the past of the best particle.

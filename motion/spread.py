@@ -19,7 +19,7 @@ SHORTEST, LONGEST = 8, 30  # frames over which an offset fades
 # Peak acceleration of the quintic from value 1 to 0, and from velocity 1 to 0, over a unit of time.
 PEAK_OF_VALUE, PEAK_OF_VELOCITY = 10 / np.sqrt(3), 3.94
 PEAK_OF_SLOPE = 0.2  # peak value of the quintic from velocity 1 to 0 over a unit of time
-OVERSHOOT = 0.03  # metres by which an offset may exceed its range while it fades
+OVERSHOOT = 0.08  # metres by which an offset may exceed its range while it fades
 
 
 def spread(known: np.ndarray, values: np.ndarray, lever: float = 1.0, longest: int = LONGEST) -> np.ndarray:
@@ -126,11 +126,11 @@ def fade_width(value: np.ndarray, slope: np.ndarray, longest: int = LONGEST) -> 
         slope: Its change (D,) per frame, away from the given frames.
         longest: Largest result.
     """
-    distance, speed = np.linalg.norm(value), np.linalg.norm(slope) * FPS
+    distance, speed = float(np.linalg.norm(value)), float(np.linalg.norm(slope)) * FPS
     # The peak acceleration is about PEAK_OF_VALUE * distance / time^2 + PEAK_OF_VELOCITY * speed / time.
     linear, constant = PEAK_OF_VELOCITY * speed, PEAK_OF_VALUE * distance
-    frames = np.ceil((linear + np.sqrt(linear**2 + 4 * ACCELERATION * constant)) / (2 * ACCELERATION) * FPS)
-    overshoot = OVERSHOOT + distance * (1.0 if value @ slope < 0 else 0.3)  # the offset passes zero, or grows at first
+    frames = float(np.ceil((linear + np.sqrt(linear**2 + 4 * ACCELERATION * constant)) / (2 * ACCELERATION) * FPS))
+    overshoot = OVERSHOOT + distance * (1.0 if value @ slope < 0 else 0.5)  # the offset passes zero, or grows at first
     frames = min(frames, overshoot / (PEAK_OF_SLOPE * max(speed, 1e-9)) * FPS)
     return int(np.clip(frames, min(SHORTEST, longest), longest))
 

@@ -107,7 +107,7 @@ def test_particles_equal_their_tokens_computed_anew(model):
     index, tokens, signals, features = torch.arange(models.controlled.PARTICLES), [], [particles._signals()], []
     for step in reversed(particles.window):
         tokens.insert(0, step.tokens[index])
-        features.insert(0, step.features[index])
+        features.insert(0, step.features[index, :, 0])
         index = step.parents[index]
         signals.insert(0, step.signals[index])
     final = torch.tensor([token for token, _ in particles.final])
