@@ -34,7 +34,8 @@ def test_results_record_constraints_and_errors(run, prompts, tmp_path):
     path, free, wave = results_in(tmp_path / "out")
     assert "constraints" not in free and "constraints" not in load(tmp_path / "out" / f"{free['name']}.npz")
     assert [each["name"] for each in path["constraint_errors"]] == ["the path", "the end of the path"]
-    assert wave["constraints"]["pins"] == [{**PIN, "joint": "left_wrist"}] and wave["seconds"] == pytest.approx(1.07, 0.1)
+    assert wave["constraints"]["pins"] == [{**PIN, "joint": "left_wrist"}]
+    assert wave["seconds"] == pytest.approx(1, abs=0.1)
     saved = load(tmp_path / "out" / "wave.npz")
     assert json.loads(str(saved["constraints"])) == wave["constraints"]
     distance = np.linalg.norm(saved["joints"][15, JOINT_INDEX["left_wrist"]] - PIN["position"])
