@@ -26,10 +26,10 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat,
 
 from control.joints import joints_named
 from editing.combine import combine
-from editing.generate import Place, between, complete, redo
+from editing.generate import Place, between, complete, redo, span_to_redo
 from editing.join import join
 from editing.loops import ALIKE, SHORTEST, find_seam, loop
-from editing.spans import change_speed, in_place, mirror, span_frames, trim
+from editing.spans import change_speed, in_place, mirror, trim
 from formats.clip import read_clip
 from formats.import_options import ImportOptions
 from models.pipeline import TextToMotion
@@ -121,7 +121,7 @@ class JoinOptions(EditOptions):
     """Join motions; each starts where the one before ends."""
 
 
-@dataclass(kw_only=True)
+@dataclass
 class PartOptions(EditOptions):
     """Options of the commands that take a part of the body from a motion."""
 
@@ -148,7 +148,7 @@ class CombineOptions(PartOptions):
     """Time in seconds until which it is used. (default: its end)"""
 
 
-@dataclass(kw_only=True)
+@dataclass
 class GeneratingOptions(EditOptions):
     """Options of the commands that generate motion."""
 
@@ -173,7 +173,7 @@ class GeneratingOptions(EditOptions):
 
 
 @dataclass
-class CompleteOptions(GeneratingOptions, PartOptions):
+class CompleteOptions(PartOptions, GeneratingOptions):
     """Keep a part of the body and generate the rest from a sentence."""
 
 
@@ -304,7 +304,7 @@ def generated(options: GeneratingOptions, clips: list[Clip]) -> Iterator[Clip]:
     """
     Prompt.parse(options.prompt)  # what can be refused is refused before the model is loaded
     if isinstance(options, RedoOptions):
-        span_frames(clips[0], options.from_, options.to)
+        span_to_redo(clips[0], options.from_, options.to)
     device, dtype, reason = choose_device(options.device, "auto", training=False)
     print(reason)
     model = TextToMotion.from_pretrained(options.checkpoint, device, dtype, text_encoder_path=options.text_encoder_path)

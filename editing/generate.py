@@ -91,15 +91,21 @@ def redo(
     Raises:
         InputError: the span is outside the clip, or as in ``between``.
     """
-    first, last = span_frames(clip, start, end)
+    first, last = span_to_redo(clip, start, end)
     parts = np.split(clip.smplx85, (first, last))
     before, after = (replace(clip, smplx85=part) if len(part) else None for part in parts[::2])
     count = last - first if seconds is None else _frames_of(seconds)
-    if before is None and after is None:
-        raise InputError(
-            "the span is the whole motion, of which nothing remains; generate a motion with inference_batch.py"
-        )
     return replace(_filled(model, before, after, prompt, count, seed, place), title=titles(clip.title, prompt))
+
+
+def span_to_redo(clip: Clip, start: float, end: float | None) -> tuple[int, int]:
+    """Return the frames of a span as ``span_frames``; the span may not be the whole clip."""
+    first, last = span_frames(clip, start, end)
+    if last - first == len(clip.smplx85):
+        raise InputError(
+            "the span is the whole motion, of which nothing remains; use inference_batch.py for a new motion"
+        )
+    return first, last
 
 
 def complete(model: TextToMotion, part: Clip, joints: Sequence[str], prompt: str, seed: int = 0) -> Clip:

@@ -102,7 +102,7 @@ def test_edits_are_undone_one_by_one(editor, model):
 def stroke(page) -> list[tuple[float, float]]:
     """Places on the screen from the left to the right of the stage."""
     x, y = centre(page.locator(".view canvas"))
-    return [(x + step, y + 20) for step in range(-90, 91, 6)]
+    return [(x + step, y + 20) for step in range(-90, 91, 15)]
 
 
 def blue(page) -> int:
