@@ -7,6 +7,8 @@ class PinnedPoses {
     this.player = player;
     this.material = parts.material.clone();
     Object.assign(this.material, { vertexColors: false, transparent: true, opacity: 0.45 });
+    // A body that is in the pose hides it.
+    Object.assign(this.material, { polygonOffset: true, polygonOffsetFactor: 4, polygonOffsetUnits: 16 });
     this.material.color.set(PATH_COLOR);
     this.parts = { ...parts, material: this.material };
     this.hull = this.material.clone(); // drawn first and unseen, so that no surface shows through another

@@ -102,7 +102,7 @@ class Player {
   #resize() {
     const { clientWidth: width, clientHeight: height } = this.canvas.parentElement;
     if (width && height) this.stage.resize(width, height, Math.min(window.devicePixelRatio, 2));
-    this.dirty = true;
+    if (this.motions) this.stage.draw(this.time); // at once, because resizing clears the picture
   }
 
   #key(event) {
