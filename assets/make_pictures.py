@@ -87,11 +87,12 @@ def screenshots(motions: dict[str, Motion], folder: Path) -> None:
             page = browser.new_page(viewport={"width": 1100, "height": 620})
             page.goto(address)
             page.locator("textarea").fill("a person walks forward\na person waves with both hands")
+            page.get_by_label("Seconds per sentence").fill("3")
             page.get_by_text("Draw path").click()
             draw_curve(page)
             for pinned in (True, False):
                 page.get_by_text("Generate", exact=True).click()
-                expect(page.get_by_role("button", name="Stop")).to_be_disabled(timeout=60_000)
+                expect(page.get_by_role("button", name="Stop")).to_be_disabled(timeout=180_000)
                 expect(page.get_by_role("status")).to_have_text(re.compile("Done"))
                 page.get_by_label("pause").click()
                 page.get_by_label("time", exact=True).fill("1.2" if pinned else "2.4")
@@ -109,9 +110,8 @@ def screenshots(motions: dict[str, Motion], folder: Path) -> None:
 def draw_curve(page) -> None:
     """Draw a path from the left to the right of the stage."""
     box = page.locator(".view canvas").bounding_box()
-    places = [
-        (box["x"] + box["width"] * (0.3 + 0.3 * t), box["y"] + box["height"] * (0.5 - 0.1 * t * t)) for t in STEPS
-    ]
+    along, across = 0.3 + 0.3 * STEPS, 0.5 - 0.1 * STEPS**2  # shares of the stage
+    places = list(zip(box["x"] + box["width"] * along, box["y"] + box["height"] * across, strict=True))
     page.mouse.move(*places[0])
     page.mouse.down()
     for place in places:
