@@ -1,4 +1,4 @@
-"""Assign the joints of a BVH file to the 22 SMPL-X joints by name and hierarchy; motion/retarget.py uses the geometry.
+"""Assign the joints of a skeleton to the 22 SMPL-X joints by name and hierarchy; motion/retarget.py uses the geometry.
 
 Head, hands and feet are found by name, the other joints by hierarchy: the pelvis joins legs and spine, the chest joins
 the arms. Side letters, prefixes, spaces and separators may occur anywhere in a name.
@@ -6,10 +6,11 @@ the arms. Side letters, prefixes, spaces and separators may occur anywhere in a 
 
 import re
 from collections import Counter
+from difflib import SequenceMatcher
 
 from motion.skeleton import JOINT_NAMES
 from motion.source_motion import SourceMotion
-from utils.errors import InputError
+from utils.errors import InputError, shown
 
 # Names without side, prefix, digits and separators; the first that occurs in the file is used.
 HEAD = ("head",)
@@ -24,11 +25,18 @@ SIDES = {"left": "left", "right": "right", "l": "left", "r": "right", "lft": "le
 GLUED = ("femur", "tibia", "foot", "toes", "humerus", "radius", "wrist", "hand", "clavicle", "thigh", "shin", "calf",
          "shoulder", "upperarm", "forearm", "lowerarm", "knee", "ankle", "hip", "elbow", "collar", "toe", "upleg",
          "leg", "arm", "hipjoint")  # fmt: skip  # may follow a side letter without a separator: lfemur
+JAPANESE = {"左": "Left ", "右": "Right ", "頭": "Head", "手首": "Wrist", "足首": "Ankle", "ひじ": "Elbow", "ひざ": "Knee",
+            "つま先": "Toe", "首": "Neck", "腕": "Arm", "足": "Leg", "肩": "Shoulder", "捩": "Twist"}  # fmt: skip  # MMD
+GUESSES = 3  # names in the message about a joint that is not found
 ADVICE = "give a skeleton map with --skeleton; configs/data/bandai_skeleton.yaml explains how"
 
 
-def find_joints(clip: SourceMotion) -> dict[str, list[int]]:
+def find_joints(clip: SourceMotion, advice: str = ADVICE) -> dict[str, list[int]]:
     """Find the source joints of each of the 22 joints.
+
+    Args:
+        clip: Names and hierarchy of the source joints.
+        advice: End of the error's sentence: how to name the joints by hand.
 
     Returns:
         Indices of the source joints by joint name: one, two (their orientations are averaged), or none (the joint
@@ -37,7 +45,13 @@ def find_joints(clip: SourceMotion) -> dict[str, list[int]]:
     Raises:
         InputError: a joint cannot be found.
     """
-    names = _split_names(clip.names)
+    try:
+        return _find(clip, _split_names(clip.names))
+    except InputError as error:
+        raise InputError(f"{error}; {advice}") from error
+
+
+def _find(clip: SourceMotion, names: list[tuple[str, str]]) -> dict[str, list[int]]:
 
     def find(side: str, stems: tuple[str, ...], within: list[int] | None = None) -> int:
         for stem in stems:
@@ -45,7 +59,9 @@ def find_joints(clip: SourceMotion) -> dict[str, list[int]]:
                 if names[joint] == (side, stem):
                     return joint
         wanted = f"{side} {stems[0]}".strip()
-        raise InputError(f"no joint of the file is named like the {wanted} (pelvis, spine and limbs follow); {ADVICE}")
+        raise InputError(
+            f"no joint of the file is named like the {wanted} (nearest: {_nearest(clip.names, names, side, stems)})"
+        )
 
     head = find("", HEAD)
     ends = {f"{side}_{end}": find(side, stems) for side in ("left", "right") for end, stems in
@@ -68,6 +84,18 @@ def find_joints(clip: SourceMotion) -> dict[str, list[int]]:
     return {name: found[name] for name in JOINT_NAMES}
 
 
+def _nearest(given: list[str], names: list[tuple[str, str]], side: str, stems: tuple[str, ...]) -> str:
+    """Return the names that are most similar to the wanted side and one of the stems, for a message."""
+
+    def likeness(joint: int) -> float:
+        own_side, own = names[joint]
+        same = max(SequenceMatcher(None, own, stem).ratio() for stem in stems)
+        return same + (0.3 if own_side == side else 0)
+
+    best = sorted(range(len(given)), key=likeness, reverse=True)[:GUESSES]
+    return ", ".join(shown(given[joint], 40) for joint in best)
+
+
 def _split_names(names: list[str]) -> list[tuple[str, str]]:
     """Return (side, stem) of each name: ``mixamorig:LeftUpLeg`` to (left, upleg), ``J_Bip_L_Foot`` to (left, foot)."""
     words = [_words(name) for name in names]
@@ -82,6 +110,8 @@ def _split_names(names: list[str]) -> list[tuple[str, str]]:
 def _words(name: str) -> list[str]:
     """Return the lower-case words of a name without its namespace."""
     name = re.sub(r"^.*[:|]", "", name)
+    for japanese, english in JAPANESE.items():
+        name = name.replace(japanese, english)
     found = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)
     return [word.lower() for word in found]
 
@@ -106,7 +136,7 @@ def _meeting(clip: SourceMotion, joints: list[int]) -> int:
     paths = [clip.ancestors(joint) for joint in joints]
     shared = [joint for joint in paths[0] if all(joint in path for path in paths)]
     if not shared:
-        raise InputError(f"head, hands and feet of the file do not hang below one root; {ADVICE}")
+        raise InputError(f"head, hands and feet of the file do not hang below one root")
     return shared[0]
 
 
@@ -146,7 +176,7 @@ def _limb(clip: SourceMotion, names: list, end: int, trunk: set[int], bends: tup
     named = [place for place, joint in enumerate(above) if names[joint][1] in bends]
     above = above[named[0] :] if named else above
     if len(above) < 2:
-        raise InputError(f"too few joints hang above {clip.names[end]}; {ADVICE}")
+        raise InputError(f"too few joints hang above {shown(clip.names[end], 60)}")
     return above[:2] + [joint for joint in above[2:3] if names[joint][0] == side]
 
 

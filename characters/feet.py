@@ -1,0 +1,242 @@
+"""Feet of a character on the floor.
+
+The proportions of a character differ from those of the source, so that its feet would slide and leave the floor where
+those of the source stand. The corrections are made in this order, so that the directions of the limbs change least:
+
+1. The pelvis rolls, and is lifted, until both ankles have the heights of those of the source.
+2. The feet rotate about the ankles until their soles have the heights of those of the source.
+3. The hips glide, so that a standing foot moves over the floor like that of the source.
+4. The legs take up the rest by two-bone inverse kinematics.
+
+Corrections of the hips are smooth, by least squares.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.linalg import solveh_banded
+from scipy.special import softmax
+
+from motion.directions import turn_about, unit
+from motion.foot_lock import _corrections, _move_ankle
+from motion.measures import standing_feet
+from motion.skeleton import JOINT_INDEX, JOINT_NAMES, JOINTS
+
+if TYPE_CHECKING:
+    from characters.character import Character, Posed
+
+SIDES = ("left", "right")
+HIPS, ANKLES, KNEES, FEET = ([JOINT_INDEX[f"{side}_{part}"] for side in SIDES]
+                             for part in ("hip", "ankle", "knee", "foot"))  # fmt: skip
+# Points of the sole of SMPL-X relative to ankle and foot joint in the rest pose, in metres: heel, ball, tip of the toes
+UNDER_ANKLE, UNDER_FOOT = 0.075, 0.017
+SOLE = ((ANKLES, ((0.0, -UNDER_ANKLE, -0.045), (0.0, -UNDER_ANKLE, 0.11))),
+        (FEET, ((0.0, -UNDER_FOOT, 0.0), (0.0, -UNDER_FOOT, 0.07))))  # fmt: skip
+FLESH = 0.05  # metres by which the body extends below other joints than those of the feet
+FLOOR_SHARE = 0.2  # quantile of the lowest points of the frames that is the floor, as for the bodies of the renderer
+NEAR, FAR = 0.03, 0.15  # metres above the floor up to which a foot gets the height of the source's fully, and not at all
+TOLERANCE = 0.003  # metres that an ankle may be off its height before the leg bends
+STEEPEST = np.deg2rad(10)  # largest roll of the pelvis
+MOST_BENT = np.deg2rad(50)  # largest bend of the toes
+STIFF = 0.03  # metres per radian: error of the height of a sole against rotation of the foot
+SOFT = 0.004  # metres: points of a sole whose heights differ by less are on the floor together
+SMOOTH, KEEP, STEP = 30.0, 1e-3, 100.0  # weights of the acceleration and the size of a correction, and of its steps
+
+
+@dataclass
+class Stance:
+    """The feet of the source, with the floor at y = 0, in metres, for legs of mean length."""
+
+    joints: np.ndarray  # (T, 22, 3)
+    world: np.ndarray  # (T, 22, 3, 3) world rotations
+    heights: np.ndarray  # (T, 2) of the lowest points of the soles, at least 0
+    near: np.ndarray  # (T, 2) weights: 1 for a foot on the floor, 0 for one above ``FAR``
+    stands: np.ndarray  # (T, 2) bool
+
+    @classmethod
+    def of(cls, world: np.ndarray, joints: np.ndarray) -> "Stance":
+        """Return the stance of world rotations (T, 22, 3, 3) and positions (T, 22, 3)."""
+        soles = np.min(
+            [joints[:, parts, 1] + world[:, parts, 1] @ np.array(point) for parts, points in SOLE for point in points],
+            axis=0,
+        )  # (T, 2)
+        others = [joint for joint in range(JOINTS) if joint not in (*ANKLES, *FEET)]
+        floor = np.quantile(np.minimum(soles.min(axis=1), joints[:, others, 1].min(axis=1) - FLESH), FLOOR_SHARE)
+        heights = np.maximum(soles - floor, 0)
+        share = np.clip((heights - NEAR) / (FAR - NEAR), 0, 1)
+        near = 1 - share * share * (3 - 2 * share)
+        return cls(joints - (0, floor, 0), world, heights, near, standing_feet(joints))
+
+
+def ground(character: "Character", world: np.ndarray, stance: Stance) -> "Posed":
+    """Pose a character with its feet where those of the source stand.
+
+    Args:
+        world: World rotations (T, 22, 3, 3) of the joints; those of pelvis, hips, knees and ankles are changed in place.
+        stance: The feet of the source.
+    """
+    joints = character.bones.joints
+    hips = stance.joints[:, HIPS].mean(axis=1)  # (T, 3)
+    heights = stance.joints[:, ANKLES, 1] + [character.soles[side].height - UNDER_ANKLE for side in SIDES]  # (T, 2)
+    posed = character.pose(world, hips)
+    bones = [joints[f"{side}_ankle"] for side in SIDES]
+    _roll(world, heights - posed.places[:, bones, 1], stance.near, posed.places[:, [joints[f"{s}_hip"] for s in SIDES]])
+    posed = character.pose(world, hips)
+    off = heights - posed.places[:, bones, 1]
+    lift = _lift(off, stance.near)
+    rises = stance.near * _beyond(off - lift[:, None], TOLERANCE)
+    hips[:, 1] += lift
+    for side in range(2):
+        rises[:, side] += _pitch(character, side, world, posed, lift + rises[:, side], stance)
+    posed = character.pose(world, hips)
+    steps = _glide(character, hips, posed, stance)
+    steps[..., 1] = rises
+    places = np.zeros((len(world), JOINTS, 3))
+    for name, bone in joints.items():
+        places[:, JOINT_NAMES.index(name)] = posed.places[:, bone]
+    for number, side in enumerate(SIDES):
+        _move_ankle(side, world, places, steps[:, number])
+    return character.pose(world, hips)
+
+
+def _beyond(values: np.ndarray, tolerance: float) -> np.ndarray:
+    return np.sign(values) * np.maximum(np.abs(values) - tolerance, 0)
+
+
+def _roll(world: np.ndarray, off: np.ndarray, near: np.ndarray, hips: np.ndarray) -> None:
+    """Roll the pelvis about its forward axis, so that both ankles are off (T, 2) their heights by the same."""
+    weights = near.prod(axis=1)
+    across = unit(hips[:, 0] - hips[:, 1])
+    width = np.linalg.norm(hips[:, 0] - hips[:, 1], axis=-1)
+    level = np.linalg.norm(across[:, [0, 2]], axis=-1)  # (T,) cosine of the present roll
+    wanted = (off[:, 0] - off[:, 1]) / np.maximum(width * level, 1e-6)
+    rolls = _smoothest(weights, weights * np.clip(wanted, -STEEPEST, STEEPEST))
+    axes = unit(np.cross(across, (0.0, 1.0, 0.0)))  # forward
+    world[:, 0] = _turns_about(axes, rolls) @ world[:, 0]
+
+
+def _turns_about(axes: np.ndarray, radians: np.ndarray) -> np.ndarray:
+    """Return rotations (T, 3, 3) about axes (T, 3)."""
+    from scipy.spatial.transform import Rotation
+
+    return Rotation.from_rotvec(axes * radians[:, None]).as_matrix()
+
+
+def _lift(off: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Return the vertical correction (T) of the hips for ankles that are off (T, 2) their heights."""
+    middle = np.average(off, weights=near) if near.sum() > 0 else 0.0
+    return middle + _smoothest(near.sum(axis=1), (near * (off - middle)).sum(axis=1))
+
+
+def _pitch(
+    character: "Character", side: int, world: np.ndarray, posed: "Posed", rise: np.ndarray, stance: Stance
+) -> np.ndarray:
+    """Rotate a foot about its ankle, by the angle that puts the lowest point of its sole on the wanted height.
+
+    The toes bend upward before, where they would be below. The angle follows by five Gauss-Newton steps on a soft
+    minimum. A foot that stands on the tips of its toes has to rise instead.
+
+    Args:
+        side: 0 for left, 1 for right.
+        rise: Heights (T) by which the ankle will be moved before.
+
+    Returns:
+        Heights (T) by which the ankle has to be moved in addition.
+    """
+    joints, soles = character.bones.joints, character.soles[SIDES[side]]
+    ankle, toes = joints[f"{SIDES[side]}_ankle"], joints.get(f"{SIDES[side]}_foot", -1)
+    lateral = world[:, ANKLES[side], :, 0] * (1, 0, 1)
+    flat = np.linalg.norm(lateral, axis=-1)  # 0 for a foot that lies on its side
+    axes = unit(lateral)
+    forward = np.cross(axes, (0.0, 1.0, 0.0))
+    points = soles.places(posed.turns, posed.places)  # (T, P, 3)
+    of_toes = soles.bones == toes
+    base = posed.places[:, ankle, 1] + rise  # (T,) height of the ankle
+    arms = points - posed.places[:, [ankle]]
+    near = stance.near[:, side]
+    wanted = near * stance.heights[:, side] + (1 - near) * np.maximum(base + arms[..., 1].min(axis=1), 0)
+
+    def ahead(vectors: np.ndarray) -> np.ndarray:
+        return np.einsum("tpi,ti->tp", vectors, forward)
+
+    if of_toes.any():
+        joint = posed.places[:, [toes]] - posed.places[:, [ankle]]
+        toe = arms[:, of_toes] - joint
+        bends = flat * _bend(toe[..., 1], ahead(toe), wanted - base - joint[:, 0, 1])
+        turn = _turns_about(axes, -bends)
+        world[:, FEET[side]] = turn @ world[:, FEET[side]]
+        arms[:, of_toes] = joint + toe @ turn.swapaxes(-1, -2)
+    high, front = arms[..., 1], ahead(arms)
+    angles = np.zeros(len(world))
+    for _ in range(5):
+        sin, cos = np.sin(angles)[:, None], np.cos(angles)[:, None]
+        heights = base[:, None] + high * cos - front * sin
+        weights = softmax(-heights / SOFT, axis=1)
+        error = (weights * heights).sum(axis=1) - wanted
+        slope = (weights * (-high * sin - front * cos)).sum(axis=1)
+        angles -= (slope * error + STIFF**2 * angles) / (slope**2 + STIFF**2)
+    angles *= flat
+    heights = base[:, None] + high * np.cos(angles)[:, None] - front * np.sin(angles)[:, None]
+    turn = _turns_about(axes, angles)
+    for part in (ANKLES[side], FEET[side]):
+        world[:, part] = turn @ world[:, part]
+    return np.maximum(wanted - heights.min(axis=1) - TOLERANCE, 0)
+
+
+def _bend(high: np.ndarray, front: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return the smallest angles (T) by which toes bend upward to be above the wanted heights (T), by bisection.
+
+    Args:
+        high, front: Heights and distances to the front (T, P) of points of the toes, relative to their joint.
+    """
+    low, up = np.zeros(len(high)), np.full(len(high), MOST_BENT)
+    for _ in range(12):
+        middle = (low + up) / 2
+        lowest = (high * np.cos(middle)[:, None] + front * np.sin(middle)[:, None]).min(axis=1)
+        low, up = np.where(lowest < wanted, middle, low), np.where(lowest < wanted, up, middle)
+    return np.where(high.min(axis=1) >= wanted, 0, up)
+
+
+def _glide(character: "Character", hips: np.ndarray, posed: "Posed", stance: Stance) -> np.ndarray:
+    """Glide the hips (T, 3), in place; return the steps (T, 2, 3) that are left to the ankles, horizontal."""
+    joints = character.bones.joints
+    ends = ["foot" if f"{side}_foot" in joints else "ankle" for side in SIDES]
+    sources = [JOINT_INDEX[f"{side}_{end}"] for side, end in zip(SIDES, ends, strict=True)]
+    bones = [joints[f"{side}_{end}"] for side, end in zip(SIDES, ends, strict=True)]
+    off = (stance.joints[:, sources] - posed.places[:, bones]) * (1, 0, 1)  # (T, 2, 3)
+    both = (stance.stands[1:] & stance.stands[:-1]).astype(float)  # (T - 1, 2)
+    speed = (both[..., None] * np.diff(off, axis=0)).sum(axis=1)  # (T - 1, 3)
+    shift = np.stack([_smoothest_steps(both.sum(axis=1), speed[:, axis]) for axis in (0, 2)], axis=1)
+    hips[:, [0, 2]] += shift
+    off[..., [0, 2]] -= shift[:, None]
+    return np.stack([_corrections(-off[:, side], stance.stands[:, side]) for side in range(2)], axis=1)
+
+
+def _smoothest(weights: np.ndarray, pulls: np.ndarray) -> np.ndarray:
+    """Minimize sum_t (w_t r_t^2 - 2 p_t r_t) + SMOOTH |r''|^2 + KEEP |r|^2 over r (T)."""
+    bands = _smoothness(len(weights))
+    bands[-1] += weights
+    return solveh_banded(bands, pulls)
+
+
+def _smoothest_steps(weights: np.ndarray, pulls: np.ndarray) -> np.ndarray:
+    """Minimize STEP sum_t (w_t s_t^2 - 2 p_t s_t) + SMOOTH |r''|^2 + KEEP |r|^2 with the steps s of r (T)."""
+    bands = _smoothness(len(weights) + 1)
+    right = np.zeros(len(weights) + 1)
+    for sign, part in ((1, slice(1, None)), (-1, slice(None, -1))):
+        bands[-1, part] += STEP * weights
+        right[part] += sign * STEP * pulls
+    bands[-2, 1:] -= STEP * weights
+    return solveh_banded(bands, right)
+
+
+def _smoothness(count: int) -> np.ndarray:
+    """Return the upper bands (3, T) of SMOOTH D^T D + KEEP, with the second differences D."""
+    bands = np.zeros((3, count))
+    bands[-1] = KEEP
+    for place, here in enumerate((1.0, -2.0, 1.0)):
+        for other, there in enumerate((1.0, -2.0, 1.0)):
+            if other >= place and count > 2:
+                bands[2 - (other - place), other : count - 2 + other] += SMOOTH * here * there
+    return bands
