@@ -3,7 +3,8 @@
 The proportions of a character differ from those of the source, so that its feet would slide and leave the floor where
 those of the source stand. The corrections are made in this order, so that the directions of the limbs change least:
 
-1. The pelvis rolls, and is lifted, until both ankles have the heights of those of the source.
+1. The pelvis rolls and turns, so that both feet are off their places by the same, and the hips are lifted until the
+   ankles have the heights of those of the source.
 2. The feet rotate about the ankles until their soles have the heights of those of the source.
 3. The hips glide, so that a standing foot moves over the floor like that of the source.
 4. The legs take up the rest by two-bone inverse kinematics.
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg import solveh_banded
+from scipy.spatial.transform import Rotation
 from scipy.special import softmax
 
 from motion.directions import turn_about, unit
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from characters.character import Character, Posed
 
 SIDES = ("left", "right")
+UP = np.array([0.0, 1.0, 0.0])
 HIPS, ANKLES, KNEES, FEET = ([JOINT_INDEX[f"{side}_{part}"] for side in SIDES]
                              for part in ("hip", "ankle", "knee", "foot"))  # fmt: skip
 # Points of the sole of SMPL-X relative to ankle and foot joint in the rest pose, in metres: heel, ball, tip of the toes
@@ -35,13 +38,13 @@ SOLE = ((ANKLES, ((0.0, -UNDER_ANKLE, -0.045), (0.0, -UNDER_ANKLE, 0.11))),
         (FEET, ((0.0, -UNDER_FOOT, 0.0), (0.0, -UNDER_FOOT, 0.07))))  # fmt: skip
 FLESH = 0.05  # metres by which the body extends below other joints than those of the feet
 FLOOR_SHARE = 0.2  # quantile of the lowest points of the frames that is the floor, as for the bodies of the renderer
-NEAR, FAR = 0.03, 0.15  # metres above the floor up to which a foot gets the height of the source's fully, and not at all
+NEAR, FAR = 0.03, 0.10  # metres above the floor up to which a foot gets the height of the source's fully, and not at all
 TOLERANCE = 0.003  # metres that an ankle may be off its height before the leg bends
 STEEPEST = np.deg2rad(10)  # largest roll of the pelvis
 MOST_BENT = np.deg2rad(50)  # largest bend of the toes
 STIFF = 0.03  # metres per radian: error of the height of a sole against rotation of the foot
 SOFT = 0.004  # metres: points of a sole whose heights differ by less are on the floor together
-SMOOTH, KEEP, STEP = 30.0, 1e-3, 100.0  # weights of the acceleration and the size of a correction, and of its steps
+SMOOTH, KEEP, STEP = 3.0, 1e-3, 100.0  # weights of the acceleration and the size of a correction, and of its steps
 
 
 @dataclass
@@ -81,7 +84,7 @@ def ground(character: "Character", world: np.ndarray, stance: Stance) -> "Posed"
     heights = stance.joints[:, ANKLES, 1] + [character.soles[side].height - UNDER_ANKLE for side in SIDES]  # (T, 2)
     posed = character.pose(world, hips)
     bones = [joints[f"{side}_ankle"] for side in SIDES]
-    _roll(world, heights - posed.places[:, bones, 1], stance.near, posed.places[:, [joints[f"{s}_hip"] for s in SIDES]])
+    world[:, 0] = _pelvis_turns(character, posed, heights - posed.places[:, bones, 1], stance) @ world[:, 0]
     posed = character.pose(world, hips)
     off = heights - posed.places[:, bones, 1]
     lift = _lift(off, stance.near)
@@ -104,22 +107,34 @@ def _beyond(values: np.ndarray, tolerance: float) -> np.ndarray:
     return np.sign(values) * np.maximum(np.abs(values) - tolerance, 0)
 
 
-def _roll(world: np.ndarray, off: np.ndarray, near: np.ndarray, hips: np.ndarray) -> None:
-    """Roll the pelvis about its forward axis, so that both ankles are off (T, 2) their heights by the same."""
-    weights = near.prod(axis=1)
-    across = unit(hips[:, 0] - hips[:, 1])
-    width = np.linalg.norm(hips[:, 0] - hips[:, 1], axis=-1)
-    level = np.linalg.norm(across[:, [0, 2]], axis=-1)  # (T,) cosine of the present roll
-    wanted = (off[:, 0] - off[:, 1]) / np.maximum(width * level, 1e-6)
-    rolls = _smoothest(weights, weights * np.clip(wanted, -STEEPEST, STEEPEST))
-    axes = unit(np.cross(across, (0.0, 1.0, 0.0)))  # forward
-    world[:, 0] = _turns_about(axes, rolls) @ world[:, 0]
+def _pelvis_turns(character: "Character", posed: "Posed", off: np.ndarray, stance: Stance) -> np.ndarray:
+    """Return rotations (T, 3, 3) of the pelvis about its forward axis and about the vertical axis.
+
+    The first makes both ankles off (T, 2) their heights by the same; the second lets two standing feet move alike.
+    """
+    hips = posed.places[:, [character.bones.joints[f"{side}_hip"] for side in SIDES]]
+    across = (hips[:, 0] - hips[:, 1]) * (1, 0, 1)
+    width = np.maximum(np.linalg.norm(across, axis=-1), 0.01)  # (T,)
+    forward = unit(np.cross(across, UP))
+    weights = stance.near.prod(axis=1)
+    rolls = _smoothest(weights, weights * np.clip((off[:, 0] - off[:, 1]) / width, -STEEPEST, STEEPEST))
+    steps = np.diff(_ball_offsets(character, posed, stance), axis=0)  # (T - 1, 2, 3)
+    apart = ((steps[:, 0] - steps[:, 1]) * forward[1:]).sum(axis=1) / width[1:]
+    both = (stance.stands[1:] & stance.stands[:-1]).all(axis=1).astype(float)
+    turns = _smoothest_steps(both, -both * apart)
+    return turn_about(UP, turns) @ _turns_about(forward, rolls)
+
+
+def _ball_offsets(character: "Character", posed: "Posed", stance: Stance) -> np.ndarray:
+    """Return the horizontal steps (T, 2, 3) from the balls of the feet to those of the source; or from the ankles."""
+    joints = character.bones.joints
+    ends = [f"{side}_foot" if f"{side}_foot" in joints else f"{side}_ankle" for side in SIDES]
+    sources = stance.joints[:, [JOINT_INDEX[end] for end in ends]]
+    return (sources - posed.places[:, [joints[end] for end in ends]]) * (1, 0, 1)
 
 
 def _turns_about(axes: np.ndarray, radians: np.ndarray) -> np.ndarray:
     """Return rotations (T, 3, 3) about axes (T, 3)."""
-    from scipy.spatial.transform import Rotation
-
     return Rotation.from_rotvec(axes * radians[:, None]).as_matrix()
 
 
@@ -149,7 +164,7 @@ def _pitch(
     lateral = world[:, ANKLES[side], :, 0] * (1, 0, 1)
     flat = np.linalg.norm(lateral, axis=-1)  # 0 for a foot that lies on its side
     axes = unit(lateral)
-    forward = np.cross(axes, (0.0, 1.0, 0.0))
+    forward = np.cross(axes, UP)
     points = soles.places(posed.turns, posed.places)  # (T, P, 3)
     of_toes = soles.bones == toes
     base = posed.places[:, ankle, 1] + rise  # (T,) height of the ankle
@@ -200,11 +215,7 @@ def _bend(high: np.ndarray, front: np.ndarray, wanted: np.ndarray) -> np.ndarray
 
 def _glide(character: "Character", hips: np.ndarray, posed: "Posed", stance: Stance) -> np.ndarray:
     """Glide the hips (T, 3), in place; return the steps (T, 2, 3) that are left to the ankles, horizontal."""
-    joints = character.bones.joints
-    ends = ["foot" if f"{side}_foot" in joints else "ankle" for side in SIDES]
-    sources = [JOINT_INDEX[f"{side}_{end}"] for side, end in zip(SIDES, ends, strict=True)]
-    bones = [joints[f"{side}_{end}"] for side, end in zip(SIDES, ends, strict=True)]
-    off = (stance.joints[:, sources] - posed.places[:, bones]) * (1, 0, 1)  # (T, 2, 3)
+    off = _ball_offsets(character, posed, stance)
     both = (stance.stands[1:] & stance.stands[:-1]).astype(float)  # (T - 1, 2)
     speed = (both[..., None] * np.diff(off, axis=0)).sum(axis=1)  # (T - 1, 3)
     shift = np.stack([_smoothest_steps(both.sum(axis=1), speed[:, axis]) for axis in (0, 2)], axis=1)
