@@ -100,6 +100,5 @@ def check_hierarchy(rest: SourceMotion, bones: Bones) -> None:
         chain = list(chain)
         for above, below in zip(chain, chain[1:], strict=False):
             if above not in rest.ancestors(below)[1:]:
-                raise InputError(
-                    f"the bone {shown(rest.names[below], 60)} does not hang below {shown(rest.names[above], 60)}; {ADVICE}"
-                )
+                names = (shown(rest.names[bone], 60) for bone in (below, above))
+                raise InputError("the bone {} does not hang below {}; {}".format(*names, ADVICE))

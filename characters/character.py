@@ -12,7 +12,7 @@ import numpy as np
 from characters.bones import Bones, bones_by_name, bones_of_map, bones_of_nodes, check_hierarchy
 from characters.soles import Soles, find_soles
 from formats.gltf import Nodes, Skeleton, read_nodes, read_skeleton
-from formats.gltf_file import SUFFIXES, GltfFile, read_gltf
+from formats.gltf_file import ADVICE, SUFFIXES, GltfFile, read_gltf
 from formats.gltf_mesh import MeshPart, read_meshes
 from formats.vrm import vrm_nodes
 from motion.rest_pose import find_rest
@@ -22,10 +22,9 @@ from motion.skeleton import JOINT_INDEX, JOINT_NAMES
 from motion.source_motion import SourceMotion
 from motion.zero_pose import zero_pose_body
 from utils.errors import InputError, shown
-from utils.reading.files import refusing
+from utils.reading.files import naming, refusing
 
 UP = np.array([0.0, 1.0, 0.0])
-ADVICE = "rig the character in a 3D editor and export it as .glb"
 
 
 @dataclass
@@ -106,15 +105,19 @@ def load_character(path: str | Path, bone_map: str | Path | None = None) -> Char
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{shown(path, 200)} is no character; give {', '.join(SUFFIXES)}")
     file = read_gltf(path)
-    with refusing(path, "a character", ADVICE):
-        nodes = read_nodes(file)
-        if not file.items("skins"):
-            raise InputError("it has no skin, so that no bones move its meshes")
-        skeleton = read_skeleton(file, nodes)
-        return _prepared(file, nodes, skeleton, bone_map)
+    with naming(path):
+        with refusing(path, "a character", ADVICE):
+            nodes = read_nodes(file)
+            skeleton = read_skeleton(file, nodes)
+            parts = read_meshes(file, nodes, skeleton)
+        if not skeleton.bound:
+            raise InputError("it has no skin, so that no bone moves its meshes; rig it in a 3D editor")
+        return _prepared(file, nodes, skeleton, parts, bone_map)
 
 
-def _prepared(file: GltfFile, nodes: Nodes, skeleton: Skeleton, bone_map: str | Path | None) -> Character:
+def _prepared(
+    file: GltfFile, nodes: Nodes, skeleton: Skeleton, parts: list[MeshPart], bone_map: str | Path | None
+) -> Character:
     turns = skeleton.turns(skeleton.rest)
     upright = rest_motion(skeleton, skeleton.rest[:, :3, 3])
     bones = _bones(file, skeleton, upright, bone_map)
@@ -122,12 +125,13 @@ def _prepared(file: GltfFile, nodes: Nodes, skeleton: Skeleton, bone_map: str | 
     skeleton.check_scales({above for bone in bones.all() for above in upright.ancestors(bone)})
     axes = zero_pose_body(upright, bones.sources())
     if axes is None:
-        raise InputError("its rest pose is no standing person with arms at its sides, so that it cannot be posed")
+        raise InputError(
+            "its rest pose is no standing person; set the rest pose to a T-pose or an A-pose in a 3D editor"
+        )
     rest = rest_motion(skeleton, skeleton.rest[:, :3, 3] @ axes)
     places = rest.world()[1]
     scale = 1 / leg_scale(places, bones.sources())
     rest_turns, rest_places = axes.T @ turns, places[0] / scale
-    parts = read_meshes(file, nodes, skeleton)
     local_turns, offsets = _local(skeleton, axes, scale)
     drives = _drives(rest, bones, rest_turns)
     soles = find_soles(parts, skeleton.parents, bones, (axes, scale), (rest_turns, rest_places))

@@ -38,13 +38,13 @@ SOLE = ((ANKLES, ((0.0, -UNDER_ANKLE, -0.045), (0.0, -UNDER_ANKLE, 0.11))),
         (FEET, ((0.0, -UNDER_FOOT, 0.0), (0.0, -UNDER_FOOT, 0.07))))  # fmt: skip
 FLESH = 0.05  # metres by which the body extends below other joints than those of the feet
 FLOOR_SHARE = 0.2  # quantile of the lowest points of the frames that is the floor, as for the bodies of the renderer
-NEAR, FAR = 0.03, 0.10  # metres above the floor up to which a foot gets the height of the source's fully, and not at all
+NEAR, FAR = 0.03, 0.10  # metres above the floor: a foot takes the height of the source's up to here, or not beyond
 TOLERANCE = 0.003  # metres that an ankle may be off its height before the leg bends
 STEEPEST = np.deg2rad(10)  # largest roll of the pelvis
 MOST_BENT = np.deg2rad(50)  # largest bend of the toes
 STIFF = 0.03  # metres per radian: error of the height of a sole against rotation of the foot
 SOFT = 0.004  # metres: points of a sole whose heights differ by less are on the floor together
-SMOOTH, KEEP, STEP = 3.0, 1e-3, 100.0  # weights of the acceleration and the size of a correction, and of its steps
+SMOOTH, KEEP, STEP = 3.0, 3e-3, 100.0  # weights of the acceleration and the size of a correction, and of its steps
 
 
 @dataclass
@@ -76,7 +76,7 @@ def ground(character: "Character", world: np.ndarray, stance: Stance) -> "Posed"
     """Pose a character with its feet where those of the source stand.
 
     Args:
-        world: World rotations (T, 22, 3, 3) of the joints; those of pelvis, hips, knees and ankles are changed in place.
+        world: World rotations (T, 22, 3, 3) of the joints; those of pelvis, legs and feet are changed in place.
         stance: The feet of the source.
     """
     joints = character.bones.joints
@@ -98,8 +98,8 @@ def ground(character: "Character", world: np.ndarray, stance: Stance) -> "Posed"
     places = np.zeros((len(world), JOINTS, 3))
     for name, bone in joints.items():
         places[:, JOINT_NAMES.index(name)] = posed.places[:, bone]
-    for number, side in enumerate(SIDES):
-        _move_ankle(side, world, places, steps[:, number])
+    for number, name in enumerate(SIDES):
+        _move_ankle(name, world, places, steps[:, number])
     return character.pose(world, hips)
 
 

@@ -94,7 +94,7 @@ class _Parts:
         values = np.ascontiguousarray(values, dtype=np.float32)
         self.binary += b"\0" * (-len(self.binary) % 4)
         self.views.append({"buffer": 0, "byteOffset": len(self.binary), "byteLength": values.nbytes})
-        accessor = {"bufferView": len(self.views) - 1, "componentType": FLOAT, "count": len(values)}
+        accessor: dict[str, Any] = {"bufferView": len(self.views) - 1, "componentType": FLOAT, "count": len(values)}
         accessor |= {"type": ACCESSORS[values.shape[1]]}
         accessor |= {"min": values.min(axis=0).tolist(), "max": values.max(axis=0).tolist()}
         self.accessors.append(accessor)

@@ -176,7 +176,8 @@ def _chunks(content: bytes) -> tuple[memoryview, memoryview | None]:
         raise InputError(f"it is glTF {version}, and glTF 2.0 is read; convert it")
     if size > len(content):
         raise InputError(f"it is cut off: {len(content)} of {size} bytes")
-    chunks, start = [], 12
+    chunks: list[tuple[bytes, memoryview]] = []
+    start = 12
     while start + 8 <= size and len(chunks) < 2:
         length, kind = struct.unpack_from("<I4s", content, start)
         if start + 8 + length > size:
@@ -190,10 +191,7 @@ def _chunks(content: bytes) -> tuple[memoryview, memoryview | None]:
 
 def _buffer(file: GltfFile, buffer: dict[str, Any], binary: memoryview | None) -> bytes:
     size = whole(buffer.get("byteLength"), "a byteLength")
-    if "uri" in buffer:
-        content = content_of_uri(file, buffer["uri"])
-    else:
-        content = bytes(binary) if binary is not None else b""
+    content = content_of_uri(file, buffer["uri"]) if "uri" in buffer else bytes(binary or b"")
     if len(content) < size:
         raise InputError(f"a buffer of {size} bytes has {len(content)}")
     return content[:size]

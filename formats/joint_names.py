@@ -25,8 +25,10 @@ SIDES = {"left": "left", "right": "right", "l": "left", "r": "right", "lft": "le
 GLUED = ("femur", "tibia", "foot", "toes", "humerus", "radius", "wrist", "hand", "clavicle", "thigh", "shin", "calf",
          "shoulder", "upperarm", "forearm", "lowerarm", "knee", "ankle", "hip", "elbow", "collar", "toe", "upleg",
          "leg", "arm", "hipjoint")  # fmt: skip  # may follow a side letter without a separator: lfemur
-JAPANESE = {"左": "Left ", "右": "Right ", "頭": "Head", "手首": "Wrist", "足首": "Ankle", "ひじ": "Elbow", "ひざ": "Knee",
-            "つま先": "Toe", "首": "Neck", "腕": "Arm", "足": "Leg", "肩": "Shoulder", "捩": "Twist"}  # fmt: skip  # MMD
+# Words of the names in MikuMikuDance
+JAPANESE = {"左": "Left ", "右": "Right ", "頭": "Head", "手首": "Wrist", "足首": "Ankle", "ひじ": "Elbow",
+            "ひざ": "Knee", "つま先": "Toe", "首": "Neck", "腕": "Arm", "足": "Leg", "肩": "Shoulder",
+            "捩": "Twist"}  # fmt: skip
 GUESSES = 3  # names in the message about a joint that is not found
 ADVICE = "give a skeleton map with --skeleton; configs/data/bandai_skeleton.yaml explains how"
 
@@ -60,7 +62,8 @@ def _find(clip: SourceMotion, names: list[tuple[str, str]]) -> dict[str, list[in
                     return joint
         wanted = f"{side} {stems[0]}".strip()
         raise InputError(
-            f"no joint of the file is named like the {wanted} (nearest: {_nearest(clip.names, names, side, stems)})"
+            f"no joint of the file is named like the {wanted}, from which others follow (nearest: "
+            f"{_nearest(clip.names, names, side, stems)})"
         )
 
     head = find("", HEAD)
@@ -136,7 +139,7 @@ def _meeting(clip: SourceMotion, joints: list[int]) -> int:
     paths = [clip.ancestors(joint) for joint in joints]
     shared = [joint for joint in paths[0] if all(joint in path for path in paths)]
     if not shared:
-        raise InputError(f"head, hands and feet of the file do not hang below one root")
+        raise InputError("head, hands and feet of the file do not hang below one root")
     return shared[0]
 
 
@@ -153,11 +156,17 @@ def _trunk(clip: SourceMotion, names: list, pelvis: int, head: int, ends: dict[s
         spine = spine[: spine.index(chest) + 1]
     spine = [joint for joint in spine if not _is_twist(names[joint])] or [pelvis]
     found = {"pelvis": [pelvis], "head": [head], "neck": necks[:1] or [spine[-1], head]}
+    return found | spread_spine(pelvis, spine)
+
+
+def spread_spine(pelvis: int, spine: list[int]) -> dict[str, list[int]]:
+    """Return the sources of the three spine joints for the spine joints of a file, from below."""
+    spine = spine or [pelvis]
     if len(spine) < 3:
         middle = [spine[0]] if len(spine) == 2 else [pelvis, spine[-1]]
-        return found | {"spine1": [pelvis, spine[0]], "spine2": middle, "spine3": [spine[-1]]}
+        return {"spine1": [pelvis, spine[0]], "spine2": middle, "spine3": [spine[-1]]}
     chosen = [spine[0], spine[round((len(spine) - 1) / 2)], spine[-1]]
-    return found | {f"spine{number}": [joint] for number, joint in enumerate(chosen, 1)}
+    return {f"spine{number}": [joint] for number, joint in enumerate(chosen, 1)}
 
 
 def _limb(clip: SourceMotion, names: list, end: int, trunk: set[int], bends: tuple[str, ...]) -> list[int]:

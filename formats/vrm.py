@@ -1,4 +1,4 @@
-"""Humanoid bones that a VRM file names (VRM 0.x and 1.0), which are those of Unity's humanoid."""
+"""Humanoid bones that a VRM file names (VRM 0.x and 1.0, VRM animation), which are those of Unity's humanoid."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ from utils.errors import InputError
 TRUNK = {"hips": "pelvis", "spine": "spine1", "chest": "spine2", "upperChest": "spine3", "neck": "neck", "head": "head"}
 LIMBS = {"UpperLeg": "hip", "LowerLeg": "knee", "Foot": "ankle", "Toes": "foot", "Shoulder": "collar",
          "UpperArm": "shoulder", "LowerArm": "elbow", "Hand": "wrist"}  # fmt: skip
+EXTENSIONS = ("VRMC_vrm", "VRM", "VRMC_vrm_animation")
 JOINTS = TRUNK | {f"{side}{bone}": f"{side}_{joint}" for side in ("left", "right") for bone, joint in LIMBS.items()}
 
 
@@ -19,7 +20,8 @@ def vrm_nodes(file: GltfFile) -> dict[str, int]:
         InputError: the extension names a node that the file does not have.
     """
     extensions = file.document.get("extensions") or {}
-    bones: Any = extensions.get("VRMC_vrm", extensions.get("VRM", {})).get("humanoid", {}).get("humanBones", {})
+    extension: dict[str, Any] = next((extensions[name] for name in EXTENSIONS if name in extensions), {})
+    bones: Any = extension.get("humanoid", {}).get("humanBones", {})
     if isinstance(bones, dict):
         bones = [{"bone": name, **bone} for name, bone in bones.items()]
     if not all(isinstance(bone, dict) for bone in bones):

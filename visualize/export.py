@@ -4,11 +4,13 @@
     python -m visualize.export mine.bvh mine.mp4 --view skeleton
     python -m visualize.export target.npz reconstruction.npz both.mp4
     python -m visualize.export outputs/*.npz gallery.html
+    python -m visualize.export walk.npz wave.npz out.glb --character hero.glb
 
-OUTPUT, the last file, is written; the files before it are read. Reads .npz (ours, AMASS, Kimodo, HY-Motion), .bvh, and
-.npy (272 features, smplx_85, smplx_322, features of HumanML3D or KIT-ML, or joint positions). Writes .npz (including
-the keys of AMASS), .npy (272 features), .bvh, .glb (animated body), .html (player; a gallery for more than four
-motions), .mp4, .gif, and .png (a strip of poses). Videos and players show several motions side by side.
+OUTPUT, the last file, is written; the files before it are read. Reads .npz (ours, AMASS, Kimodo, HY-Motion), .bvh,
+.glb and .gltf with an animation, and .npy (272 features, smplx_85, smplx_322, features of HumanML3D or KIT-ML, or joint
+positions). Writes .npz (including the keys of AMASS), .npy (272 features), .bvh, .glb (animated body, or a character
+with an animation per motion), .html (player; a gallery for more than four motions), .mp4, .gif, and .png (a strip of
+poses). Videos and players show several motions side by side.
 """
 
 import utils.interrupt  # noqa: F401
@@ -24,6 +26,8 @@ from typing import Literal
 
 import numpy as np
 
+from characters.character import load_character
+from characters.write import write_character
 from formats.amass import amass_arrays
 from formats.bvh_skeletons import Names
 from formats.bvh_writer import Unit, write_bvh
@@ -43,8 +47,9 @@ from visualize.page import clean, write_gallery, write_player
 from visualize.smplx import Poses, draw_strip, render_mesh_video, visualize_smplx_85
 from visualize.video import MAX_SIDE, PictureSide
 
-MOTIONS = (".npz", ".npy", ".bvh")  # also read, so that such a file may be the only copy of a motion
-SINGLE = (*MOTIONS, ".glb", ".png")  # formats of one motion per file
+CHARACTERS = (".glb", ".vrm")  # formats of a character with any number of motions
+MOTIONS = (".npz", ".npy", ".bvh", *CHARACTERS)  # also read, so that such a file may be the only copy of its content
+SINGLE = (*MOTIONS, ".png")  # formats of one motion per file
 FORMATS = (*SINGLE, ".html", ".mp4", ".gif")
 USAGE = "%(prog)s INPUT [INPUT ...] OUTPUT [options]"
 PLAYED_TOGETHER = 4  # motions in a player; a page of more is a gallery
@@ -72,14 +77,20 @@ class Options(ImportOptions):
     foot_lock: bool = False
     """Remove foot sliding (adjusts hip, knee and ankle rotations)."""
     skeleton: Path | None = None
-    """YAML file that maps the joints of a BVH file to the 22 SMPL-X joints; by default joints are found by name and
-    hierarchy."""
+    """YAML file that maps the joints of a BVH or glTF file to the 22 SMPL-X joints; by default joints are found by name
+    and hierarchy."""
+    character: Path | None = None
+    """Skinned character (.glb, .gltf or .vrm) to put the motions onto."""
+    character_map: Path | None = None
+    """YAML file that names the bones of --character; by default they are found by name and hierarchy. python -m
+    characters prints one to edit."""
     body_model: Literal["mannequin", "smplx"] | None = None
     """Body model to draw; by default smplx if --smplx-path is given, else mannequin."""
     smplx_path: Path | None = None
     """SMPL-X model file, or the folder that contains SMPLX_NEUTRAL.npz."""
     overwrite: bool = False
-    """Replace an existing motion file (.npz, .npy, .bvh); existing pictures, videos and pages are always replaced."""
+    """Replace an existing motion file (.npz, .npy, .bvh, .glb, .vrm); existing pictures, videos and pages are always
+    replaced."""
 
 
 def main(arguments: list[str]) -> None:
@@ -88,8 +99,9 @@ def main(arguments: list[str]) -> None:
     if len(files) < 2:
         raise InputError("give one or more motion files and then the file to write; --help shows examples")
     *sources, target = files
-    check_target(target, len(sources))
-    check_kept(target, sources, options.overwrite)
+    check_target(target, len(sources), options.character is not None)
+    check_kept(target, [*sources, *([options.character] if options.character else [])], options.overwrite)
+    character = load_character(options.character, options.character_map) if options.character else None
     clips = [read_clip(source, options.skeleton, options) for source in sources]
     for source, clip in zip(sources, clips, strict=True):
         for note in clip.notes:
@@ -98,15 +110,28 @@ def main(arguments: list[str]) -> None:
         clips = [replace(clip, smplx85=lock_feet(clip)) for clip in clips]
     if options.title is not None:
         clips = [replace(clip, title=options.title) for clip in clips]
-    export(clips, target, options, body_from_options(options.body_model, options.smplx_path))
+    if character is not None and target.suffix.lower() in CHARACTERS:
+        write_character(target, character, clips)
+    else:
+        export(clips, target, options, body_from_options(options.body_model, options.smplx_path))
     print(target)
 
 
-def check_target(target: Path, count: int) -> None:
-    """Raise InputError unless ``count`` motions can be written into one file with the suffix of ``target``."""
+def check_target(target: Path, count: int, on_character: bool = False) -> None:
+    """Raise InputError unless ``count`` motions can be written into one file with the suffix of ``target``.
+
+    Args:
+        on_character: Whether the motions are put onto a character.
+    """
     suffix = target.suffix.lower()
     if suffix not in FORMATS:
         raise InputError(f"{target} has no suffix that can be written; give one of {', '.join(FORMATS)}")
+    if on_character and suffix not in CHARACTERS:
+        raise InputError(f"{target} cannot hold a character; give a file that ends in {' or '.join(CHARACTERS)}")
+    if suffix == ".vrm" and not on_character:
+        raise InputError(f"{target} is to hold a character; give one with --character, or write .glb")
+    if on_character:
+        return
     if count > 1 and suffix in SINGLE:
         raise InputError(f"{count} motions are given for {target}, which holds one; give one, or .html, .mp4 or .gif")
 

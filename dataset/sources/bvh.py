@@ -11,8 +11,8 @@ from dataset.converting import Converted, ConvertOptions, Plan, Task, check_fram
 from dataset.motion_folder import MIRRORED
 from dataset.sources.whole_files import plan_whole_files
 from dataset.staging import check_clip_id
-from formats.bvh_import import import_bvh
 from formats.import_options import ImportOptions
+from formats.motion_import import import_motion
 from formats.skeleton_map import SkeletonMap
 from motion.resample import FPS
 from utils.errors import InputError
@@ -84,7 +84,7 @@ def convert(task: Task, options: BvhOptions, skeleton: SkeletonMap | None) -> Co
         InputError: the file or its captions are missing or unusable.
     """
     check_clip_id(task.name)
-    motion = import_bvh(task.file, FPS, skeleton, options)
+    motion = import_motion(task.file, FPS, skeleton, options)
     check_frames(len(motion.rotations), options, task.file)
     lines = captions_beside(task) if task.lines is None else list(task.lines)
     clips = [cut_clip(cut, motion.rotations, motion.pelvis, lines) for cut in task.cuts]
