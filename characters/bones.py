@@ -1,10 +1,11 @@
 """The bones of a character that move: found by the humanoid of a VRM file, by a YAML map, or by name and hierarchy."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from formats.joint_names import find_joints
+from formats.joint_names import find_joints, nearest_names
 from formats.skeleton_map import listed
 from motion.skeleton import JOINT_NAMES
 from motion.source_motion import SourceMotion
@@ -85,6 +86,24 @@ def bones_of_nodes(found: dict[str, int]) -> Bones:
         raise InputError("it names a bone twice")
     single = {name: bone for name, bone in found.items() if name not in (*SPINE, "neck")}
     return Bones(single, [found[name] for name in SPINE if name in found], [found["neck"]] if "neck" in found else [])
+
+
+def template(rest: SourceMotion, bones: Bones | None) -> str:
+    """Return a map in YAML for ``bones_of_map``: the bones that were found, or the names that are nearest to the usual.
+
+    Args:
+        rest: Names and hierarchy of the bones.
+        bones: The bones, if they were found.
+    """
+    lines = ["# Joints and the names of their bones; spine, neck, collars and feet (toes) may be left out."]
+    sources = bones.sources() if bones else {}
+    for name in JOINT_NAMES:
+        if bones and sources[name]:
+            lines.append(f"{name}: {json.dumps(rest.names[sources[name][0]], ensure_ascii=False)}")
+        elif not bones:
+            best, *others = (json.dumps(guess, ensure_ascii=False) for guess in nearest_names(rest.names, name))
+            lines.append(f"{name}: {best}  # guessed; or {', '.join(others)}")
+    return "\n".join(lines) + "\n"
 
 
 def check_hierarchy(rest: SourceMotion, bones: Bones) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from characters.bones import Bones, bones_by_name, bones_of_map, bones_of_nodes, check_hierarchy
+from characters.bones import Bones, bones_by_name, bones_of_map, bones_of_nodes, check_hierarchy, template
 from characters.soles import Soles, find_soles
 from formats.gltf import Nodes, Skeleton, read_nodes, read_skeleton
 from formats.gltf_file import ADVICE, SUFFIXES, GltfFile, read_gltf
@@ -113,6 +113,24 @@ def load_character(path: str | Path, bone_map: str | Path | None = None) -> Char
         if not skeleton.bound:
             raise InputError("it has no skin, so that no bone moves its meshes; rig it in a 3D editor")
         return _prepared(file, nodes, skeleton, parts, bone_map)
+
+
+def map_of_bones(path: str | Path) -> str:
+    """Return the map of the bones of a character in YAML, to be edited.
+
+    Raises:
+        InputError: the file cannot be read, or has no skin.
+    """
+    file = read_gltf(path)
+    with refusing(Path(path), "a character", ADVICE):
+        skeleton = read_skeleton(file, read_nodes(file))
+        if not skeleton.bound:
+            raise InputError("it has no skin, so that no bone moves its meshes")
+        rest = rest_motion(skeleton, skeleton.rest[:, :3, 3])
+    try:
+        return template(rest, _bones(file, skeleton, rest, None))
+    except InputError:
+        return template(rest, None)
 
 
 def _prepared(

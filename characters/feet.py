@@ -32,16 +32,20 @@ SIDES = ("left", "right")
 UP = np.array([0.0, 1.0, 0.0])
 HIPS, ANKLES, KNEES, FEET = ([JOINT_INDEX[f"{side}_{part}"] for side in SIDES]
                              for part in ("hip", "ankle", "knee", "foot"))  # fmt: skip
-# Points of the sole of SMPL-X relative to ankle and foot joint in the rest pose, in metres: heel, ball, tip of the toes
-UNDER_ANKLE, UNDER_FOOT = 0.075, 0.017
-SOLE = ((ANKLES, ((0.0, -UNDER_ANKLE, -0.045), (0.0, -UNDER_ANKLE, 0.11))),
-        (FEET, ((0.0, -UNDER_FOOT, 0.0), (0.0, -UNDER_FOOT, 0.07))))  # fmt: skip
+UNDER_ANKLE, UNDER_FOOT, BREADTH = 0.075, 0.017, 0.03
+SOLE = tuple(  # points of the sole of SMPL-X relative to ankle and foot joint, in metres: heel, ball, tip of the toes
+    (joints, (across, -under, ahead))
+    for joints, under, aheads in ((ANKLES, UNDER_ANKLE, (-0.045, 0.11)), (FEET, UNDER_FOOT, (0.0, 0.07)))
+    for ahead in aheads
+    for across in (-BREADTH, BREADTH)
+)
 FLESH = 0.05  # metres by which the body extends below other joints than those of the feet
 FLOOR_SHARE = 0.2  # quantile of the lowest points of the frames that is the floor, as for the bodies of the renderer
 NEAR, FAR = 0.03, 0.10  # metres above the floor: a foot takes the height of the source's up to here, or not beyond
-TOLERANCE = 0.003  # metres that an ankle may be off its height before the leg bends
+TOLERANCE = 0.004  # metres that an ankle may be off its height before the leg bends
 STEEPEST = np.deg2rad(10)  # largest roll of the pelvis
 MOST_BENT = np.deg2rad(50)  # largest bend of the toes
+AHEAD = 0.02  # metres before their joint, from which points of the toes rise when these bend
 STIFF = 0.03  # metres per radian: error of the height of a sole against rotation of the foot
 SOFT = 0.004  # metres: points of a sole whose heights differ by less are on the floor together
 SMOOTH, KEEP, STEP = 3.0, 3e-3, 100.0  # weights of the acceleration and the size of a correction, and of its steps
@@ -61,8 +65,7 @@ class Stance:
     def of(cls, world: np.ndarray, joints: np.ndarray) -> "Stance":
         """Return the stance of world rotations (T, 22, 3, 3) and positions (T, 22, 3)."""
         soles = np.min(
-            [joints[:, parts, 1] + world[:, parts, 1] @ np.array(point) for parts, points in SOLE for point in points],
-            axis=0,
+            [joints[:, parts, 1] + world[:, parts, 1] @ np.array(point) for parts, point in SOLE], axis=0
         )  # (T, 2)
         others = [joint for joint in range(JOINTS) if joint not in (*ANKLES, *FEET)]
         floor = np.quantile(np.minimum(soles.min(axis=1), joints[:, others, 1].min(axis=1) - FLESH), FLOOR_SHARE)
@@ -205,6 +208,7 @@ def _bend(high: np.ndarray, front: np.ndarray, wanted: np.ndarray) -> np.ndarray
     Args:
         high, front: Heights and distances to the front (T, P) of points of the toes, relative to their joint.
     """
+    high = np.where(front > AHEAD, high, np.inf)  # others do not rise
     low, up = np.zeros(len(high)), np.full(len(high), MOST_BENT)
     for _ in range(12):
         middle = (low + up) / 2

@@ -19,6 +19,9 @@ ANKLE = ("ankle", "foot")
 TOES = ("toe", "toes", "toebase", "ball", "foot", "toebone", "football")
 ELBOW = ("forearm", "lowerarm", "lowarm", "elbow", "radius", "armlower", "arm2")
 KNEE = ("knee", "shin", "calf", "lowerleg", "lowleg", "tibia", "leglower", "leg2")
+USUAL = {"pelvis": ("pelvis", "hips"), "collar": ("clavicle", "collar", "shoulder"), "shoulder": ("upperarm", "arm"),
+         "elbow": ELBOW, "wrist": WRIST, "hip": ("thigh", "upleg", "upperleg"), "knee": KNEE, "ankle": ANKLE,
+         "foot": TOES}  # fmt: skip
 TWISTS = ("roll", "twist", "share", "bendy")  # joints that take a part of the twist of a bone
 SIDES = {"left": "left", "right": "right", "l": "left", "r": "right", "lft": "left", "rgt": "right", "lt": "left",
          "rt": "right"}  # fmt: skip
@@ -63,7 +66,7 @@ def _find(clip: SourceMotion, names: list[tuple[str, str]]) -> dict[str, list[in
         wanted = f"{side} {stems[0]}".strip()
         raise InputError(
             f"no joint of the file is named like the {wanted}, from which others follow (nearest: "
-            f"{_nearest(clip.names, names, side, stems)})"
+            f"{', '.join(shown(name, 40) for name in _nearest(clip.names, names, side, stems))})"
         )
 
     head = find("", HEAD)
@@ -87,16 +90,19 @@ def _find(clip: SourceMotion, names: list[tuple[str, str]]) -> dict[str, list[in
     return {name: found[name] for name in JOINT_NAMES}
 
 
-def _nearest(given: list[str], names: list[tuple[str, str]], side: str, stems: tuple[str, ...]) -> str:
-    """Return the names that are most similar to the wanted side and one of the stems, for a message."""
+def nearest_names(given: list[str], joint: str) -> list[str]:
+    """Return the names of a file that are most similar to those that one of the 22 joints usually has, best first."""
+    side, _, part = joint.rpartition("_")
+    return _nearest(given, _split_names(given), side, USUAL.get(part, (part.rstrip("123"),)))
 
+
+def _nearest(given: list[str], names: list[tuple[str, str]], side: str, stems: tuple[str, ...]) -> list[str]:
     def likeness(joint: int) -> float:
         own_side, own = names[joint]
         same = max(SequenceMatcher(None, own, stem).ratio() for stem in stems)
         return same + (0.3 if own_side == side else 0)
 
-    best = sorted(range(len(given)), key=likeness, reverse=True)[:GUESSES]
-    return ", ".join(shown(given[joint], 40) for joint in best)
+    return [given[joint] for joint in sorted(range(len(given)), key=likeness, reverse=True)[:GUESSES]]
 
 
 def _split_names(names: list[str]) -> list[tuple[str, str]]:
