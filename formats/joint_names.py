@@ -32,6 +32,7 @@ GLUED = ("femur", "tibia", "foot", "toes", "humerus", "radius", "wrist", "hand",
 JAPANESE = {"左": "Left ", "右": "Right ", "頭": "Head", "手首": "Wrist", "足首": "Ankle", "ひじ": "Elbow",
             "ひざ": "Knee", "つま先": "Toe", "首": "Neck", "腕": "Arm", "足": "Leg", "肩": "Shoulder",
             "捩": "Twist"}  # fmt: skip
+RIGIFY_SPINE = 6  # joints named spine of which the last is the head
 GUESSES = 3  # names in the message about a joint that is not found
 ADVICE = "give a skeleton map with --skeleton; configs/data/bandai_skeleton.yaml explains how"
 
@@ -59,6 +60,8 @@ def find_joints(clip: SourceMotion, advice: str = ADVICE) -> dict[str, list[int]
 def _find(clip: SourceMotion, names: list[tuple[str, str]]) -> dict[str, list[int]]:
 
     def find(side: str, stems: tuple[str, ...], within: list[int] | None = None) -> int:
+        if stems == HEAD and not {("", stem) for stem in HEAD} & set(names) and (end := _spine_end(clip, names)):
+            return end
         for stem in stems:
             for joint in range(len(names)) if within is None else within:
                 if names[joint] == (side, stem):
@@ -88,6 +91,13 @@ def _find(clip: SourceMotion, names: list[tuple[str, str]]) -> dict[str, list[in
         found |= {f"{side}_elbow": [arm[0]], f"{side}_shoulder": [arm[1]], f"{side}_collar": arm[2:3]}
         found |= {f"{side}_knee": [leg[0]], f"{side}_hip": [leg[1]]}
     return {name: found[name] for name in JOINT_NAMES}
+
+
+def _spine_end(clip: SourceMotion, names: list[tuple[str, str]]) -> int | None:
+    """Return the head of Rigify, the last of a long spine of numbered joints; None for other skeletons."""
+    spine = [joint for joint, name in enumerate(names) if name == ("", "spine")]
+    end = max(spine, key=lambda joint: len(clip.ancestors(joint)), default=-1)
+    return end if len(spine) >= RIGIFY_SPINE and set(spine) <= set(clip.ancestors(end)) else None
 
 
 def nearest_names(given: list[str], joint: str) -> list[str]:
