@@ -18,9 +18,10 @@ import os
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -30,13 +31,19 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from control.checks import check_constraints
+from control.constraints import Constraints
+from control.files import motions_in, parse_constraints, read_constraints
+from control.report import measure
 from formats.clip import read_clip
 from formats.import_options import ImportOptions, LengthUnit, UpAxis
 from models.checkpoints import check_checkpoint
+from models.motion import Motion
 from models.pipeline import DEFAULT_SAMPLING, TextToMotion
 from models.rewrite import rewrite_prompts
 from models.sampling import Sampling, resolve_guidance
 from motion.foot_lock import lock_feet
+from motion.smplx import smplx85_to_motion
 from utils.config import bounded, parse_options
 from utils.device import choose_device
 from utils.errors import InputError, exit_on_input_error
@@ -62,7 +69,8 @@ class Options:
     """Options of batch inference."""
 
     prompts: Path | None = None
-    """Prompt file: .txt (a prompt per line), or .jsonl, .json, .csv, .tsv with prompt, name, seed, length (seconds)."""
+    """Prompt file: .txt (a prompt per line), or .jsonl, .json, .csv, .tsv with prompt, name, seed, length (seconds) and
+    constraints."""
     prompt: str | None = None
     """Single prompt, in place of a prompt file; '|' separates the sentences of one continuous motion."""
     checkpoint: str = "checkpoints/demo"
@@ -80,6 +88,9 @@ class Options:
     """Seed of the first sample; the same prompt, seed and settings give the same motion."""
     seconds: PositiveFloat | None = None
     """Length of each motion in seconds (length in prompt files); by default, the generator ends the motion."""
+    constraints: Path | None = None
+    """.yaml or .json file with poses, paths, pinned joints and so on (docs/control.md), for all prompts without
+    constraints of their own."""
     temperature: NonNegativeFloat = DEFAULT_SAMPLING.temperature
     """Temperature of sampling; 0 selects the most likely token (greedy)."""
     top_k: NonNegativeInt = DEFAULT_SAMPLING.top_k
@@ -171,7 +182,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    items = read_items(options)
+    items, constraints = read_all_constraints(read_items(options), options)
     init = read_initial_motion(options) if options.init_motion else None
     check_writable(options.out_dir)
     if options.smplx_path is not None and options.shows_body:
@@ -194,7 +205,8 @@ def main(options: Options) -> None:
         todo = select_missing(folder, share, renderers, options.overwrite)
         texts = rewrite_prompts(options.rewrite_model, [item.prompt for item in todo], device)
         try:
-            generate(model, todo, texts, sampling, init, options, folder, renderers)
+            motions = generate_each(model, todo, texts, sampling, init, constraints, options)
+            save_each(motions, todo, constraints, options.foot_lock, folder, renderers)
             drawn = renderers.finish()
         except BaseException:
             if folder.finished:
@@ -243,6 +255,42 @@ def read_items(options: Options) -> list[PromptItem]:
     return [replace(item, seconds=item.seconds or options.seconds) for item in items]
 
 
+def read_all_constraints(
+    items: Sequence[PromptItem], options: Options
+) -> tuple[list[PromptItem], dict[str, Constraints]]:
+    """Read and check the constraints of all items before anything is generated.
+
+    Returns:
+        The items, with their constraints as they are recorded, and the constraints by the name of the item.
+
+    Raises:
+        InputError: constraints of an item are unusable; the message names it.
+    """
+    shared = read_constraints(options.constraints) if options.constraints is not None else None
+    folder = options.prompts.parent if options.prompts is not None else Path()
+    read_file, motions = lru_cache(read_constraints), motions_in(folder)
+    all_items, found = [], {}
+    for item in items:
+        given, notes = item.constraints, []
+        try:
+            if given is None:
+                constraints = shared
+            else:
+                constraints = read_file(folder / given) if isinstance(given, str) else parse_constraints(given, motions)
+            if constraints is not None:
+                sentences = len(Prompt.parse(item.prompt).sentences)
+                notes = check_constraints(constraints, item.seconds and item.seconds * sentences)
+        except InputError as error:
+            raise InputError(f"the constraints of {item.name}: {error}") from error
+        for note in notes:
+            print(f"note: {item.name}: {note}")
+        if constraints is not None:
+            found[item.name] = constraints
+            item = replace(item, constraints=constraints.to_dict())
+        all_items.append(item)
+    return all_items, found
+
+
 def warn_of_languages(items: Sequence[PromptItem]) -> None:
     """Print one line to the standard error about prompts that are not in English."""
     if warning := language_warning(item.prompt for item in items):
@@ -266,7 +314,7 @@ def read_initial_motion(options: Options) -> np.ndarray:
 def settings_of(
     options: Options, sampling: Sampling, dtype: torch.dtype, init: np.ndarray | None, checkpoint_id: str
 ) -> str:
-    """All that a motion depends on besides prompt, seed and length, as JSON."""
+    """All that a motion depends on besides prompt, seed, length and constraints, as JSON."""
     settings = {"checkpoint": checkpoint_id, **asdict(sampling)}
     settings["dtype"] = str(dtype).removeprefix("torch.")
     settings["quantize"] = options.quantize
@@ -293,24 +341,40 @@ def select_missing(
     return todo
 
 
-def generate(
+def generate_each(
     model: TextToMotion,
     items: Sequence[PromptItem],
     texts: dict[str, str],
     sampling: Sampling,
     init: np.ndarray | None,
+    constraints: dict[str, Constraints],
     options: Options,
+) -> Iterator[tuple[int, Motion]]:
+    """Generate the items, from a prompt's rewritten text in ``texts`` if it has one."""
+    prompts = [texts.get(item.prompt, item.prompt) for item in items]
+    seeds, seconds = [item.seed for item in items], [item.seconds for item in items]
+    given = [constraints.get(item.name) for item in items]
+    return model.generate_each(prompts, seeds, sampling, seconds, init, options.batch_size, given)
+
+
+def save_each(
+    motions: Iterator[tuple[int, Motion]],
+    items: Sequence[PromptItem],
+    constraints: dict[str, Constraints],
+    foot_lock: bool,
     folder: OutputFolder,
     renderers: Renderers,
 ) -> None:
-    """Generate the items, from a prompt's rewritten text in ``texts`` if it has one; save each and draw its files."""
+    """Save each motion and draw its files; the errors of constraints are those of the saved motion."""
     started = time.perf_counter()
-    prompts = [texts.get(item.prompt, item.prompt) for item in items]
-    seeds, seconds = [item.seed for item in items], [item.seconds for item in items]
-    for number, motion in model.generate_each(prompts, seeds, sampling, seconds, init, slots=options.batch_size):
-        smplx85 = lock_feet(motion.smplx85) if options.foot_lock else motion.smplx85
-        folder.save(items[number], smplx85, motion.features, motion.tokens, motion.prompt)
-        folder.draw_missing(items[number], renderers)
+    for number, motion in motions:
+        item = items[number]
+        smplx85 = lock_feet(motion.smplx85) if foot_lock else motion.smplx85
+        errors = []
+        if item.name in constraints:
+            errors = [error.to_dict() for error in measure(constraints[item.name], *smplx85_to_motion(smplx85))]
+        folder.save(item, smplx85, motion.features, motion.tokens, motion.prompt, errors)
+        folder.draw_missing(item, renderers)
     if items:
         print(f"{len(items)} motions generated in {time.perf_counter() - started:.1f} s")
 

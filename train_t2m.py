@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from control.signal import SIGNAL_WIDTH
 from dataset.clips import Clips
 from dataset.derived import derived_folder
 from dataset.motion_folder import MotionFolder
@@ -37,9 +38,10 @@ from models.motion_vqvae import HumanVQVAE
 from models.pipeline import TextToMotion
 from models.text_encoder import EncoderShape, TextEncoder, encoder_shape, encoder_width, load_text_encoder
 from models.text_features import CaptionFeatures
+from training.control import RandomControl
 from training.costs import MicroBatch, count_flops
 from training.engine import Engine
-from training.init import generator_shape, initial_generator, initial_source, refuse_conflict
+from training.init import generator_shape, initial_generator, initial_source, refuse_conflict, with_control
 from training.loop import Loop
 from training.meter import Meter
 from training.options import Size, TrainingOptions
@@ -74,7 +76,9 @@ class GeneratorShape:
     tie_weights: bool = False
     """Use the token embedding as the output matrix (weight tying)."""
 
-    def config(self, tokenizer: HumanVQVAE, tokenizer_id: str, encoder: TextEncoder | EncoderShape) -> LLaMAConfig:
+    def config(
+        self, tokenizer: HumanVQVAE, tokenizer_id: str, encoder: TextEncoder | EncoderShape, control: int
+    ) -> LLaMAConfig:
         """Return the configuration of a generator for a tokenizer and a text encoder."""
         if tokenizer.codebook_size > LARGEST_VOCABULARY:
             raise InputError(
@@ -91,6 +95,7 @@ class GeneratorShape:
             dropout=self.dropout,
             text_dropout=self.text_dropout,
             tie_weights=self.tie_weights,
+            control=control,
             **SIZES[self.size],
         )
 
@@ -122,6 +127,9 @@ class Options(PlanOptions, TrainingOptions):
     """Cut motions longer than --model.max-tokens at random places instead of raising an error."""
     token_drop: ClosedUnitInterval = 0.0
     """Fraction of motions that lose their first or last token in training; T2M-GPT uses 1/3."""
+    control: ClosedUnitInterval = 0.0
+    """Fraction of motions that are trained with random constraints (keyframes, paths, pinned joints and so on). Needed
+    for constraints at generation."""
     evaluator: Path | None = None
     """Folder of an evaluator (of train_evaluator.py, or public), with which motions that are generated for validation
     captions are measured: FID and R-precision. Validation takes longer. Not measured with sharded weights."""
@@ -144,6 +152,11 @@ class Options(PlanOptions, TrainingOptions):
         for name, source in (("tokenizer", self.tokenizer), ("init", self.init)):
             if source is not None and self.out.resolve() == Path(source).resolve():
                 raise InputError(f"--out and --{name} are both {self.out}; choose another --out")
+
+    @property
+    def signal_width(self) -> int:
+        """Width of the control signal of a new generator."""
+        return SIGNAL_WIDTH if self.control else 0
 
 
 class Sources(NamedTuple):
@@ -220,6 +233,7 @@ def train(run: Run, options: Options, sources: Sources) -> None:
         for out in (options.out, options.out / "best"):
             copy_model(sources.tokenizer, out / TOKENIZER)
     mean_row = MicroBatch(1, 0, data["train"].lengths.mean())  # FLOPs due to the text are not counted
+    control = RandomControl(options.control, tokenizer, model.config)
     meter = Meter(run, "tokens", count_flops(model.config, mean_row) / mean_row.targets)
     loader = run.loader(data["train"], batch_order, partial(collate, pad_id=model.config.pad_id))
     with Loop(run, engine, meter, loader) as loop:
@@ -230,7 +244,7 @@ def train(run: Run, options: Options, sources: Sources) -> None:
             count = loop.total((targets != model.config.pad_id).sum() for _, _, targets in batches)
             for captions, tokens, targets in loop.micro_batches(batches):
                 text, mask = drop_text(*encode(captions), model.config.text_dropout)  # (B, L, D), (B, L)
-                loss = engine.wrapped(text, mask, tokens, targets, count, options.z_loss)
+                loss = engine.wrapped(text, mask, tokens, targets, count, options.z_loss, control(tokens))
                 loop.backward(loss)
             scalars = loop.update(step, count)
 
@@ -239,6 +253,9 @@ def train(run: Run, options: Options, sources: Sources) -> None:
             if run.is_validation_step(step):
                 with engine.ema.applied():
                     scores = validate(run, model, data.get("val"), encode)
+                    if options.control:
+                        controlled = RandomControl(1, tokenizer, model.config)
+                        scores |= validate(run, model, data.get("val"), encode, controlled, "_with_control")
                     pipeline = TextToMotion(model, tokenizer, encode.encoder, "")
                     if generated is not None and not engine.is_sharded:
                         scores |= generated.measure(pipeline)
@@ -251,14 +268,16 @@ def train(run: Run, options: Options, sources: Sources) -> None:
 def initial_model(options: Options, sources: Sources, tokenizer: HumanVQVAE, encoder: TextEncoder) -> LLaMAHF:
     """Return the generator of --init, or a new one."""
     if sources.init is None or sources.shape is None:
-        return LLaMAHF(options.model.config(tokenizer, fingerprint(sources.tokenizer), encoder))
+        fingerprint_of = fingerprint(sources.tokenizer)
+        return LLaMAHF(options.model.config(tokenizer, fingerprint_of, encoder, options.signal_width))
     if (sources.shape.codebook_size, sources.shape.text_dim) != (tokenizer.codebook_size, encoder.dim):
         raise InputError(
             f"the generator of --init has {sources.shape.codebook_size} codes and text features of width "
             f"{sources.shape.text_dim}, and its tokenizer has {tokenizer.codebook_size} codes and its text encoder "
             f"{encoder.dim}; copy or download the model again"
         )
-    return initial_generator(sources.init, options.model.dropout, options.model.text_dropout)
+    model = initial_generator(sources.init, options.model.dropout, options.model.text_dropout)
+    return with_control(model, options.signal_width)
 
 
 def token_rows(
@@ -287,7 +306,9 @@ def token_rows(
 def make_plan(options: Options, sources: Sources) -> str:
     """Describe the cost of the training, without loading the weights of the tokenizer or the text encoder."""
     tokenizer = HumanVQVAE.from_pretrained(sources.tokenizer, load_weights=lambda model, folder: None)  # its shape only
-    config = sources.shape or options.model.config(tokenizer, "", encoder_shape(options.text_encoder))
+    config = sources.shape or options.model.config(
+        tokenizer, "", encoder_shape(options.text_encoder), options.signal_width
+    )
     data = count_data(MotionFolder(options.data), tokenizer.config.stride, config.max_tokens, options.joined)
     batch_size = options.batch_size
     if options.batch_tokens:  # rows of mean length, in a number that all numbers of GPUs divide
@@ -323,8 +344,18 @@ def inputs_and_targets(
 
 
 @torch.no_grad()
-def validate(run: Run, model: LLaMAHF, rows: TokenDataset | None, encode: CaptionFeatures) -> dict[str, float]:
-    """Return the mean cross entropy and the accuracy over all tokens of the validation rows."""
+def validate(
+    run: Run,
+    model: LLaMAHF,
+    rows: TokenDataset | None,
+    encode: CaptionFeatures,
+    control: RandomControl | None = None,
+    suffix: str = "",
+) -> dict[str, float]:
+    """Return the mean cross entropy and the accuracy over all tokens of the validation rows.
+
+    The scores are named "loss" and "accuracy" with a suffix. The control signals of a row are always the same.
+    """
     if rows is None:
         return {}
     size, pad_id = run.options.batch_size, model.config.pad_id
@@ -333,12 +364,13 @@ def validate(run: Run, model: LLaMAHF, rows: TokenDataset | None, encode: Captio
     for chunk, counts in run.shard(chunks):
         _, captions, *tokens = collate([rows[number] for number in chunk], pad_id)
         tokens, targets = inputs_and_targets(model, *(part.to(run.device) for part in tokens))
-        logits = model(*encode(captions), tokens).float()
+        signals = control(tokens, torch.Generator().manual_seed(chunk.start)) if control else None
+        logits = model(*encode(captions), tokens, control=signals).float()
         kept = targets != pad_id
         loss = torch.nn.functional.cross_entropy(logits[kept], targets[kept], reduction="sum")
         sums += counts * torch.stack((loss, (logits[kept].argmax(-1) == targets[kept]).sum(), kept.sum()))
     loss, correct, count = run.accelerator.reduce(sums, "sum").tolist()
-    return {"loss": loss / count, "accuracy": correct / count}
+    return {f"loss{suffix}": loss / count, f"accuracy{suffix}": correct / count}
 
 
 def draw(run: Run, step: int, engine: Engine, pipeline: TextToMotion, rows: TokenDataset, clips: Clips) -> None:

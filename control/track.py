@@ -38,7 +38,7 @@ class Track:
     rotations_known: Tensor
     """(..., T, 22) bool."""
     path: Tensor
-    """(..., P, 2) points of the floor, ``PATH_STEP`` apart, that the pelvis follows at a speed of its own; P may be 0."""
+    """(..., P, 2) points of the floor, ``PATH_STEP`` apart, that the pelvis follows at its own speed; P may be 0."""
 
     @classmethod
     def empty(cls, frames: int, batch: tuple[int, ...] = ()) -> "Track":
@@ -59,3 +59,9 @@ class Track:
     def to(self, device: torch.device) -> "Track":
         """Return the track on a device."""
         return Track(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+def asked_frames(track: Track) -> Tensor:
+    """Return the frames (..., T) of which a track asks something, besides its path."""
+    posed = track.rotations_known.any(dim=-1) | track.joints_known.flatten(-2).any(dim=-1)
+    return track.root_known | track.heading_known | posed

@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from dataset.clips import Clips
 from dataset.derived import derived_folder, derived_folders
-from dataset.joined import join
 from dataset.motion_folder import MotionFolder
 from dataset.token_rows import TokenRow, prepare_folder, shard_files, write_shard
 from models.motion_vqvae import HumanVQVAE
+from motion.joined import join
 from utils.checkpoint import fingerprint
 
 MAX_SHARDS = 512  # per split

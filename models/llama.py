@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from models.head_loss import head_loss
 from models.kv_cache import CacheShape, KVCache, KVWriter
-from models.llama_layers import MLP, Attention, RMSNorm, rope_table
+from models.llama_layers import MLP, Attention, ControlMLP, RMSNorm, rope_table
 from utils.checkpoint import PretrainedModel
 from utils.errors import InputError
 
@@ -70,11 +70,15 @@ class LLaMAConfig:
     """Fingerprint (``utils.checkpoint.fingerprint``) of the tokenizer of the training data."""
     tie_weights: bool = False
     """Use the token embedding as the output matrix; its output for the pad id is unused."""
+    control: int = 0
+    """Width of the control signal (``control.signal.SIGNAL_WIDTH``); 0 for a model that takes none."""
 
     def __post_init__(self) -> None:
         for name in ("codebook_size", "text_dim", "text_length", "max_tokens", "n_layer", "n_head", "n_embd"):
             if getattr(self, name) < 1:
                 raise InputError(f"LLaMAConfig.{name} is {getattr(self, name)}; give a number of at least 1")
+        if self.control < 0:
+            raise InputError(f"LLaMAConfig.control is {self.control}; give the width of a control signal, or 0")
         for name in ("dropout", "text_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"LLaMAConfig.{name} is {getattr(self, name)}; give at least 0 and less than 1")
@@ -186,7 +190,7 @@ class LLaMAHF(PretrainedModel):
     _no_split_modules = ("Block",)
     config_bounds = {
         "codebook_size": 2**24, "text_dim": 2**16, "text_length": 2**16, "max_tokens": 2**20, "n_head": 2**12,
-        "n_embd": 2**16,
+        "n_embd": 2**16, "control": 2**16,
     }  # fmt: skip
     config_repeats = ("n_layer",)
 
@@ -205,6 +209,8 @@ class LLaMAHF(PretrainedModel):
             }
         )
         self.llama_proj = nn.Linear(config.text_dim, config.n_embd)
+        if config.control:
+            self.control_proj = ControlMLP(config.control, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
         self.apply(self._init_weights)
         if config.tie_weights:
@@ -222,6 +228,8 @@ class LLaMAHF(PretrainedModel):
             nn.init.zeros_(module.bias)
         if isinstance(module, Attention | MLP):  # apply() visits a module after its children
             nn.init.normal_(module.c_proj.weight, std=0.02 / math.sqrt(2 * self.config.n_layer))
+        if isinstance(module, ControlMLP):
+            module.reset_parameters()
 
     def forward(
         self,
@@ -231,6 +239,7 @@ class LLaMAHF(PretrainedModel):
         targets: Tensor | None = None,
         count: Tensor | None = None,
         z_loss: float = 0.0,
+        control: Tensor | None = None,
     ) -> Tensor:
         """Return the logits of each motion token given the text and the tokens before it, or the training loss.
 
@@ -242,6 +251,8 @@ class LLaMAHF(PretrainedModel):
             count: () number of targets to average over; by default that of ``targets``. With the number of a whole
                 batch, the losses of its micro-batches add up to the loss of the batch.
             z_loss: Weight of the z-loss; see ``models.head_loss``.
+            control: (B, N + 1, config.control) control signals: column i is that of motion token i. Zeros, and None,
+                ask for nothing.
 
         Returns:
             logits (B, N + 1, vocab_size - 1), or vocab_size with tied weights: column i predicts motion token i, the
@@ -251,7 +262,7 @@ class LLaMAHF(PretrainedModel):
         Raises:
             InputError: text or tokens are too long for the model, or the text features have another width.
         """
-        hidden = self.hidden_states(text, text_mask, tokens)[:, text.shape[1] - 1 :]  # (B, N + 1, C)
+        hidden = self.hidden_states(text, text_mask, tokens, control)[:, text.shape[1] - 1 :]  # (B, N + 1, C)
         if targets is None:
             return self.lm_head(hidden)
         kept = targets != self.config.pad_id
@@ -268,9 +279,9 @@ class LLaMAHF(PretrainedModel):
         """Return the mean cross entropy () of ``tokens`` and the end after them; arguments as in ``forward``."""
         return self(text, text_mask, tokens, self.next_tokens(tokens))
 
-    def hidden_states(self, text: Tensor, text_mask: Tensor, tokens: Tensor) -> Tensor:
+    def hidden_states(self, text: Tensor, text_mask: Tensor, tokens: Tensor, control: Tensor | None = None) -> Tensor:
         """Return the last hidden states (B, L + N, n_embd) of right-aligned text and tokens, as in ``forward``."""
-        return self._run_blocks(*self._embed(text, text_mask, tokens))
+        return self._run_blocks(*self._embed(text, text_mask, tokens, control))
 
     def new_cache(self, rows: int, columns: int) -> KVCache:
         """Return a cache for ``rows`` rows of at most ``columns`` text and token columns.
@@ -288,16 +299,24 @@ class LLaMAHF(PretrainedModel):
         """Keep a cache that is no longer used for the next ``new_cache``."""
         self.idle_cache = cache
 
-    def prefill(self, text: Tensor, text_mask: Tensor, tokens: Tensor, cache: KVCache, first: int = 0) -> Tensor:
+    def prefill(
+        self,
+        text: Tensor,
+        text_mask: Tensor,
+        tokens: Tensor,
+        cache: KVCache,
+        first: int = 0,
+        control: Tensor | None = None,
+    ) -> Tensor:
         """Write texts, and motion tokens that precede the new ones, into the cache's rows from ``first`` on.
 
         Args:
-            text, text_mask, tokens: See ``forward``; tokens are (B, 0) at the beginning of a motion.
+            text, text_mask, tokens, control: See ``forward``; tokens are (B, 0) at the beginning of a motion.
 
         Returns:
             logits (B, outputs) of the next motion token of each row.
         """
-        x, positions, mask = self._embed(text, text_mask, tokens)
+        x, positions, mask = self._embed(text, text_mask, tokens, control)
         counts = (tokens != self.config.pad_id).sum(dim=1)
         rows = slice(first, first + len(text))
         cache.starts[rows] = text.shape[1] - text_mask.sum(dim=1)
@@ -306,12 +325,13 @@ class LLaMAHF(PretrainedModel):
         last = text.shape[1] - 1 + counts
         return self.lm_head(hidden[torch.arange(len(text), device=text.device), last])
 
-    def step(self, tokens: Tensor, cache: KVCache, extent: int) -> Tensor:
+    def step(self, tokens: Tensor, cache: KVCache, extent: int, control: Tensor | None = None) -> Tensor:
         """Append one token to each of the first B rows of the cache and predict the next ones.
 
         Args:
             tokens: (B,).
             extent: ``cache.extent(B)`` or more.
+            control: (B, config.control) control signals of the next tokens.
 
         Returns:
             logits (B, outputs).
@@ -320,11 +340,15 @@ class LLaMAHF(PretrainedModel):
         columns = cache.columns[:extent]
         mask = (columns >= starts) & (columns <= lengths)  # (B, extent)
         x = self.transformer.wte(tokens)[:, None]  # (B, 1, C)
+        if control is not None:
+            x = x + self.control_proj(control[:, None].to(x.dtype))
         hidden = self._run_blocks(x, lengths - starts, mask[:, None, None], cache.step_writer(len(tokens), extent))
         cache.lengths[: len(tokens)] += 1
         return self.lm_head(hidden[:, 0])
 
-    def _embed(self, text: Tensor, text_mask: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _embed(
+        self, text: Tensor, text_mask: Tensor, tokens: Tensor, control: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return embeddings (B, S, C) of right-aligned text and tokens, positions (B, S), mask (B, 1, S, S)."""
         self._check_sizes(text, tokens)
         order = text_mask.to(torch.uint8).argsort(dim=1, stable=True)  # padding first
@@ -332,6 +356,9 @@ class LLaMAHF(PretrainedModel):
         text = text.masked_fill(~text_mask[:, :, None], 0).gather(1, order[:, :, None].expand_as(text))
         text = self.llama_proj(text.to(self.transformer.wte.weight.dtype))
         x = torch.cat((text, self.transformer.wte(tokens)), dim=1)  # (B, S, C), S = L + N
+        if control is not None:  # the last text column predicts the first token
+            before = x.shape[1] - control.shape[1]
+            x = x + F.pad(self.control_proj(control.to(x.dtype)), (0, 0, before, 0))
 
         visible = F.pad(is_text, (0, tokens.shape[1]), value=True)  # (B, S)
         is_text = F.pad(is_text, (0, tokens.shape[1]), value=False)

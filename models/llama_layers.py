@@ -84,3 +84,23 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.c_proj(F.silu(self.c_fc1(x)) * self.c_fc2(x))
+
+
+class ControlMLP(nn.Module):
+    """Map control signals (..., signal) to the width of the model (..., width).
+
+    It has no biases, so that a signal of zeros adds nothing. At first every signal adds nothing: the last layer starts
+    at zero, so that a trained model can be fine-tuned with control (as in ControlNet; Zhang et al., ICCV 2023).
+    """
+
+    def __init__(self, signal: int, width: int) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(signal, width, bias=False)
+        self.c_proj = nn.Linear(width, width, bias=False)
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.c_fc.weight, std=self.c_fc.in_features**-0.5)
+        nn.init.zeros_(self.c_proj.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(F.silu(self.c_fc(x)))

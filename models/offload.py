@@ -93,7 +93,8 @@ def plan_placement(model: LLaMAHF, folder: Path, device: torch.device, memory: f
     on_device = layers if fitting >= layers else fitting - 1  # one place is for the layer being transferred
     offloaded_bytes = (layers - on_device) * layer_bytes
     in_host = device.type != "cpu" and offloaded_bytes < get_max_memory()["cpu"]
-    device_of = dict.fromkeys(("lm_head", "transformer.wte", "transformer.ln_f", "llama_proj"), str(device))
+    others = ["lm_head", "transformer.wte", "transformer.ln_f", "llama_proj"]
+    device_of = dict.fromkeys(others + ["control_proj"] * bool(model.config.control), str(device))
     for layer in range(layers):
         device_of[f"transformer.h.{layer}"] = str(device) if layer < on_device else "cpu" if in_host else "disk"
     return Placement(device_of, on_device, offloaded_bytes, "host memory" if in_host else str(folder))

@@ -158,8 +158,10 @@ class CompiledStep:
         settings: dict[str, Any] = {"mode": "reduce-overhead"} if on_cuda else {"options": {"freezing": True}}
         self.compiled = torch.compile(model.step, dynamic=False, **settings)
 
-    def __call__(self, tokens: Tensor, cache: KVCache, extent: int) -> Tensor:
-        rows = len(cache.lengths)
-        logits = self.compiled(F.pad(tokens, (0, rows - len(tokens))), cache, len(cache.columns))
+    def __call__(self, tokens: Tensor, cache: KVCache, extent: int, control: Tensor | None = None) -> Tensor:
+        unused = len(cache.lengths) - len(tokens)
+        if control is not None:
+            control = F.pad(control, (0, 0, 0, unused))
+        logits = self.compiled(F.pad(tokens, (0, unused)), cache, len(cache.columns), control)
         cache.lengths[len(tokens) :] = 0
         return logits[: len(tokens)]

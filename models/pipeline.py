@@ -13,28 +13,29 @@ for chunk in model.stream(["a person walks forward", "a person waves"]):
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from control.constraints import Constraints
 from models.checkpoints import TOKENIZER, check_tokenizer, find_checkpoint
+from models.constrained import constrained_chunks, constrained_motion, goal_of
+from models.controlled import Goal, decode_controlled
 from models.generate import NewToken, Part, Request, decode_steps, generate
 from models.llama import LLaMAHF
 from models.model_card import CardOptions
+from models.motion import Motion, MotionChunk, RootTracker
 from models.motion_vqvae import HumanVQVAE, State
 from models.offload import load_offloaded
 from models.optimize import check_support, optimize
 from models.publish import MESSAGE, publish, save_copy
 from models.sampling import Sampling
 from models.text_encoder import TextEncoder, load_text_encoder
-from motion.features272 import check_features, features_to_smplx85, local_rotations, recover_joints_fk, recover_root
+from motion.features272 import check_features
 from motion.resample import FPS
-from motion.skeleton import forward_kinematics
-from motion.smplx import motion_to_smplx85
 from utils.checkpoint import fingerprint
 from utils.errors import InputError
 from utils.prompts import Prompt
@@ -42,52 +43,6 @@ from utils.prompts import Prompt
 DEFAULT_SAMPLING = Sampling(temperature=0.9, top_p=0.95, guidance=None)
 ENCODE_BATCH = 256  # prompts whose text features are in memory at a time
 PromptLike = str | list[str] | Prompt  # see Prompt.parse
-
-
-@dataclass
-class Motion:
-    """One generated motion at 30 frames per second.
-
-    Attributes:
-        prompt: Text of the prompt; " | " separates the sentences of a sequence.
-        seed: Seed of the sampling.
-        tokens: (n,) int64.
-        features: (T, 272) float32, not normalized.
-    """
-
-    prompt: str
-    seed: int
-    tokens: np.ndarray
-    features: np.ndarray
-
-    @cached_property
-    def smplx85(self) -> np.ndarray:
-        """(T, 85) SMPL-X body parameters; see ``motion.features272.features_to_smplx85``."""
-        return features_to_smplx85(self.features)
-
-    @cached_property
-    def joints(self) -> np.ndarray:
-        """(T, 22, 3) world joint positions in metres, y up, by forward kinematics."""
-        return recover_joints_fk(self.features)
-
-
-@dataclass
-class MotionChunk:
-    """The next frames of a streamed motion; the concatenated chunks are the motion.
-
-    Attributes:
-        part: Number of the sentence, from 0; -1 for the initial motion.
-        tokens: (n,) int64.
-        features: (T, 272) float32, not normalized.
-        smplx85: (T, 85) SMPL-X body parameters.
-        joints: (T, 22, 3) metres.
-    """
-
-    part: int
-    tokens: np.ndarray
-    features: np.ndarray
-    smplx85: np.ndarray
-    joints: np.ndarray
 
 
 class _Job(NamedTuple):
@@ -98,6 +53,8 @@ class _Job(NamedTuple):
     seed: int
     min_tokens: int  # per sentence
     max_tokens: int  # per sentence
+    constraints: Constraints | None
+    goal: Goal | None  # of the constraints
 
 
 class TextToMotion:
@@ -243,9 +200,10 @@ class TextToMotion:
         seconds: Sequence[float | None] | None = None,
         init: np.ndarray | None = None,
         slots: int = 32,
+        constraints: Sequence[Constraints | None] | None = None,
     ) -> list[Motion]:
         """Generate one motion per prompt, in their order; arguments and errors as in ``generate_each``."""
-        motions = dict(self.generate_each(prompts, seeds, sampling, seconds, init, slots))
+        motions = dict(self.generate_each(prompts, seeds, sampling, seconds, init, slots, constraints))
         return [motions[number] for number in range(len(prompts))]
 
     def generate_each(
@@ -256,6 +214,7 @@ class TextToMotion:
         seconds: Sequence[float | None] | None = None,
         init: np.ndarray | None = None,
         slots: int = 32,
+        constraints: Sequence[Constraints | None] | None = None,
     ) -> Iterator[tuple[int, Motion]]:
         """Generate motions and yield each as soon as it is finished, with the number of its prompt.
 
@@ -267,26 +226,31 @@ class TextToMotion:
                 generator end it.
             init: (T, 272) features of an initial motion; every motion begins with it.
             slots: Number of motions generated at a time.
+            constraints: B constraints; None leaves a motion free. Their times count from the first frame, that of
+                ``init`` if there is one. Constrained motions are generated one by one, after the free ones.
 
         Raises:
             InputError: a prompt is empty or too long, or a setting or ``init`` does not fit the checkpoint; raised
                 before anything is generated.
         """
-        if seconds is None:
-            seconds = [None] * len(prompts)
-        if not len(prompts) == len(seeds) == len(seconds):
+        seconds = [None] * len(prompts) if seconds is None else seconds
+        constraints = [None] * len(prompts) if constraints is None else constraints
+        if not len(prompts) == len(seeds) == len(seconds) == len(constraints):
             raise InputError(
-                f"there are {len(prompts)} prompts, {len(seeds)} seeds and {len(seconds)} lengths; give one per prompt"
+                f"there are {len(prompts)} prompts, {len(seeds)} seeds, {len(seconds)} lengths and {len(constraints)} "
+                "constraints; give one per prompt"
             )
         context = self.encode_init(init)
         jobs = [
             self._validated_job(number, *job, sampling, context)
-            for number, job in enumerate(zip(prompts, seeds, seconds, strict=True))
+            for number, job in enumerate(zip(prompts, seeds, seconds, constraints, strict=True))
         ]
+        free = [job for job in jobs if job.constraints is None]
         # Longest first: motions in the batch are then of similar length, and no long one is left over at the end.
-        jobs.sort(key=lambda job: -(seconds[job.number] or math.inf))
-        finished = generate(self.generator, self._requests(jobs, context), sampling, slots)
-        return self._decoded(jobs, context, finished)
+        free.sort(key=lambda job: -(seconds[job.number] or math.inf))
+        finished = generate(self.generator, self._requests(free, context), sampling, slots) if free else iter(())
+        constrained = [job for job in jobs if job.constraints is not None]
+        return chain(self._decoded(free, context, finished), self._constrained(constrained, context, sampling))
 
     def stream(
         self,
@@ -295,13 +259,19 @@ class TextToMotion:
         sampling: Sampling = DEFAULT_SAMPLING,
         seconds: float | None = None,
         init: np.ndarray | None = None,
+        constraints: Constraints | None = None,
     ) -> Iterator[MotionChunk]:
         """Generate one motion and yield its frames token by token, equal to the motion of ``generate``.
 
         Arguments and errors as in ``generate_each``, for one prompt. The frames of ``init`` are yielded first.
         """
         context = self.encode_init(init)
-        job = self._validated_job(0, prompts, seed, seconds, sampling, context)
+        job = self._validated_job(0, prompts, seed, seconds, constraints, sampling, context)
+        if job.goal is not None:
+            [request] = self._requests([job], context)
+            return constrained_chunks(
+                job.goal, decode_controlled(self.generator, self.tokenizer, request, job.goal, sampling)
+            )
         steps = decode_steps(self.generator, self._requests([job], context), sampling, slots=1)
         return self._chunks(context, steps)
 
@@ -335,18 +305,27 @@ class TextToMotion:
         prompt: PromptLike,
         seed: int,
         seconds: float | None,
+        constraints: Constraints | None,
         sampling: Sampling,
         context: list[int],
     ) -> _Job:
-        length, limit = self.tokens_of(seconds), self.generator.config.max_tokens
-        min_tokens = length or sampling.min_tokens
+        parsed, limit = Prompt.parse(prompt), self.generator.config.max_tokens
+        sentences, given = len(parsed.sentences), len(context) * self.frames_per_token / FPS  # seconds
+        if constraints is not None and seconds is None and constraints.length is not None:
+            seconds = (constraints.length - given) / sentences
+        length = self.tokens_of(seconds)
+        min_tokens, max_tokens = length or sampling.min_tokens, length or sampling.max_tokens or limit
         if len(context) + min_tokens > limit:
             raise InputError(
                 f"the initial motion has {len(context)} tokens, which leaves room for {max(0, limit - len(context))} "
                 f"of the {limit} of the checkpoint, and {min_tokens} are requested; give a shorter initial motion, for "
                 "example its end, or a shorter length"
             )
-        return _Job(number, Prompt.parse(prompt), seed, min_tokens, length or sampling.max_tokens or limit)
+        goal = None
+        if constraints is not None:
+            frames = (len(context) + sentences * max_tokens) * self.frames_per_token
+            goal = goal_of(constraints, frames, None if seconds is None else given + sentences * seconds)
+        return _Job(number, parsed, seed, min_tokens, max_tokens, constraints, goal)
 
     def _requests(self, jobs: list[_Job], context: list[int]) -> Iterator[Request]:
         """Yield the requests in turn; ``ENCODE_BATCH`` prompts are encoded at a time, when their turn comes."""
@@ -365,36 +344,25 @@ class TextToMotion:
             job, tokens = jobs[request], torch.tensor(context + new_tokens)
             yield job.number, Motion(str(job.prompt), job.seed, tokens.numpy(), self.decode([tokens])[0])
 
+    def _constrained(self, jobs: list[_Job], context: list[int], sampling: Sampling) -> Iterator[tuple[int, Motion]]:
+        for job, request in zip(jobs, self._requests(jobs, context), strict=True):
+            assert job.goal is not None and job.constraints is not None
+            new = decode_controlled(self.generator, self.tokenizer, request, job.goal, sampling)
+            yield job.number, constrained_motion(str(job.prompt), job.seed, job.constraints, job.goal, new)
+
     @torch.inference_mode()
     def _chunks(self, context: list[int], steps: Iterator[list[NewToken]]) -> Iterator[MotionChunk]:
         state, root = None, RootTracker()
         if context:
             features, state = self._decode_next(context, state)
-            yield root.place(-1, context, features)
+            yield MotionChunk.of(-1, context, features, *root.place(features))
         for step in steps:
             for _, part, token in step:
                 if token is not None:
                     features, state = self._decode_next([token], state)
-                    yield root.place(part, [token], features)
+                    yield MotionChunk.of(part, [token], features, *root.place(features))
 
     def _decode_next(self, tokens: list[int], state: State | None) -> tuple[np.ndarray, State]:
         """Return the features (n * frames_per_token, 272) of the next n tokens of a stream."""
         motion, state = self.tokenizer.decode_chunk(torch.tensor([tokens], device=self.device), state)
         return self.tokenizer.denormalize(motion)[0].cpu().numpy(), state
-
-
-class RootTracker:
-    """World position and heading of the root after the frames so far."""
-
-    def __init__(self) -> None:
-        self.heading, self.position = np.eye(3), np.zeros(3)
-
-    def place(self, part: int, tokens: list[int], features: np.ndarray) -> MotionChunk:
-        """Place the next frames (T, 272) where the previous ones ended."""
-        exact = features.astype(np.float64)
-        heading, pelvis = recover_root(exact, self.heading, self.position)
-        self.heading, self.position = heading[-1], pelvis[-1]
-        rotations = local_rotations(exact)
-        rotations[:, 0] = heading @ rotations[:, 0]
-        smplx85, joints = motion_to_smplx85(rotations, pelvis), forward_kinematics(rotations, pelvis)
-        return MotionChunk(part, np.array(tokens), features, smplx85.astype(np.float32), joints.astype(np.float32))

@@ -86,17 +86,17 @@ def apply_guidance(logits: Tensor, guidance: float) -> Tensor:
 
 
 def sample_tokens(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
-    """Sample one token per row by inverse transform sampling over the token ids in their natural order.
+    """Sample tokens of each row by inverse transform sampling over the token ids in their natural order.
 
     Args:
         logits: (B, V) float32; a token with -inf is never sampled.
-        uniform: (B,) in [0, 1), ignored if greedy.
+        uniform: (B,) in [0, 1), or (B, M) for M independent tokens per row; only the shape counts if greedy.
 
     Returns:
-        token ids (B,). Tokens that tie with the last one inside top_k or top_p are inside too.
+        token ids of the shape of ``uniform``. Tokens that tie with the last one inside top_k or top_p are inside too.
     """
     if sampling.temperature == 0:
-        return logits.argmax(dim=-1)
+        return logits.argmax(dim=-1).view(-1, *[1] * (uniform.ndim - 1)).expand_as(uniform)
     logits = (logits - logits.amax(dim=-1, keepdim=True)) / sampling.temperature
     if 0 < sampling.top_k < logits.shape[-1]:
         threshold = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
@@ -107,8 +107,9 @@ def sample_tokens(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor
         probabilities = probabilities.masked_fill(probabilities < threshold, 0)
     cumulative = probabilities.cumsum(dim=-1)
     total = cumulative[:, -1:]
-    point = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))  # below total
-    return torch.searchsorted(cumulative, point, right=True)[:, 0]
+    points = uniform.reshape(len(uniform), -1) * total  # (B, M)
+    points = torch.minimum(points, torch.nextafter(total, torch.zeros_like(total)))  # below total
+    return torch.searchsorted(cumulative, points, right=True).view(uniform.shape)
 
 
 def nucleus_threshold(probabilities: Tensor, top_p: float) -> Tensor:

@@ -1,13 +1,14 @@
 """A clip: one validated motion with a title. Functions that draw or export motion accept a clip or a plain array."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
 
-from motion.body_shape import leg_scale
+from motion.body_shape import leg_scale, rest_offsets
 from motion.features272 import features_from_motion
-from motion.smplx import SMPLX85, check_smplx85, smplx85_to_motion
+from motion.skeleton import forward_kinematics
+from motion.smplx import SMPLX85, check_smplx85, motion_to_smplx85, smplx85_to_motion
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +32,24 @@ class Clip:
     def features(self) -> np.ndarray:
         """Return (T, 272) features, not normalized; the clip is turned to face +z, grounded and scaled to mean legs."""
         rotations, pelvis = smplx85_to_motion(self.smplx85)
-        betas = self.smplx85[0, SMPLX85["betas"]]
-        return features_from_motion(rotations, pelvis * leg_scale(betas)).astype(np.float32)
+        return features_from_motion(rotations, pelvis * leg_scale(self.betas)).astype(np.float32)
+
+    @property
+    def betas(self) -> np.ndarray:
+        """(10,) body shape, that of the first frame."""
+        return self.smplx85[0, SMPLX85["betas"]]
+
+    def motion(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return local rotations (T, 22, 3, 3), the root's in the world, and the pelvis (T, 3) in metres, float64."""
+        return smplx85_to_motion(self.smplx85.astype(np.float64))
+
+    def joints(self) -> np.ndarray:
+        """Return the (T, 22, 3) joint positions of the clip's body in metres, in float64."""
+        return forward_kinematics(*self.motion(), rest_offsets(self.betas))
+
+    def with_motion(self, rotations: np.ndarray, pelvis: np.ndarray) -> "Clip":
+        """Return a clip of the same body and title with the motion (T, 22, 3, 3) and (T, 3)."""
+        return replace(self, smplx85=motion_to_smplx85(rotations, pelvis, self.betas))
 
 
 AnyMotion = Clip | np.ndarray | Tensor

@@ -178,9 +178,14 @@ def local_joints_fk(features: Tensor, offsets: Array = REST_OFFSETS) -> Tensor:
 
 
 @numpy_or_torch
-def recover_rotations(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Recover local rotations (..., T, 22, 3, 3), the root's in the world frame, and the pelvis (..., T, 3)."""
-    heading, pelvis = recover_root(features)
+def recover_rotations(
+    features: Tensor, heading: Tensor | None = None, position: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Recover local rotations (..., T, 22, 3, 3), the root's in the world frame, and the pelvis (..., T, 3).
+
+    Arguments as in ``recover_root``.
+    """
+    heading, pelvis = recover_root(features, heading, position)
     rotations = local_rotations(features)
     root = heading @ rotations[..., 0, :, :]
     return torch.cat((root.unsqueeze(-3), rotations[..., 1:, :, :]), dim=-3), pelvis

@@ -7,19 +7,17 @@ other joints, including the pelvis, keep their exact positions.
 """
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from motion.body_shape import rest_offsets
 from motion.clip import AnyMotion, smplx85_of
+from motion.limbs import LEGS, move_end
 from motion.measures import standing_feet
 from motion.resample import FPS
 from motion.rotation import matrix_to_axis_angle
-from motion.skeleton import JOINT_INDEX, PARENTS, world_pose
+from motion.skeleton import JOINT_INDEX, parent_relative, world_pose
 from motion.smplx import SMPLX85, smplx85_to_motion
 
 FADE = 6  # frames over which a correction fades in and out
-REACH = 0.998  # share of the leg's length to which a leg is stretched at most, unless it was straighter before
-SIDES = ("left", "right")
 
 
 def lock_feet(motion: AnyMotion, fps: float = FPS) -> np.ndarray:
@@ -35,12 +33,12 @@ def lock_feet(motion: AnyMotion, fps: float = FPS) -> np.ndarray:
     smplx85 = smplx85_of(motion)
     rotations, pelvis = smplx85_to_motion(smplx85)
     world, joints = world_pose(rotations, rest_offsets(smplx85[0, SMPLX85["betas"]]), root=pelvis)
-    for side, contacts in zip(SIDES, standing_feet(joints, fps).T, strict=True):
+    for side, contacts in zip(LEGS, standing_feet(joints, fps).T, strict=True):
         foot = joints[:, JOINT_INDEX[f"{side}_foot"]]
-        _move_ankle(side, world, joints, _corrections(foot * (1, 0, 1), contacts))
+        move_end(LEGS[side], world, joints, _corrections(foot * (1, 0, 1), contacts))
     axis_angle = smplx85[:, SMPLX85["axis_angle"]].reshape(len(smplx85), -1, 3)
-    for joint in (JOINT_INDEX[f"{side}_{name}"] for side in SIDES for name in ("hip", "knee", "ankle")):
-        axis_angle[:, joint] = matrix_to_axis_angle(world[:, PARENTS[joint]].swapaxes(1, 2) @ world[:, joint])
+    changed = [joint for leg in LEGS.values() for joint in leg.joints]
+    axis_angle[:, changed] = matrix_to_axis_angle(parent_relative(world)[:, changed])
     smplx85[:, SMPLX85["axis_angle"]] = axis_angle.reshape(len(smplx85), -1)
     return smplx85
 
@@ -68,44 +66,3 @@ def _fade(share: np.ndarray) -> np.ndarray:
     """Map (N,) shares to a column that falls smoothly from 1 at share 0 to 0 at share 1 and beyond."""
     share = np.minimum(share, 1)
     return (1 - share * share * (3 - 2 * share))[:, None]
-
-
-def _move_ankle(side: str, world: np.ndarray, joints: np.ndarray, steps: np.ndarray) -> None:
-    """Rotate hip and knee so that the ankle moves by the steps as far as the leg reaches.
-
-    Args:
-        side: ``left`` or ``right``.
-        world: (T, 22, 3, 3) world rotations, changed in place.
-        joints: (T, 22, 3) joint positions in metres.
-        steps: (T, 3) displacement of the ankle in metres.
-    """
-    hip, knee, ankle = (JOINT_INDEX[f"{side}_{name}"] for name in ("hip", "knee", "ankle"))
-    moved = np.flatnonzero(np.abs(steps).max(axis=1) > 1e-6)  # (N,) frames
-    thigh = joints[moved, knee] - joints[moved, hip]  # (N, 3)
-    shin = joints[moved, ankle] - joints[moved, knee]
-    target = thigh + shin + steps[moved]
-    lengths = np.linalg.norm(thigh, axis=1), np.linalg.norm(shin, axis=1)
-    longest = np.maximum(REACH * sum(lengths), np.linalg.norm(thigh + shin, axis=1))
-    distance = np.clip(np.linalg.norm(target, axis=1), 1.001 * np.abs(lengths[0] - lengths[1]), longest)
-
-    def knee_angle(chord: np.ndarray) -> np.ndarray:  # by the law of cosines; 0 for a straight leg
-        cosine = (chord**2 - lengths[0] ** 2 - lengths[1] ** 2) / (2 * lengths[0] * lengths[1])
-        return np.arccos(np.clip(cosine, -1, 1))
-
-    bend = np.cross(thigh, shin)
-    straight = np.linalg.norm(bend, axis=1) < 1e-6
-    bend[straight] = world[moved[straight], hip, :, 0]  # a straight knee bends about the hip's x axis
-    bend /= np.linalg.norm(bend, axis=1, keepdims=True)
-    change = knee_angle(distance) - knee_angle(np.linalg.norm(thigh + shin, axis=1))
-    turn_knee = Rotation.from_rotvec(bend * change[:, None])
-    turn_leg = _shortest_turns(thigh + turn_knee.apply(shin), target)
-    world[moved, hip] = turn_leg.as_matrix() @ world[moved, hip]
-    world[moved, knee] = (turn_leg * turn_knee).as_matrix() @ world[moved, knee]
-
-
-def _shortest_turns(start: np.ndarray, end: np.ndarray) -> Rotation:
-    """Return N rotations of least angle from directions (N, 3) to others, which are never opposite here."""
-    axis = np.cross(start, end)
-    sine = np.linalg.norm(axis, axis=1)
-    angle = np.arctan2(sine, (start * end).sum(axis=1))
-    return Rotation.from_rotvec(axis * (angle / np.maximum(sine, 1e-12))[:, None])

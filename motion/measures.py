@@ -1,4 +1,4 @@
-"""Measures of motion: turn, speed, jerk, and the contacts and sliding of the feet.
+"""Measures of motion: turn, speed, acceleration, jerk, and the contacts and sliding of the feet.
 
 Joints are (T, 22, 3) in metres, y up, at 30 frames per second unless ``fps`` is given.
 """
@@ -34,6 +34,11 @@ def speed(joints: np.ndarray) -> float:
 def jerk(joints: np.ndarray) -> float:
     """Return the mean norm of the third derivative of joint positions, in metres per second cubed."""
     return float(np.linalg.norm(np.diff(joints, n=3, axis=0), axis=-1).mean() * FPS**3) if len(joints) > 3 else 0.0
+
+
+def frame_acceleration(joints: np.ndarray) -> np.ndarray:
+    """Return (T - 2,) accelerations of the joint that accelerates most, in metres per second squared."""
+    return np.linalg.norm(np.diff(joints, n=2, axis=0), axis=-1).max(axis=1) * FPS**2
 
 
 def foot_slide(joints: np.ndarray, height: float = 0.05) -> float:

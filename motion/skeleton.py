@@ -108,6 +108,13 @@ def world_pose(
 
 
 @numpy_or_torch
+def parent_relative(world: Tensor) -> Tensor:
+    """Return the local rotations of world rotations (..., 22, 3, 3), as ``world_pose`` takes them."""
+    local = world[..., PARENTS[1:], :, :].transpose(-1, -2) @ world[..., 1:, :, :]
+    return torch.cat((world[..., :1, :, :], local), dim=-3)
+
+
+@numpy_or_torch
 def forward_kinematics(rotations: Tensor, pelvis: Tensor, offsets: Array = REST_OFFSETS) -> Tensor:
     """Compute world joint positions of our skeleton from local rotations.
 

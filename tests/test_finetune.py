@@ -12,9 +12,10 @@ from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from models.pipeline import TextToMotion
 from tests import fake_hub
-from training.init import initial_generator
+from training.init import initial_generator, with_control
 from utils.checkpoint import CONFIG, WEIGHTS, fingerprint
 from utils.config import parse_options
+from utils.errors import InputError
 
 SHAPE = VQVAEConfig(levels=[5, 5, 5], code_dim=16, width=16, down_t=1, depth=1)  # not that of any default
 FEW_STEPS = ("--steps", 1, "--warmup", 0, "--learning-rate", 1e-9, "--ema", 0, "--batch-size", 4, "--draw", 0,
@@ -114,6 +115,18 @@ def test_given_tokenizer_of_the_model_and_equal_options_are_no_conflict(base, tm
     options, _ = parse_options(train_t2m.Options, "", [*places, *equal])
     options, sources = train_t2m.find_sources(options)
     assert sources.init == base and options.model.max_tokens == 120
+
+
+def test_control_is_added_without_a_change_of_the_output(base):
+    initial = initial_generator(base, dropout=0.0, text_dropout=0.0)
+    model = with_control(initial, 20).eval()
+    assert vars(model.config) == vars(initial.config) | {"control": 20}
+    text, mask, tokens = torch.randn(2, 3, 384), torch.ones(2, 3, dtype=torch.bool), torch.randint(125, (2, 5))
+    expected = initial(text, mask, tokens)
+    assert torch.equal(model(text, mask, tokens, control=torch.randn(2, 6, 20)), expected)
+    assert with_control(model, 0) is model and with_control(model, 20) is model
+    with pytest.raises(InputError, match="takes control signals of width 20 and this version computes 21"):
+        with_control(model, 21)
 
 
 def test_dropout_rates_are_those_of_the_training(base):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from dataset.joined import HALF_LIFE, decaying, join
 from dataset.synthetic import synthetic_clips
 from motion.features272 import LAYOUT, features_from_motion, recover_joints, recover_joints_fk, recover_root
+from motion.joined import HALF_LIFE, decaying, join
 from motion.resample import FPS
 
 

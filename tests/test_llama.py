@@ -177,6 +177,48 @@ def cached_logits(model: LLaMAHF, text: Tensor, mask: Tensor, tokens: Tensor, po
     return torch.stack(logits, dim=1)
 
 
+@pytest.fixture
+def controlled_model() -> LLaMAHF:
+    """The model with weights of its control signals that are large enough to matter."""
+    torch.manual_seed(1)
+    model = LLaMAHF(small_config(control=7)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+@torch.no_grad()
+def test_cached_logits_with_control_equal_uncached(controlled_model):
+    text, mask, tokens = random_batch(controlled_model.config, [3, 5, 8], tokens=6)
+    control = torch.randn(3, 7, 7)
+    expected = controlled_model(text, mask, tokens, control=control)
+    cache = controlled_model.new_cache(3, 14)
+    logits = [controlled_model.prefill(text, mask, tokens[:, :2], cache, control=control[:, :3])]
+    for column in range(2, 6):
+        logits.append(controlled_model.step(tokens[:, column], cache, cache.extent(3), control=control[:, column + 1]))
+    torch.testing.assert_close(torch.stack(logits, dim=1), expected[:, 2:], atol=1e-5, rtol=1e-5)
+    changed = controlled_model(text, mask, tokens, control=control * torch.tensor([1.0, 1, 1, 1, 0, 1, 1])[:, None])
+    assert torch.equal(changed[:, :4], expected[:, :4]) and not torch.allclose(changed[:, 4], expected[:, 4])
+
+
+@torch.no_grad()
+def test_control_of_zeros_equals_none(controlled_model):
+    text, mask, tokens = random_batch(controlled_model.config, [3, 5], tokens=6)
+    zeros = torch.zeros(2, 7, 7)
+    assert torch.equal(controlled_model(text, mask, tokens, control=zeros), controlled_model(text, mask, tokens))
+
+
+def test_a_new_model_ignores_its_control_at_first():
+    """So that a trained model can be fine-tuned with control; its gradient is not zero."""
+    model = LLaMAHF(small_config(control=7))
+    text, mask, tokens = random_batch(model.config, [3, 5], tokens=6)
+    control = torch.randn(2, 7, 7)
+    logits = model(text, mask, tokens, control=control)
+    assert torch.equal(logits, model(text, mask, tokens))
+    logits.square().sum().backward()
+    assert model.control_proj.c_proj.weight.grad.any()
+
+
 @torch.no_grad()
 def test_cached_logits_equal_uncached(model):
     batch = random_batch(model.config, [5, 1, 10, 7], tokens=20)

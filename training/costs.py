@@ -37,6 +37,8 @@ class ParameterCount:
     """Token embedding."""
     head: int
     """Output matrix; 0 if it is tied to the embedding."""
+    control: int
+    """Projection of the control signals."""
 
     @property
     def total(self) -> int:
@@ -45,12 +47,12 @@ class ParameterCount:
     @property
     def core(self) -> int:
         """All but embedding and head: the number that sizes are named after, and N_nv of the scaling law."""
-        return self.blocks * self.block + self.norms + self.projection + self.bias
+        return self.blocks * self.block + self.norms + self.projection + self.bias + self.control
 
     @property
     def linear(self) -> int:
         """Weights of all linear layers, including the head."""
-        return self.blocks * self.block + self.projection + self.head
+        return self.blocks * self.block + self.projection + self.control + self.head
 
     @property
     def root(self) -> int:
@@ -69,6 +71,7 @@ def count_parameters(config: LLaMAConfig) -> ParameterCount:
         bias=width,
         embedding=config.vocab_size * width,
         head=0 if config.tie_weights else head_width(config) * width,
+        control=(config.control + width) * width if config.control else 0,
     )
 
 

@@ -51,6 +51,24 @@ def initial_generator(folder: Path, dropout: float, text_dropout: float) -> LLaM
     return model
 
 
+def with_control(model: LLaMAHF, width: int) -> LLaMAHF:
+    """Return a generator that takes control signals of ``width``, with the same output as long as it gets none.
+
+    Raises:
+        InputError: the generator takes control signals of another width.
+    """
+    if width in (0, model.config.control):
+        return model
+    if model.config.control:
+        raise InputError(
+            f"the generator of --init takes control signals of width {model.config.control} and this version computes "
+            f"{width}; leave --control out, or train without --init"
+        )
+    controlled = LLaMAHF(replace(model.config, control=width))
+    controlled.load_state_dict(model.state_dict(), strict=False)  # the new weights are those of control_proj
+    return controlled
+
+
 def refuse_conflict(name: str, options: Any, defaults: Any, value: Any) -> None:
     """Raise InputError if an option was given that differs from the value of the model of --init.
 

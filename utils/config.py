@@ -80,13 +80,17 @@ def parse_options(
     return _instantiate(parser, parsed, options), parser.dump(parsed, skip_unset=False)
 
 
-def parse_command(commands: dict[str, type], description: str, arguments: list[str] | None = None) -> Any:
+def parse_command(
+    commands: dict[str, type], description: str, arguments: list[str] | None = None, files: dict[str, str] | None = None
+) -> Any:
     """Fill the options dataclass of one of several commands: ``script.py COMMAND --option value``.
 
     Args:
         commands: Dataclass of the options of each command; its docstring is the help of the command.
         description: Text above the list of commands in ``--help``.
         arguments: Command line; ``sys.argv[1:]`` by default.
+        files: For each command that takes files before its options, their names in the usage line of its help. The
+            caller removes them from the arguments.
 
     Returns:
         The filled dataclass of the given command.
@@ -99,6 +103,8 @@ def parse_command(commands: dict[str, type], description: str, arguments: list[s
     if name in commands:
         parser = _make_parser(commands[name], inspect.getdoc(commands[name]) or "")
         parser.prog = f"{parser.prog} {name}"
+        if files is not None:
+            parser.usage = f"{parser.prog} {files[name]} [options]"
         return _instantiate(parser, _parse(parser, arguments[1:], commands[name]), commands[name])
     if name not in ("-h", "--help"):
         given = f"{shown(name, 60)} is no command" if name else "no command is given"
@@ -106,7 +112,9 @@ def parse_command(commands: dict[str, type], description: str, arguments: list[s
     width = max(map(len, commands))
     lines = [f"  {name:{width}}  {(inspect.getdoc(kind) or '').splitlines()[0]}" for name, kind in commands.items()]
     program = _program() or Path(sys.argv[0]).name
-    print(f"usage: {program} COMMAND [options]\n\n{inspect.cleandoc(description)}\n")
+    print(
+        f"usage: {program} COMMAND {'' if files is None else 'FILE ... '}[options]\n\n{inspect.cleandoc(description)}\n"
+    )
     print(f"commands (`{program} COMMAND --help` lists the options of a command):", *lines, sep="\n")
     raise SystemExit(0)
 
@@ -126,8 +134,8 @@ def bounded(name: str, base: type, *bounds: tuple[str, float]) -> Any:
 
 
 def spelled(name: str) -> str:
-    """Return an option as users write it: ``batch_size`` becomes ``--batch-size``."""
-    return "--" + name.replace("_", "-")
+    """Return an option as users write it: ``batch_size`` becomes ``--batch-size``, and ``from_`` becomes ``--from``."""
+    return "--" + name.rstrip("_").replace("_", "-")
 
 
 # --- Parsing
@@ -139,9 +147,11 @@ def _make_parser(options: type, description: str) -> ArgumentParser:
     parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
     parser.add_class_arguments(options, as_group=False)
     for action in parser._actions:
-        hyphened = [option.replace("_", "-") for option in action.option_strings]
+        hyphened = [spelled(option.lstrip("-")) if option[:2] == "--" else option for option in action.option_strings]
         parser._option_string_actions.update(dict.fromkeys(hyphened, action))
         action.option_strings = [option for option in hyphened if not option.endswith("+")]  # "--list+" appends
+        if action.dest.endswith("_"):
+            action.metavar = action.dest.rstrip("_").upper()
         if action.dest == "print_config":
             action.help, action.metavar = "Print all options with their values as YAML and exit.", ""
         if action.help == "Path to a configuration file.":  # of jsonargparse, for a nested group

@@ -1,11 +1,12 @@
 """The exception for invalid input, its one-line messages, and the exit status of scripts that raise it."""
 
+import difflib
 import os
 import select
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
 MAX_MESSAGE = 499  # characters
@@ -37,6 +38,12 @@ class InputError(ValueError):
 
     def __init__(self, message: object):
         super().__init__(shown(message, MAX_MESSAGE))
+
+
+def nearest(name: object, known: Collection[str]) -> str:
+    """Return the remedy for an unknown name: the most similar known name, or all of them."""
+    similar = difflib.get_close_matches(str(name)[:80], known, 1)
+    return f"did you mean {similar[0]}?" if similar else f"use {', '.join(known)}"
 
 
 def reason_of(error: Exception) -> str:

@@ -5,6 +5,7 @@ import csv
 import hashlib
 import io
 import itertools
+import json
 import math
 import re
 import unicodedata
@@ -25,8 +26,8 @@ BAR = "|"  # between the sentences of a prompt; spaces around it are optional
 # Names with another meaning: NAME_skeleton.mp4 is the skeleton video of NAME, the others are devices on Windows.
 RESERVED = re.compile(r".*_skeleton|con|prn|aux|nul|(com|lpt)[0-9]", re.IGNORECASE)
 EXAMPLE = '{"prompt": "a person walks"}'
-KEYS = ("prompt", "name", "seed", "length")
-USE_KEYS = "use prompt, name, seed and length (in seconds)"
+KEYS = ("prompt", "name", "seed", "length", "constraints")
+USE_KEYS = "use prompt, name, seed, length (in seconds) and constraints"
 # Lines of other programs: MoMask's text#120 (frames) or text#NA, and HumanML3D's caption#tokens#from#to
 TEXT_AND_LENGTH = re.compile(r".*\S#\s*(?:\d+(?:\.\d+)?|NA)", re.DOTALL)
 HUMANML3D = re.compile(r"[^#]+#[^#]*#\s*(?:nan|\d+\.\d*)\s*#\s*(?:nan|\d+\.\d*)")
@@ -87,6 +88,8 @@ class PromptItem:
     seed: int
     seconds: float | None = None
     """Length of the motion; None lets the generator end it."""
+    constraints: str | dict[str, Any] | None = None
+    """Constraints (``control.files``), or the name of a file with them."""
 
 
 def read_prompts(path: Path, seed: int, samples: int) -> list[PromptItem]:
@@ -95,7 +98,8 @@ def read_prompts(path: Path, seed: int, samples: int) -> list[PromptItem]:
     .txt: a prompt per line. .jsonl: an object per line. .json: a list of texts and objects, or one object. .csv and
     .tsv: a header line with the names of keys, then a prompt per row.
 
-    An object has the key prompt (a text, or a list of sentences) and optionally name, seed and length (in seconds).
+    An object has the key prompt (a text, or a list of sentences) and optionally name, seed, length (in seconds) and
+    constraints (an object, or the name of a file).
     Blank lines are skipped. Each prompt yields ``samples`` items with successive seeds; see ``expand``.
 
     Raises:
@@ -134,6 +138,10 @@ def _validated_entry(entry: dict[str, Any]) -> dict[str, Any]:
         if key in entry and (not isinstance(entry[key], kind) or isinstance(entry[key], bool)):
             needed = {"name": "a text", "seed": "a whole number", "length": "a number"}[key]
             raise InputError(f"{key} is {shown(repr(entry[key]), 40)}; give {needed}")
+    if not isinstance(entry.get("constraints", ""), str | dict):
+        raise InputError(
+            f"constraints is {shown(repr(entry['constraints']), 40)}; give an object, or the name of a file"
+        )
     if not 0 <= entry.get("seed", 0) < MAX_SEED:
         raise InputError(f"seed is {entry['seed']}; give 0 to {MAX_SEED - 1}")
     if not 0 < entry.get("length", 1) < math.inf:
@@ -247,19 +255,19 @@ def expand(entries: list[dict[str, Any]], seed: int, samples: int) -> list[Promp
     """Return ``samples`` items per entry, with successive seeds and safe, unique names.
 
     Seeds start from that of the entry. Entries without one share the seeds from ``seed`` on: a repeated prompt (of the
-    same length) takes the next seeds, so that no motion is made twice.
+    same length and constraints) takes the next seeds, so that no motion is made twice.
 
     A name is made from prompt and seed, so that it is the same in other files and runs. A name in the entry is kept
     unchanged if ``samples`` is 1.
     """
-    given: dict[tuple, set[int]] = defaultdict(set)  # seeds of entries with a seed, by prompt and length
+    given: dict[tuple, set[int]] = defaultdict(set)  # seeds of entries with a seed
     for entry in entries:
         if "seed" in entry:
-            given[entry["prompt"], entry.get("length")].update(range(entry["seed"], entry["seed"] + samples))
+            given[_without_seed(entry)].update(range(entry["seed"], entry["seed"] + samples))
     free: dict[tuple, Iterator[int]] = {}
     items, taken = [], {"gallery": 1}  # gallery.html shows all motions
     for entry in entries:
-        key = entry["prompt"], entry.get("length")
+        key = _without_seed(entry)
         if key not in free:
             free[key] = (number for number in itertools.count(seed) if number not in given[key])
         seeds = itertools.count(entry["seed"]) if "seed" in entry else free[key]
@@ -267,8 +275,14 @@ def expand(entries: list[dict[str, Any]], seed: int, samples: int) -> list[Promp
             name = safe_name(entry.get("name") or entry["prompt"])
             if samples > 1 or not entry.get("name"):
                 name = f"{name}_seed{item_seed}"
-            items.append(PromptItem(_unique(name, taken), entry["prompt"], item_seed, entry.get("length")))
+            others = entry.get("length"), entry.get("constraints")
+            items.append(PromptItem(_unique(name, taken), entry["prompt"], item_seed, *others))
     return items
+
+
+def _without_seed(entry: dict[str, Any]) -> tuple:
+    """Return what distinguishes the motions of an entry from those of others with the same seed."""
+    return entry["prompt"], entry.get("length"), json.dumps(entry.get("constraints"), sort_keys=True)
 
 
 def _unique(name: str, taken: dict[str, int]) -> str:

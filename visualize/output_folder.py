@@ -1,7 +1,7 @@
 """Output folder of inference_batch.py: NAME.npz for each motion, its videos and other files, results.json, pages.
 
-An npz is complete if it can be read and was generated from the same prompt, seed, length and settings. All other files
-are drawn from it, and are current if they are not older than it.
+An npz is complete if it can be read and was generated from the same prompt, seed, length, constraints and settings. All
+other files are drawn from it, and are current if they are not older than it.
 """
 
 import json
@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from utils.files import atomic_write
 from utils.locks import FolderInUse, exclusive_file, shared_folder
 from utils.prompts import PromptItem
 from utils.reading.arrays import read_npz
+from utils.reading.texts import parse_json
 from visualize.body import Body
 from visualize.export import motion_arrays
 from visualize.page import check_own_gallery, write_results_gallery
@@ -87,7 +89,7 @@ class OutputFolder:
         return self.path / f"{item.name}.npz"
 
     def is_complete(self, item: PromptItem) -> bool:
-        """Whether the item's npz is undamaged and of the same prompt, seed, length, checkpoint and settings."""
+        """Whether the item's npz is undamaged and of the same prompt, seed, length, constraints and settings."""
         try:
             saved = read_npz(self.motion_file(item))
             made_from = str(saved["prompt"]), int(saved["seed"]), str(saved["settings"])
@@ -95,26 +97,37 @@ class OutputFolder:
             frames = len(saved["features"])
             whole = all(saved[key].shape == (frames, *columns) for key, columns in COLUMNS.items())
             complete = whole and (*made_from, asked) == (item.prompt, item.seed, self.settings, item.seconds)
+            complete = complete and str(saved.get("constraints", "null")) == json.dumps(item.constraints)
         except (InputError, KeyError, TypeError, ValueError):
             return False
         if complete:
             self.finished.append(item)
         return complete
 
-    def save(self, item: PromptItem, smplx85: np.ndarray, features: np.ndarray, tokens: np.ndarray, text: str) -> None:
+    def save(
+        self,
+        item: PromptItem,
+        smplx85: np.ndarray,
+        features: np.ndarray,
+        tokens: np.ndarray,
+        text: str,
+        errors: Sequence[dict[str, Any]] = (),
+    ) -> None:
         """Write the item's npz and remove files that were drawn from an earlier motion of this name.
 
         Args:
-            item: prompt, seed and name of the motion.
+            item: prompt, seed, name and constraints of the motion.
             smplx85: (T, 85) body parameters.
             features: (T, 272) float32, not normalized.
             tokens: (n,) int64 motion tokens.
             text: the prompt as the generator read it; differs from ``item.prompt`` if it was rewritten.
+            errors: distances from its constraints (``control.report``).
 
         Raises:
             InputError: the npz cannot be written, or the folder was removed.
         """
         self.folder.check()
+        constrained = {"constraints": json.dumps(item.constraints), "constraint_errors": json.dumps(list(errors))}
         with atomic_write(self.motion_file(item)) as file:
             np.savez_compressed(
                 file,
@@ -127,6 +140,7 @@ class OutputFolder:
                 checkpoint=self.checkpoint_id,
                 settings=self.settings,
                 asked_seconds=np.nan if item.seconds is None else item.seconds,
+                **({} if item.constraints is None else constrained),
             )
         self.finished.append(item)
         for file in self._files_of(item, FORMATS, VIEWS):
@@ -171,8 +185,12 @@ class OutputFolder:
 
     def _result_of(self, item: PromptItem, failures: dict[str, str]) -> dict:
         """Return the entry of results.json for a saved motion."""
-        saved = read_npz(self.motion_file(item), ("smplx_85", "checkpoint", "text"))
+        saved = read_npz(self.motion_file(item), ("smplx_85", "checkpoint", "text", "constraint_errors"))
         seconds, checkpoint, text = len(saved["smplx_85"]) / FPS, str(saved["checkpoint"]), str(saved["text"])
+        constrained = {}
+        if item.constraints is not None:
+            errors = parse_json(str(saved["constraint_errors"]))
+            constrained = {"constraints": item.constraints, "constraint_errors": errors}
         files = [self.motion_file(item), *self._files_of(item, self.formats, self.views)]
         return {
             "name": item.name,
@@ -181,6 +199,7 @@ class OutputFolder:
             "seed": item.seed,
             "seconds": round(seconds, 3),
             "checkpoint": checkpoint,
+            **constrained,
             "files": [file.name for file in files if file.name not in failures and file.is_file()],
             "failed": {file.name: failures[file.name] for file in files if file.name in failures},
         }

@@ -40,22 +40,22 @@ def join(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     difference = start[-1, LAYOUT["root_velocity"]] - end[0, LAYOUT["root_velocity"]]
     joined[:, LAYOUT["root_velocity"]] += decaying(difference, np.zeros(2), len(end))
     turns = [_heading_step(part[:, LAYOUT["heading_change"]]) for part in (start, end)]
-    turn = turns[1] + decaying(turns[0][-1] - turns[1][0], 0.0, len(end))
-    joined[:, LAYOUT["heading_change"]] = matrix_to_rotation_6d(y_rotation(turn))
+    heading_steps = turns[1] + decaying(turns[0][-1] - turns[1][0], 0.0, len(end))
+    joined[:, LAYOUT["heading_change"]] = matrix_to_rotation_6d(y_rotation(heading_steps))
 
     before, after = local_rotations(start), local_rotations(end)  # (2, 22, 3, 3), (T2, 22, 3, 3)
+    turn = _rotation_between(after[0], after[1])  # per frame, also from the frame before the second clip to its first
     offset = decaying(
-        _rotation_between(after[0], before[1]),
-        _rotation_between(before[0], before[1]) - _rotation_between(after[0], after[1]),
+        _rotation_between(axis_angle_to_matrix(-turn) @ after[0], before[1]),
+        _rotation_between(before[0], before[1]) - turn,
         len(end),
     )
     rotations = axis_angle_to_matrix(offset) @ after
     joined[:, LAYOUT["joint_rotations"]] = matrix_to_rotation_6d(rotations).reshape(len(end), -1)
 
     heights = [part[:, PELVIS_HEIGHT] for part in (start, end)]
-    lift = decaying(
-        heights[0][1] - heights[1][0], (heights[0][1] - heights[0][0]) - (heights[1][1] - heights[1][0]), len(end)
-    )
+    rises = [height[1] - height[0] for height in heights]
+    lift = decaying(heights[0][1] - (heights[1][0] - rises[1]), rises[0] - rises[1], len(end))
     pelvis = np.zeros((len(end), 3))
     pelvis[:, 1] = heights[1]
     moved = forward_kinematics(rotations, pelvis + lift[:, None] * (0, 1, 0)) - forward_kinematics(after, pelvis)
