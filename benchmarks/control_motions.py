@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from editing.loops import loop
 
 from benchmarks.control_paths import paths
 from control.constraints import Constraints, Pin, RootPath
 from control.paths import distances
 from control.poses import Keyframe, MotionFrames
 from dataset.captions import CaptionRules
+from editing.loops import loop
 from evaluation.evaluators.interface import Caption, Evaluator
 from evaluation.physical.skating import skating
 from evaluation.recorded import Recorded

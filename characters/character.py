@@ -10,37 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from characters.bones import Bones, bones_by_name, bones_of_map, bones_of_nodes, check_hierarchy, template
+from characters.drives import Drive, find_drives
 from characters.soles import Soles, find_soles
 from formats.gltf import Nodes, Skeleton, read_nodes, read_skeleton
 from formats.gltf_file import ADVICE, SUFFIXES, GltfFile, read_gltf
 from formats.gltf_mesh import MeshPart, read_meshes
 from formats.vrm import vrm_nodes
-from motion.rest_pose import find_rest
 from motion.retarget import leg_scale
-from motion.rotation import slerp
-from motion.skeleton import JOINT_INDEX, JOINT_NAMES
 from motion.source_motion import SourceMotion
 from motion.zero_pose import zero_pose_body
 from utils.errors import InputError, shown
 from utils.reading.files import naming, refusing
-
-UP = np.array([0.0, 1.0, 0.0])
-
-
-@dataclass
-class Drive:
-    """A bone whose world rotation follows one or two joints."""
-
-    bone: int
-    joints: tuple[int, int]  # of the 22
-    share: float  # of the second joint
-    rest: np.ndarray  # (3, 3) rotation of the bone where the joints are not rotated
-
-    def turns(self, world: np.ndarray) -> np.ndarray:
-        """Return the world rotations (T, 3, 3) of the bone for those of the 22 joints (T, 22, 3, 3)."""
-        lower, upper = (world[:, joint] for joint in self.joints)
-        joint = lower if self.share == 0 else slerp(lower, upper, np.full(len(world), self.share))
-        return joint @ self.rest
 
 
 @dataclass
@@ -151,7 +131,7 @@ def _prepared(
     scale = 1 / leg_scale(places, bones.sources())
     rest_turns, rest_places = axes.T @ turns, places[0] / scale
     local_turns, offsets = _local(skeleton, axes, scale)
-    drives = _drives(rest, bones, rest_turns)
+    drives = find_drives(rest, bones, rest_turns, rest_places)
     soles = find_soles(parts, skeleton.parents, bones, (axes, scale), (rest_turns, rest_places))
     return Character(
         file, nodes, skeleton, parts, bones, axes, scale, rest_turns, rest_places, local_turns, offsets, drives, soles
@@ -213,23 +193,3 @@ def _local(skeleton: Skeleton, axes: np.ndarray, scale: float) -> tuple[np.ndarr
             local_turns[bone] = turns[parent].T @ turns[bone]
             offsets[bone] = turns[parent].T @ (places[bone] - places[parent])
     return local_turns, offsets
-
-
-def _drives(rest: SourceMotion, bones: Bones, rest_turns: np.ndarray) -> list[Drive]:
-    """Return the bones that move; bones of a spine of any number of joints follow the three joints of ours."""
-    turns, places = rest.world()
-    sources = bones.sources()
-    constants = find_rest(rest, sources, turns, places, UP, None, [])
-
-    def drive(bone: int, lower: str, upper: str, share: float) -> Drive:
-        constant = next((constants[name, bone] for name in JOINT_NAMES if (name, bone) in constants), np.eye(3))
-        return Drive(bone, (JOINT_INDEX[lower], JOINT_INDEX[upper]), share, constant.T @ rest_turns[bone])
-
-    found = [drive(bone, name, name, 0.0) for name, bone in bones.joints.items()]
-    for chain, names in ((bones.spine, ("pelvis", "spine1", "spine2", "spine3")), (bones.neck, ("spine3", "neck"))):
-        for number, bone in enumerate(chain, 1):
-            at = number / len(chain) * (len(names) - 1)
-            lower = min(int(at + 1e-9), len(names) - 1)
-            share = at - lower if at - lower > 1e-9 else 0.0
-            found.append(drive(bone, names[lower], names[min(lower + 1, len(names) - 1)], share))
-    return sorted(found, key=lambda each: each.bone)

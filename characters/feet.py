@@ -21,7 +21,8 @@ from scipy.spatial.transform import Rotation
 from scipy.special import softmax
 
 from motion.directions import turn_about, unit
-from motion.foot_lock import _corrections, _move_ankle
+from motion.foot_lock import held_steps
+from motion.limbs import LEGS, move_end
 from motion.measures import standing_feet
 from motion.skeleton import JOINT_INDEX, JOINT_NAMES, JOINTS
 
@@ -101,8 +102,8 @@ def ground(character: "Character", world: np.ndarray, stance: Stance) -> "Posed"
     places = np.zeros((len(world), JOINTS, 3))
     for name, bone in joints.items():
         places[:, JOINT_NAMES.index(name)] = posed.places[:, bone]
-    for number, name in enumerate(SIDES):
-        _move_ankle(name, world, places, steps[:, number])
+    for number, leg in enumerate(LEGS.values()):
+        move_end(leg, world, places, steps[:, number])
     return character.pose(world, hips)
 
 
@@ -225,7 +226,7 @@ def _glide(character: "Character", hips: np.ndarray, posed: "Posed", stance: Sta
     shift = np.stack([_smoothest_steps(both.sum(axis=1), speed[:, axis]) for axis in (0, 2)], axis=1)
     hips[:, [0, 2]] += shift
     off[..., [0, 2]] -= shift[:, None]
-    return np.stack([_corrections(-off[:, side], stance.stands[:, side]) for side in range(2)], axis=1)
+    return np.stack([held_steps(-off[:, side], stance.stands[:, side]) for side in range(2)], axis=1)
 
 
 def _smoothest(weights: np.ndarray, pulls: np.ndarray) -> np.ndarray:

@@ -205,5 +205,10 @@ def _limb(clip: SourceMotion, names: list, end: int, trunk: set[int], bends: tup
     return above[:2] + [joint for joint in above[2:3] if names[joint][0] == side]
 
 
+def is_twist(name: str) -> bool:
+    """Whether the name of a joint says that it takes a part of the twist of a bone."""
+    return any(word in name.lower() for word in (*TWISTS, "捩"))
+
+
 def _is_twist(name: tuple[str, str]) -> bool:
     return any(word in name[1] for word in TWISTS)

@@ -41,7 +41,8 @@ VROID = names(
     "J_Bip_{S}_Shoulder|J_Bip_{S}_UpperArm|J_Bip_{S}_LowerArm|J_Bip_{S}_Hand",
     "J_Bip_{S}_UpperLeg|J_Bip_{S}_LowerLeg|J_Bip_{S}_Foot|J_Bip_{S}_ToeBase",
 )
-MMD_WORDS = {"pelvis": "センター", "spine1": "上半身", "spine2": "上半身2", "spine3": "上半身3", "neck": "首", "head": "頭",
+MMD_WORDS = {"pelvis": "センター", "spine1": "上半身", "spine2": "上半身2", "spine3": "上半身3", "neck": "首",
+             "head": "頭",
              "collar": "肩", "shoulder": "腕", "elbow": "ひじ", "wrist": "手首", "hip": "足", "knee": "ひざ",
              "ankle": "足首", "foot": "つま先"}  # fmt: skip
 
