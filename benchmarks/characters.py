@@ -75,11 +75,8 @@ def row(character: Character, clips: list[Clip]) -> str:
         legs.append(degrees[:, :4].ravel())
         lows.append(heights)
         slides.append(speeds)
-    leg, low, slide = (
-        np.concatenate(legs),
-        100 * np.concatenate(lows),
-        100 * np.concatenate(slides, axis=1).mean(axis=1),
-    )
+    leg, low = np.concatenate(legs), 100 * np.concatenate(lows)
+    slide = 100 * np.concatenate(slides, axis=1).mean(axis=1)
     return (
         f"{max(arms):.2f} | {np.percentile(leg, 95):.2f}, {np.percentile(leg, 99):.2f} | "
         f"{np.percentile(low, 95):.2f}, {low.max():.2f} | {slide[0]:.2f}, {slide[1]:.2f}"
