@@ -26,7 +26,7 @@ from typing import Literal
 
 import numpy as np
 
-from characters.character import load_character
+from characters.character import Character, load_character
 from characters.write import write_character
 from formats.amass import amass_arrays
 from formats.bvh_skeletons import Names
@@ -43,14 +43,24 @@ from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 from utils.files import atomic_write
 from visualize.body import Body, body_from_options
+from visualize.character import CharacterMesh
 from visualize.glb import write_glb
 from visualize.page import clean, write_gallery, write_player
-from visualize.smplx import Poses, draw_strip, render_mesh_video, visualize_smplx_85
-from visualize.video import MAX_SIDE, PictureSide
+from visualize.smplx import (
+    Poses,
+    draw_strip,
+    render_actors,
+    render_mesh_video,
+    strip_moments,
+    visualize_smplx_85,
+    write_strip,
+)
+from visualize.video import MAX_SIDE, PictureSide, write_video
 
 CHARACTERS = (".glb", ".vrm", ".fbx")  # formats of a character with any number of motions
 MOTIONS = (".npz", ".npy", ".bvh", *CHARACTERS)  # also read, so that such a file may be the only copy of its content
 SINGLE = (*MOTIONS, ".png")  # formats of one motion per file
+PICTURES = (".png", ".mp4", ".gif")
 FORMATS = (*SINGLE, ".html", ".mp4", ".gif")
 USAGE = "%(prog)s INPUT [INPUT ...] OUTPUT [options]"
 PLAYED_TOGETHER = 4  # motions in a player; a page of more is a gallery
@@ -112,7 +122,7 @@ def main(arguments: list[str]) -> None:
     if options.title is not None:
         clips = [replace(clip, title=options.title) for clip in clips]
     if character is not None:
-        write_character(target, character, clips)
+        export_on_character(clips, target, options, character)
     else:
         export(clips, target, options, body_from_options(options.body_model, options.smplx_path))
     print(target)
@@ -127,15 +137,13 @@ def check_target(target: Path, count: int, on_character: bool = False) -> None:
     suffix = target.suffix.lower()
     if suffix not in FORMATS:
         raise InputError(f"{target} has no suffix that can be written; give one of {', '.join(FORMATS)}")
-    if on_character and suffix not in CHARACTERS:
-        raise InputError(f"{target} cannot hold a character; give a file that ends in {' or '.join(CHARACTERS)}")
+    if on_character and suffix not in (*CHARACTERS, *PICTURES):
+        raise InputError(f"{target} cannot show a character; give one of {', '.join((*CHARACTERS, *PICTURES))}")
     if suffix == ".vrm" and not on_character:
         raise InputError(f"{target} is to hold a character; give one with --character, or write .glb")
     if suffix == ".fbx":
         find_blender()
-    if on_character:
-        return
-    if count > 1 and suffix in SINGLE:
+    if count > 1 and suffix in SINGLE and not (on_character and suffix in CHARACTERS):
         raise InputError(f"{count} motions are given for {target}, which holds one; give one, or .html, .mp4 or .gif")
 
 
@@ -161,7 +169,7 @@ def export(clips: Sequence[Clip], target: Path, options: Options, body: Body) ->
     check_target(target, len(clips))
     suffix, first = target.suffix.lower(), clips[0]
     title = " | ".join(dict.fromkeys(clip.title for clip in clips))
-    size = (min(MAX_SIDE, options.size * (1 + len(clips)) // 2), options.size)  # wider for several motions
+    size = picture_size(options.size, len(clips))
     if suffix == ".npz":
         write_npz(target, first)
     elif suffix == ".npy":
@@ -181,6 +189,32 @@ def export(clips: Sequence[Clip], target: Path, options: Options, body: Body) ->
         visualize_smplx_85(clips, title, target, FPS, size, camera=options.camera)
     else:
         render_mesh_video(clips, title, target, FPS, size, body, camera=options.camera)
+
+
+def export_on_character(clips: Sequence[Clip], target: Path, options: Options, character: Character) -> None:
+    """Write motions on a character: its file with an animation per motion, a video, or a strip of poses.
+
+    Raises:
+        InputError: as in ``export``.
+    """
+    check_target(target, len(clips), on_character=True)
+    if target.suffix.lower() in CHARACTERS:
+        write_character(target, character, clips)
+        return
+    title = " | ".join(dict.fromkeys(clip.title for clip in clips))
+    mesh = CharacterMesh(character)
+    actors = [mesh.perform(clip) for clip in clips]
+    if target.suffix.lower() == ".png":
+        poses = [actors[0].at(moment) for moment in strip_moments(len(clips[0].smplx85), options.poses)]
+        write_strip(poses, title, target, options.size)
+    else:
+        frames = render_actors(actors, title, FPS, picture_size(options.size, len(clips)), options.camera)
+        write_video(target, frames, FPS)
+
+
+def picture_size(height: int, people: int) -> tuple[int, int]:
+    """Return the width and height of a video, wider for several people."""
+    return min(MAX_SIDE, height * (1 + people) // 2), height
 
 
 def write_npz(path: Path, clip: Clip) -> None:
