@@ -38,9 +38,11 @@ def find_blender() -> list[str]:
         InputError: there is no Blender; the sentence says how to get one.
     """
     if given := os.environ.get(VARIABLE):
-        if shutil.which(given) is None:
+        program = shutil.which(given)
+        if program is None:
             raise InputError(f"{VARIABLE} is {shown(given, 100)}, which is no program; name Blender or a Python with bpy")
-        return [given] if Path(given).name.startswith("python") else [given, *BACKGROUND]
+        program = os.path.abspath(program)
+        return [program] if Path(given).name.startswith("python") else [program, *BACKGROUND]
     if importlib.util.find_spec("bpy"):
         return [sys.executable]
     if shutil.which("blender"):
