@@ -154,7 +154,7 @@ def _pitch(
     """Rotate a foot about its ankle, by the angle that puts the lowest point of its sole on the wanted height.
 
     The toes bend upward before, where they would be below. The angle follows by five Gauss-Newton steps on a soft
-    minimum. A foot that stands on the tips of its toes has to rise instead.
+    minimum. A foot that stands on the tips of its toes has to rise or sink instead.
 
     Args:
         side: 0 for left, 1 for right.
@@ -200,7 +200,8 @@ def _pitch(
     turn = _turns_about(axes, angles)
     for part in (ANKLES[side], FEET[side]):
         world[:, part] = turn @ world[:, part]
-    return np.maximum(wanted - heights.min(axis=1) - TOLERANCE, 0)
+    off = wanted - heights.min(axis=1)
+    return np.maximum(off - TOLERANCE, 0) + near * np.minimum(off + 2 * TOLERANCE, 0)
 
 
 def _bend(high: np.ndarray, front: np.ndarray, wanted: np.ndarray) -> np.ndarray:

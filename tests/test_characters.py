@@ -4,6 +4,7 @@ import json
 import shutil
 import struct
 import subprocess
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ RIGS = {
 @pytest.fixture(scope="module")
 def clips() -> dict[str, Clip]:
     found = {}
-    for name, rotations, pelvis, _ in synthetic_clips(12, seed=1):
+    for name, rotations, pelvis, _ in islice(synthetic_clips(12, seed=1), 5):
         smplx85 = motion_to_smplx85(rotations.astype(float), pelvis.astype(float))
         found[name.rpartition("_")[0]] = Clip(smplx85[:60], name)
     return found
@@ -96,10 +97,10 @@ def assert_follows(path: Path, clip: Clip) -> None:
 @pytest.mark.parametrize("name", RIGS)
 def test_characters_follow_the_motion(name, clips, tmp_path):
     path = write_rig(tmp_path / "hero.glb", RIGS[name])
-    for clip in (clips["walk_turn_left"], clips["wave_left"]):
+    for clip in (clips["walk_turn_left"], clips["run"]):
         assert_follows(path, clip)
-    written = write_character(tmp_path / "out.glb", load_character(path), [clips["wave_left"]])
-    back, ours = (source_of(clip).joints for clip in (read_clip(written), clips["wave_left"]))
+    written = write_character(tmp_path / "out.glb", load_character(path), [clips["run"]])
+    back, ours = (source_of(clip).joints for clip in (read_clip(written), clips["run"]))
     turned = unit(directions(back, JOINT_INDEX)) - directions(ours, JOINT_INDEX)
     assert len(back) == len(ours) and np.percentile(np.linalg.norm(turned, axis=-1), 95) < np.deg2rad(1)
 
@@ -108,14 +109,14 @@ def test_characters_follow_the_motion(name, clips, tmp_path):
 def test_shared_characters_follow_the_motion(name, clips):
     if not SHARED.is_dir():
         pytest.skip("the shared characters are not here")
-    for clip in (clips["walk_turn_left"], clips["wave_left"]):
+    for clip in (clips["walk_turn_left"], clips["run"]):
         assert_follows(SHARED / f"{name}.glb", clip)
 
 
 def test_a_character_is_kept_and_gets_an_animation_per_motion(clips, export, tmp_path):  # noqa: F811
     hero = decorated(write_rig(tmp_path / "hero.glb", Rig(UNREAL, axes="turned")))
     before = read_gltf(hero)
-    motions = [clips["walk_turn_left"], clips["wave_left"], clips["wave_left"]]
+    motions = [clips["walk_turn_left"], clips["run"], clips["run"]]
     for number, clip in enumerate(motions):
         np.savez(tmp_path / f"{number}.npz", smplx_85=clip.smplx85, prompt=clip.title)
     sources = [tmp_path / f"{number}.npz" for number in range(3)]
@@ -128,11 +129,11 @@ def test_a_character_is_kept_and_gets_an_animation_per_motion(clips, export, tmp
         found = after.document[key]
         assert (found[: len(value)] if isinstance(value, list) else found) == value, key
     names = [animation["name"] for animation in after.document["animations"]]
-    wave = motions[1].title
-    assert names == ["idle", motions[0].title, wave, f"{wave} 2"]
+    run = motions[1].title
+    assert names == ["idle", motions[0].title, run, f"{run} 2"]
     status, error = export(tmp_path / "out.glb", tmp_path / "back.npz")
-    assert status == 2 and "--animation" in error and wave in error
-    assert export(tmp_path / "out.glb", tmp_path / "back.npz", "--animation", wave) == (0, "")
+    assert status == 2 and "--animation" in error and run in error
+    assert export(tmp_path / "out.glb", tmp_path / "back.npz", "--animation", run) == (0, "")
     status, error = export(sources[0], hero, "--character", hero, "--overwrite")
     assert status == 2 and "is one of those" in error
     if not shutil.which("node") or not VALIDATOR.is_dir():
@@ -172,7 +173,7 @@ def test_a_gltf_with_files_beside_it_becomes_one_file(clips, tmp_path):
     document["buffers"][0]["uri"] = "data.bin"
     document["images"], document["textures"] = [{"uri": "skin%20tone.png"}], [{"source": 0}]
     (tmp_path / "hero.gltf").write_text(json.dumps(document))
-    out = write_character(tmp_path / "out.glb", load_character(tmp_path / "hero.gltf"), [clips["wave_left"]])
+    out = write_character(tmp_path / "out.glb", load_character(tmp_path / "hero.gltf"), [clips["run"]])
     image = read_gltf(out).document["images"][0]
     assert "uri" not in image
     assert bytes(read_gltf(out).view(image["bufferView"])) == (tmp_path / "skin tone.png").read_bytes()
@@ -196,8 +197,8 @@ def test_bones_of_vrm_are_those_of_its_humanoid(version, clips, tmp_path):
         {"VRM": {"humanoid": {"humanBones": [{"bone": bone, "node": index} for bone, index in bones.items()]}}}
     )  # fmt: skip
     path = write_glb(tmp_path / "hero.vrm", file.document, file.buffers[0])
-    assert_follows(path, clips["wave_left"])
-    out = write_character(tmp_path / "out.vrm", load_character(path), [clips["wave_left"]])
+    assert_follows(path, clips["run"])
+    out = write_character(tmp_path / "out.vrm", load_character(path), [clips["run"]])
     assert read_gltf(out).document["extensions"] == file.document["extensions"]
     assert len(read_clip(out).smplx85) == 60
 
@@ -205,10 +206,10 @@ def test_bones_of_vrm_are_those_of_its_humanoid(version, clips, tmp_path):
 def test_a_map_names_unknown_bones(clips, export, capsys, tmp_path):  # noqa: F811
     odd = {name: f"part {index}" for index, name in enumerate(JOINT_INDEX)}
     hero = write_rig(tmp_path / "hero.glb", Rig(lambda name: odd[name], fingers=False))
-    np.savez(tmp_path / "a.npz", smplx_85=clips["wave_left"].smplx85)
+    np.savez(tmp_path / "a.npz", smplx_85=clips["run"].smplx85)
     words = (tmp_path / "a.npz", tmp_path / "out.glb", "--character", hero)
     status, error = export(*words)
-    assert status == 2 and "head" in error and "nearest: part" in error and "python -m characters" in error
+    assert status == 2 and "the head" in error and "part 0" in error and "python -m characters" in error
     print_map([str(hero)])
     assert "left_wrist: " in capsys.readouterr().out
     lines = [f"{joint}: {name}" for joint, name in odd.items() if joint not in ("spine2", "neck", "left_foot")]
@@ -254,7 +255,7 @@ def bad_characters(folder: Path) -> list[tuple[Path, str]]:
         (write_rig(folder / "arm.glb", Rig(missing=("left_wrist",))), "left wrist"),
         (changed("no skin", lambda d: d.pop("skins")), "no skin"),
         (changed("two", two_people), "2 skeletons"),
-        (changed("cycle", lambda d: d["nodes"][3].update(children=[0])), "parents"),
+        (changed("cycle", lambda d: d["nodes"][3].update(children=[1, 2])), "two parents"),
         (changed("loop", lambda d: d["nodes"][0].update(children=[0])), "cycle"),
         (changed("index", lambda d: d["nodes"][1].update(children=[10**6])), "nodes"),
         (changed("huge", lambda d: d["accessors"][0].update(count=10**12)), "too many"),
@@ -262,20 +263,21 @@ def bad_characters(folder: Path) -> list[tuple[Path, str]]:
         (changed("view", lambda d: d["bufferViews"][0].update(byteLength=10**9)), "buffer view"),
         (changed("buffer", lambda d: d["buffers"][0].update(byteLength=10**9)), "bytes"),
         (changed("sparse", lambda d: d["accessors"][0].update(
-            bufferView=None, sparse={"count": 10**9, "indices": {"componentType": 5125}, "values": {}})), "number None"),
+            sparse={"count": 10**9, "indices": {"componentType": 5125}, "values": {}})), "sparse"),
         (changed("scale", lambda d: d["nodes"][1].update(scale=[1, 2, 1])), "unevenly"),
         (changed("mirror", lambda d: d["nodes"][0].update(scale=[-1, 1, 1])), "mirrored"),
         (changed("zero", lambda d: d["nodes"][1].update(scale=[0, 0, 0])), "unevenly"),
         (changed("turn", lambda d: d["nodes"][1].update(rotation=[0, 0, 0, 0])), "rotation"),
         (changed("draco", lambda d: mesh(d).update(extensions={"KHR_draco_mesh_compression": {}})), "Draco"),
-        (changed("meshopt", lambda d: d["bufferViews"][0].update(extensions={"EXT_meshopt_compression": {}})), "meshopt"),
+        (changed("meshopt", lambda d: d["bufferViews"][0].update(extensions={"EXT_meshopt_compression": {}})),
+         "meshopt"),
         (changed("joints", lambda d: d["skins"][0].update(joints=[1, 2])), "inverse bind"),
         (changed("lying", lambda d: [node.update(translation=[0, 0, 0]) for node in d["nodes"][9:]]), "length"),
     ]  # fmt: skip
 
 
 def test_bad_characters_give_one_sentence_and_write_nothing(clips, export, tmp_path):  # noqa: F811
-    np.savez(tmp_path / "a.npz", smplx_85=clips["wave_left"].smplx85)
+    np.savez(tmp_path / "a.npz", smplx_85=clips["run"].smplx85)
     for path, word in bad_characters(tmp_path):
         status, error = export(tmp_path / "a.npz", tmp_path / "out.glb", "--character", path)
         assert status == 2 and word in error and error.count("\n") == 1 and str(path) in error, (path.name, error)
@@ -292,7 +294,7 @@ def test_characters_are_drawn(clips, export, tmp_path):  # noqa: F811
     file.document["materials"] = [{"pbrMetallicRoughness": {"baseColorFactor": [0.0, 0.6, 0.0, 1.0]}}]
     file.document["meshes"][0]["primitives"][0]["material"] = 0
     write_glb(tmp_path / "hero.glb", file.document, file.buffers[0])
-    np.savez(tmp_path / "a.npz", smplx_85=clips["wave_left"].smplx85[:6])
+    np.savez(tmp_path / "a.npz", smplx_85=clips["run"].smplx85[:6])
     words = ("--character", tmp_path / "hero.glb", "--size", 128)
     assert export(tmp_path / "a.npz", tmp_path / "a.png", *words, "--poses", 2) == (0, "")
     assert export(tmp_path / "a.npz", tmp_path / "a.gif", *words) == (0, "")
