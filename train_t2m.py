@@ -23,7 +23,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from control.signal import SIGNAL_WIDTH
@@ -38,12 +37,20 @@ from models.motion_vqvae import HumanVQVAE
 from models.pipeline import TextToMotion
 from models.text_encoder import EncoderShape, TextEncoder, encoder_shape, encoder_width, load_text_encoder
 from models.text_features import CaptionFeatures
-from training.control import RandomControl
+from training.control import RandomControl, Rows
 from training.costs import MicroBatch, count_flops
 from training.engine import Engine
-from training.init import generator_shape, initial_generator, initial_source, refuse_conflict, with_control
+from training.init import (
+    freeze_all_but_control,
+    generator_shape,
+    initial_generator,
+    initial_source,
+    refuse_conflict,
+    with_control,
+)
 from training.loop import Loop
 from training.meter import Meter
+from training.next_token import inputs_and_targets, validate
 from training.options import Size, TrainingOptions
 from training.plan import GPUS, PlannedRun, PlanOptions, count_data, describe_plan
 from training.run import Comparison, Run
@@ -76,9 +83,7 @@ class GeneratorShape:
     tie_weights: bool = False
     """Use the token embedding as the output matrix (weight tying)."""
 
-    def config(
-        self, tokenizer: HumanVQVAE, tokenizer_id: str, encoder: TextEncoder | EncoderShape, control: int
-    ) -> LLaMAConfig:
+    def config(self, tokenizer: HumanVQVAE, tokenizer_id: str, encoder: TextEncoder | EncoderShape) -> LLaMAConfig:
         """Return the configuration of a generator for a tokenizer and a text encoder."""
         if tokenizer.codebook_size > LARGEST_VOCABULARY:
             raise InputError(
@@ -95,7 +100,6 @@ class GeneratorShape:
             dropout=self.dropout,
             text_dropout=self.text_dropout,
             tie_weights=self.tie_weights,
-            control=control,
             **SIZES[self.size],
         )
 
@@ -130,6 +134,8 @@ class Options(PlanOptions, TrainingOptions):
     control: ClosedUnitInterval = 0.0
     """Fraction of motions that are trained with random constraints (keyframes, paths, pinned joints and so on). Needed
     for constraints at generation."""
+    only_control: bool = False
+    """Train only the part of the generator that control adds. Without constraints, it stays exactly as --init."""
     evaluator: Path | None = None
     """Folder of an evaluator (of train_evaluator.py, or public), with which motions that are generated for validation
     captions are measured: FID and R-precision. Validation takes longer. Not measured with sharded weights."""
@@ -149,14 +155,18 @@ class Options(PlanOptions, TrainingOptions):
             check_source(self.tokenizer, "tokenizer")
         if self.init is not None and not self.resume:
             check_checkpoint(self.init)
+        if self.only_control and not (self.init and self.control):
+            raise InputError(
+                "--only-control needs --init and --control; give a trained model and a fraction of motions"
+            )
         for name, source in (("tokenizer", self.tokenizer), ("init", self.init)):
             if source is not None and self.out.resolve() == Path(source).resolve():
                 raise InputError(f"--out and --{name} are both {self.out}; choose another --out")
 
-    @property
-    def signal_width(self) -> int:
-        """Width of the control signal of a new generator."""
-        return SIGNAL_WIDTH if self.control else 0
+    def new_shape(self, tokenizer: HumanVQVAE, tokenizer_id: str, encoder: TextEncoder | EncoderShape) -> LLaMAConfig:
+        """Return the configuration of a new generator."""
+        shape = self.model.config(tokenizer, tokenizer_id, encoder)
+        return replace(shape, control=SIGNAL_WIDTH if self.control else 0)
 
 
 class Sources(NamedTuple):
@@ -233,18 +243,19 @@ def train(run: Run, options: Options, sources: Sources) -> None:
         for out in (options.out, options.out / "best"):
             copy_model(sources.tokenizer, out / TOKENIZER)
     mean_row = MicroBatch(1, 0, data["train"].lengths.mean())  # FLOPs due to the text are not counted
-    control = RandomControl(options.control, tokenizer, model.config)
+    control = RandomControl(options.control, tokenizer, model.config, vary=True)
     meter = Meter(run, "tokens", count_flops(model.config, mean_row) / mean_row.targets)
     loader = run.loader(data["train"], batch_order, partial(collate, pad_id=model.config.pad_id))
     with Loop(run, engine, meter, loader) as loop:
         for step in loop.steps():
-            batches = [  # captions: list of B; tokens (B, N), targets (B, N + 1)
-                (captions, *inputs_and_targets(model, *tokens)) for captions, *tokens in loop.next_batches()
-            ]
-            count = loop.total((targets != model.config.pad_id).sum() for _, _, targets in batches)
-            for captions, tokens, targets in loop.micro_batches(batches):
+            batches = []  # captions: list of B; tokens (B, N), targets (B, N + 1), signals (B, N + 1, W) or None
+            for captions, *tokens in loop.next_batches():
+                rows, signals = control(Rows(*tokens))
+                batches.append((captions, *inputs_and_targets(model, rows), signals))
+            count = loop.total((targets != model.config.pad_id).sum() for _, _, targets, _ in batches)
+            for captions, tokens, targets, signals in loop.micro_batches(batches):
                 text, mask = drop_text(*encode(captions), model.config.text_dropout)  # (B, L, D), (B, L)
-                loss = engine.wrapped(text, mask, tokens, targets, count, options.z_loss, control(tokens))
+                loss = engine.wrapped(text, mask, tokens, targets, count, options.z_loss, signals)
                 loop.backward(loss)
             scalars = loop.update(step, count)
 
@@ -252,10 +263,7 @@ def train(run: Run, options: Options, sources: Sources) -> None:
                 meter.log(step, scalars)
             if run.is_validation_step(step):
                 with engine.ema.applied():
-                    scores = validate(run, model, data.get("val"), encode)
-                    if options.control:
-                        controlled = RandomControl(1, tokenizer, model.config)
-                        scores |= validate(run, model, data.get("val"), encode, controlled, "_with_control")
+                    scores = validate(run, model, data.get("val"), encode, control)
                     pipeline = TextToMotion(model, tokenizer, encode.encoder, "")
                     if generated is not None and not engine.is_sharded:
                         scores |= generated.measure(pipeline)
@@ -268,8 +276,7 @@ def train(run: Run, options: Options, sources: Sources) -> None:
 def initial_model(options: Options, sources: Sources, tokenizer: HumanVQVAE, encoder: TextEncoder) -> LLaMAHF:
     """Return the generator of --init, or a new one."""
     if sources.init is None or sources.shape is None:
-        fingerprint_of = fingerprint(sources.tokenizer)
-        return LLaMAHF(options.model.config(tokenizer, fingerprint_of, encoder, options.signal_width))
+        return LLaMAHF(options.new_shape(tokenizer, fingerprint(sources.tokenizer), encoder))
     if (sources.shape.codebook_size, sources.shape.text_dim) != (tokenizer.codebook_size, encoder.dim):
         raise InputError(
             f"the generator of --init has {sources.shape.codebook_size} codes and text features of width "
@@ -277,7 +284,10 @@ def initial_model(options: Options, sources: Sources, tokenizer: HumanVQVAE, enc
             f"{encoder.dim}; copy or download the model again"
         )
     model = initial_generator(sources.init, options.model.dropout, options.model.text_dropout)
-    return with_control(model, options.signal_width)
+    model = with_control(model, SIGNAL_WIDTH if options.control else 0)
+    if options.only_control:
+        freeze_all_but_control(model)
+    return model
 
 
 def token_rows(
@@ -306,9 +316,7 @@ def token_rows(
 def make_plan(options: Options, sources: Sources) -> str:
     """Describe the cost of the training, without loading the weights of the tokenizer or the text encoder."""
     tokenizer = HumanVQVAE.from_pretrained(sources.tokenizer, load_weights=lambda model, folder: None)  # its shape only
-    config = sources.shape or options.model.config(
-        tokenizer, "", encoder_shape(options.text_encoder), options.signal_width
-    )
+    config = sources.shape or options.new_shape(tokenizer, "", encoder_shape(options.text_encoder))
     data = count_data(MotionFolder(options.data), tokenizer.config.stride, config.max_tokens, options.joined)
     batch_size = options.batch_size
     if options.batch_tokens:  # rows of mean length, in a number that all numbers of GPUs divide
@@ -322,55 +330,6 @@ def make_plan(options: Options, sources: Sources) -> str:
         precision="float32" if options.precision == "float32" else "bf16",
     )
     return describe_plan(options, config, data, run)
-
-
-def inputs_and_targets(
-    model: LLaMAHF, tokens: torch.Tensor, whole: torch.Tensor, context: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the input tokens and the target of each position; targets that are not trained are padding.
-
-    Args:
-        tokens: (B, N) motion tokens, padded.
-        whole: (B,) whether the row ends where its clip ends; otherwise its end is not a target.
-        context: (B,) leading tokens that come from another clip and are not targets.
-
-    Returns:
-        Tokens (B, N) and targets (B, N + 1).
-    """
-    targets = model.next_tokens(tokens)
-    cut_end = (targets == model.config.end_id) & ~whole[:, None]
-    is_context = torch.arange(targets.shape[1], device=targets.device) < context[:, None]
-    return tokens, targets.masked_fill(cut_end | is_context, model.config.pad_id)
-
-
-@torch.no_grad()
-def validate(
-    run: Run,
-    model: LLaMAHF,
-    rows: TokenDataset | None,
-    encode: CaptionFeatures,
-    control: RandomControl | None = None,
-    suffix: str = "",
-) -> dict[str, float]:
-    """Return the mean cross entropy and the accuracy over all tokens of the validation rows.
-
-    The scores are named "loss" and "accuracy" with a suffix. The control signals of a row are always the same.
-    """
-    if rows is None:
-        return {}
-    size, pad_id = run.options.batch_size, model.config.pad_id
-    sums = torch.zeros(3, device=run.device)  # loss, correct predictions, predictions
-    chunks = [range(first, min(first + size, len(rows))) for first in range(0, len(rows), size)]
-    for chunk, counts in run.shard(chunks):
-        _, captions, *tokens = collate([rows[number] for number in chunk], pad_id)
-        tokens, targets = inputs_and_targets(model, *(part.to(run.device) for part in tokens))
-        signals = control(tokens, torch.Generator().manual_seed(chunk.start)) if control else None
-        logits = model(*encode(captions), tokens, control=signals).float()
-        kept = targets != pad_id
-        loss = torch.nn.functional.cross_entropy(logits[kept], targets[kept], reduction="sum")
-        sums += counts * torch.stack((loss, (logits[kept].argmax(-1) == targets[kept]).sum(), kept.sum()))
-    loss, correct, count = run.accelerator.reduce(sums, "sum").tolist()
-    return {f"loss{suffix}": loss / count, f"accuracy{suffix}": correct / count}
 
 
 def draw(run: Run, step: int, engine: Engine, pipeline: TextToMotion, rows: TokenDataset, clips: Clips) -> None:

@@ -9,21 +9,37 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Ellipse
 from PIL import Image
 
-from control.constraints import RootPath
+from control.constraints import Constraints, RootPath
+from models.pipeline import TextToMotion
+from motion.smplx import SMPLX85
+from utils.errors import exit_on_input_error
 from utils.files import atomic_write
+from visualize.body import floor_height, load_body
+from visualize.camera import place_camera
+from visualize.mesh import render_mesh
 
-TARGET = Path(__file__).resolve().parent / "control.png"
+ASSETS = Path(__file__).resolve().parent
 PATH = RootPath(((0.0, 0.0), (0.2, 1.2), (1.2, 2.2), (2.6, 2.4)), "spline", (0.0, 1.0, 2.2, 3.5))
+WALKED = RootPath(((0.0, 0.0), (0.3, 1.4), (-0.6, 2.6), (0.2, 4.0)), "spline")
+POSES, SIZE, CROPPED = 7, (1000, 420), 70  # number of poses; pixels, of which some are cut off at the top
+RIBBON = 0.08  # metres
 WAYPOINT, WAYPOINT_FACING = (-1.0, 1.6), 180.0
 PIN = (2.5, 2.95)
 INK, PATH_COLOR, POSE_COLOR, PIN_COLOR, GRID = "#3f4756", "#2f7fd6", "#e0523f", "#2e9e63", "#d3d9e0"
 
 
-def main() -> None:
+def main(checkpoint: Path = ASSETS.parent / "checkpoints" / "demo") -> None:
+    draw_floor()
+    draw_motion(TextToMotion.from_pretrained(checkpoint))
+
+
+def draw_floor() -> None:
+    """Draw the floor from above, with origin, axes, facings and constraints."""
     figure = Figure(figsize=(9, 6.2), dpi=100, facecolor="#f4f6f8")
     axes = figure.add_axes((0.01, 0.01, 0.98, 0.98))
     axes.set(xlim=(4.0, -2.9), ylim=(-1.2, 3.55), aspect="equal")  # x points to the left
@@ -47,7 +63,9 @@ def main() -> None:
     draw_person(axes, WAYPOINT, WAYPOINT_FACING, PATH_COLOR, alpha=0.45)
     label(axes, (-1.35, 1.65), "waypoint\nposition: [-1, 1.6]\nfacing: 180", PATH_COLOR)
     label(axes, (1.9, -0.62), "first frame: origin, facing +z", INK)
-    save(figure)
+    content = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(content)
+    save(Image.open(content), "control.png")
 
 
 def draw_axes(axes: Axes) -> None:
@@ -97,14 +115,40 @@ def label(axes: Axes, place: tuple[float, float], text: str, color: str, size: i
     axes.text(*place, text, color=color, fontsize=size, va="bottom", ha="left", zorder=5)
 
 
-def save(figure: Figure) -> None:
-    """Write the picture with a palette."""
-    content = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(content)
-    with atomic_write(TARGET) as file:
-        Image.open(content).convert("RGB").quantize(64).save(file, optimize=True)
-    print(TARGET)
+def draw_motion(model: TextToMotion) -> None:
+    """Draw poses of a motion where they are, and the path that it follows."""
+    constraints = Constraints(path=WALKED)
+    motion = model.generate(["a person walks"], seeds=[0], constraints=[constraints])[0]
+    body, moments = load_body(), np.linspace(0, len(motion.smplx85) - 1, POSES).round().astype(int)
+    poses = motion.smplx85[moments].astype(np.float64)
+    poses[:, SMPLX85["translation"]] -= (0, floor_height(body, motion.smplx85), 0)
+    ribbon, ribbon_faces = ribbon_of(WALKED.curve())
+    vertices = np.concatenate([*body.vertices(poses), ribbon])
+    faces = np.concatenate([body.faces + person * len(body.colors) for person in range(POSES)])
+    faces = np.concatenate([faces, ribbon_faces + POSES * len(body.colors)])
+    colors = np.concatenate([np.tile(body.colors, (POSES, 1)), np.tile(to_rgb(PATH_COLOR), (len(ribbon), 1))])
+    camera = place_camera(body.joints(poses)[None], *SIZE)
+    [frame] = render_mesh([vertices], faces, colors, camera)
+    save(Image.fromarray(frame[CROPPED:]), "control_path.png")
+
+
+def ribbon_of(line: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return vertices (2 P, 3) and faces of a band on the floor along a line (P, 2)."""
+    across = np.gradient(line, axis=0)[:, ::-1] * (1, -1)
+    across *= RIBBON / 2 / np.linalg.norm(across, axis=-1, keepdims=True)
+    sides = np.stack([line + across, line - across], axis=1).reshape(-1, 2)  # (2 P, 2)
+    first = 2 * np.arange(len(line) - 1)[:, None, None]
+    faces = (first + np.array([[0, 1, 2], [1, 3, 2]])).reshape(-1, 3)  # counter-clockwise from above
+    return np.insert(sides, 1, 0.01, axis=1), faces
+
+
+def save(picture: Image.Image, name: str) -> None:
+    """Save a picture with a palette."""
+    with atomic_write(ASSETS / name) as file:
+        picture.convert("RGB").quantize(128).save(file, optimize=True)
+    print(ASSETS / name)
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_input_error():
+        main()

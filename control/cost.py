@@ -92,9 +92,11 @@ class TrackCost:
         kept, end = self._of_frames(first, frames), first + frames.root.shape[1]
         if self.path.shape[1]:
             root = frames.root[None, :, -1]  # (1, P, 2)
-            progress = follow_path(self.path, root, progress[None])  # (1, P)
-            off = (path_points(self.path, progress) - root)[0].square().sum(dim=-1)
-            progress = progress[0]
+            nearest = follow_path(self.path, root, progress[None])  # (1, P)
+            off = (path_points(self.path, nearest) - root)[0].square().sum(dim=-1)
+            walked = frames.root.diff(dim=1).norm(dim=-1).mean(dim=-1) * frames.root.shape[1]
+            lost = torch.minimum(progress + walked, self.path_length)
+            progress = torch.where(off > LOST**2, torch.maximum(nearest[0], lost), nearest[0])
             kept = kept + PATH.cost(off, 0.0)
         return Step(progress, kept, self._ahead(end, frames, progress))
 

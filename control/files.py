@@ -129,7 +129,9 @@ def _keep(value: Any, read: ReadMotion) -> Keep:
     start, end = values["from"], values["to"]
     check_span(start, end)
     joints = values.get("joints", ("full_body",))
-    joints = tuple(joints) if isinstance(joints, list) else (joints,) if isinstance(joints, str) else joints
+    if not isinstance(joints, list | tuple | str):
+        raise InputError(f"joints is {shown(joints, 40)}; give a list of joints and groups")
+    joints = (joints,) if isinstance(joints, str) else tuple(joints)
     count = frames_of_span(start, end)
     return Keep(start, end, _frames(values["motion"], read, count, start), joints, **_placed(values))
 

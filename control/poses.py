@@ -160,6 +160,7 @@ class Keep:
 
     def __post_init__(self):
         check_span(self.start, self.end)
+        object.__setattr__(self, "joints", (self.joints,) if isinstance(self.joints, str) else tuple(self.joints))
         joints_named(self.joints)
         _check_placed(self)
         if len(self.motion.pelvis) != frames_of_span(self.start, self.end):

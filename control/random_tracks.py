@@ -126,7 +126,7 @@ def between(draw: Draw, known: Known) -> Known:
     gap = draw.between(8, 120)
     start = (draw.uniform() * (draw.lengths - gap - 8).clamp(min=1)).floor()
     at = draw.span(start + gap, draw.lengths) | draw.span(torch.zeros_like(start), start * draw.chance(0.5))
-    return give_poses(known, at, torch.ones_like(draw.chance(1)))
+    return give_poses(known, at, placed=torch.ones_like(known.path))
 
 
 def keyframes(draw: Draw, known: Known) -> Known:
@@ -224,7 +224,7 @@ def random_tracks(
 
 def make_track(motion: Frames, known: Known, draw: Draw) -> Track:
     """Return the track with the given values of the motion, and paths smoothed."""
-    sigma = float(4 * 6 ** torch.rand((), generator=draw.generator))  # frames, of this batch
+    sigma = float(4 * 4 ** torch.rand((), generator=draw.generator))  # frames, of this batch
     smooth = smoothed(motion.root, motion.lengths, sigma)  # (B, T, 2)
     on_path = known.timed_path & ~known.rotations.any(-1)
     root = torch.where(on_path[..., None], smooth, motion.root)
@@ -250,22 +250,18 @@ def smoothed(root: Tensor, lengths: Tensor, sigma: float) -> Tensor:
     """
     frames = root.shape[1]
     pad = min(round(3 * sigma), frames - 1)
-    index = torch.arange(-pad, frames + pad, device=root.device).expand(len(root), -1)  # (B, pad + T + pad)
     last = lengths[:, None] - 1
-
-    def at(index: Tensor) -> Tensor:
-        return root.gather(1, torch.minimum(index.clamp(min=0), last)[..., None].expand(-1, -1, 2))
-
-    # Odd reflection at both ends
-    before, after = (index < 0)[..., None], (index > last)[..., None]
-    mirrored = torch.where(before, 2 * at(0 * index) - at(-index), at(index))
-    mirrored = torch.where(after, 2 * at(last + 0 * index) - at(2 * last - index), mirrored)
+    index = torch.arange(-pad, frames + pad, device=root.device).expand(len(root), -1)  # (B, pad + T + pad)
+    before, after = index < 0, index > last
+    inside = torch.where(before, -index, torch.where(after, 2 * last - index, index))
+    values = _at(root, torch.minimum(inside.clamp(min=0), last))  # mirrored at both ends
+    values = torch.where(before[..., None], 2 * root[:, :1] - values, values)  # through the first place, and the last
+    values = torch.where(after[..., None], 2 * _at(root, last) - values, values)
     taps = torch.arange(-pad, pad + 1, device=root.device)
     kernel = (-((taps / sigma) ** 2) / 2).exp()
-    smooth = F.conv1d(mirrored.transpose(1, 2).reshape(-1, 1, frames + 2 * pad), (kernel / kernel.sum())[None, None])
+    smooth = F.conv1d(values.transpose(1, 2).reshape(-1, 1, frames + 2 * pad), (kernel / kernel.sum())[None, None])
     smooth = smooth.reshape(len(root), 2, frames).transpose(1, 2)
-    ends = torch.minimum(torch.arange(frames, device=root.device), last)[..., None].expand(-1, -1, 2)
-    return smooth.gather(1, ends)
+    return _at(smooth, torch.arange(frames, device=root.device).minimum(last))
 
 
 def resampled_paths(ways: Tensor, wanted: Tensor) -> Tensor:
@@ -277,5 +273,9 @@ def resampled_paths(ways: Tensor, wanted: Tensor) -> Tensor:
     end = torch.searchsorted(distance, targets).clamp(1, ways.shape[1] - 1)
     start_distance, end_distance = distance.gather(1, end - 1), distance.gather(1, end)
     fraction = ((targets - start_distance) / (end_distance - start_distance).clamp(min=1e-6)).clamp(0, 1)
-    start, stop = (ways.gather(1, index[..., None].expand(-1, -1, 2)) for index in (end - 1, end))
-    return start + (stop - start) * fraction[..., None]
+    return _at(ways, end - 1).lerp(_at(ways, end), fraction[..., None])
+
+
+def _at(places: Tensor, index: Tensor) -> Tensor:
+    """Return the places (B, N, 2) at ``index`` (B, N) of ``places`` (B, T, 2)."""
+    return places.gather(1, index[..., None].expand(-1, -1, 2))

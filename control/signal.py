@@ -92,7 +92,7 @@ class ControlSignal:
 
     def _horizons(self, frame: Tensor, view: "RootView") -> list[Tensor]:
         """Return place, heading change and whether they are known per horizon, (B, N, 6) each."""
-        parts = []
+        parts: list[Tensor] = []
         for horizon in HORIZONS:
             index = (frame - 1 + horizon).clamp(max=self.frames)
             scale = SPEED_SCALE / horizon

@@ -15,8 +15,8 @@ from motion.rotation import matrix_to_rotation_6d, rotation_6d_to_matrix, y_rota
 
 AHEAD, STEPS_AHEAD = 0.3, 2.0  # metres ahead on the path, plus a number of times the last token's travel
 FRAMES_AHEAD = 12  # of a path in time
-GAIN = 0.5  # share of the missing turn that a token makes
-LARGEST = 0.25  # radians per token
+GAIN = 0.7  # share of the missing turn that a token makes
+LARGEST = 0.4  # radians per token
 SLOW = 0.05  # metres per token, and metres from the target, below which directions hardly count
 MEMORY = 0.5  # weight of the past in the direction of travel
 

@@ -7,7 +7,7 @@ import numpy as np
 from utils.errors import InputError, shown
 
 MAX_COORDINATE = 1000.0  # metres
-MAX_SECONDS = 3600.0
+MAX_SECONDS = 600.0
 
 
 def check_number(value: Any, noun: str, most: float = MAX_COORDINATE) -> None:

@@ -14,7 +14,7 @@ from control.constraints import Constraints
 from control.joints import joints_named
 from control.poses import Keep, MotionFrames
 from editing.combine import combine
-from editing.join import on_body
+from editing.join import on_body, titles
 from editing.places import Motion, Move, frames
 from editing.seams import SPREAD, fade, rotation_between
 from editing.spans import check_moving, span_frames
@@ -59,7 +59,9 @@ def between(
     check_moving(second, "follow a generated part")
     second = second if np.array_equal(first.betas, second.betas) else on_body(second, first.betas)
     count = _frames_of(seconds)
-    return replace(_filled(model, first, second, prompt, count, seed, place), title=prompt)
+    return replace(
+        _filled(model, first, second, prompt, count, seed, place), title=titles(first.title, prompt, second.title)
+    )
 
 
 def redo(
@@ -89,18 +91,24 @@ def redo(
     Raises:
         InputError: the span is outside the clip, or as in ``between``.
     """
-    first, last = span_frames(clip, start, end)
+    first, last = span_to_redo(clip, start, end)
     parts = np.split(clip.smplx85, (first, last))
     before, after = (replace(clip, smplx85=part) if len(part) else None for part in parts[::2])
     count = last - first if seconds is None else _frames_of(seconds)
-    if before is None and after is None:
+    return replace(_filled(model, before, after, prompt, count, seed, place), title=titles(clip.title, prompt))
+
+
+def span_to_redo(clip: Clip, start: float, end: float | None) -> tuple[int, int]:
+    """Return the frames of a span as ``span_frames``; the span may not be the whole clip."""
+    first, last = span_frames(clip, start, end)
+    if last - first == len(clip.smplx85):
         raise InputError(
-            "the span is the whole motion, of which nothing remains; generate a motion with inference_batch.py"
+            "the span is the whole motion, of which nothing remains; use inference_batch.py for a new motion"
         )
-    return replace(_filled(model, before, after, prompt, count, seed, place), title=prompt)
+    return first, last
 
 
-def rest_from_text(model: TextToMotion, part: Clip, joints: Sequence[str], prompt: str, seed: int = 0) -> Clip:
+def complete(model: TextToMotion, part: Clip, joints: Sequence[str], prompt: str, seed: int = 0) -> Clip:
     """Keep some joints of a clip and generate the rest of the body from a sentence.
 
     Args:
@@ -120,8 +128,9 @@ def rest_from_text(model: TextToMotion, part: Clip, joints: Sequence[str], promp
     count, space = len(part.smplx85), _Space.of(part, 0)
     place: Place = "file" if "pelvis" in names else "free"
     kept = Keep(0.0, (count - 1) / FPS, MotionFrames(*space.enter(part)), names, place)
-    made = part.with_motion(*frames(space.leave(*_generated(model, None, kept, prompt, count, seed)), slice(count)))
-    return replace(combine(part, made, names), title=prompt)
+    motion = _generated(model, None, kept, prompt, count, seed)
+    made = part.with_motion(*frames(space.leave(*motion), slice(count)))
+    return combine(part, replace(made, title=prompt), names)
 
 
 @dataclass(frozen=True)

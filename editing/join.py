@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 
@@ -39,7 +40,12 @@ def join(clips: Sequence[Clip]) -> Clip:
     joined = clips[0]
     for clip in clips[1:]:
         joined = _followed(joined, on_body(clip, joined.betas))
-    return replace(joined, title=" | ".join(dict.fromkeys(clip.title for clip in clips if clip.title)))
+    return replace(joined, title=titles(*(clip.title for clip in clips)))
+
+
+def titles(*parts: str) -> str:
+    """Return the title of a motion whose parts follow one another, as in a prompt of several sentences."""
+    return " | ".join(part for part, _ in groupby(parts) if part)
 
 
 def on_body(clip: Clip, betas: np.ndarray) -> Clip:

@@ -59,7 +59,7 @@ def constrained_motion(
     steps = list(new)
     features = np.concatenate([step.features.cpu().numpy() for step in steps])  # (T, 2, 272)
     decoded, body = (RootTracker(goal.start).place(features[:, index]) for index in (0, 1))
-    rotations, pelvis, _ = satisfy(*body, constraints.track(len(features)), decoded)
+    rotations, pelvis = satisfy(*body, constraints.track(len(features)), decoded)
     heading = float(heading_angle(rotations[0, 0]))
     return Motion(
         prompt=prompt,
@@ -108,7 +108,7 @@ class CorrectedStream:
         self.progress = [*self.progress, *[step.progress] * count][-HISTORY - 1 :]
         track = self._window(self.frames - known, len(window[1]), step.progress_ahead)
         corrected = satisfy(*window, track, decoded)
-        continued = _continued((corrected.rotations, corrected.pelvis), self.yielded, self._fade(track, known))
+        continued = _continued(corrected, self.yielded, self._fade(track, known))
         new = _part(continued, known, known + count)
         self.yielded = _joined(self.yielded, new)
         body = _last(self.yielded, count + 1)  # one frame before them, for the velocities

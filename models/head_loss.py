@@ -22,7 +22,8 @@ class HeadLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float) -> Tensor:
         rows, outputs = max(1, min(ROWS, len(hidden))), len(weight)
         cast = weight.to(hidden.dtype)
-        hidden_grad, weight_grad = torch.empty_like(hidden), torch.zeros_like(weight)
+        hidden_grad = torch.empty_like(hidden)
+        weight_grad = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         buffers = hidden.new_empty(2, rows, outputs)
         product = torch.empty_like(cast)
         loss = torch.zeros((), device=hidden.device)
@@ -45,15 +46,15 @@ class HeadLoss(torch.autograd.Function):
                 prob_others -= 2 * z_loss * log_sum_exp * prob_target
             probs[at_target] = -prob_others.to(probs.dtype)  # the gradient with respect to the logits
             torch.mm(probs, cast, out=hidden_grad[first : first + rows])
-            torch.mm(probs.T, chunk, out=product)
-            weight_grad.add_(product)
+            if weight_grad is not None:
+                weight_grad.add_(torch.mm(probs.T, chunk, out=product))
         ctx.save_for_backward(hidden_grad, weight_grad)
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         hidden_grad, weight_grad = ctx.saved_tensors
-        return hidden_grad.mul_(grad), weight_grad.mul_(grad), None, None
+        return hidden_grad.mul_(grad), None if weight_grad is None else weight_grad.mul_(grad), None, None
 
 
 def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:

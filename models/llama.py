@@ -210,7 +210,7 @@ class LLaMAHF(PretrainedModel):
         )
         self.llama_proj = nn.Linear(config.text_dim, config.n_embd)
         if config.control:
-            self.control_proj = ControlMLP(config.control, config.n_embd)
+            self.control_proj = ControlMLP(config.control, config.n_embd, config.dropout)
         self.dropout = nn.Dropout(config.dropout)
         self.apply(self._init_weights)
         if config.tie_weights:
@@ -262,7 +262,9 @@ class LLaMAHF(PretrainedModel):
         Raises:
             InputError: text or tokens are too long for the model, or the text features have another width.
         """
-        hidden = self.hidden_states(text, text_mask, tokens, control)[:, text.shape[1] - 1 :]  # (B, N + 1, C)
+        hidden = self.hidden_states(text, text_mask, tokens)[:, text.shape[1] - 1 :]  # (B, N + 1, C)
+        if control is not None:
+            hidden = self.control_proj(hidden, control)
         if targets is None:
             return self.lm_head(hidden)
         kept = targets != self.config.pad_id
@@ -279,9 +281,9 @@ class LLaMAHF(PretrainedModel):
         """Return the mean cross entropy () of ``tokens`` and the end after them; arguments as in ``forward``."""
         return self(text, text_mask, tokens, self.next_tokens(tokens))
 
-    def hidden_states(self, text: Tensor, text_mask: Tensor, tokens: Tensor, control: Tensor | None = None) -> Tensor:
+    def hidden_states(self, text: Tensor, text_mask: Tensor, tokens: Tensor) -> Tensor:
         """Return the last hidden states (B, L + N, n_embd) of right-aligned text and tokens, as in ``forward``."""
-        return self._run_blocks(*self._embed(text, text_mask, tokens, control))
+        return self._run_blocks(*self._embed(text, text_mask, tokens))
 
     def new_cache(self, rows: int, columns: int) -> KVCache:
         """Return a cache for ``rows`` rows of at most ``columns`` text and token columns.
@@ -316,14 +318,17 @@ class LLaMAHF(PretrainedModel):
         Returns:
             logits (B, outputs) of the next motion token of each row.
         """
-        x, positions, mask = self._embed(text, text_mask, tokens, control)
+        x, positions, mask = self._embed(text, text_mask, tokens)
         counts = (tokens != self.config.pad_id).sum(dim=1)
         rows = slice(first, first + len(text))
         cache.starts[rows] = text.shape[1] - text_mask.sum(dim=1)
         cache.lengths[rows] = text.shape[1] + counts
         hidden = self._run_blocks(x, positions, mask, cache.prefill_writer(first))
-        last = text.shape[1] - 1 + counts
-        return self.lm_head(hidden[torch.arange(len(text), device=text.device), last])
+        batch, last = torch.arange(len(text), device=text.device), text.shape[1] - 1 + counts
+        hidden = hidden[batch, last]
+        if control is not None:
+            hidden = self.control_proj(hidden, control[batch, counts])
+        return self.lm_head(hidden)
 
     def step(self, tokens: Tensor, cache: KVCache, extent: int, control: Tensor | None = None) -> Tensor:
         """Append one token to each of the first B rows of the cache and predict the next ones.
@@ -340,15 +345,14 @@ class LLaMAHF(PretrainedModel):
         columns = cache.columns[:extent]
         mask = (columns >= starts) & (columns <= lengths)  # (B, extent)
         x = self.transformer.wte(tokens)[:, None]  # (B, 1, C)
-        if control is not None:
-            x = x + self.control_proj(control[:, None].to(x.dtype))
         hidden = self._run_blocks(x, lengths - starts, mask[:, None, None], cache.step_writer(len(tokens), extent))
         cache.lengths[: len(tokens)] += 1
-        return self.lm_head(hidden[:, 0])
+        hidden = hidden[:, 0]
+        if control is not None:
+            hidden = self.control_proj(hidden, control)
+        return self.lm_head(hidden)
 
-    def _embed(
-        self, text: Tensor, text_mask: Tensor, tokens: Tensor, control: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _embed(self, text: Tensor, text_mask: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return embeddings (B, S, C) of right-aligned text and tokens, positions (B, S), mask (B, 1, S, S)."""
         self._check_sizes(text, tokens)
         order = text_mask.to(torch.uint8).argsort(dim=1, stable=True)  # padding first
@@ -356,9 +360,6 @@ class LLaMAHF(PretrainedModel):
         text = text.masked_fill(~text_mask[:, :, None], 0).gather(1, order[:, :, None].expand_as(text))
         text = self.llama_proj(text.to(self.transformer.wte.weight.dtype))
         x = torch.cat((text, self.transformer.wte(tokens)), dim=1)  # (B, S, C), S = L + N
-        if control is not None:  # the last text column predicts the first token
-            before = x.shape[1] - control.shape[1]
-            x = x + F.pad(self.control_proj(control.to(x.dtype)), (0, 0, before, 0))
 
         visible = F.pad(is_text, (0, tokens.shape[1]), value=True)  # (B, S)
         is_text = F.pad(is_text, (0, tokens.shape[1]), value=False)

@@ -87,20 +87,26 @@ class MLP(nn.Module):
 
 
 class ControlMLP(nn.Module):
-    """Map control signals (..., signal) to the width of the model (..., width).
+    """Change hidden states (..., C) by control signals (..., W), where the signals are not zero.
 
-    It has no biases, so that a signal of zeros adds nothing. At first every signal adds nothing: the last layer starts
-    at zero, so that a trained model can be fine-tuned with control (as in ControlNet; Zhang et al., ICCV 2023).
+    At first nothing is changed: the last layer starts at zero, so that a trained model can be fine-tuned with control
+    (as in ControlNet; Zhang et al., ICCV 2023).
     """
 
-    def __init__(self, signal: int, width: int) -> None:
+    def __init__(self, signal: int, width: int, dropout: float) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(signal, width, bias=False)
-        self.c_proj = nn.Linear(width, width, bias=False)
+        self.c_fc1 = nn.Linear(width + signal, 2 * width)
+        self.c_fc2 = nn.Linear(2 * width, 2 * width)
+        self.c_proj = nn.Linear(2 * width, width, bias=False)
+        self.dropout = nn.Dropout(dropout)
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.c_fc.weight, std=self.c_fc.in_features**-0.5)
+        for layer in (self.c_fc1, self.c_fc2):
+            layer.reset_parameters()
         nn.init.zeros_(self.c_proj.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(F.silu(self.c_fc(x)))
+    def forward(self, hidden: Tensor, signal: Tensor) -> Tensor:
+        asked = (signal != 0).any(-1, keepdim=True)
+        x = F.silu(self.c_fc1(torch.cat((hidden, signal.to(hidden.dtype)), dim=-1)))
+        x = F.silu(self.c_fc2(self.dropout(x)))
+        return hidden + self.c_proj(self.dropout(x)) * asked

@@ -261,6 +261,7 @@ REFUSED = {
     "unknown joint": ({"pins": [pin(joint="left_hnad")]}, "entry 1: the joint left_hnad is unknown; did you mean"),
     "a joint without pins": ({"pins": [pin(joint="left_elbow")]}, "left_elbow cannot be pinned; use pelvis, head"),
     "unknown group": ({"keep": [{"from": 0, "to": 0, "motion": [STANDING], "joints": "upper"}]}, "mean upper_body?"),
+    "joints": ({"keep": [{"from": 0, "to": 0, "motion": [STANDING], "joints": 1.5}]}, "joints is 1.5; give a list"),
     "unknown key": ({"waypoint": []}, "the key waypoint is unknown; did you mean waypoints?"),
     "unknown key of a pin": ({"pins": [pin(positon=0)]}, "the key positon is unknown; did you mean position?"),
     "NaN": ({"pins": [pin(position=[float("nan"), 0, 0])]}, "a value of position is nan; give a number"),

@@ -194,10 +194,17 @@ def test_equal_generators_draw_equal_tracks(motion):
 # --- Training
 
 
-def test_training_with_control(data_folder, tokenizer_run, run_here, tmp_path):
-    printed = run_here("train_t2m.py", "--config", "configs/t2m/debug.yaml", "--precision", "float32", "--draw", 0,
-                       "--steps", 2, "--control", 0.9, "--accumulate", 2, "--data", data_folder,
-                       "--tokenizer", tokenizer_run, "--out", tmp_path / "run")  # fmt: skip
+def test_training_with_control(data_folder, tokenizer_run, t2m_run, run_here, tmp_path):
+    """From scratch, and of control alone."""
+    options = ("--config", "configs/t2m/debug.yaml", "--precision", "float32", "--draw", 0, "--steps", 2,
+               "--validate-every", 2, "--control", 0.9, "--accumulate", 2, "--data", data_folder)  # fmt: skip
+    printed = run_here("train_t2m.py", *options, "--tokenizer", tokenizer_run, "--out", tmp_path / "scratch")
     assert "loss_with_control" in printed
-    model = LLaMAHF.from_pretrained(tmp_path / "run")
+    model = LLaMAHF.from_pretrained(tmp_path / "scratch")
     assert model.config.control == SIGNAL_WIDTH and model.control_proj.c_proj.weight.any()
+
+    run_here("train_t2m.py", *options, "--init", t2m_run, "--only-control", "--out", tmp_path / "tuned")
+    model, initial = LLaMAHF.from_pretrained(tmp_path / "tuned"), LLaMAHF.from_pretrained(t2m_run)
+    assert model.control_proj.c_proj.weight.any()
+    for name, value in initial.named_parameters():
+        assert torch.equal(model.get_parameter(name), value), name

@@ -12,7 +12,7 @@ from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from models.pipeline import TextToMotion
 from tests import fake_hub
-from training.init import initial_generator, with_control
+from training.init import freeze_all_but_control, initial_generator, with_control
 from utils.checkpoint import CONFIG, WEIGHTS, fingerprint
 from utils.config import parse_options
 from utils.errors import InputError
@@ -127,6 +127,18 @@ def test_control_is_added_without_a_change_of_the_output(base):
     assert with_control(model, 0) is model and with_control(model, 20) is model
     with pytest.raises(InputError, match="takes control signals of width 20 and this version computes 21"):
         with_control(model, 21)
+
+
+def test_only_control_is_trained_without_dropout_elsewhere(base, refused, tmp_path):
+    model = with_control(initial_generator(base, dropout=0.2, text_dropout=0.0), 20)
+    freeze_all_but_control(model)
+    trained = {name.partition(".")[0] for name, value in model.named_parameters() if value.requires_grad}
+    assert trained == {"control_proj"}
+    dropouts = {name: module.p for name, module in model.named_modules() if isinstance(module, torch.nn.Dropout)}
+    assert {rate for name, rate in dropouts.items() if not name.startswith("control_proj")} == {0.0}
+    assert dropouts["control_proj.dropout"] == 0.2
+    message = refused("train_t2m.py", "--only-control", "--init", base, "--data", tmp_path, "--out", tmp_path / "run")
+    assert "--only-control needs --init and --control" in message
 
 
 def test_dropout_rates_are_those_of_the_training(base):

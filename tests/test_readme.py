@@ -19,8 +19,8 @@ def test_python_snippets_run(snippet, tmp_path, monkeypatch):
 
 def test_files_named_in_the_docs_exist():
     folders = (
-        "assets|benchmarks|checkpoints/demo|configs|dataset|evaluation|formats|models|motion|serving|training|utils|"
-        "visualize"
+        "assets|benchmarks|checkpoints/demo|configs|control|dataset|editing|evaluation|formats|models|motion|serving|"
+        "training|utils|visualize"
     )
     named = set(re.findall(rf"(?<![\w/])(?:{folders})/[\w./-][\w./-]+\w", README))  # "motion/s" is a unit
     assert len(named) > 10
@@ -39,7 +39,7 @@ def test_options_used_in_the_docs_exist():
         source = "".join(file.read_text() for file in files)
         for option in re.findall(r"--([\w-]+)", rest):
             name = option.replace("-", "_")
-            assert re.search(rf"\b{name}\b: ", source) or name in ("config", "help"), f"{script} has no --{option}"
+            assert re.search(rf"\b{name}_?: ", source) or name in ("config", "help"), f"{script} has no --{option}"
 
 
 def test_map_of_the_code_lists_existing_files_and_all_packages():

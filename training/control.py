@@ -1,55 +1,92 @@
-"""Control in the training of the generator: random tracks, drawn from the decoded tokens of a part of the rows."""
+"""Control in the training of the generator: random tracks of a part of the rows, drawn from their decoded tokens."""
+
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from control.random_tracks import Frames, random_tracks
 from control.signal import ControlSignal
 from control.track import Track
+from control.variations import varied
 from models.llama import LLaMAConfig
 from models.motion_vqvae import HumanVQVAE
 
 
+class Rows(NamedTuple):
+    """Rows of motion tokens, as in ``dataset.token_rows.TokenBatch``."""
+
+    tokens: Tensor  # (B, N) padded on the right
+    is_whole: Tensor  # (B,)
+    context: Tensor  # (B,)
+
+
 class RandomControl:
-    """Control signals of training rows.
+    """Control of training rows.
 
     Args:
-        share: Share of the rows that get a track.
+        share: Share of the rows that get a track; rows of a single token get none.
         tokenizer: Decodes the rows; on the device of the training.
-        config: Of the generator. If it takes no control, there are no signals.
+        config: Of the generator. If it takes no control, the rows stay as they are, without signals.
+        vary: Whether the motions that get a track are varied (``control.variations``), and encoded again.
     """
 
-    def __init__(self, share: float, tokenizer: HumanVQVAE, config: LLaMAConfig):
-        self.share, self.tokenizer, self.config = share, tokenizer, config
+    def __init__(self, share: float, tokenizer: HumanVQVAE, config: LLaMAConfig, vary: bool):
+        self.share, self.tokenizer, self.config, self.vary = share, tokenizer, config, vary
 
     @torch.no_grad()
-    def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> Tensor | None:
-        """Draw tracks for motion tokens.
-
-        Args:
-            tokens: (B, N), padded with pad_id.
-            generator: CPU generator; by default PyTorch's own.
+    def __call__(self, rows: Rows, generator: torch.Generator | None = None) -> tuple[Rows, Tensor | None]:
+        """Draw tracks for rows, with a CPU generator or PyTorch's own.
 
         Returns:
-            (B, N + 1, SIGNAL_WIDTH) signals, zeros in rows without a track; None if the generator takes no control.
+            The rows, varied if they have a track, and signals (B, N + 1, SIGNAL_WIDTH), zeros where there is no track;
+            None if the generator takes no control.
         """
         if not self.config.control:
-            return None
-        signals = torch.zeros(len(tokens), tokens.shape[1] + 1, self.config.control, device=tokens.device)
-        chosen = (torch.rand(len(tokens), generator=generator) < self.share).nonzero()[:, 0].to(tokens.device)
-        if len(chosen) and tokens.shape[1]:
-            motion = decoded_frames(self.tokenizer, tokens[chosen], self.config.pad_id)
-            track = random_tracks(motion, generator)
-            signals[chosen] = token_signals(track, motion, self.tokenizer.config.stride)
-        return signals
+            return rows, None
+        tokens, pad_id = rows.tokens, self.config.pad_id
+        chosen = (torch.rand(len(tokens), generator=generator) < self.share).to(tokens.device)
+        chosen &= (tokens != pad_id).sum(1) > 1
+        if self.vary and chosen.any():
+            rows = self._varied(rows, chosen, generator)
+        signals = torch.zeros(len(tokens), rows.tokens.shape[1] + 1, self.config.control, device=tokens.device)
+        if chosen.any():
+            motion = decoded_frames(self.tokenizer, rows.tokens[chosen], pad_id)
+            signals[chosen] = token_signals(random_tracks(motion, generator), motion, self.tokenizer.config.stride)
+        return rows, signals
+
+    def _varied(self, rows: Rows, chosen: Tensor, generator: torch.Generator | None) -> Rows:
+        """Vary the motion of the chosen rows; rows that become too long are cut at their end."""
+        tokenizer, pad_id, limit = self.tokenizer, self.config.pad_id, self.config.max_tokens
+        stride = tokenizer.config.stride
+        features, before = decoded_features(tokenizer, rows.tokens[chosen], pad_id)
+        features, frames = varied(features, before, generator)
+        longest = int(frames.max()) // stride
+        after = frames // stride  # (B,) tokens
+        new = tokenizer.encode(tokenizer.normalize(features[:, : longest * stride]), after * stride)
+        new = new.masked_fill(torch.arange(longest, device=new.device) >= after[:, None], pad_id)
+
+        width = min(max(longest, rows.tokens.shape[1]), limit)
+        tokens = F.pad(rows.tokens, (0, width - rows.tokens.shape[1]), value=pad_id)
+        tokens[chosen] = F.pad(new, (0, max(0, width - longest)), value=pad_id)[:, :width]
+        is_whole, context = rows.is_whole.clone(), rows.context.clone()
+        is_whole[chosen] &= after <= limit
+        context[chosen] = -(-context[chosen] * after // (before // stride))  # rounded up
+        return Rows(tokens, is_whole, context.clamp(max=limit))
+
+
+def decoded_features(tokenizer: HumanVQVAE, tokens: Tensor, pad_id: int) -> tuple[Tensor, Tensor]:
+    """Decode motion tokens (B, N), padded with ``pad_id``, to features (B, T, 272) and their lengths (B,) in frames."""
+    is_motion = tokens != pad_id
+    lengths = is_motion.sum(1)
+    features = tokenizer.denormalize(tokenizer.decode(tokens.masked_fill(~is_motion, 0), lengths))
+    return features, lengths * tokenizer.config.stride
 
 
 def decoded_frames(tokenizer: HumanVQVAE, tokens: Tensor, pad_id: int) -> Frames:
     """Decode motion tokens (B, N), padded with ``pad_id``."""
-    is_motion = tokens != pad_id
-    lengths = is_motion.sum(1)
-    features = tokenizer.denormalize(tokenizer.decode(tokens.masked_fill(~is_motion, 0), lengths))
-    return Frames.of(features, lengths * tokenizer.config.stride)
+    return Frames.of(*decoded_features(tokenizer, tokens, pad_id))
 
 
 def token_signals(track: Track, motion: Frames, stride: int) -> Tensor:

@@ -71,7 +71,7 @@ def count_parameters(config: LLaMAConfig) -> ParameterCount:
         bias=width,
         embedding=config.vocab_size * width,
         head=0 if config.tie_weights else head_width(config) * width,
-        control=(config.control + width) * width if config.control else 0,
+        control=(2 * config.control + 8 * width + 4) * width if config.control else 0,
     )
 
 

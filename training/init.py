@@ -69,6 +69,16 @@ def with_control(model: LLaMAHF, width: int) -> LLaMAHF:
     return controlled
 
 
+def freeze_all_but_control(model: LLaMAHF) -> None:
+    """Train only the projection of control signals: without a signal, the generator stays exactly as it is."""
+    for name, module in model.named_children():
+        if name != "control_proj":
+            module.requires_grad_(False)
+            for part in module.modules():
+                if isinstance(part, torch.nn.Dropout):
+                    part.p = 0.0
+
+
 def refuse_conflict(name: str, options: Any, defaults: Any, value: Any) -> None:
     """Raise InputError if an option was given that differs from the value of the model of --init.
 

@@ -11,11 +11,11 @@ from torch.distributed.tensor import DTensor
 
 
 def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Build a fused AdamW that does not decay biases, norms and embeddings."""
+    """Build a fused AdamW for the parameters that are trained; it does not decay biases, norms and embeddings."""
     decayed: list[nn.Parameter] = []
     not_decayed: list[nn.Parameter] = []
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    for parameter in model.parameters():
+    for parameter in filter(lambda parameter: parameter.requires_grad, model.parameters()):
         (not_decayed if parameter.ndim < 2 or id(parameter) in embeddings else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": not_decayed, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99), fused=True)

@@ -64,6 +64,7 @@ def make_seeds(root: Path) -> None:
         "prompts_jsonl": [{"prompts.jsonl": "\n".join(map(json.dumps, prompt_entries()))}],
         "prompts_json": [{"prompts.json": json.dumps([*prompt_entries(), PROMPTS[0]])}],
         "prompts_csv": [{"prompts.csv": 'prompt,name,seed,length\na person walks,walk,3,2.5\n"stops, waits",,,\n'}],
+        "constraints": [{"constraints.json": json.dumps(constraints(clips[0]))}],
         "captions": yaml_seeds("captions.yaml", "bandai_captions.yaml"),
         "skeleton": yaml_seeds("skeleton.yaml", "bandai_skeleton.yaml"),
         "vq_options": option_seeds("vq/debug.yaml"),
@@ -155,6 +156,21 @@ def prompt_entries() -> list[dict]:
         {"prompt": PROMPTS[1]},
         {"prompt": PROMPTS[2], "seed": 2**40, "length": 1},
     ]
+
+
+def constraints(clip: np.ndarray) -> dict:
+    """Constraints of every kind, on the frames of a clip (T, 85)."""
+    pose = clip[0].tolist()
+    return {
+        "length": 2,
+        "start": {"pose": pose},
+        "end": {"pose": [pose], "place": [0.5, 1], "facing": 10},
+        "keyframes": [{"time": 0.5, "pose": pose, "place": "file"}],
+        "pins": [{"joint": "head", "from": 1, "to": 1.2, "position": [None, 1.2, None]}],
+        "path": {"points": [[0, 0], [0, 0.5], [0.5, 1]], "kind": "spline"},
+        "waypoints": [{"time": 1.5, "facing": 5}],
+        "keep": [{"from": 0.8, "to": 0.9, "motion": clip[:4].tolist(), "joints": ["left_arm"]}],
+    }
 
 
 def hostile_yaml(key: str) -> list[str]:

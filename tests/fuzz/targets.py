@@ -24,6 +24,8 @@ import train_t2m
 import train_vq
 from characters.character import load_character
 from characters.write import write_character
+from control.checks import check_constraints
+from control.files import read_constraints
 from dataset import converting
 from dataset.captions import CaptionRules
 from dataset.motion_folder import VECTORS, MotionFolder
@@ -105,6 +107,12 @@ def captions() -> None:
 def prompts(name: str) -> None:
     for item in read_prompts(Path(name), 0, 2):
         (item.name + item.prompt).encode()
+
+
+def constraints() -> None:
+    given = read_constraints(Path("constraints.json"))
+    check_constraints(given, 2.0)
+    given.track(60)
 
 
 def motion_folder() -> None:
@@ -210,6 +218,7 @@ TARGETS = {
     "read_prompts jsonl": Target("prompts_jsonl", lambda: prompts("prompts.jsonl")),
     "read_prompts json": Target("prompts_json", lambda: prompts("prompts.json")),
     "read_prompts csv": Target("prompts_csv", lambda: prompts("prompts.csv")),
+    "constraints": Target("constraints", constraints),
     "CaptionRules": Target("captions", captions),
     "SkeletonMap": Target("skeleton", lambda: SkeletonMap.from_yaml("skeleton.yaml")),
     "train_vq --config": Target("vq_options", lambda: options_of(
