@@ -8,7 +8,7 @@ from utils.errors import InputError, exit_on_input_error
 
 def main(arguments: list[str]) -> None:
     if len(arguments) != 1 or arguments[0].startswith("-"):
-        raise InputError("give one character (.glb, .gltf or .vrm): python -m characters hero.glb > hero.yaml")
+        raise InputError("give one character (.glb, .gltf, .vrm or .fbx): python -m characters hero.glb > hero.yaml")
     print(map_of_bones(arguments[0]), end="")
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from characters.bones import Bones, bones_by_name, bones_of_map, bones_of_nodes, check_hierarchy, template
 from characters.drives import Drive, find_drives
 from characters.soles import Soles, find_soles
+from formats.fbx import read_scene
 from formats.gltf import Nodes, Skeleton, read_nodes, read_skeleton
-from formats.gltf_file import ADVICE, SUFFIXES, GltfFile, read_gltf
+from formats.gltf_file import ADVICE, GltfFile
 from formats.gltf_mesh import MeshPart, read_meshes
 from formats.vrm import vrm_nodes
 from motion.retarget import leg_scale
@@ -21,6 +22,8 @@ from motion.source_motion import SourceMotion
 from motion.zero_pose import zero_pose_body
 from utils.errors import InputError, shown
 from utils.reading.files import naming, refusing
+
+SUFFIXES = (".glb", ".gltf", ".vrm", ".fbx")
 
 
 @dataclass
@@ -74,7 +77,7 @@ def load_character(path: str | Path, bone_map: str | Path | None = None) -> Char
     """Load a character.
 
     Args:
-        path: ``.glb``, ``.gltf`` or ``.vrm`` with a skin.
+        path: ``.glb``, ``.gltf``, ``.vrm`` or ``.fbx`` with a skin.
         bone_map: YAML file with the names of the bones; None finds them by the humanoid of a VRM file, or by name and
             hierarchy.
 
@@ -84,7 +87,7 @@ def load_character(path: str | Path, bone_map: str | Path | None = None) -> Char
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{shown(path, 200)} is no character; give {', '.join(SUFFIXES)}")
-    file = read_gltf(path)
+    file = read_scene(path)
     with naming(path):
         with refusing(path, "a character", ADVICE):
             nodes = read_nodes(file)
@@ -101,7 +104,7 @@ def map_of_bones(path: str | Path) -> str:
     Raises:
         InputError: the file cannot be read, or has no skin.
     """
-    file = read_gltf(path)
+    file = read_scene(path)
     with refusing(Path(path), "a character", ADVICE):
         skeleton = read_skeleton(file, read_nodes(file))
         if not skeleton.bound:

@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from characters.character import Character
 from characters.pose import Posed, pose_character
+from formats.fbx import write_fbx
 from formats.gltf_file import GltfFile, content_of_uri, write_glb
 from motion.clip import Clip
 from motion.resample import FPS
@@ -21,9 +22,14 @@ ACCESSORS = {1: "SCALAR", 3: "VEC3", 4: "VEC4"}
 def write_character(path: str | Path, character: Character, clips: Sequence[Clip]) -> Path:
     """Write a character with an animation per clip, named by its title; all else of its file is kept.
 
+    Args:
+        path: ``.glb`` or ``.vrm``; or ``.fbx``, which Blender writes.
+
     Raises:
         InputError: unusable motion, or a target that cannot be written.
     """
+    if Path(path).suffix.lower() == ".fbx":
+        return write_fbx(path, lambda glb: write_character(glb, character, clips))
     with refusing(character.file.path, "a character", "export the character again"):
         document, binary = embedded(character.file)
     names = [animation.get("name") for animation in document.get("animations", [])]

@@ -78,8 +78,8 @@ def read_clip(path: str | Path, skeleton: Path | None = None, options: ImportOpt
     """Read a motion file.
 
     Args:
-        path: ``.npz`` (one of ``NPZ_FORMATS``), ``.bvh``, ``.glb``, ``.gltf`` or ``.vrma`` with an animation, or
-            ``.npy``: 272 features, smplx_85 or smplx_322 at 30 fps, features of HumanML3D (263 columns) or joints
+        path: ``.npz`` (one of ``NPZ_FORMATS``), ``.bvh``, ``.glb``, ``.gltf``, ``.vrma`` or ``.fbx`` with an animation,
+            or ``.npy``: 272 features, smplx_85 or smplx_322 at 30 fps, features of HumanML3D (263 columns) or joints
             (T, 22, 3) at 20 fps, features of KIT-ML (251) or joints (T, 21, 3) at 12.5 fps.
         skeleton: YAML file that maps the joints of a BVH or glTF file; None finds them by name and hierarchy.
         options: Up axis, units, frame rate and animation of the file; values that are not given are inferred.

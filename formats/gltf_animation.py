@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
+from formats.fbx import read_scene
 from formats.gltf import Nodes, Skeleton, read_accessor, read_nodes, read_skeleton
-from formats.gltf_file import ADVICE, GltfFile, read_gltf, whole
+from formats.gltf_file import ADVICE, GltfFile, whole
 from formats.import_options import check_length
 from formats.vrm import vrm_nodes
 from motion.directions import nearest_rotation
@@ -27,7 +28,7 @@ def read_gltf_motion(path: str | Path, animation: str | None = None) -> tuple[So
     The local axes of every joint are those of the world in the rest pose, so that the zero pose is the rest pose.
 
     Args:
-        path: ``.glb``, ``.gltf``, ``.vrm`` or ``.vrma``.
+        path: ``.glb``, ``.gltf``, ``.vrm``, ``.vrma`` or ``.fbx``.
         animation: Name of the animation; None reads the only one.
 
     Returns:
@@ -36,7 +37,7 @@ def read_gltf_motion(path: str | Path, animation: str | None = None) -> tuple[So
     Raises:
         InputError: the file cannot be read, has no such animation, or one that is damaged or too long.
     """
-    file = read_gltf(path)
+    file = read_scene(path)
     chosen = _chosen(file, animation)
     with refusing(Path(path), "motion in glTF", ADVICE):
         nodes, humanoid = read_nodes(file), vrm_nodes(file)

@@ -19,7 +19,6 @@ from utils.files import atomic_write
 from utils.reading.files import MB, is_inside, read_bytes, refusing
 from utils.reading.texts import parse_json
 
-SUFFIXES = (".glb", ".gltf", ".vrm")
 MAX_BYTES = 512 * MB  # of a file, and of all its buffers
 ADVICE = "export the file again"
 COMPRESSIONS = {"KHR_draco_mesh_compression": "Draco", "EXT_meshopt_compression": "meshopt"}

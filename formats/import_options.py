@@ -24,7 +24,7 @@ class ImportOptions:
     fps: PositiveFloat | None = None
     """Frame rate of the file in frames per second; by default the rate stated in the file."""
     animation: str | None = None
-    """Name of the animation to read from a glTF file (.glb, .gltf) with several."""
+    """Name of the animation to read from a file (.glb, .gltf, .fbx) with several."""
     force: bool = False
     """Skip the plausibility check, which refuses for example knees that bend the wrong way."""
 

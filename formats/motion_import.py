@@ -18,7 +18,7 @@ from motion.source_motion import SourceMotion
 from utils.errors import InputError
 from utils.reading.files import naming
 
-GLTF = (".glb", ".gltf", ".vrm", ".vrma")
+GLTF = (".glb", ".gltf", ".vrm", ".vrma", ".fbx")  # FBX through Blender
 SUFFIXES = (".bvh", *GLTF)
 KNOWN_SKELETONS = Path(__file__).resolve().parents[1] / "configs" / "data"  # *_skeleton.yaml
 

@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ALLOWED = {  # package -> packages that it may import
+    "blender": set(),
     "utils": set(),
     "motion": {"utils"},
     "formats": {"motion", "utils"},

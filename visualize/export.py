@@ -7,10 +7,10 @@
     python -m visualize.export walk.npz wave.npz out.glb --character hero.glb
 
 OUTPUT, the last file, is written; the files before it are read. Reads .npz (ours, AMASS, Kimodo, HY-Motion), .bvh,
-.glb and .gltf with an animation, and .npy (272 features, smplx_85, smplx_322, features of HumanML3D or KIT-ML, or joint
-positions). Writes .npz (including the keys of AMASS), .npy (272 features), .bvh, .glb (animated body, or a character
-with an animation per motion), .html (player; a gallery for more than four motions), .mp4, .gif, and .png (a strip of
-poses). Videos and players show several motions side by side.
+.glb, .gltf and .fbx with an animation, and .npy (272 features, smplx_85, smplx_322, features of HumanML3D or KIT-ML, or
+joint positions). Writes .npz (including the keys of AMASS), .npy (272 features), .bvh, .glb and .fbx (animated body, or
+a character with an animation per motion), .html (player; a gallery for more than four motions), .mp4, .gif, and .png (a
+strip of poses). Videos and players show several motions side by side. FBX needs Blender (docs/blender.md).
 """
 
 import utils.interrupt  # noqa: F401
@@ -32,6 +32,7 @@ from formats.amass import amass_arrays
 from formats.bvh_skeletons import Names
 from formats.bvh_writer import Unit, write_bvh
 from formats.clip import read_clip
+from formats.fbx import find_blender, write_fbx
 from formats.import_options import ImportOptions
 from motion.clip import AnyMotion, Clip
 from motion.foot_lock import lock_feet
@@ -56,7 +57,7 @@ from visualize.smplx import (
 )
 from visualize.video import MAX_SIDE, PictureSide, write_video
 
-CHARACTERS = (".glb", ".vrm")  # formats of a character with any number of motions
+CHARACTERS = (".glb", ".vrm", ".fbx")  # formats of a character with any number of motions
 MOTIONS = (".npz", ".npy", ".bvh", *CHARACTERS)  # also read, so that such a file may be the only copy of its content
 SINGLE = (*MOTIONS, ".png")  # formats of one motion per file
 PICTURES = (".png", ".mp4", ".gif")
@@ -90,7 +91,7 @@ class Options(ImportOptions):
     """YAML file that maps the joints of a BVH or glTF file to the 22 SMPL-X joints; by default joints are found by name
     and hierarchy."""
     character: Path | None = None
-    """Skinned character (.glb, .gltf or .vrm) to put the motions onto."""
+    """Skinned character (.glb, .gltf, .vrm or .fbx) to put the motions onto."""
     character_map: Path | None = None
     """YAML file that names the bones of --character; by default they are found by name and hierarchy. python -m
     characters prints one to edit."""
@@ -99,8 +100,8 @@ class Options(ImportOptions):
     smplx_path: Path | None = None
     """SMPL-X model file, or the folder that contains SMPLX_NEUTRAL.npz."""
     overwrite: bool = False
-    """Replace an existing motion file (.npz, .npy, .bvh, .glb, .vrm); existing pictures, videos and pages are always
-    replaced."""
+    """Replace an existing motion file (.npz, .npy, .bvh, .glb, .vrm, .fbx); existing pictures, videos and pages are
+    always replaced."""
 
 
 def main(arguments: list[str]) -> None:
@@ -140,6 +141,8 @@ def check_target(target: Path, count: int, on_character: bool = False) -> None:
         raise InputError(f"{target} cannot show a character; give one of {', '.join((*CHARACTERS, *PICTURES))}")
     if suffix == ".vrm" and not on_character:
         raise InputError(f"{target} is to hold a character; give one with --character, or write .glb")
+    if suffix == ".fbx":
+        find_blender()
     if count > 1 and suffix in SINGLE and not (on_character and suffix in CHARACTERS):
         raise InputError(f"{count} motions are given for {target}, which holds one; give one, or .html, .mp4 or .gif")
 
@@ -176,6 +179,8 @@ def export(clips: Sequence[Clip], target: Path, options: Options, body: Body) ->
         write_bvh(target, first, options.names, options.bvh_units)
     elif suffix == ".glb":
         write_glb(target, first, title, body)
+    elif suffix == ".fbx":
+        write_fbx(target, lambda glb: write_glb(glb, first, title, body))
     elif suffix == ".png":
         draw_strip(first, title, target, options.poses, options.size, body)
     elif suffix == ".html":
