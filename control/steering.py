@@ -14,7 +14,7 @@ from motion.features272 import LAYOUT
 from motion.rotation import matrix_to_rotation_6d, rotation_6d_to_matrix, y_rotation
 
 AHEAD, STEPS_AHEAD = 0.3, 2.0  # metres ahead on the path, plus a number of times the last token's travel
-FRAMES_AHEAD = 12  # of a path in time
+FRAMES_AHEAD = 12  # of a path in time; turns toward a place that is due later are smaller, so that sway is not steered
 GAIN = 0.7  # share of the missing turn that a token makes
 LARGEST = 0.4  # radians per token
 SLOW = 0.05  # metres per token, and metres from the target, below which directions hardly count
@@ -40,24 +40,27 @@ class Steering:
             direction: (P,) of travel in radians, 0 toward +z, pi/2 toward +x.
             travel: (P,) metres per token.
         """
-        target = self._target(count, progress, travel)
-        if target is None:
+        found = self._target(count, progress, travel)
+        if found is None:
             return torch.zeros_like(travel)
+        target, gain = found
         way = target - root
         missing = torch.atan2(way[:, 0], way[:, 1]) - direction
         missing = torch.atan2(missing.sin(), missing.cos())
         certain = _certain(travel) * _certain(way.norm(dim=-1))
-        return (GAIN * missing * certain).clamp(-LARGEST, LARGEST)
+        return (gain * missing * certain).clamp(-LARGEST, LARGEST)
 
-    def _target(self, count: int, progress: Tensor, travel: Tensor) -> Tensor | None:
-        """Return the places (P, 2) to go to; None for anywhere."""
+    def _target(self, count: int, progress: Tensor, travel: Tensor) -> tuple[Tensor, float] | None:
+        """Return the places (P, 2) to go to, and the share of the turn that a token makes; None for anywhere."""
         if self.path.shape[1]:
-            return path_points(self.path, (progress + AHEAD + STEPS_AHEAD * travel)[None])[0]
+            return path_points(self.path, (progress + AHEAD + STEPS_AHEAD * travel)[None])[0], GAIN
         ahead = min(count + FRAMES_AHEAD, self.frames)
         place = (
             ahead if ahead < self.frames and self.track.root_known[ahead] else self.next_place[min(count, self.frames)]
         )
-        return None if place == self.frames else self.track.root[place].expand(len(travel), 2)
+        if place == self.frames:
+            return None
+        return self.track.root[place].expand(len(travel), 2), GAIN * FRAMES_AHEAD / max(FRAMES_AHEAD, place - count)
 
 
 def bend(features: Tensor, turn: Tensor) -> Tensor:
