@@ -17,13 +17,14 @@ from formats.gltf import Nodes, Skeleton, read_nodes, read_skeleton
 from formats.gltf_file import ADVICE, GltfFile
 from formats.gltf_mesh import MeshPart, read_meshes
 from formats.vrm import vrm_nodes
-from motion.retarget import leg_scale
+from motion.retarget import BONE_CHILD, leg_scale
 from motion.source_motion import SourceMotion
 from motion.zero_pose import zero_pose_body
 from utils.errors import InputError, shown
 from utils.reading.files import naming, refusing
 
 SUFFIXES = (".glb", ".gltf", ".vrm", ".fbx")
+SHORTEST = 0.01  # metres: length that every limb has, for legs of mean length
 
 
 @dataclass
@@ -132,6 +133,12 @@ def _prepared(
     rest = rest_motion(skeleton, skeleton.rest[:, :3, 3] @ axes)
     places = rest.world()[1]
     scale = 1 / leg_scale(places, bones.sources())
+    for start, end in BONE_CHILD.items():
+        first, last = bones.joints[start], bones.joints[end]
+        for matrices in (skeleton.pose, skeleton.rest):
+            if not np.linalg.norm(matrices[last, :3, 3] - matrices[first, :3, 3]) > SHORTEST * scale:
+                names = (shown(skeleton.names[bone], 60) for bone in (first, last))
+                raise InputError("the limb from {} to {} has no length; export the file again".format(*names))
     rest_turns, rest_places = axes.T @ turns, places[0] / scale
     local_turns, offsets = _local(skeleton, axes, scale)
     drives = find_drives(rest, bones, rest_turns, rest_places)

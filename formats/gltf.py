@@ -225,6 +225,8 @@ def _bind(file: GltfFile, skeleton: Skeleton, number: dict[int, int]) -> Skeleto
         moves = skeleton.pose[bones] @ inverse  # of the mesh, by each bone; equal in the rest pose
         near = [_is_near(moves, move, size) for move in moves[:: max(1, len(moves) // 64)]]
         most = max(near, key=np.count_nonzero)
+        if not most.any():
+            raise InputError(f"skin {which} has bones of size zero")
         mesh = moves[most][0]
         if not most.all():
             mesh = _upright(mesh) if most.sum() < len(bones) / 2 else mesh

@@ -200,7 +200,9 @@ def _boxes(bones: list[Bone], vertices: int) -> tuple[np.ndarray, np.ndarray, np
         box = bone.place + corners * 0.03
         if bone.joint.endswith(("ankle", "foot")):
             box[:, 1] = np.where(corners[:, 1] < 0, 0, bone.place[1])
-            box[:, 2] += np.where(corners[:, 2] > 0, 0.05, -0.03 if bone.joint.endswith("ankle") else 0)
+            front = 0.05 if f"{bone.joint[:-5]}foot" in {other.joint for other in bones} else 0.15
+            box[:, 2] += np.where(corners[:, 2] > 0, front if bone.joint.endswith("ankle") else 0.05, 0)
+            box[:, 2] -= np.where((corners[:, 2] < 0) & bone.joint.endswith("ankle"), 0.03, 0)
         copies = max(1, vertices // 8)
         for _ in range(copies):
             faces.append(sides + 8 * len(points))

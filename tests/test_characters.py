@@ -266,7 +266,7 @@ def bad_characters(folder: Path) -> list[tuple[Path, str]]:
             sparse={"count": 10**9, "indices": {"componentType": 5125}, "values": {}})), "sparse"),
         (changed("scale", lambda d: d["nodes"][1].update(scale=[1, 2, 1])), "unevenly"),
         (changed("mirror", lambda d: d["nodes"][0].update(scale=[-1, 1, 1])), "mirrored"),
-        (changed("zero", lambda d: d["nodes"][1].update(scale=[0, 0, 0])), "unevenly"),
+        (changed("zero", lambda d: d["nodes"][1].update(scale=[0, 0, 0])), "size zero"),
         (changed("turn", lambda d: d["nodes"][1].update(rotation=[0, 0, 0, 0])), "rotation"),
         (changed("draco", lambda d: mesh(d).update(extensions={"KHR_draco_mesh_compression": {}})), "Draco"),
         (changed("meshopt", lambda d: d["bufferViews"][0].update(extensions={"EXT_meshopt_compression": {}})),
