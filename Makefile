@@ -3,7 +3,9 @@
 # make lint     check style, formatting and types
 # make fuzz     read 10,000 changed inputs with every reader; report those that are neither read nor refused
 # make format   fix style and formatting
+# make addon    write the Blender add-on, outputs/text_to_motion.zip
 # make browser  install Chromium and the glTF validator, which some tests need
+# make test-blender  install Blender 5.0 as a Python module (400 MB, Python 3.11) and run the tests that need it
 # make lock     pin all packages with hashes in requirements.lock and requirements-dev.lock
 #
 # Python packages are installed into .venv first: those of the lock files on the platform that they are made for, and
@@ -16,7 +18,9 @@ PLATFORM := $(shell $(PYTHON) -c "import platform as p; print(p.python_implement
 REQUIREMENTS := $(if $(findstring $(LOCKED),$(PLATFORM)),lock,txt)
 VALIDATOR := .venv/npm/node_modules/gltf-validator
 
-.PHONY: browser chromium demo format fuzz lint lock test
+BLENDER := .venv/blender
+
+.PHONY: addon browser chromium demo format fuzz lint lock test test-blender
 
 demo: .venv/installed
 	$(BIN)/python inference_batch.py --prompts assets/demo_prompts.txt --out-dir outputs/demo --overwrite
@@ -39,6 +43,18 @@ lint: .venv/installed-dev
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+addon:
+	mkdir -p outputs
+	cd blender/text_to_motion && $(PYTHON) -m zipfile -c ../../outputs/text_to_motion.zip *.py *.toml
+
+test-blender: .venv/installed-dev $(BLENDER)/installed
+	BLENDER=$(CURDIR)/$(BLENDER)/bin/python OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/blender
+
+$(BLENDER)/installed:
+	$(BIN)/python -m venv $(BLENDER)
+	$(BLENDER)/bin/python -m pip install --quiet bpy==5.0.1
+	touch $@
 
 browser: chromium $(VALIDATOR)
 

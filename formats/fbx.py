@@ -40,7 +40,9 @@ def find_blender() -> list[str]:
     if given := os.environ.get(VARIABLE):
         program = shutil.which(given)
         if program is None:
-            raise InputError(f"{VARIABLE} is {shown(given, 100)}, which is no program; name Blender or a Python with bpy")
+            raise InputError(
+                f"{VARIABLE} is {shown(given, 90)}, which is no program; name Blender or a Python with bpy"
+            )
         program = os.path.abspath(program)
         return [program] if Path(given).name.startswith("python") else [program, *BACKGROUND]
     if importlib.util.find_spec("bpy"):

@@ -6,6 +6,7 @@ requests.py     validation of a browser's request for motion
 edits.py        edits of finished motions: a part made anew, loops
 service.py      queue of visitors, generation in turn, finished motions
 downloads.py    finished motions as files; film.py is the process that draws a video
+characters.py   characters of visitors; rigging.py is the process that reads one
 connections.py  limits on the number and speed of connections
 endpoints.py    HTTP endpoints
 """

@@ -21,6 +21,9 @@ from serving.places import Busy, Places, Proxy, site_of
 from utils.errors import InputError
 
 REQUEST_SECONDS = 15.0  # from the first byte of a request, or the start of the connection, to its last byte
+CHARACTER_PATH = "/character"  # of uploads
+UPLOAD_SECONDS = 120.0
+MAX_UPLOAD = 34 * 2**20  # bytes received; a character may have 32 MB
 STALL_SECONDS = 20.0  # maximum time in which a reader accepts no data
 IDLE_SECONDS = 5  # between two requests
 MAX_HEADERS = 16 * 1024  # bytes
@@ -64,6 +67,7 @@ class GuardedProtocol(H11Protocol):
         self.places, self.proxy = places, proxy
         self.address: str | None = None  # while a place is held
         self.received = 0  # bytes of the current request
+        self.is_upload = False  # whether it sends a character
         self.request_alarm, self.stall_alarm = Alarm(self._drop), Alarm(self._drop)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -90,13 +94,17 @@ class GuardedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         self.request_alarm.start(REQUEST_SECONDS)
         self.received += len(data)
-        if self.received > MAX_RECEIVED:
+        if self.received > (MAX_UPLOAD if self.is_upload else MAX_RECEIVED):
             self._drop()
             return
         super().data_received(data)
+        if not self.is_upload and self.conn.their_state is h11.SEND_BODY and self.scope["path"] == CHARACTER_PATH:
+            self.is_upload = True
+            self.request_alarm.stop()
+            self.request_alarm.start(UPLOAD_SECONDS)
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):  # the request is complete
             self.request_alarm.stop()
-            self.received = 0
+            self.received, self.is_upload = 0, False
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

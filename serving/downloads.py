@@ -2,22 +2,18 @@
 
 import asyncio
 import contextlib
-import json
-import os
 import shutil
-import signal
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from subprocess import DEVNULL, PIPE
 
 import numpy as np
 
 from motion.clip import Clip
+from serving.jobs import run_job
 from serving.options import Options
 from serving.places import Places
 from serving.service import run_in
@@ -26,7 +22,6 @@ from visualize.body import Body
 from visualize.export import Options as ExportOptions
 from visualize.export import export
 
-ROOT = Path(__file__).resolve().parents[1]
 MEDIA_TYPES = {  # of the formats that a motion can be downloaded in
     "bvh": "text/plain",
     "glb": "model/gltf-binary",
@@ -83,30 +78,15 @@ class Downloads:
             return target.read_bytes()
 
     async def _draw(self, clip: Clip) -> bytes:
-        """Draw a video in a process that also ends when this process is killed (see film.py)."""
+        """Draw a video in a process that also ends when this process is killed."""
         with temporary_folder() as folder:
             np.save(folder / "motion.npy", clip.smplx85)
             smplx = str(self.smplx_path.resolve()) if self.smplx_path else None
             job = {"folder": str(folder), "title": clip.title, "size": VIDEO_SIZE, "smplx_path": smplx}
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "serving.film"),
-                cwd=ROOT,
-                stdin=PIPE,
-                stdout=DEVNULL,
-                stderr=DEVNULL,
-                start_new_session=True,  # its encoder is killed with it
-            )
             try:
-                assert process.stdin is not None
-                process.stdin.write(json.dumps(job).encode() + b"\n")  # stays open: its end is the end of this process
-                async with asyncio.timeout(VIDEO_SECONDS):
-                    status = await process.wait()
+                status = await run_job("serving.film", job, VIDEO_SECONDS)
             except TimeoutError as error:
                 raise InputError(f"the video was not drawn within {VIDEO_SECONDS} s; try another format") from error
-            finally:
-                if process.returncode is None:
-                    _kill_group(process.pid)
-                    await process.wait()
             if status:
                 raise InputError("the video could not be drawn; try another format")
             return (folder / "motion.mp4").read_bytes()
@@ -125,8 +105,3 @@ def remove_leftovers() -> None:
         with contextlib.suppress(OSError):
             if folder.stat().st_mtime < time.time() - LEFTOVER_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _kill_group(process: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process, signal.SIGKILL)

@@ -1,4 +1,9 @@
-"""The endpoints of the app: the page at /, POST /generate, /redo and /loop, and GET /motion/TOKEN/NAME.KIND."""
+"""The endpoints of the app.
+
+The page is at /. POST /generate, /redo and /loop answer with a stream of motion, and GET /motion/TOKEN/NAME.KIND with a
+file of finished motion. POST /character takes a character, and GET /motion/TOKEN/NAME.glb?character=TOKEN puts the
+motion onto it.
+"""
 
 import asyncio
 import time
@@ -15,7 +20,8 @@ from starlette.types import Send
 
 from models.pipeline import DEFAULT_SAMPLING, TextToMotion
 from models.sampling import resolve_guidance
-from serving.connections import MAX_REQUEST
+from serving.characters import MAX_BYTES, Characters
+from serving.connections import CHARACTER_PATH, MAX_REQUEST
 from serving.downloads import MEDIA_TYPES, Downloads, remove_leftovers
 from serving.edits import EditRequest
 from serving.options import Options
@@ -32,6 +38,7 @@ READER_SECONDS = 30.0  # total time that a stream waits for its reader
 LEFT = 499  # status after the visitor has left
 # The page's own policy is in its HTML, where frame-ancestors would have no effect.
 PAGE_HEADERS = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"}
+CLOSE = {"Connection": "close"}
 DATA_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -45,6 +52,7 @@ class Endpoints:
         body = body_from_options(None, options.smplx_path)
         self.model, self.options = model, options
         self.service, self.downloads = MotionService(model, body, options), Downloads(body, options)
+        self.characters = Characters(options)
         self.proxy = Proxy(options.trusted_proxy)
         self.defaults = resolve_guidance(model.generator, DEFAULT_SAMPLING)
         data = {
@@ -66,7 +74,8 @@ class Endpoints:
 
     async def generate(self, request: Request) -> Response:
         return await self._answer(
-            request, lambda data: GenerationRequest.parse(data, self.options, self.model, self.defaults)
+            request,
+            lambda data: GenerationRequest.parse(data, self.options, self.model, self.defaults, self.characters.poses),
         )
 
     async def redo(self, request: Request) -> Response:
@@ -85,7 +94,7 @@ class Endpoints:
         except ClientDisconnect:
             return Response(status_code=LEFT)
         if content is None:
-            return refusal(f"the request is longer than {MAX_REQUEST} bytes", 413, {"Connection": "close"})
+            return refusal(f"the request is longer than {MAX_REQUEST} bytes", 413, CLOSE)
         try:
             data = parse_json(content)
         except InputError as error:
@@ -96,12 +105,34 @@ class Endpoints:
             return refusal(str(error), 400)
         return PatientStream(lines, media_type="application/x-ndjson", headers=DATA_HEADERS)
 
+    async def add_character(self, request: Request) -> Response:
+        if request.headers.get("content-type") != "model/gltf-binary":
+            return refusal("the character is not of type model/gltf-binary", 415)
+        try:
+            content = await read_body(request, MAX_BYTES)
+        except ClientDisconnect:
+            return Response(status_code=LEFT)
+        if content is None:
+            return refusal(f"the character has more than {MAX_BYTES} bytes; give a smaller one", 413, CLOSE)
+        try:
+            return JSONResponse(await self.characters.add(content, self._address(request)), headers=DATA_HEADERS)
+        except Busy as error:
+            return refusal(str(error), error.status)
+        except InputError as error:
+            return refusal(str(error), 400)
+
     async def download(self, request: Request) -> Response:
         token, name, kind = (request.path_params[key] for key in ("token", "name", "kind"))
         clip = self.service.motion(token, name)
         if clip is None or kind not in MEDIA_TYPES:
             return refusal("this motion is no longer available; generate it again", 404)
-        work = asyncio.create_task(self.downloads.prepare(clip, kind, self._address(request)))
+        character = request.query_params.get("character")
+        if character is None:
+            work = asyncio.create_task(self.downloads.prepare(clip, kind, self._address(request)))
+        elif kind == "glb":
+            work = asyncio.create_task(self.characters.put(character, clip, self._address(request)))
+        else:
+            return refusal("a character is written as .glb only", 400)
         left = asyncio.create_task(wait_until_left(request))
         try:
             await asyncio.wait({work, left}, return_when=asyncio.FIRST_COMPLETED)
@@ -133,17 +164,17 @@ def is_json(content_type: str) -> bool:
     return kind == "application/json" and set(charsets) <= {"utf-8", "utf8"}
 
 
-async def read_body(request: Request) -> bytes | None:
-    """Return the body of a request, or None if it is longer than ``MAX_REQUEST``."""
-    content = b""
+async def read_body(request: Request, most: int = MAX_REQUEST) -> bytes | None:
+    """Return the body of a request, or None if it is longer than ``most`` bytes."""
+    content = bytearray()
     declared = request.headers.get("content-length", "0")
-    if not declared.isdecimal() or int(declared[:20]) > MAX_REQUEST:
+    if not declared.isdecimal() or int(declared[:20]) > most:
         return None
     async for part in request.stream():
         content += part
-        if len(content) > MAX_REQUEST:
+        if len(content) > most:
             return None
-    return content
+    return bytes(content)
 
 
 async def wait_until_left(request: Request) -> None:
@@ -206,6 +237,7 @@ def make_app(model: TextToMotion, options: Options) -> Starlette:
             Route("/generate", endpoints.generate, methods=["POST"]),
             Route("/redo", endpoints.redo, methods=["POST"]),
             Route("/loop", endpoints.loop, methods=["POST"]),
+            Route(CHARACTER_PATH, endpoints.add_character, methods=["POST"]),
             Route("/motion/{token}/{name}.{kind}", endpoints.download),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],  # against DNS rebinding

@@ -1,19 +1,11 @@
 """Process that draws one video for the web app: python -m serving.film
 
-It reads one line of JSON: the folder that contains motion.npy and receives motion.mp4, the title, size and body. When
-its standard input is closed, the app has ended; the process then removes the folder and exits, together with its
-encoder.
+Its job names the folder that contains motion.npy and receives motion.mp4, the title, size and body.
 """
 
-import json
-import os
-import shutil
-import signal
-import sys
-import threading
 from pathlib import Path
 
-PRIORITY = 10  # below that of the app
+from serving.jobs import take_job
 
 
 def draw(job: dict) -> None:
@@ -30,16 +22,5 @@ def draw(job: dict) -> None:
     export([clip], folder / "motion.mp4", Options(size=job["size"]), body)
 
 
-def end_with_app(folder: str) -> None:
-    """Wait for the end of the app, then remove the folder and kill the process group of this process."""
-    while os.read(sys.stdin.fileno(), 1):  # without the lock of sys.stdin, which would be held when Python ends
-        pass
-    shutil.rmtree(folder, ignore_errors=True)
-    os.killpg(0, signal.SIGKILL)
-
-
 if __name__ == "__main__":
-    os.nice(PRIORITY)
-    job = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=end_with_app, args=(job["folder"],), daemon=True).start()  # before the slow imports
-    draw(job)
+    draw(take_job())  # the job is taken before the slow imports

@@ -9,7 +9,7 @@ import numpy as np
 
 from control.checks import check_constraints
 from control.constraints import Constraints
-from control.files import parse_constraints
+from control.files import ReadMotion, no_files, parse_constraints
 from control.paths import lengths_along
 from control.report import measure
 from models.pipeline import TextToMotion
@@ -57,13 +57,16 @@ class GenerationRequest:
     constraints: Constraints | None
 
     @classmethod
-    def parse(cls, data: object, options: Options, model: TextToMotion, defaults: Sampling) -> "GenerationRequest":
+    def parse(
+        cls, data: object, options: Options, model: TextToMotion, defaults: Sampling, poses: ReadMotion = no_files
+    ) -> "GenerationRequest":
         """Validate the JSON data of a browser's request.
 
         Args:
             data: Parsed JSON.
             options, model: Limits of lengths and numbers.
             defaults: Sampling settings for values that the request leaves out, with guidance resolved.
+            poses: Returns the motion of a character that poses of constraints name.
 
         Raises:
             InputError: a value is missing, of the wrong type, or beyond the limits.
@@ -80,7 +83,7 @@ class GenerationRequest:
             variations=whole_number(values, "variations", 1, options.variations, 1),
             sampling=parse_sampling(values, defaults, model.tokens_of(longest)),
             seconds=seconds,
-            constraints=limited_constraints(values.get("constraints"), seconds, longest),
+            constraints=limited_constraints(values.get("constraints"), seconds, longest, poses),
         )
 
     @property
@@ -152,20 +155,23 @@ def parse_seconds(value: object, sentences: int, longest: float) -> list[float |
     return [None if length is None else number({"seconds": length}, "seconds", 0.1, longest) for length in lengths]
 
 
-def limited_constraints(value: object, seconds: list[float | None], longest: float) -> Constraints | None:
-    """Return the constraints of a request; poses are given as numbers, since no file of the server may be named.
+def limited_constraints(
+    value: object, seconds: list[float | None], longest: float, poses: ReadMotion = no_files
+) -> Constraints | None:
+    """Return the constraints of a request; poses are given as numbers or as frames of a character, not as files.
 
     Args:
         value: JSON in the form of ``control.files``, or None.
         seconds: Length of each sentence, or None.
         longest: Maximum length of a sentence in seconds.
+        poses: Returns the motion of a character.
 
     Raises:
         InputError: a constraint is unusable or beyond the limits, or constraints contradict each other.
     """
     if value is None:
         return None
-    constraints = parse_constraints(value)
+    constraints = parse_constraints(value, poses)
     count = sum(1 for _ in constraints.items())
     if count > MAX_CONSTRAINTS:
         raise InputError(f"the request has {count} constraints; give at most {MAX_CONSTRAINTS}")

@@ -15,19 +15,21 @@ import numpy as np
 
 def read(path: str) -> None:
     bpy.ops.wm.read_factory_settings(use_empty=True)
+    scene = bpy.context.scene
     if path.endswith(".bvh"):
         scale = 1.0 if "metres" in path else 0.01
-        bpy.ops.import_anim.bvh(filepath=path, global_scale=scale, axis_forward="-Z", axis_up="Y",
-                                update_scene_fps=True, update_scene_duration=True)  # fmt: skip
-        return
-    scene = bpy.context.scene
-    scene.render.fps = 30
-    if path.endswith(".fbx"):
-        bpy.ops.wm.fbx_import(filepath=path)
+        bpy.ops.import_anim.bvh(
+            filepath=path,
+            global_scale=scale,
+            axis_forward="-Z",
+            axis_up="Y",
+            update_scene_fps=True,
+            update_scene_duration=True,  # never shortens the scene
+        )
     else:
-        bpy.ops.import_scene.gltf(filepath=path)
-    ends = [action.frame_range for action in bpy.data.actions]
-    scene.frame_start, scene.frame_end = (round(float(edge)) for edge in ends[0])
+        scene.render.fps = 30
+        (bpy.ops.wm.fbx_import if path.endswith(".fbx") else bpy.ops.import_scene.gltf)(filepath=path)
+    scene.frame_start, scene.frame_end = (round(float(edge)) for edge in bpy.data.actions[0].frame_range)
 
 
 def places(armature: bpy.types.Object) -> np.ndarray:
