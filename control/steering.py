@@ -27,7 +27,9 @@ class Steering:
     def __init__(self, track: Track) -> None:
         self.track, self.path = track, track.path[None]
         self.frames = len(track.root_known)
-        ended = torch.cat((track.root_known, track.root_known.new_zeros(1)))
+        # A place with a direction is not led to: a straight way there would arrive in another one.
+        sought = track.root_known & ~track.heading_known
+        ended = torch.cat((sought, sought.new_zeros(1)))
         self.next_place = next_known(ended[None])[0].tolist()  # (T + 1,), T where none follows
 
     def turn(self, count: int, progress: Tensor, root: Tensor, direction: Tensor, travel: Tensor) -> Tensor:
@@ -56,7 +58,9 @@ class Steering:
             return path_points(self.path, (progress + AHEAD + STEPS_AHEAD * travel)[None])[0], GAIN
         ahead = min(count + FRAMES_AHEAD, self.frames)
         place = (
-            ahead if ahead < self.frames and self.track.root_known[ahead] else self.next_place[min(count, self.frames)]
+            ahead
+            if ahead < self.frames and self.next_place[ahead] == ahead
+            else self.next_place[min(count, self.frames)]
         )
         if place == self.frames:
             return None
