@@ -19,7 +19,7 @@ from models.controlled import Goal, NewFrames
 from models.motion import Motion, MotionChunk, RootTracker
 from motion.features272 import encode, heading_angle
 from motion.resample import FPS
-from motion.rotation import axis_angle_to_matrix, matrix_to_axis_angle
+from motion.rotation import axis_angle_to_matrix, matrix_to_axis_angle, y_rotation
 from motion.skeleton import JOINTS, forward_kinematics
 from motion.spread import LONGEST, SHORTEST, spread
 from utils.errors import InputError
@@ -50,6 +50,24 @@ def goal_of(constraints: Constraints, frames: int, seconds: float | None) -> Goa
         )
     ends_with_path = seconds is None and constraints.path is not None and constraints.path.times is None
     return Goal(constraints.track(frames), constraints.placement, ends_with_path)
+
+
+def start_before(start: Placement, decoded: np.ndarray, given: np.ndarray) -> Placement:
+    """Return the start from which a decoded initial motion ends where the given one ends.
+
+    Tokens keep the root of a motion roughly: after a second it is off by several centimetres and degrees.
+
+    Args:
+        start: Of the given motion.
+        decoded, given: Features (T, 272) of the initial motion.
+    """
+    (own, own_place), (real, real_place) = (
+        (heading_angle(rotations[-1, 0]), pelvis[-1])
+        for rotations, pelvis in (RootTracker(start).place(features) for features in (decoded, given))
+    )
+    turn = float(real - own)
+    place = real_place + y_rotation(np.array(turn)) @ (np.array([start.x, own_place[1], start.z]) - own_place)
+    return Placement(float(place[0]), float(place[2]), start.heading + turn)
 
 
 def constrained_motion(

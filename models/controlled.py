@@ -282,7 +282,9 @@ class Particles:
         self.window.append(Step(parents, tokens, torch.stack((decoded, features), dim=2), step.progress, signals))
 
     def _turns(self, count: int) -> Tensor:
-        """Return the turns (P,) of the next token in radians."""
+        """Return the turns (P,) of the next token in radians; the initial motion is not turned."""
+        if count < len(self.request.context) * self.tokenizer.config.stride:
+            return torch.zeros_like(self.roots.cost)
         roots, sideways = self.roots, torch.atan2(*self.roots.travel.unbind(-1))
         direction, travel = heading_angle(roots.heading) + sideways, roots.travel.norm(dim=-1)
         return self.steering.turn(count, roots.progress, roots.pelvis[:, (0, 2)], direction, travel)

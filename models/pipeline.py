@@ -21,7 +21,7 @@ import torch
 
 from control.constraints import Constraints
 from models.checkpoints import TOKENIZER, check_tokenizer, find_checkpoint
-from models.constrained import constrained_chunks, constrained_motion, goal_of
+from models.constrained import constrained_chunks, constrained_motion, goal_of, start_before
 from models.controlled import Goal, decode_controlled
 from models.generate import NewToken, Part, Request, decode_steps, generate
 from models.llama import LLaMAHF
@@ -241,7 +241,7 @@ class TextToMotion:
             )
         context = self.encode_init(init)
         jobs = [
-            self._validated_job(number, *job, sampling, context)
+            self._started(self._validated_job(number, *job, sampling, context), context, init)
             for number, job in enumerate(zip(prompts, seeds, seconds, constraints, strict=True))
         ]
         free = [job for job in jobs if job.constraints is None]
@@ -266,6 +266,7 @@ class TextToMotion:
         """
         context = self.encode_init(init)
         job = self._validated_job(0, prompts, seed, seconds, constraints, sampling, context)
+        job = self._started(job, context, init)
         if job.goal is not None:
             [request] = self._requests([job], context)
             return constrained_chunks(
@@ -325,6 +326,14 @@ class TextToMotion:
             frames = (len(context) + sum(most for _, most in tokens)) * self.frames_per_token
             goal = goal_of(constraints, frames, given + sum(filter(None, lengths)) if all(lengths) else None)
         return _Job(number, parsed, seed, tokens, constraints, goal)
+
+    def _started(self, job: _Job, context: list[int], init: np.ndarray | None) -> _Job:
+        """Return a job whose initial motion, decoded from its tokens, ends at the place of the given one."""
+        if job.goal is None or init is None or not context:
+            return job
+        decoded = self.decode([torch.tensor(context)])[0]
+        start = start_before(job.goal.start, decoded, np.asarray(init)[: len(decoded)])
+        return job._replace(goal=job.goal._replace(start=start))
 
     def _requests(self, jobs: list[_Job], context: list[int]) -> Iterator[Request]:
         """Yield the requests in turn; ``ENCODE_BATCH`` prompts are encoded at a time, when their turn comes."""
