@@ -97,17 +97,22 @@ def carry(known: np.ndarray, values: np.ndarray, clock: np.ndarray) -> np.ndarra
     Returns:
         (T, D) offsets.
     """
-    frames = np.flatnonzero(known)
-    velocity = _span_slopes(known_spans(known), values, clock)  # (T, D)
-    rest = fade_width(np.zeros(values.shape[1]), velocity[frames[-1]])
-    times, offsets = [*clock[frames], clock[frames[-1]] + rest], [*values[frames]]
-    offsets.append(offsets[-1] + velocity[frames[-1]] * rest / 2)
+    spans, zero = known_spans(known), np.zeros(values.shape[1])
+    velocity = _span_slopes(spans, values, clock)  # (T, D)
+    points = {clock[frame]: (values[frame], velocity[frame]) for frame in np.flatnonzero(known)}
     if not known[0]:
-        times, offsets = [clock[0], *times], [np.zeros(values.shape[1]), *offsets]
+        points[clock[0]] = zero, zero
+    edges = [clock[0], *(clock[at] for first, end in spans for at in (first, end - 1)), np.inf]
+    for number, (first, end) in enumerate(spans):
+        for at, away, edge in ((first, -1, 2 * number), (end - 1, 1, 2 * number + 2)):
+            rest = fade_width(zero, away * velocity[at])
+            if edges[edge + 1] - edges[edge] > 2 * rest:  # in a long gap, the velocity of a span fades at first
+                points[clock[at] + away * rest] = values[at] + away * velocity[at] * rest / 2, zero
+    times = np.array(sorted(points))
+    offsets, velocities = (np.array([points[time][part] for time in times]) for part in (0, 1))
     slopes = PchipInterpolator(times, offsets).derivative()(times)
     slopes[-1] = 0
-    in_span = np.flatnonzero(velocity[frames].any(axis=1))
-    slopes[in_span + (not known[0])] = velocity[frames[in_span]]
+    slopes = np.where(velocities.any(axis=1, keepdims=True), velocities, slopes)
     curve = BPoly.from_derivatives(times, np.stack((offsets, slopes, np.zeros_like(slopes)), axis=1))
     return curve(np.minimum(clock, times[-1]))
 
