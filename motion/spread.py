@@ -102,9 +102,7 @@ def carry(known: np.ndarray, values: np.ndarray, clock: np.ndarray) -> np.ndarra
     knots = [] if known[0] else [(clock[0], none, None)]  # time, offset, slope; None follows from the neighbours
     for number, frame in enumerate(frames):
         slope = velocity[frame] if velocity[frame].any() else None
-        rest = fade_width(
-            none, velocity[frame]
-        )  # in which the velocity of a span fades; over a long gap it would swing
+        rest = fade_width(none, velocity[frame])  # the velocity of a span fades in it: over a long gap it would swing
         before = frames[number - 1] if number else 0
         after = frames[number + 1] if number + 1 < len(frames) else None
         if slope is not None and clock[frame] - clock[before] > 2 * rest:
