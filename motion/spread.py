@@ -99,7 +99,8 @@ def carry(known: np.ndarray, values: np.ndarray, clock: np.ndarray) -> np.ndarra
     """
     frames, none = np.flatnonzero(known), np.zeros(values.shape[1])
     velocity = _span_slopes(known_spans(known), values, clock)  # (T, D)
-    knots = [] if known[0] else [(clock[0], none, None)]  # time, offset, slope; None follows from the neighbours
+    knots: list[tuple[float, np.ndarray, np.ndarray | None]]  # time, offset, slope; None follows from the neighbours
+    knots = [] if known[0] else [(clock[0], none, None)]
     for number, frame in enumerate(frames):
         slope = velocity[frame] if velocity[frame].any() else None
         rest = fade_width(none, velocity[frame])  # the velocity of a span fades in it: over a long gap it would swing
