@@ -102,11 +102,13 @@ class Options:
     """Scale of classifier-free guidance; larger values follow the text more closely, 1 disables it. Default: 2, or 1 if
     the model was trained without text dropout."""
     init_motion: Path | None = None
-    """Motion file to continue (any .npz, .bvh or .npy that visualize.export reads); every generated motion begins with
-    it. Needs a generator trained with --joined."""
+    """Motion file to continue (any .npz, .bvh, .glb or .npy that visualize.export reads); every generated motion begins
+    with it. Needs a generator trained with --joined."""
     init_skeleton: Path | None = None
-    """YAML file that maps the joints of a .bvh in --init-motion to the 22 SMPL-X joints; by default joints are found by
-    name and hierarchy."""
+    """YAML file that maps the joints of a .bvh or .glb in --init-motion to the 22 SMPL-X joints; by default joints are
+    found by name and hierarchy."""
+    init_animation: str | None = None
+    """Name of the animation to read from a .glb with several in --init-motion."""
     init_up: UpAxis | None = None
     """Axis that points up in --init-motion; by default it is inferred from the motion."""
     init_units: LengthUnit | None = None
@@ -300,12 +302,16 @@ def warn_of_languages(items: Sequence[PromptItem]) -> None:
 def read_initial_motion(options: Options) -> np.ndarray:
     """Return the features (T, 272) of --init-motion; errors name the options of this script."""
     reading = ImportOptions(
-        up=options.init_up, units=options.init_units, fps=options.init_fps, force=options.init_force
+        up=options.init_up,
+        units=options.init_units,
+        fps=options.init_fps,
+        animation=options.init_animation,
+        force=options.init_force,
     )
     try:
         clip = read_clip(options.init_motion, options.init_skeleton, reading)
     except InputError as error:
-        raise InputError(re.sub(r"--(skeleton|up|units|fps|force)\b", r"--init-\1", str(error))) from error
+        raise InputError(re.sub(r"--(skeleton|up|units|fps|animation|force)\b", r"--init-\1", str(error))) from error
     for note in clip.notes:
         print(f"note: {options.init_motion}: {note}")
     return clip.features()

@@ -40,6 +40,7 @@ STRIPS = (
 )
 ANIMATED = ("a person runs forward", "a woman waves with both hands", "a person walks and turns left")
 GIF_SECONDS, GIF_FPS, GIF_SIZE = 2.4, 15, (240, 280)
+STEPS = np.linspace(0, 1, 30)  # of a drawn path
 COLORS = 128  # palette size of the PNG files
 BROWSER = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
@@ -86,12 +87,17 @@ def screenshots(motions: dict[str, Motion], folder: Path) -> None:
             page = browser.new_page(viewport={"width": 1100, "height": 620})
             page.goto(address)
             page.locator("textarea").fill("a person walks forward\na person waves with both hands")
-            page.get_by_label("Variations").fill("2")
             page.get_by_label("Seconds per sentence").fill("3")
-            page.get_by_text("Generate", exact=True).click()
-            expect(page.get_by_role("status")).to_have_text(re.compile("Done"), timeout=60_000)
-            page.get_by_label("pause").click()
-            page.get_by_label("time").fill("4.5")
+            page.get_by_text("Draw path").click()
+            draw_curve(page)
+            for pinned in (True, False):
+                page.get_by_text("Generate", exact=True).click()
+                expect(page.get_by_role("button", name="Stop")).to_be_disabled(timeout=180_000)
+                expect(page.get_by_role("status")).to_have_text(re.compile("Done"))
+                page.get_by_label("pause").click()
+                page.get_by_label("time", exact=True).fill("1.2" if pinned else "2.4")
+                if pinned:
+                    page.get_by_text("Pin pose").click()
             save_screenshot(page, "app.png", 4)
             page.goto((folder / "gallery.html").as_uri())
             save_screenshot(page, "gallery.png", 12)
@@ -99,6 +105,18 @@ def screenshots(motions: dict[str, Motion], folder: Path) -> None:
     finally:
         server.terminate()
         server.wait()
+
+
+def draw_curve(page) -> None:
+    """Draw a path from the left to the right of the stage."""
+    box = page.locator(".view canvas").bounding_box()
+    along, across = 0.3 + 0.3 * STEPS, 0.5 - 0.1 * STEPS**2  # shares of the stage
+    places = list(zip(box["x"] + box["width"] * along, box["y"] + box["height"] * across, strict=True))
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places:
+        page.mouse.move(*place)
+    page.mouse.up()
 
 
 def save_screenshot(page, name: str, seconds: float) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from formats.bvh_import import import_bvh
+from formats.motion_import import import_motion
 from formats.skeleton_map import SkeletonMap
 from motion.resample import FPS
 from utils.config import parse_options
@@ -40,7 +40,7 @@ def main(options: Options) -> None:
     frames, started = 0, time.perf_counter()
     for file in tqdm(files, unit="file"):
         try:
-            frames += len(import_bvh(file, FPS, skeleton).rotations)
+            frames += len(import_motion(file, FPS, skeleton).rotations)
         except InputError as error:
             reasons[str(error).removeprefix(f"{file}: ")] += 1
     seconds = time.perf_counter() - started

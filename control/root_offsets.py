@@ -88,6 +88,7 @@ def _through_places(pelvis: np.ndarray, targets: Targets) -> np.ndarray:
         asked[first - 1 : end + 1] = _smooth(asked[first - 1 : end + 1], _rounding(steps.mean()) / steps.mean())
     missing = np.where(exact, asked - plane, asked - base)
     steps = np.abs(np.diff(base)) + CREEP
+    steps[targets.root_known[1:] & targets.root_known[:-1]] = steps.mean()  # so that velocities are per frame
     clock = np.append(0, np.cumsum(steps) / steps.mean())
     offset = carry(targets.root_known, np.stack((missing.real, missing.imag), axis=1), clock)
     return base + offset[:, 0] + 1j * offset[:, 1]

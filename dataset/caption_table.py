@@ -117,7 +117,7 @@ def _checked_row(row: dict[str, Any], place: str) -> tuple[str, str]:
     if (times[0] is None) != (times[1] is None):
         raise InputError(f"{place} has only one of from and to")
     path = PurePosixPath(name.strip().replace("\\", "/"))
-    known = path.suffix.lower() in (".bvh", ".npz", ".npy")
+    known = path.suffix.lower() in (".bvh", ".glb", ".gltf", ".vrma", ".npz", ".npy")
     if times[0] is None or times[1] is None:
         return str(path.with_suffix("") if known else path), caption_line(text)
     if times[1] <= times[0]:

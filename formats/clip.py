@@ -1,4 +1,4 @@
-"""Read a motion file of any supported format: .npz (this project, AMASS, Kimodo, HY-Motion), BVH, .npy.
+"""Read a motion file of any supported format: .npz (this project, AMASS, Kimodo, HY-Motion), BVH, glTF, .npy.
 
 Every motion becomes ``smplx_85`` at 30 frames per second, y up, so that any readable file can be drawn and exported.
 """
@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from formats.amass import amass_to_smplx85
-from formats.bvh_import import import_bvh
 from formats.generators import hymotion_to_smplx85, kimodo_amass_to_smplx85, kimodo_to_smplx85
 from formats.import_options import ImportOptions, check_length
 from formats.joints import FEATURE_WIDTHS, JOINT_COUNTS, clip_of_features, clip_of_joints
+from formats.motion_import import SUFFIXES, import_motion
 from formats.skeleton_map import SkeletonMap
 from motion.body_shape import rest_joints
 from motion.clip import Clip
@@ -34,6 +34,7 @@ from motion.smplx import (
 )
 from utils.errors import InputError, shown
 from utils.reading.arrays import read_npy, read_npz
+from utils.reading.files import naming
 
 Arrays = dict[str, np.ndarray]
 
@@ -77,11 +78,11 @@ def read_clip(path: str | Path, skeleton: Path | None = None, options: ImportOpt
     """Read a motion file.
 
     Args:
-        path: ``.npz`` (one of ``NPZ_FORMATS``), ``.bvh``, or ``.npy``: 272 features, smplx_85 or smplx_322 at 30 fps,
-            features of HumanML3D (263 columns) or joints (T, 22, 3) at 20 fps, features of KIT-ML (251) or joints
-            (T, 21, 3) at 12.5 fps.
-        skeleton: YAML file that maps the joints of a BVH file; None finds them by name and hierarchy.
-        options: Up axis, units and frame rate of the file; values that are not given are inferred.
+        path: ``.npz`` (one of ``NPZ_FORMATS``), ``.bvh``, ``.glb``, ``.gltf``, ``.vrma`` or ``.fbx`` with an animation,
+            or ``.npy``: 272 features, smplx_85 or smplx_322 at 30 fps, features of HumanML3D (263 columns) or joints
+            (T, 22, 3) at 20 fps, features of KIT-ML (251) or joints (T, 21, 3) at 12.5 fps.
+        skeleton: YAML file that maps the joints of a BVH or glTF file; None finds them by name and hierarchy.
+        options: Up axis, units, frame rate and animation of the file; values that are not given are inferred.
 
     Returns:
         The validated clip, titled with its prompt or the file's name.
@@ -94,16 +95,14 @@ def read_clip(path: str | Path, skeleton: Path | None = None, options: ImportOpt
     readers = {
         ".npz": lambda path: _read_npz(path, options),
         ".npy": lambda path: _read_npy(path, options),
-        ".bvh": lambda path: _read_bvh(path, skeleton, options),
+        **dict.fromkeys(SUFFIXES, lambda path: _read_skeletal(path, skeleton, options)),
     }
     if path.suffix.lower() in PICKLES:
         raise _pickle_refusal(path)
     if path.suffix.lower() not in readers:
         raise InputError(f"{path} is not a motion file; give {', '.join(readers)}")
-    try:
+    with naming(path):
         return readers[path.suffix.lower()](path)
-    except InputError as error:
-        raise error if shown(path, 200) in str(error) else InputError(f"{shown(path, 200)}: {error}") from error
 
 
 def _pickle_refusal(path: Path) -> InputError:
@@ -190,10 +189,10 @@ def _pelvis_of_322(smplx85: np.ndarray) -> np.ndarray:
     return smplx85
 
 
-def _read_bvh(path: Path, skeleton: Path | None, options: ImportOptions) -> Clip:
-    motion = import_bvh(path, FPS, SkeletonMap.from_yaml(skeleton) if skeleton else None, options)
+def _read_skeletal(path: Path, skeleton: Path | None, options: ImportOptions) -> Clip:
+    motion = import_motion(path, FPS, SkeletonMap.from_yaml(skeleton) if skeleton else None, options)
     smplx85 = motion_to_smplx85(motion.rotations.astype(np.float64), motion.pelvis)
-    return Clip(smplx85, path.stem, tuple(motion.notes))
+    return Clip(smplx85, options.animation or path.stem, tuple(motion.notes))
 
 
 def _at_our_fps(clip: Clip, fps: np.ndarray | float) -> Clip:

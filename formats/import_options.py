@@ -23,6 +23,8 @@ class ImportOptions:
     """Length unit of the positions in the file; by default it is inferred from the bone lengths."""
     fps: PositiveFloat | None = None
     """Frame rate of the file in frames per second; by default the rate stated in the file."""
+    animation: str | None = None
+    """Name of the animation to read from a file (.glb, .gltf, .fbx) with several."""
     force: bool = False
     """Skip the plausibility check, which refuses for example knees that bend the wrong way."""
 

@@ -1,4 +1,4 @@
-"""Assign the joints of a BVH file to the 22 SMPL-X joints by name and hierarchy; motion/retarget.py uses the geometry.
+"""Assign the joints of a skeleton to the 22 SMPL-X joints by name and hierarchy; motion/retarget.py uses the geometry.
 
 Head, hands and feet are found by name, the other joints by hierarchy: the pelvis joins legs and spine, the chest joins
 the arms. Side letters, prefixes, spaces and separators may occur anywhere in a name.
@@ -6,10 +6,11 @@ the arms. Side letters, prefixes, spaces and separators may occur anywhere in a 
 
 import re
 from collections import Counter
+from difflib import SequenceMatcher
 
 from motion.skeleton import JOINT_NAMES
 from motion.source_motion import SourceMotion
-from utils.errors import InputError
+from utils.errors import InputError, shown
 
 # Names without side, prefix, digits and separators; the first that occurs in the file is used.
 HEAD = ("head",)
@@ -18,17 +19,30 @@ ANKLE = ("ankle", "foot")
 TOES = ("toe", "toes", "toebase", "ball", "foot", "toebone", "football")
 ELBOW = ("forearm", "lowerarm", "lowarm", "elbow", "radius", "armlower", "arm2")
 KNEE = ("knee", "shin", "calf", "lowerleg", "lowleg", "tibia", "leglower", "leg2")
+USUAL = {"pelvis": ("pelvis", "hips"), "collar": ("clavicle", "collar", "shoulder"), "shoulder": ("upperarm", "arm"),
+         "elbow": ELBOW, "wrist": WRIST, "hip": ("thigh", "upleg", "upperleg"), "knee": KNEE, "ankle": ANKLE,
+         "foot": TOES}  # fmt: skip
 TWISTS = ("roll", "twist", "share", "bendy")  # joints that take a part of the twist of a bone
 SIDES = {"left": "left", "right": "right", "l": "left", "r": "right", "lft": "left", "rgt": "right", "lt": "left",
          "rt": "right"}  # fmt: skip
 GLUED = ("femur", "tibia", "foot", "toes", "humerus", "radius", "wrist", "hand", "clavicle", "thigh", "shin", "calf",
          "shoulder", "upperarm", "forearm", "lowerarm", "knee", "ankle", "hip", "elbow", "collar", "toe", "upleg",
          "leg", "arm", "hipjoint")  # fmt: skip  # may follow a side letter without a separator: lfemur
+# Words of the names in MikuMikuDance
+JAPANESE = {"左": "Left ", "右": "Right ", "頭": "Head", "手首": "Wrist", "足首": "Ankle", "ひじ": "Elbow",
+            "ひざ": "Knee", "つま先": "Toe", "首": "Neck", "腕": "Arm", "足": "Leg", "肩": "Shoulder",
+            "捩": "Twist"}  # fmt: skip
+RIGIFY_SPINE = 6  # joints named spine of which the last is the head
+GUESSES = 3  # names in the message about a joint that is not found
 ADVICE = "give a skeleton map with --skeleton; configs/data/bandai_skeleton.yaml explains how"
 
 
-def find_joints(clip: SourceMotion) -> dict[str, list[int]]:
+def find_joints(clip: SourceMotion, advice: str = ADVICE) -> dict[str, list[int]]:
     """Find the source joints of each of the 22 joints.
+
+    Args:
+        clip: Names and hierarchy of the source joints.
+        advice: End of the error's sentence: how to name the joints by hand.
 
     Returns:
         Indices of the source joints by joint name: one, two (their orientations are averaged), or none (the joint
@@ -37,15 +51,26 @@ def find_joints(clip: SourceMotion) -> dict[str, list[int]]:
     Raises:
         InputError: a joint cannot be found.
     """
-    names = _split_names(clip.names)
+    try:
+        return _find(clip, _split_names(clip.names))
+    except InputError as error:
+        raise InputError(f"{error}; {advice}") from error
+
+
+def _find(clip: SourceMotion, names: list[tuple[str, str]]) -> dict[str, list[int]]:
 
     def find(side: str, stems: tuple[str, ...], within: list[int] | None = None) -> int:
+        if stems == HEAD and not {("", stem) for stem in HEAD} & set(names) and (end := _spine_end(clip, names)):
+            return end
         for stem in stems:
             for joint in range(len(names)) if within is None else within:
                 if names[joint] == (side, stem):
                     return joint
         wanted = f"{side} {stems[0]}".strip()
-        raise InputError(f"no joint of the file is named like the {wanted} (pelvis, spine and limbs follow); {ADVICE}")
+        raise InputError(
+            f"no joint of the file is named like the {wanted}, from which others follow (nearest: "
+            f"{', '.join(shown(name, 40) for name in _nearest(clip.names, names, side, stems))})"
+        )
 
     head = find("", HEAD)
     ends = {f"{side}_{end}": find(side, stems) for side in ("left", "right") for end, stems in
@@ -68,6 +93,28 @@ def find_joints(clip: SourceMotion) -> dict[str, list[int]]:
     return {name: found[name] for name in JOINT_NAMES}
 
 
+def _spine_end(clip: SourceMotion, names: list[tuple[str, str]]) -> int | None:
+    """Return the head of Rigify, the last of a long spine of numbered joints; None for other skeletons."""
+    spine = [joint for joint, name in enumerate(names) if name == ("", "spine")]
+    end = max(spine, key=lambda joint: len(clip.ancestors(joint)), default=-1)
+    return end if len(spine) >= RIGIFY_SPINE and set(spine) <= set(clip.ancestors(end)) else None
+
+
+def nearest_names(given: list[str], joint: str) -> list[str]:
+    """Return the names of a file that are most similar to those that one of the 22 joints usually has, best first."""
+    side, _, part = joint.rpartition("_")
+    return _nearest(given, _split_names(given), side, USUAL.get(part, (part.rstrip("123"),)))
+
+
+def _nearest(given: list[str], names: list[tuple[str, str]], side: str, stems: tuple[str, ...]) -> list[str]:
+    def likeness(joint: int) -> float:
+        own_side, own = names[joint]
+        same = max(SequenceMatcher(None, own, stem).ratio() for stem in stems)
+        return same + (0.3 if own_side == side else 0)
+
+    return [given[joint] for joint in sorted(range(len(given)), key=likeness, reverse=True)[:GUESSES]]
+
+
 def _split_names(names: list[str]) -> list[tuple[str, str]]:
     """Return (side, stem) of each name: ``mixamorig:LeftUpLeg`` to (left, upleg), ``J_Bip_L_Foot`` to (left, foot)."""
     words = [_words(name) for name in names]
@@ -82,6 +129,8 @@ def _split_names(names: list[str]) -> list[tuple[str, str]]:
 def _words(name: str) -> list[str]:
     """Return the lower-case words of a name without its namespace."""
     name = re.sub(r"^.*[:|]", "", name)
+    for japanese, english in JAPANESE.items():
+        name = name.replace(japanese, english)
     found = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)
     return [word.lower() for word in found]
 
@@ -106,7 +155,7 @@ def _meeting(clip: SourceMotion, joints: list[int]) -> int:
     paths = [clip.ancestors(joint) for joint in joints]
     shared = [joint for joint in paths[0] if all(joint in path for path in paths)]
     if not shared:
-        raise InputError(f"head, hands and feet of the file do not hang below one root; {ADVICE}")
+        raise InputError("head, hands and feet of the file do not hang below one root")
     return shared[0]
 
 
@@ -123,11 +172,17 @@ def _trunk(clip: SourceMotion, names: list, pelvis: int, head: int, ends: dict[s
         spine = spine[: spine.index(chest) + 1]
     spine = [joint for joint in spine if not _is_twist(names[joint])] or [pelvis]
     found = {"pelvis": [pelvis], "head": [head], "neck": necks[:1] or [spine[-1], head]}
+    return found | spread_spine(pelvis, spine)
+
+
+def spread_spine(pelvis: int, spine: list[int]) -> dict[str, list[int]]:
+    """Return the sources of the three spine joints for the spine joints of a file, from below."""
+    spine = spine or [pelvis]
     if len(spine) < 3:
         middle = [spine[0]] if len(spine) == 2 else [pelvis, spine[-1]]
-        return found | {"spine1": [pelvis, spine[0]], "spine2": middle, "spine3": [spine[-1]]}
+        return {"spine1": [pelvis, spine[0]], "spine2": middle, "spine3": [spine[-1]]}
     chosen = [spine[0], spine[round((len(spine) - 1) / 2)], spine[-1]]
-    return found | {f"spine{number}": [joint] for number, joint in enumerate(chosen, 1)}
+    return {f"spine{number}": [joint] for number, joint in enumerate(chosen, 1)}
 
 
 def _limb(clip: SourceMotion, names: list, end: int, trunk: set[int], bends: tuple[str, ...]) -> list[int]:
@@ -146,8 +201,13 @@ def _limb(clip: SourceMotion, names: list, end: int, trunk: set[int], bends: tup
     named = [place for place, joint in enumerate(above) if names[joint][1] in bends]
     above = above[named[0] :] if named else above
     if len(above) < 2:
-        raise InputError(f"too few joints hang above {clip.names[end]}; {ADVICE}")
+        raise InputError(f"too few joints hang above {shown(clip.names[end], 60)}")
     return above[:2] + [joint for joint in above[2:3] if names[joint][0] == side]
+
+
+def is_twist(name: str) -> bool:
+    """Whether the name of a joint says that it takes a part of the twist of a bone."""
+    return any(word in name.lower() for word in (*TWISTS, "捩"))
 
 
 def _is_twist(name: tuple[str, str]) -> bool:

@@ -11,7 +11,6 @@ for chunk in model.stream(["a person walks forward", "a person waves"]):
     chunk.joints  # the next frames, while later frames are still being generated
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -43,6 +42,7 @@ from utils.prompts import Prompt
 DEFAULT_SAMPLING = Sampling(temperature=0.9, top_p=0.95, guidance=None)
 ENCODE_BATCH = 256  # prompts whose text features are in memory at a time
 PromptLike = str | list[str] | Prompt  # see Prompt.parse
+Seconds = float | None | Sequence[float | None]  # of each sentence, or one number for all
 
 
 class _Job(NamedTuple):
@@ -51,8 +51,7 @@ class _Job(NamedTuple):
     number: int  # of the prompt in the call
     prompt: Prompt
     seed: int
-    min_tokens: int  # per sentence
-    max_tokens: int  # per sentence
+    tokens: list[tuple[int, int]]  # least and greatest number per sentence
     constraints: Constraints | None
     goal: Goal | None  # of the constraints
 
@@ -197,7 +196,7 @@ class TextToMotion:
         prompts: Sequence[PromptLike],
         seeds: list[int],
         sampling: Sampling = DEFAULT_SAMPLING,
-        seconds: Sequence[float | None] | None = None,
+        seconds: Sequence[Seconds] | None = None,
         init: np.ndarray | None = None,
         slots: int = 32,
         constraints: Sequence[Constraints | None] | None = None,
@@ -211,7 +210,7 @@ class TextToMotion:
         prompts: Sequence[PromptLike],
         seeds: list[int],
         sampling: Sampling = DEFAULT_SAMPLING,
-        seconds: Sequence[float | None] | None = None,
+        seconds: Sequence[Seconds] | None = None,
         init: np.ndarray | None = None,
         slots: int = 32,
         constraints: Sequence[Constraints | None] | None = None,
@@ -222,8 +221,8 @@ class TextToMotion:
             prompts: B sentences, or lists of sentences that one continuous motion follows in turn.
             seeds: B seeds; a motion depends on prompt, seed and settings, not on the other motions.
             sampling: Temperature, guidance and so on.
-            seconds: B lengths, each of the motion or, in a sequence, of the part of each sentence; None lets the
-                generator end it.
+            seconds: B lengths, each of the motion or, in a sequence, of the part of each sentence, or a list with one
+                length per sentence; None lets the generator end it.
             init: (T, 272) features of an initial motion; every motion begins with it.
             slots: Number of motions generated at a time.
             constraints: B constraints; None leaves a motion free. Their times count from the first frame, that of
@@ -247,7 +246,7 @@ class TextToMotion:
         ]
         free = [job for job in jobs if job.constraints is None]
         # Longest first: motions in the batch are then of similar length, and no long one is left over at the end.
-        free.sort(key=lambda job: -(seconds[job.number] or math.inf))
+        free.sort(key=lambda job: -sum(most for _, most in job.tokens))
         finished = generate(self.generator, self._requests(free, context), sampling, slots) if free else iter(())
         constrained = [job for job in jobs if job.constraints is not None]
         return chain(self._decoded(free, context, finished), self._constrained(constrained, context, sampling))
@@ -257,7 +256,7 @@ class TextToMotion:
         prompts: PromptLike,
         seed: int = 0,
         sampling: Sampling = DEFAULT_SAMPLING,
-        seconds: float | None = None,
+        seconds: Seconds = None,
         init: np.ndarray | None = None,
         constraints: Constraints | None = None,
     ) -> Iterator[MotionChunk]:
@@ -305,28 +304,28 @@ class TextToMotion:
         number: int,
         prompt: PromptLike,
         seed: int,
-        seconds: float | None,
+        seconds: Seconds,
         constraints: Constraints | None,
         sampling: Sampling,
         context: list[int],
     ) -> _Job:
         parsed, limit = Prompt.parse(prompt), self.generator.config.max_tokens
-        sentences, given = len(parsed.sentences), len(context) * self.frames_per_token / FPS  # seconds
-        if constraints is not None and seconds is None and constraints.length is not None:
-            seconds = (constraints.length - given) / sentences
-        length = self.tokens_of(seconds)
-        min_tokens, max_tokens = length or sampling.min_tokens, length or sampling.max_tokens or limit
-        if len(context) + min_tokens > limit:
+        lengths, given = lengths_of(seconds, len(parsed.sentences)), len(context) * self.frames_per_token / FPS
+        if constraints is not None and constraints.length is not None and not any(lengths):
+            lengths = [(constraints.length - given) / len(lengths)] * len(lengths)
+        least = [self.tokens_of(length) for length in lengths]
+        tokens = [(count or sampling.min_tokens, count or sampling.max_tokens or limit) for count in least]
+        if len(context) + tokens[0][0] > limit:
             raise InputError(
                 f"the initial motion has {len(context)} tokens, which leaves room for {max(0, limit - len(context))} "
-                f"of the {limit} of the checkpoint, and {min_tokens} are requested; give a shorter initial motion, for "
+                f"of the {limit} of the checkpoint, and {tokens[0][0]} are requested; give a shorter initial motion, for "
                 "example its end, or a shorter length"
             )
         goal = None
         if constraints is not None:
-            frames = (len(context) + sentences * max_tokens) * self.frames_per_token
-            goal = goal_of(constraints, frames, None if seconds is None else given + sentences * seconds)
-        return _Job(number, parsed, seed, min_tokens, max_tokens, constraints, goal)
+            frames = (len(context) + sum(most for _, most in tokens)) * self.frames_per_token
+            goal = goal_of(constraints, frames, given + sum(filter(None, lengths)) if all(lengths) else None)
+        return _Job(number, parsed, seed, tokens, constraints, goal)
 
     def _started(self, job: _Job, context: list[int], init: np.ndarray | None) -> _Job:
         """Return a job whose initial motion, decoded from its tokens, ends at the place of the given one."""
@@ -343,7 +342,7 @@ class TextToMotion:
             features, mask = self.text_encoder.encode([text for job in group for text in job.prompt.sentences])
             texts = iter([row[kept] for row, kept in zip(features, mask, strict=True)])
             for job in group:
-                parts = [Part(next(texts), job.min_tokens, job.max_tokens) for _ in job.prompt.sentences]
+                parts = [Part(next(texts), *bounds) for bounds in job.tokens]
                 yield Request(parts, job.seed, context)
 
     def _decoded(
@@ -375,3 +374,12 @@ class TextToMotion:
         """Return the features (n * frames_per_token, 272) of the next n tokens of a stream."""
         motion, state = self.tokenizer.decode_chunk(torch.tensor([tokens], device=self.device), state)
         return self.tokenizer.denormalize(motion)[0].cpu().numpy(), state
+
+
+def lengths_of(seconds: Seconds, sentences: int) -> list[float | None]:
+    """Return the length of each sentence in seconds; raises InputError if a list has another number of them."""
+    if not isinstance(seconds, Sequence):
+        return [seconds] * sentences
+    if len(seconds) != sentences:
+        raise InputError(f"there are {sentences} sentences and {len(seconds)} lengths; give one per sentence")
+    return list(seconds)

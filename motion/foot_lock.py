@@ -35,7 +35,7 @@ def lock_feet(motion: AnyMotion, fps: float = FPS) -> np.ndarray:
     world, joints = world_pose(rotations, rest_offsets(smplx85[0, SMPLX85["betas"]]), root=pelvis)
     for side, contacts in zip(LEGS, standing_feet(joints, fps).T, strict=True):
         foot = joints[:, JOINT_INDEX[f"{side}_foot"]]
-        move_end(LEGS[side], world, joints, _corrections(foot * (1, 0, 1), contacts))
+        move_end(LEGS[side], world, joints, held_steps(foot * (1, 0, 1), contacts))
     axis_angle = smplx85[:, SMPLX85["axis_angle"]].reshape(len(smplx85), -1, 3)
     changed = [joint for leg in LEGS.values() for joint in leg.joints]
     axis_angle[:, changed] = matrix_to_axis_angle(parent_relative(world)[:, changed])
@@ -43,7 +43,7 @@ def lock_feet(motion: AnyMotion, fps: float = FPS) -> np.ndarray:
     return smplx85
 
 
-def _corrections(positions: np.ndarray, contacts: np.ndarray) -> np.ndarray:
+def held_steps(positions: np.ndarray, contacts: np.ndarray) -> np.ndarray:
     """Return (T, 3) steps that hold a foot at (T, 3) positions still during (T,) contacts and fade around them."""
     steps = np.zeros_like(positions)
     edges = np.flatnonzero(np.diff(np.pad(contacts, 1).astype(int)))

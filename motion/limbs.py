@@ -75,19 +75,17 @@ def move_end(
         cosine = (chord**2 - lengths[0] ** 2 - lengths[1] ** 2) / (2 * lengths[0] * lengths[1])
         return np.arccos(np.clip(cosine, -1, 1))
 
-    axis, hinge = np.cross(upper, lower), world[moved, limb.upper] @ np.array(limb.axis)
-    axis = np.where(np.linalg.norm(axis, axis=1, keepdims=True) < STRAIGHT, hinge, axis)
-    turn_middle = Rotation.from_rotvec(unit(axis) * (bend_at(distance) - bend_at(before))[:, None]).as_matrix()
+    hinge = unit(_across(world[moved, limb.upper] @ np.array(limb.axis, dtype=np.float64), unit(upper)))
+    own = np.cross(upper, lower)
+    own = unit(np.where(np.linalg.norm(own, axis=1, keepdims=True) < STRAIGHT, hinge, own))
+    bend, wanted = bend_at(before), bend_at(distance)
+    # A limb that was nearly straight has no reliable plane: the more it is bent, the more it bends about its hinge.
+    kept = (np.minimum(bend / np.maximum(wanted, 1e-9), 1) ** 2)[:, None]
+    axis = unit(kept * own + (1 - kept) * hinge)
+    straightened = Rotation.from_rotvec(own * -bend[:, None])
+    turn_middle = (Rotation.from_rotvec(axis * wanted[:, None]) * straightened).as_matrix()
     bent = upper + _apply(turn_middle, lower)
     turn = shortest_turn(bent, target)  # (N, 3, 3)
-    chord = unit(target)
-    aside = _across(_apply(turn, upper), chord)  # (N, 3) from the chord to the middle joint
-    forward = np.cross(chord, _apply(turn, hinge))  # where a bend about the hinge moves the middle joint
-    angle = np.arctan2((np.cross(aside, forward) * chord).sum(axis=1), (aside * forward).sum(axis=1))
-    # A limb that was nearly straight has no reliable plane: the more it is bent, the more it bends about its hinge.
-    before_aside = np.linalg.norm(_across(upper, unit(upper + lower)), axis=1)
-    kept = np.minimum(before_aside / np.maximum(np.linalg.norm(aside, axis=1), 1e-9), 1) ** 2
-    turn = Rotation.from_rotvec(chord * (angle * (1 - kept))[:, None]).as_matrix() @ turn
     world[moved, limb.upper] = turn @ world[moved, limb.upper]
     world[moved, limb.middle] = turn @ turn_middle @ world[moved, limb.middle]
     joints[moved, limb.middle] = joints[moved, limb.upper] + _apply(turn, upper)

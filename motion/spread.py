@@ -97,6 +97,7 @@ def carry(known: np.ndarray, values: np.ndarray, clock: np.ndarray) -> np.ndarra
     Returns:
         (T, D) offsets.
     """
+<<<<<<< HEAD
     frames, none = np.flatnonzero(known), np.zeros(values.shape[1])
     velocity = _span_slopes(known_spans(known), values, clock)  # (T, D)
     knots = [] if known[0] else [(clock[0], none, None)]  # time, offset, slope; None follows from the neighbours
@@ -117,6 +118,24 @@ def carry(known: np.ndarray, values: np.ndarray, clock: np.ndarray) -> np.ndarra
     times, offsets = [knot[0] for knot in knots], [knot[1] for knot in knots]
     even = PchipInterpolator(times, offsets).derivative()(times)
     slopes = np.stack([even[index] if knot[2] is None else knot[2] for index, knot in enumerate(knots)])
+=======
+    spans, zero = known_spans(known), np.zeros(values.shape[1])
+    velocity = _span_slopes(spans, values, clock)  # (T, D)
+    points = {clock[frame]: (values[frame], velocity[frame]) for frame in np.flatnonzero(known)}
+    if not known[0]:
+        points[clock[0]] = zero, zero
+    edges = [clock[0], *(clock[at] for first, end in spans for at in (first, end - 1)), np.inf]
+    for number, (first, end) in enumerate(spans):
+        for at, away, edge in ((first, -1, 2 * number), (end - 1, 1, 2 * number + 2)):
+            rest = fade_width(zero, away * velocity[at])
+            if edges[edge + 1] - edges[edge] > 2 * rest:  # in a long gap, the velocity of a span fades at first
+                points[clock[at] + away * rest] = values[at] + away * velocity[at] * rest / 2, zero
+    times = np.array(sorted(points))
+    offsets, velocities = (np.array([points[time][part] for time in times]) for part in (0, 1))
+    slopes = PchipInterpolator(times, offsets).derivative()(times)
+    slopes[-1] = 0
+    slopes = np.where(velocities.any(axis=1, keepdims=True), velocities, slopes)
+>>>>>>> w-train
     curve = BPoly.from_derivatives(times, np.stack((offsets, slopes, np.zeros_like(slopes)), axis=1))
     return curve(np.minimum(clock, times[-1]))
 

@@ -1,8 +1,8 @@
-"""The three endpoints of the app: the page at /, POST /generate, and GET /motion/TOKEN/NAME.KIND."""
+"""The endpoints of the app: the page at /, POST /generate, /redo and /loop, and GET /motion/TOKEN/NAME.KIND."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 
 from starlette.applications import Starlette
@@ -17,14 +17,15 @@ from models.pipeline import DEFAULT_SAMPLING, TextToMotion
 from models.sampling import resolve_guidance
 from serving.connections import MAX_REQUEST
 from serving.downloads import MEDIA_TYPES, Downloads, remove_leftovers
+from serving.edits import EditRequest
 from serving.options import Options
 from serving.places import Busy, Proxy
-from serving.requests import GenerationRequest, longest_seconds
-from serving.service import MotionService
+from serving.requests import MAX_CONSTRAINTS, MAX_METRES, MAX_POINTS, GenerationRequest, longest_seconds
+from serving.service import MotionRequest, MotionService
 from utils.errors import InputError
 from utils.reading.texts import parse_json
 from visualize.body import body_from_options
-from visualize.page import APP_BODY, pack_body, page
+from visualize.page import app_page, pack_body
 
 PIECE = 64 * 1024  # bytes of a response that are sent at once
 READER_SECONDS = 30.0  # total time that a stream waits for its reader
@@ -52,16 +53,31 @@ class Endpoints:
                 "sentences": options.sentences,
                 "variations": options.variations,
                 "seconds": round(longest_seconds(options, model), 1),
+                "keyframes": MAX_CONSTRAINTS - 1,  # and a path
+                "path": {"points": MAX_POINTS, "metres": MAX_METRES},
             },
             "defaults": {"temperature": self.defaults.temperature, "guidance": self.defaults.guidance},
             "kinds": list(MEDIA_TYPES),
         }
-        self.html = page("Text to motion", ("player.js", "app.js"), APP_BODY, data, connect="'self'").encode()
+        self.html = app_page(data).encode()
 
     async def show(self, request: Request) -> Response:
         return in_pieces(self.html, "text/html", PAGE_HEADERS)
 
     async def generate(self, request: Request) -> Response:
+        return await self._answer(
+            request, lambda data: GenerationRequest.parse(data, self.options, self.model, self.defaults)
+        )
+
+    async def redo(self, request: Request) -> Response:
+        arguments = (self.service.motions, self.options, self.model)
+        return await self._answer(request, lambda data: EditRequest.parse_redo(data, *arguments))
+
+    async def loop(self, request: Request) -> Response:
+        return await self._answer(request, lambda data: EditRequest.parse_loop(data, self.service.motions))
+
+    async def _answer(self, request: Request, parse: Callable[[object], MotionRequest]) -> Response:
+        """Answer a request for motions with a stream of their frames."""
         if not is_json(request.headers.get("content-type", "")):
             return refusal("the request is not of type application/json", 415)
         try:
@@ -75,10 +91,9 @@ class Endpoints:
         except InputError as error:
             return refusal(f"the request is {error}", 400)
         try:
-            motion = GenerationRequest.parse(data, self.options, self.model, self.defaults)
+            lines = self.service.stream(parse(data), self._address(request))
         except InputError as error:
             return refusal(str(error), 400)
-        lines = self.service.stream(motion, self._address(request))
         return PatientStream(lines, media_type="application/x-ndjson", headers=DATA_HEADERS)
 
     async def download(self, request: Request) -> Response:
@@ -189,6 +204,8 @@ def make_app(model: TextToMotion, options: Options) -> Starlette:
         routes=[
             Route("/", endpoints.show),
             Route("/generate", endpoints.generate, methods=["POST"]),
+            Route("/redo", endpoints.redo, methods=["POST"]),
+            Route("/loop", endpoints.loop, methods=["POST"]),
             Route("/motion/{token}/{name}.{kind}", endpoints.download),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],  # against DNS rebinding

@@ -7,21 +7,34 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from models.pipeline import MotionChunk, TextToMotion
+from models.pipeline import TextToMotion
 from motion.clip import Clip
 from serving.options import Options
 from serving.places import Busy, Places, share_of
-from serving.requests import GenerationRequest
+from serving.requests import Frames, Start
 from utils.errors import InputError
-from utils.prompts import safe_name
 from visualize.body import Body, floor_height
 from visualize.page import pack_motion
 
 KEPT_RESULTS = 64  # motions that can be downloaded; the oldest are dropped
+
+
+class MotionRequest(Protocol):
+    """A request for motions: new ones, or edits of finished ones."""
+
+    @property
+    def title(self) -> str:
+        """Title of the motions."""
+
+    def starts(self) -> dict[str, Start]:
+        """Return the name of each motion and the function that starts its generation."""
+
+    def errors(self, smplx85: np.ndarray) -> list[dict[str, Any]]:
+        """Return how far a motion (T, 85) is from each constraint."""
 
 
 @dataclass(eq=False)
@@ -66,8 +79,8 @@ class MotionService:
         """Cancel all work; the current chunk is finished."""
         self.thread.shutdown(wait=False, cancel_futures=True)
 
-    async def stream(self, request: GenerationRequest, address: str) -> AsyncIterator[bytes]:
-        """Yield lines of JSON: {"waiting": n}, chunks of frames, and {"done": token}; or {"error": sentence}."""
+    async def stream(self, request: MotionRequest, address: str) -> AsyncIterator[bytes]:
+        """Yield lines of JSON: {"waiting": n}, chunks of frames, and {"done": token, ...}; or {"error": sentence}."""
         try:
             self.places.take(address)
         except Busy as error:
@@ -81,9 +94,9 @@ class MotionService:
                 yield _line(waiting=self._ahead(visitor))
                 await visitor.changed.wait()
                 visitor.changed.clear()
-            for seed in range(request.seed, request.seed + request.variations):
-                arguments = (request.prompt, seed, request.sampling, request.seconds)
-                motions.append(await run_in(self.thread, self.model.stream, *arguments))
+            starts = request.starts()
+            for start in starts.values():
+                motions.append(await run_in(self.thread, start, self.model))
             chunks: list[list[np.ndarray]] = [[] for _ in motions]
             unfinished = dict(enumerate(motions))
             while unfinished:
@@ -94,13 +107,13 @@ class MotionService:
                     else:
                         chunks[number].append(smplx85)
                         yield line
-            title, token = " ".join(request.prompt.sentences), secrets.token_urlsafe(16)
+            token = secrets.token_urlsafe(16)
             results = {
-                f"{safe_name(title)}_seed{request.seed + number}": Clip(np.concatenate(parts), title)
-                for number, parts in enumerate(chunks)
+                name: Clip(np.concatenate(parts), request.title) for name, parts in zip(starts, chunks, strict=True)
             }
+            errors = [await run_in(self.thread, request.errors, clip.smplx85) for clip in results.values()]
             self._keep(token, Result(address, results))
-            yield _line(done=token, names=list(results))
+            yield _line(done=token, names=list(results), errors=errors)
         except InputError as error:
             yield _line(error=str(error))
         finally:  # also if the visitor has left
@@ -126,7 +139,7 @@ class MotionService:
         """Return the position of a waiting visitor in the queue, from 1."""
         return [other for other in self.queue if not other.served].index(visitor) + 1
 
-    def _next(self, number: int, motion: Iterator[MotionChunk], first: bool) -> tuple[np.ndarray | None, bytes]:
+    def _next(self, number: int, motion: Iterator[Frames], first: bool) -> tuple[np.ndarray | None, bytes]:
         """Generate the next frames of a variation and pack them for the browser; runs in the thread.
 
         Returns:
@@ -138,7 +151,7 @@ class MotionService:
             return None, b""
         smplx85 = chunk.smplx85.astype(np.float64)
         packed = pack_motion(smplx85, floor_height(self.body, smplx85)) if first else pack_motion(smplx85)
-        return chunk.smplx85, _line(variation=number, **packed)
+        return chunk.smplx85, _line(variation=number, part=chunk.part, **packed)
 
     def _keep(self, token: str, result: Result) -> None:
         """Keep a result; the oldest are dropped, first those of an address that has more than half of all."""
@@ -154,8 +167,12 @@ class MotionService:
 
     def motion(self, token: str, name: str) -> Clip | None:
         """Return a finished motion, or None if it is unknown or no longer kept."""
+        return self.motions(token).get(name)
+
+    def motions(self, token: str) -> dict[str, Clip]:
+        """Return the finished motions of a request by name; none if it is unknown or they are no longer kept."""
         result = self.results.get(token)
-        return result.motions.get(name) if result else None
+        return result.motions if result else {}
 
 
 async def run_in(thread: Executor, function: Callable, *arguments: object) -> Any:

@@ -21,6 +21,7 @@ import prepare_data
 from dataset.motion_folder import MotionFolder
 from models import motionmillion, text_encoder
 from models.llama import LLaMAHF
+from tests.browser import browser, page  # noqa: F401 (fixtures)
 
 ROOT = Path(__file__).parents[1]
 

@@ -3,26 +3,24 @@
 The tests share one headless Chromium with software WebGL and one app process with the shipped checkpoint.
 """
 
-import io
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from control.paths import distances
 from formats.clip import Clip, read_clip
+from motion.skeleton import forward_kinematics
+from motion.smplx import smplx85_to_motion
+from tests.browser import SECONDS, picture, wait_for, watched_page, wood
 from visualize.body import load_body
 from visualize.page import write_gallery, write_player
 
 playwright = pytest.importorskip("playwright.sync_api")
 ROOT = Path(__file__).parents[1]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-SECONDS = 1000  # the browser's unit is the millisecond; software WebGL on a busy machine is slow
 HOSTILE = [
     "<img src=x onerror=\"document.title='owned'\">",
     "</script><script>document.title='owned'</script>",
@@ -33,35 +31,6 @@ HOSTILE = [
     "{{7*7}} ${7*7} &lt;b&gt;",
 ]
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium not installed; `make browser` installs it")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser):
-    """A page that records its requests and must not write to the console."""
-    yield from watched_page(browser)
-
-
-def watched_page(browser):
-    context = browser.new_context(viewport={"width": 480, "height": 400}, accept_downloads=True)
-    page, messages = context.new_page(), []
-    page.set_default_timeout(60 * SECONDS)
-    page.requested = []
-    page.on("request", lambda request: page.requested.append(request.url))
-    page.on("console", lambda message: messages.append(message.text))
-    page.on("pageerror", lambda error: messages.append(str(error)))
-    yield page
-    context.close()
-    assert not messages
-
 
 @pytest.fixture(scope="module")
 def clips():
@@ -71,23 +40,6 @@ def clips():
     data[:, 3 * 16 + 2], data[:, 3 * 17 + 2] = -1.2 + 0.8 * np.sin(4 * times), 1.2
     data[:, 73], data[:, 74] = 0.95, 0.8 * times
     return [Clip(data, f"person number {number}") for number in range(3)]
-
-
-def picture(locator) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(locator.screenshot())).convert("RGB")).astype(int)
-
-
-def wood(frame: np.ndarray) -> np.ndarray:
-    """Return the mask of the mannequin; everything else is grey or blue."""
-    return frame[..., 0] - frame[..., 2] > 40
-
-
-def wait_for(page, condition, seconds: float = 60) -> None:
-    for _ in range(int(seconds * 10)):
-        if condition():
-            return
-        page.wait_for_timeout(100)
-    raise AssertionError(f"the condition did not hold within {seconds:g} s")
 
 
 def show_and_check_motion(page, canvas) -> None:
@@ -168,7 +120,7 @@ def test_gallery_of_a_hundred_with_hostile_prompts(page, clips, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def app():
+def app(browser):
     """Start the app and return its address."""
     command = [sys.executable, ROOT / "app.py", "--port", "0", "--running", "2"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -218,3 +170,68 @@ def test_app_serves_two_visitors_from_sentence_to_download(app, browser, page, t
     playwright.expect(other.get_by_role("status")).to_have_text(re.compile("1 to 6 sentences"), timeout=60 * SECONDS)
     with pytest.raises(StopIteration):
         next(others)
+
+
+def saved_clip(page, folder) -> Clip:
+    """The motion on the page, downloaded."""
+    with page.expect_download() as download:
+        page.get_by_role("link", name="npz").click()
+    download.value.save_as(folder / "clip.npz")
+    return read_clip(folder / "clip.npz")
+
+
+def press_and_wait(page, button: str) -> dict:
+    """Press a button that starts a generation, wait for its end, and return what was requested."""
+    with page.expect_request(lambda request: request.method == "POST") as sent:
+        page.get_by_role("button", name=button, exact=True).click()
+    playwright.expect(page.get_by_role("button", name="Stop")).to_be_disabled(timeout=60 * SECONDS)
+    playwright.expect(page.get_by_role("status")).to_have_text(re.compile("Done"), timeout=60 * SECONDS)
+    return sent.value.post_data_json
+
+
+def sweep(page, box, places) -> None:
+    """Press the mouse at the first place, relative to the middle of a box, and drag it over the others."""
+    places = [(box["x"] + box["width"] / 2 + x, box["y"] + box["height"] / 2 + y) for x, y in places]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places:
+        page.mouse.move(*place)
+    page.mouse.up()
+
+
+def test_app_follows_a_path_keeps_a_pose_and_edits_the_motion(app, page, tmp_path):
+    page.set_viewport_size({"width": 720, "height": 380})
+    page.goto(app)
+    page.get_by_role("button", name="Draw path").click()
+    canvas = page.locator(".view canvas").bounding_box()
+    sweep(page, canvas, [(x, 10 + 0.002 * x * x) for x in range(-50, 51, 10)])
+    path = np.array(press_and_wait(page, "Generate")["constraints"]["path"]["points"])
+    clip = saved_clip(page, tmp_path)
+    places = clip.smplx85[:, [72, 74]]
+    assert distances(path, places).max() < 0.1
+    assert np.abs(places[[0, -1]] - path[[0, -1]]).max() < 0.05
+
+    page.get_by_label("pause").click()
+    page.get_by_label("time", exact=True).fill("0.8")
+    page.get_by_role("button", name="Pin pose").click()
+    page.locator("[name=seed]").fill("7")
+    [keyframe] = press_and_wait(page, "Generate")["constraints"]["keyframes"]
+    other = saved_clip(page, tmp_path)
+    assert keyframe["time"] == 0.8 and np.abs(clip.smplx85[24] - keyframe["pose"][0]).max() < 1e-3
+    poses = [forward_kinematics(*smplx85_to_motion(each.smplx85[[24, 12]].astype(float))) for each in (clip, other)]
+    assert np.abs(poses[0] - poses[1])[0].max() < 0.02  # at the time of the keyframe
+    assert np.abs(poses[0] - poses[1])[1].max() > 0.03  # at another time
+
+    bars = page.locator(".bars").bounding_box()
+    sweep(page, bars, [(x, 0) for x in range(-100, 1, 20)])
+    page.get_by_label("sentence of the selection").fill("a person jumps")
+    span = press_and_wait(page, "Redo selection")
+    redone = saved_clip(page, tmp_path)
+    first, last = (round(30 * span[key]) for key in ("from", "to"))
+    assert 0 < first < last < len(redone.smplx85) == len(other.smplx85) and span["prompt"] == "a person jumps"
+    same = np.abs(redone.smplx85 - other.smplx85).max(axis=1) < 1e-5
+    assert same[:first].all() and same[last:].all() and not same[first + 5 : last - 5].any()
+    press_and_wait(page, "Loop in place")
+    assert len(saved_clip(page, tmp_path).smplx85) < len(redone.smplx85)
+    page.get_by_role("button", name="Undo").click()
+    assert (saved_clip(page, tmp_path).smplx85 == redone.smplx85).all()

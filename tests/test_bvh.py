@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from dataset.synthetic import synthetic_clips
 from formats.bvh import read_bvh
-from formats.bvh_import import retarget_clip
+from formats.motion_import import retarget_clip
 from formats.skeleton_map import AXES, SkeletonMap
 from motion.features272 import features_from_motion, heading_angle, recover_joints_fk, recover_rotations
 from motion.resample import FPS

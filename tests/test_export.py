@@ -13,9 +13,9 @@ from PIL import Image
 
 from formats.amass import amass_arrays
 from formats.bvh import read_bvh
-from formats.bvh_import import retarget_clip
 from formats.bvh_writer import write_bvh
 from formats.clip import Clip, read_clip
+from formats.motion_import import retarget_clip
 from motion.skeleton import JOINT_INDEX, JOINT_NAMES, PARENTS, forward_kinematics
 from motion.smplx import motion_to_smplx85, smplx85_to_motion
 from utils.errors import exit_on_input_error
@@ -185,7 +185,7 @@ def test_bvh_file_with_unknown_joint_names_needs_a_map(motion, export, tmp_path)
         text = text.replace(f" {name}\n", f" bone{number}\n")
     (tmp_path / "bones.bvh").write_text(text)
     status, error = export(tmp_path / "bones.bvh", tmp_path / "out.npz")
-    assert status == 2 and "--skeleton" in error and "pelvis" in error
+    assert status == 2 and "--skeleton" in error and "nearest: bone" in error
     joints = "\n".join(f"  {name}: bone{number}" for number, name in enumerate(JOINT_NAMES))
     (tmp_path / "map.yaml").write_text(f"joints:\n{joints}\n")
     assert export(tmp_path / "bones.bvh", tmp_path / "out.npz", "--skeleton", tmp_path / "map.yaml") == (0, "")
@@ -402,7 +402,7 @@ def test_motion_files_are_only_replaced_with_overwrite(motion, export, tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert export(first, second, "--overwrite") == (0, "") and read_clip(second).title == "a"
     for _ in range(2):
-        assert export(first, tmp_path / "clip.glb") == (0, "")
+        assert export(first, tmp_path / "clip.html") == (0, "")
 
 
 def test_hostile_titles_make_valid_files(motion, export, tmp_path):

@@ -8,10 +8,11 @@ from scipy.spatial.transform import Rotation
 from motion.clip import Clip, smplx85_of
 from motion.features272 import ground
 from motion.foot_lock import lock_feet
+from motion.limbs import LEGS, move_end
 from motion.measures import foot_slide, standing_feet
 from motion.resample import resample_positions, resample_rotations
 from motion.rotation import axis_angle_to_matrix, matrix_to_axis_angle
-from motion.skeleton import JOINT_INDEX, JOINT_NAMES, forward_kinematics, world_pose
+from motion.skeleton import JOINT_INDEX, JOINT_NAMES, REST_OFFSETS, forward_kinematics, world_pose
 from motion.smplx import smplx85_to_motion
 from utils.errors import InputError
 
@@ -102,6 +103,17 @@ def test_foot_lock_stops_standing_feet_and_keeps_other_joints():
     np.testing.assert_array_equal(locked[:, 66:], data[:, 66:])
     lengths = [np.linalg.norm(np.diff(each[:, [1, 4, 7, 10]], axis=1), axis=-1) for each in (before, after)]
     np.testing.assert_allclose(*lengths, atol=1e-6)
+
+
+@pytest.mark.parametrize("knee", [-0.02, 0.0, 0.02])
+def test_a_straight_or_overextended_leg_bends_forward_without_twisting(knee):
+    world, joints = world_pose(
+        Rotation.from_rotvec(np.eye(1, 66, 12).reshape(22, 3) * knee).as_matrix()[None], REST_OFFSETS.astype(float)
+    )
+    before, steps = world.copy(), np.array([[0.0, 0.02, 0.0]])
+    move_end(LEGS["left"], world, joints.copy(), steps)
+    turns = Rotation.from_matrix(before[0, [1, 4]].swapaxes(1, 2) @ world[0, [1, 4]]).as_rotvec(degrees=True)
+    assert np.abs(turns[:, 1]).max() < 5 and turns[0, 0] < -5 and turns[1, 0] > 5  # about the bone, and the hinge
 
 
 def test_foot_lock_ignores_fast_feet_and_accepts_any_length(motion):

@@ -7,17 +7,19 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ALLOWED = {  # package -> packages that it may import
+    "blender": set(),
     "utils": set(),
     "motion": {"utils"},
     "formats": {"motion", "utils"},
+    "characters": {"formats", "motion", "utils"},
     "control": {"formats", "motion", "utils"},
     "models": {"control", "motion", "utils"},
     "editing": {"control", "formats", "models", "motion", "utils"},
-    "dataset": {"control", "formats", "models", "motion", "utils"},
-    "training": {"control", "dataset", "evaluation", "formats", "models", "motion", "utils", "visualize"},
-    "evaluation": {"control", "dataset", "formats", "models", "motion", "utils", "visualize"},
-    "visualize": {"formats", "motion", "utils"},
-    "serving": {"control", "editing", "formats", "models", "motion", "utils", "visualize"},
+    "dataset": {"characters", "control", "formats", "models", "motion", "utils"},
+    "training": {"characters", "control", "dataset", "evaluation", "formats", "models", "motion", "utils", "visualize"},
+    "evaluation": {"characters", "control", "dataset", "formats", "models", "motion", "utils", "visualize"},
+    "visualize": {"characters", "formats", "motion", "utils"},
+    "serving": {"characters", "control", "editing", "formats", "models", "motion", "utils", "visualize"},
 }
 
 

@@ -10,9 +10,9 @@ from scipy.spatial.transform import Rotation
 
 from dataset.synthetic import synthetic_clips
 from formats.bvh import read_bvh
-from formats.bvh_import import import_bvh, retarget_clip
 from formats.import_options import ImportOptions
 from formats.joint_names import find_joints
+from formats.motion_import import import_motion, retarget_clip
 from formats.skeleton_map import SkeletonMap
 from motion.resample import FPS
 from motion.retarget import Axes, Retargeted
@@ -60,7 +60,7 @@ def assert_same_motion(got: Retargeted, rotations: np.ndarray, pelvis: np.ndarra
 def test_files_of_exporters_give_back_the_motion(tmp_path, motions, name, kind):
     write_exported(tmp_path / "a.bvh", EXPORTERS[name], *motions[kind])
     twists_unknown = name == "smplx"  # a first frame as zero pose hides by how much its limbs are twisted
-    assert_same_motion(import_bvh(tmp_path / "a.bvh", FPS), *motions[kind], ends=8 if twists_unknown else 3)
+    assert_same_motion(import_motion(tmp_path / "a.bvh", FPS), *motions[kind], ends=8 if twists_unknown else 3)
 
 
 @pytest.mark.parametrize("name", ["mixamo", "rokoko", "biped", "unity"])
@@ -68,7 +68,7 @@ def test_a_map_of_names_alone_leaves_the_axes_to_the_file(tmp_path, motions, nam
     exporter = EXPORTERS[name]
     write_exported(tmp_path / "a.bvh", exporter, *motions["walk_turn_left"])
     skeleton = SkeletonMap({joint: exporter.names(joint) for joint in JOINT_NAMES})
-    assert_same_motion(import_bvh(tmp_path / "a.bvh", FPS, skeleton), *motions["walk_turn_left"])
+    assert_same_motion(import_motion(tmp_path / "a.bvh", FPS, skeleton), *motions["walk_turn_left"])
 
 
 def test_rest_axes_that_do_not_fit_are_not_used(tmp_path, motions):
@@ -78,7 +78,7 @@ def test_rest_axes_that_do_not_fit_are_not_used(tmp_path, motions):
     known = SkeletonMap.from_yaml(ROOT / "configs" / "data" / "bandai_skeleton.yaml")
     given = SkeletonMap({joint: exporter.names(joint) for joint in JOINT_NAMES}, known.rest_axes)
     for skeleton in (None, given):
-        got = import_bvh(tmp_path / "a.bvh", FPS, skeleton)
+        got = import_motion(tmp_path / "a.bvh", FPS, skeleton)
         assert_same_motion(got, *motions["walk_turn_left"])
         assert any("do not fit" in note for note in got.notes) == (skeleton is given)
 
@@ -178,7 +178,7 @@ def test_motion_may_stand_along_another_axis_than_the_zero_pose(tmp_path, motion
     assert_same_motion(retarget_clip(clip, FPS, axes=Axes(up="z")), *motions["walk_turn_left"])
     with pytest.raises(InputError, match=r"stands along .*--up.*--force"):
         write_exported(tmp_path / "a.bvh", EXPORTERS["mixamo"], *motions["walk_turn_left"])
-        import_bvh(tmp_path / "a.bvh", FPS, options=ImportOptions(up="z"))
+        import_motion(tmp_path / "a.bvh", FPS, options=ImportOptions(up="z"))
 
 
 def test_first_of_two_people_is_read_whole(tmp_path, motions):

@@ -199,6 +199,17 @@ def test_carried_offsets_are_exact_and_last():
     np.testing.assert_allclose(offsets[-1], values[80], atol=1e-12)
 
 
+def test_velocity_of_a_span_does_not_carry_an_offset_far():
+    """Its offsets change by 1.2 m per second, and the next known frame is 3 seconds later."""
+    known, values = np.zeros(120, bool), np.zeros((120, 1))
+    known[:10] = known[100] = True
+    values[:10, 0] = 0.04 * np.arange(10)
+    offsets = carry(known, values, np.arange(120.0))[:, 0]
+    np.testing.assert_allclose(offsets[known], values[known, 0], atol=1e-12)
+    assert offsets.max() < 0.7 and offsets.min() > -0.1
+    assert np.abs(np.diff(offsets, n=2)).max() < 0.01
+
+
 @pytest.mark.parametrize("limb", [*ARMS.values(), *LEGS.values()])
 def test_end_of_a_limb_reaches_its_target(walk, limb):
     world, joints = world_pose(walk[0], REST_OFFSETS, root=walk[1])

@@ -12,7 +12,7 @@ from motion.clip import Clip, smplx85_of
 from motion.skeleton import JOINT_INDEX, PARENTS, REST_OFFSETS
 from motion.smplx import smplx85_to_322, smplx322_to_85
 from utils.errors import InputError
-from visualize.body import BALLS, floor_height, load_body
+from visualize.body import BALLS, face_colors, floor_height, load_body
 from visualize.camera import place_camera
 from visualize.export import main as export
 from visualize.export import write_npz
@@ -252,8 +252,8 @@ def test_mesh_is_drawn_where_the_camera_projects_it(body, standing):
     """The silhouette has the bounds of the projected vertices, and the floor beside it is in shadow."""
     vertices, joints = body.vertices(standing), body.joints(standing)
     camera = place_camera(joints, 256, 256)
-    frame = next(render_mesh(vertices, body.faces, body.colors, camera))
-    empty = next(render_mesh(vertices + (0, 100, 0), body.faces, body.colors, camera))
+    frame = next(render_mesh(vertices, body.faces, face_colors(body), camera))
+    empty = next(render_mesh(vertices + (0, 100, 0), body.faces, face_colors(body), camera))
     wood = (frame[..., 0].astype(int) - frame[..., 2]) > 30  # the floor is grey
     rows, columns = np.nonzero(wood)
     pixels, _ = camera.project(vertices.astype(np.float64))
@@ -270,7 +270,7 @@ def test_jump_is_drawn_above_the_floor(body, standing):
     jump = np.repeat(standing, 2, axis=0)
     jump[1, 73] += 0.4
     camera = place_camera(body.joints(jump), 200, 200)
-    grounded, flying = render_mesh(body.vertices(jump), body.faces, body.colors, camera)
+    grounded, flying = render_mesh(body.vertices(jump), body.faces, face_colors(body), camera)
     lowest = [np.nonzero((frame[..., 0].astype(int) - frame[..., 2]) > 30)[0].max() for frame in (grounded, flying)]
     assert lowest[0] - lowest[1] > 15
 
@@ -284,7 +284,7 @@ def test_frames_follow_the_motion_and_are_reproducible(body, walking):
 
 def test_colors_come_from_the_mesh(body, standing):
     camera = place_camera(body.joints(standing), 128, 128)
-    painter = Painter(body.faces, np.tile(np.float32((0, 0.8, 0)), (len(body.colors), 1)), camera, 0.0)
+    painter = Painter(body.faces, np.tile(np.float32((0, 0.8, 0)), (len(body.faces), 3, 1)), camera, 0.0)
     green = painter.draw(body.vertices(standing)[0], camera.eye[0]).astype(int)
     assert ((green[..., 1] - green[..., 0]) > 60).sum() > 300
     assert (body.colors == np.float32(BALLS)).all(axis=1).sum() > 1000

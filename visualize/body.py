@@ -83,6 +83,11 @@ def smplx_file(model_path: str | Path | None) -> Path:
     return path
 
 
+def face_colors(body: Body) -> np.ndarray:
+    """Return the colours (F, 3, 3) of the corners of the faces of a body; a face has that of its first vertex."""
+    return np.repeat(body.colors[body.faces[:, :1]], 3, axis=1)
+
+
 def iterate_vertices(body: Body, smplx85: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the (V, 3) vertices of each frame, posing ``CHUNK`` frames at once."""
     for start in range(0, len(smplx85), CHUNK):

@@ -4,11 +4,13 @@
     python -m visualize.export mine.bvh mine.mp4 --view skeleton
     python -m visualize.export target.npz reconstruction.npz both.mp4
     python -m visualize.export outputs/*.npz gallery.html
+    python -m visualize.export walk.npz wave.npz out.glb --character hero.glb
 
-OUTPUT, the last file, is written; the files before it are read. Reads .npz (ours, AMASS, Kimodo, HY-Motion), .bvh, and
-.npy (272 features, smplx_85, smplx_322, features of HumanML3D or KIT-ML, or joint positions). Writes .npz (including
-the keys of AMASS), .npy (272 features), .bvh, .glb (animated body), .html (player; a gallery for more than four
-motions), .mp4, .gif, and .png (a strip of poses). Videos and players show several motions side by side.
+OUTPUT, the last file, is written; the files before it are read. Reads .npz (ours, AMASS, Kimodo, HY-Motion), .bvh,
+.glb, .gltf and .fbx with an animation, and .npy (272 features, smplx_85, smplx_322, features of HumanML3D or KIT-ML, or
+joint positions). Writes .npz (including the keys of AMASS), .npy (272 features), .bvh, .glb and .fbx (animated body, or
+a character with an animation per motion), .html (player; a gallery for more than four motions), .mp4, .gif, and .png (a
+strip of poses). Videos and players show several motions side by side. FBX needs Blender (docs/blender.md).
 """
 
 import utils.interrupt  # noqa: F401
@@ -24,10 +26,13 @@ from typing import Literal
 
 import numpy as np
 
+from characters.character import Character, load_character
+from characters.write import write_character
 from formats.amass import amass_arrays
 from formats.bvh_skeletons import Names
 from formats.bvh_writer import Unit, write_bvh
 from formats.clip import read_clip
+from formats.fbx import find_blender, write_fbx
 from formats.import_options import ImportOptions
 from motion.clip import AnyMotion, Clip
 from motion.foot_lock import lock_feet
@@ -38,13 +43,24 @@ from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 from utils.files import atomic_write
 from visualize.body import Body, body_from_options
+from visualize.character import CharacterMesh
 from visualize.glb import write_glb
 from visualize.page import clean, write_gallery, write_player
-from visualize.smplx import Poses, draw_strip, render_mesh_video, visualize_smplx_85
-from visualize.video import MAX_SIDE, PictureSide
+from visualize.smplx import (
+    Poses,
+    draw_strip,
+    render_actors,
+    render_mesh_video,
+    strip_moments,
+    visualize_smplx_85,
+    write_strip,
+)
+from visualize.video import MAX_SIDE, PictureSide, write_video
 
-MOTIONS = (".npz", ".npy", ".bvh")  # also read, so that such a file may be the only copy of a motion
-SINGLE = (*MOTIONS, ".glb", ".png")  # formats of one motion per file
+CHARACTERS = (".glb", ".vrm", ".fbx")  # formats of a character with any number of motions
+MOTIONS = (".npz", ".npy", ".bvh", *CHARACTERS)  # also read, so that such a file may be the only copy of its content
+SINGLE = (*MOTIONS, ".png")  # formats of one motion per file
+PICTURES = (".png", ".mp4", ".gif")
 FORMATS = (*SINGLE, ".html", ".mp4", ".gif")
 USAGE = "%(prog)s INPUT [INPUT ...] OUTPUT [options]"
 PLAYED_TOGETHER = 4  # motions in a player; a page of more is a gallery
@@ -72,14 +88,20 @@ class Options(ImportOptions):
     foot_lock: bool = False
     """Remove foot sliding (adjusts hip, knee and ankle rotations)."""
     skeleton: Path | None = None
-    """YAML file that maps the joints of a BVH file to the 22 SMPL-X joints; by default joints are found by name and
-    hierarchy."""
+    """YAML file that maps the joints of a BVH or glTF file to the 22 SMPL-X joints; by default joints are found by name
+    and hierarchy."""
+    character: Path | None = None
+    """Skinned character (.glb, .gltf, .vrm or .fbx) to put the motions onto."""
+    character_map: Path | None = None
+    """YAML file that names the bones of --character; by default they are found by name and hierarchy. python -m
+    characters prints one to edit."""
     body_model: Literal["mannequin", "smplx"] | None = None
     """Body model to draw; by default smplx if --smplx-path is given, else mannequin."""
     smplx_path: Path | None = None
     """SMPL-X model file, or the folder that contains SMPLX_NEUTRAL.npz."""
     overwrite: bool = False
-    """Replace an existing motion file (.npz, .npy, .bvh); existing pictures, videos and pages are always replaced."""
+    """Replace an existing motion file (.npz, .npy, .bvh, .glb, .vrm, .fbx); existing pictures, videos and pages are
+    always replaced."""
 
 
 def main(arguments: list[str]) -> None:
@@ -88,8 +110,9 @@ def main(arguments: list[str]) -> None:
     if len(files) < 2:
         raise InputError("give one or more motion files and then the file to write; --help shows examples")
     *sources, target = files
-    check_target(target, len(sources))
-    check_kept(target, sources, options.overwrite)
+    check_target(target, len(sources), options.character is not None)
+    check_kept(target, [*sources, *([options.character] if options.character else [])], options.overwrite)
+    character = load_character(options.character, options.character_map) if options.character else None
     clips = [read_clip(source, options.skeleton, options) for source in sources]
     for source, clip in zip(sources, clips, strict=True):
         for note in clip.notes:
@@ -98,16 +121,29 @@ def main(arguments: list[str]) -> None:
         clips = [replace(clip, smplx85=lock_feet(clip)) for clip in clips]
     if options.title is not None:
         clips = [replace(clip, title=options.title) for clip in clips]
-    export(clips, target, options, body_from_options(options.body_model, options.smplx_path))
+    if character is not None:
+        export_on_character(clips, target, options, character)
+    else:
+        export(clips, target, options, body_from_options(options.body_model, options.smplx_path))
     print(target)
 
 
-def check_target(target: Path, count: int) -> None:
-    """Raise InputError unless ``count`` motions can be written into one file with the suffix of ``target``."""
+def check_target(target: Path, count: int, on_character: bool = False) -> None:
+    """Raise InputError unless ``count`` motions can be written into one file with the suffix of ``target``.
+
+    Args:
+        on_character: Whether the motions are put onto a character.
+    """
     suffix = target.suffix.lower()
     if suffix not in FORMATS:
         raise InputError(f"{target} has no suffix that can be written; give one of {', '.join(FORMATS)}")
-    if count > 1 and suffix in SINGLE:
+    if on_character and suffix not in (*CHARACTERS, *PICTURES):
+        raise InputError(f"{target} cannot show a character; give one of {', '.join((*CHARACTERS, *PICTURES))}")
+    if suffix == ".vrm" and not on_character:
+        raise InputError(f"{target} is to hold a character; give one with --character, or write .glb")
+    if suffix == ".fbx":
+        find_blender()
+    if count > 1 and suffix in SINGLE and not (on_character and suffix in CHARACTERS):
         raise InputError(f"{count} motions are given for {target}, which holds one; give one, or .html, .mp4 or .gif")
 
 
@@ -133,7 +169,7 @@ def export(clips: Sequence[Clip], target: Path, options: Options, body: Body) ->
     check_target(target, len(clips))
     suffix, first = target.suffix.lower(), clips[0]
     title = " | ".join(dict.fromkeys(clip.title for clip in clips))
-    size = (min(MAX_SIDE, options.size * (1 + len(clips)) // 2), options.size)  # wider for several motions
+    size = picture_size(options.size, len(clips))
     if suffix == ".npz":
         write_npz(target, first)
     elif suffix == ".npy":
@@ -143,6 +179,8 @@ def export(clips: Sequence[Clip], target: Path, options: Options, body: Body) ->
         write_bvh(target, first, options.names, options.bvh_units)
     elif suffix == ".glb":
         write_glb(target, first, title, body)
+    elif suffix == ".fbx":
+        write_fbx(target, lambda glb: write_glb(glb, first, title, body))
     elif suffix == ".png":
         draw_strip(first, title, target, options.poses, options.size, body)
     elif suffix == ".html":
@@ -151,6 +189,32 @@ def export(clips: Sequence[Clip], target: Path, options: Options, body: Body) ->
         visualize_smplx_85(clips, title, target, FPS, size, camera=options.camera)
     else:
         render_mesh_video(clips, title, target, FPS, size, body, camera=options.camera)
+
+
+def export_on_character(clips: Sequence[Clip], target: Path, options: Options, character: Character) -> None:
+    """Write motions on a character: its file with an animation per motion, a video, or a strip of poses.
+
+    Raises:
+        InputError: as in ``export``.
+    """
+    check_target(target, len(clips), on_character=True)
+    if target.suffix.lower() in CHARACTERS:
+        write_character(target, character, clips)
+        return
+    title = " | ".join(dict.fromkeys(clip.title for clip in clips))
+    mesh = CharacterMesh(character)
+    actors = [mesh.perform(clip) for clip in clips]
+    if target.suffix.lower() == ".png":
+        poses = [actors[0].at(moment) for moment in strip_moments(len(clips[0].smplx85), options.poses)]
+        write_strip(poses, title, target, options.size)
+    else:
+        frames = render_actors(actors, title, FPS, picture_size(options.size, len(clips)), options.camera)
+        write_video(target, frames, FPS)
+
+
+def picture_size(height: int, people: int) -> tuple[int, int]:
+    """Return the width and height of a video, wider for several people."""
+    return min(MAX_SIDE, height * (1 + people) // 2), height
 
 
 def write_npz(path: Path, clip: Clip) -> None:

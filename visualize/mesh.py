@@ -34,21 +34,23 @@ def render_mesh(
     camera: Camera,
     floor: float = 0.0,
     title: str | None = None,
+    two_sided: bool = False,
 ) -> Iterator[np.ndarray]:
     """Draw a moving mesh frame by frame.
 
     Args:
         vertices: (T, V, 3) array or an iterator of (V, 3) frames, in metres, y up.
         faces: (F, 3) vertex indices, counter-clockwise seen from outside. Several bodies are one mesh.
-        colors: (V, 3) sRGB in 0..1.
+        colors: (F, 3, 3) sRGB in 0..1 of the corners of the faces.
         camera: Path of the camera, and size of the frames.
         floor: Height of the floor in metres.
         title: Text at the top of the frame.
+        two_sided: Draw faces that are turned away as well.
 
     Yields:
         (H, W, 3) uint8 frames.
     """
-    painter = Painter(faces, colors, camera, floor)
+    painter = Painter(faces, colors, camera, floor, two_sided)
     overlay = Title(title, camera.width, camera.height)
     for frame_vertices, eye in zip(vertices, camera.eye, strict=True):
         frame = painter.draw(frame_vertices, eye)
@@ -59,14 +61,13 @@ def render_mesh(
 class Painter:
     """Buffers and constants of one clip; arguments as in ``render_mesh``."""
 
-    def __init__(self, faces: np.ndarray, colors: np.ndarray, camera: Camera, floor: float):
+    def __init__(self, faces: np.ndarray, colors: np.ndarray, camera: Camera, floor: float, two_sided: bool = False):
         self.faces = np.ascontiguousarray(faces, dtype=np.int32)
         self.albedo = np.square(colors, dtype=np.float32)  # linear: the frame shows its square root
-        self.camera, self.floor = camera, np.float32(floor)
+        self.camera, self.floor, self.two_sided = camera, np.float32(floor), two_sided
         self.rotation = camera.rotation.astype(np.float32)
         size = (camera.height * SAMPLES, camera.width * SAMPLES)
         self.depth, self.index = np.empty(size, np.float32), np.empty(size, np.int32)
-        self.normals = np.empty((len(colors), 3), np.float32)
         self._make_maps(1)
         right, forward = camera.rotation[0], np.cross(camera.rotation[0], UP)
         sun = np.stack((right, UP, forward), axis=1) @ LIGHT
@@ -82,9 +83,10 @@ class Painter:
         """Return one (H, W, 3) uint8 frame of (V, 3) vertices seen from ``eye`` (3,)."""
         vertices, eye = np.ascontiguousarray(vertices, dtype=np.float32), eye.astype(np.float32)
         points = self._project(vertices, eye)
-        rasterise(points, self.faces, True, EMPTY, self.depth, self.index)
-        vertex_normals(vertices, self.faces, self.normals)
-        mesh, camera = Mesh(self.faces, vertices, points, self.normals, self.albedo), self.camera
+        rasterise(points, self.faces, not self.two_sided, EMPTY, self.depth, self.index)
+        normals = np.empty_like(vertices)
+        vertex_normals(vertices, self.faces, normals)
+        mesh, camera = Mesh(self.faces, vertices, points, normals, self.albedo), self.camera
         view = View(_as_tuple(eye), _as_tuple(self.rotation), camera.focal, np.float32(camera.distance))
         frame = np.empty((camera.height, camera.width, 3), np.uint8)
         shade(frame, self.index, self.depth, mesh, view, *self._shadows(vertices))

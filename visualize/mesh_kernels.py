@@ -32,7 +32,7 @@ class Mesh(NamedTuple):
     vertices: np.ndarray  # (V, 3) float32, world, metres
     points: np.ndarray  # (V, 3) float32, sample coordinates x and y (down), depth in metres
     normals: np.ndarray  # (V, 3) float32 unit normals
-    albedo: np.ndarray  # (V, 3) float32 linear colours
+    albedo: np.ndarray  # (F, 3, 3) float32 linear colours of the corners of the faces
 
 
 class View(NamedTuple):
@@ -267,9 +267,13 @@ def _body_color(face, px, py, mesh, eye, floor_height, sun):
     ambient = 1 - 0.55 * near_floor * (1 - up)
     fill = FILL * toward_eye
     rim = 0.22 * (1 - toward_eye) ** 4 * up + gloss
-    red = albedo[a, 0] * (SUN[0] * direct + ambient * _mix(GROUND[0], SKY[0], up) + fill) + rim
-    green = albedo[a, 1] * (SUN[1] * direct + ambient * _mix(GROUND[1], SKY[1], up) + fill) + rim
-    blue = albedo[a, 2] * (SUN[2] * direct + ambient * _mix(GROUND[2], SKY[2], up) + fill) + rim
+    red = SUN[0] * direct + ambient * _mix(GROUND[0], SKY[0], up) + fill
+    green = SUN[1] * direct + ambient * _mix(GROUND[1], SKY[1], up) + fill
+    blue = SUN[2] * direct + ambient * _mix(GROUND[2], SKY[2], up) + fill
+    corners = albedo[face]
+    red = red * (wa * corners[0, 0] + wb * corners[1, 0] + wc * corners[2, 0]) + rim
+    green = green * (wa * corners[0, 1] + wb * corners[1, 1] + wc * corners[2, 1]) + rim
+    blue = blue * (wa * corners[0, 2] + wb * corners[1, 2] + wc * corners[2, 2]) + rim
     return red, green, blue
 
 

@@ -35,6 +35,7 @@ GALLERY_BODY = """<header><h1></h1><input type="search" placeholder="Search" ari
 </header>
 <main class="grid"></main>
 <dialog><button type="button" class="close" aria-label="close">✕</button><div class="stage"></div></dialog>"""
+APP_SCRIPTS = ("player.js", "document.js", "timeline.js", "floor_path.js", "pinned_poses.js", "editor.js", "app.js")
 APP_BODY = f"""<main class="app"><form autocomplete="off">
 <label>Sentences, one per line; several lines make one continuous motion
 <textarea name="prompts" rows="4" dir="auto" required maxlength="{MAX_PROMPT}">a person walks forward</textarea></label>
@@ -124,7 +125,19 @@ def _write(
     return Path(path)
 
 
-def page(title: str, scripts: Sequence[str], content: str, data: dict, connect: str = "'none'") -> str:
+def app_page(data: dict) -> str:
+    """Return the page of the web app, with an editor, which sends requests to its own server."""
+    return page("Text to motion", APP_SCRIPTS, APP_BODY, data, ("page.css", "app.css"), connect="'self'")
+
+
+def page(
+    title: str,
+    scripts: Sequence[str],
+    content: str,
+    data: dict,
+    styles: Sequence[str] = ("page.css",),
+    connect: str = "'none'",
+) -> str:
     """Return the HTML of a page.
 
     Args:
@@ -132,10 +145,11 @@ def page(title: str, scripts: Sequence[str], content: str, data: dict, connect: 
         scripts: Scripts of visualize/web to run after three.min.js and stage.js.
         content: HTML of the body element; an empty ``<h1>`` receives the title.
         data: Data for the scripts, anything JSON can hold.
+        styles: Style sheets of visualize/web.
         connect: Source of the policy's connect-src, to which the scripts may send requests.
     """
     sources = [(WEB / name).read_text(encoding="utf-8") for name in ("three.min.js", "stage.js", *scripts)]
-    style = (WEB / "page.css").read_text(encoding="utf-8")
+    style = "".join((WEB / name).read_text(encoding="utf-8") for name in styles)
     allowed = " ".join(map(_hash, sources))
     policy = (
         f"default-src 'none'; script-src {allowed}; style-src {_hash(style)}; img-src data:; connect-src {connect}; "

@@ -9,21 +9,24 @@ import numpy as np
 from motion.clip import AnyMotion, smplx85_of
 from motion.resample import FPS, check_fps
 from motion.skeleton import forward_kinematics
-from motion.smplx import SMPLX85, smplx85_to_322, smplx85_to_motion, smplx322_to_85
+from motion.smplx import smplx85_to_322, smplx85_to_motion, smplx322_to_85
 from utils.config import bounded
 from utils.errors import InputError
-from visualize.body import Body, floor_height, iterate_vertices, load_body
+from visualize.actors import Actor, body_actor
+from visualize.body import CHUNK, Body, load_body
 from visualize.camera import SPACING, hold_last_frame, place_camera, side_by_side
 from visualize.skeleton import skeleton_frames
 from visualize.video import MAX_SIDE, check_size, write_png, write_video
 
 __all__ = [
     "draw_strip",
+    "render_actors",
     "process_smplx_data",
     "render_body",
     "render_mesh_video",
     "smplx85_to_322",
     "visualize_smplx_85",
+    "write_strip",
 ]
 
 MAX_POSES = 16  # people in one picture
@@ -95,7 +98,7 @@ def render_mesh_video(
     """
     check_size(size)
     motions, body = _validated(data), body or load_body()
-    return _write(output_path, lambda: _body_frames(motions, title, fps, size, body, floor, camera), fps)
+    return _write(output_path, lambda: render_actors(_actors(motions, body, floor), title, fps, size, camera), fps)
 
 
 def render_body(
@@ -115,7 +118,11 @@ def render_body(
     """
     check_fps(fps)
     check_size(size)
-    return _body_frames(_validated(data), title, fps, size, body or load_body(), floor, camera, spacing)
+    return render_actors(_actors(_validated(data), body or load_body(), floor), title, fps, size, camera, spacing)
+
+
+def _actors(motions: Sequence[np.ndarray], body: Body, floor: float | None = None) -> list[Actor]:
+    return [body_actor(body, motion, floor) for motion in motions]
 
 
 def draw_strip(
@@ -143,16 +150,25 @@ def draw_strip(
         InputError: unusable motion, number of poses, height or path.
     """
     smplx85 = smplx85_of(data)
+    moments = strip_moments(len(smplx85), poses)
+    actors = _actors([smplx85[[moment]] for moment in moments], body or load_body())
+    return write_strip(actors, title, output_path, height)
+
+
+def strip_moments(frames: int, poses: int) -> np.ndarray:
+    """Return the frame numbers of evenly spaced poses."""
     if not 1 <= poses <= MAX_POSES:
         raise InputError(f"the number of poses is {poses}; give 1 to {MAX_POSES}")
+    return np.linspace(0, frames - 1, poses).round().astype(int)
+
+
+def write_strip(actors: Sequence[Actor], title: str | None, output_path: str | Path, height: int = 512) -> Path:
+    """Draw people side by side into one PNG; see ``draw_strip``."""
     if Path(output_path).suffix.lower() != ".png":
         raise InputError(f"{output_path} does not end in .png; a strip of poses is a PNG picture")
-    size = (min(MAX_SIDE, round(height * (0.45 + 0.36 * poses))), height)
+    size = (min(MAX_SIDE, round(height * (0.45 + 0.36 * len(actors)))), height)
     check_size(size)
-    moments = np.linspace(0, len(smplx85) - 1, poses).round().astype(int)
-    people = [smplx85[[moment]] for moment in moments]
-    frames = _body_frames(people, title, FPS, size, body or load_body(), spacing=STRIP_SPACING)
-    return write_png(output_path, next(frames))
+    return write_png(output_path, next(render_actors(actors, title, FPS, size, spacing=STRIP_SPACING)))
 
 
 def _validated(data: AnyMotion | Sequence[AnyMotion]) -> list[np.ndarray]:
@@ -163,32 +179,42 @@ def _validated(data: AnyMotion | Sequence[AnyMotion]) -> list[np.ndarray]:
     return [smplx85_of(motion) for motion in motions]
 
 
-def _body_frames(
-    people: list[np.ndarray],
-    title: str | None,
-    fps: float,
-    size: tuple[int, int],
-    body: Body,
-    floor: float | None = None,
+def render_actors(
+    actors: Sequence[Actor],
+    title: str | None = None,
+    fps: float = FPS,
+    size: tuple[int, int] = (512, 512),
     camera: str = "follow",
     spacing: float = SPACING,
 ) -> Iterator[np.ndarray]:
-    """Yield the frames of ``render_body`` for validated motions; nothing is computed before the first frame."""
+    """Yield the (H, W, 3) uint8 frames of people who stand side by side; nothing is computed before the first frame.
+
+    Args:
+        actors: The people; those who finish before others hold their last pose.
+        spacing: Distance in metres between people.
+    """
     from visualize.mesh import render_mesh  # compiles when first used
 
-    lowest = [floor_height(body, each) if floor is None else floor for each in people]
-    steps = side_by_side([body.joints(each[:1])[0] for each in people], spacing)
-    steps -= np.multiply.outer(lowest, (0, 1, 0))  # (P, 3)
-    longest, placed = max(map(len, people)), []
-    for person, step in zip(people, steps, strict=True):
-        moved = hold_last_frame(person, longest)
-        moved[:, SMPLX85["translation"]] += step
-        placed.append(moved)
-    joints = np.stack([body.joints(each) for each in placed], axis=1)  # (T, P, 22, 3)
-    vertices = map(np.concatenate, zip(*(iterate_vertices(body, each) for each in placed), strict=True))
-    faces = np.concatenate([body.faces + person * len(body.colors) for person in range(len(placed))])
-    colors = np.tile(body.colors, (len(placed), 1))
-    yield from render_mesh(vertices, faces, colors, place_camera(joints, *size, fps=fps, camera=camera), title=title)
+    steps = side_by_side([actor.joints[0] for actor in actors], spacing)  # (P, 3)
+    longest = max(len(actor.joints) for actor in actors)
+    joints = np.stack([hold_last_frame(actor.joints, longest) for actor in actors], axis=1) + steps[:, None]
+    starts = np.cumsum([0, *(actor.size for actor in actors)])
+    faces = np.concatenate([actor.faces + start for actor, start in zip(actors, starts, strict=False)])
+    colors = np.concatenate([actor.colors for actor in actors])
+    place = place_camera(joints, *size, fps=fps, camera=camera)
+    two_sided = any(actor.two_sided for actor in actors)
+    yield from render_mesh(_vertices(actors, steps, longest), faces, colors, place, title=title, two_sided=two_sided)
+
+
+def _vertices(actors: Sequence[Actor], steps: np.ndarray, frames: int) -> Iterator[np.ndarray]:
+    """Yield the (V, 3) vertices of all people in each frame, posing ``CHUNK`` frames at once."""
+    for start in range(0, frames, CHUNK):
+        numbers = np.arange(start, min(start + CHUNK, frames))
+        parts = [
+            actor.vertices(np.minimum(numbers, len(actor.joints) - 1)) + step.astype(np.float32)
+            for actor, step in zip(actors, steps, strict=True)
+        ]
+        yield from np.concatenate(parts, axis=1)
 
 
 def _write(output_path: str | Path, render: Callable[[], Iterator[np.ndarray]], fps: float) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Source: a folder of BVH files with captions."""
+"""Source: a folder of BVH or glTF files with captions."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from dataset.converting import Converted, ConvertOptions, Plan, Task, check_fram
 from dataset.motion_folder import MIRRORED
 from dataset.sources.whole_files import plan_whole_files
 from dataset.staging import check_clip_id
-from formats.bvh_import import import_bvh
 from formats.import_options import ImportOptions
+from formats.motion_import import SUFFIXES, import_motion
 from formats.skeleton_map import SkeletonMap
 from motion.resample import FPS
 from utils.errors import InputError
@@ -21,14 +21,14 @@ from utils.reading.texts import read_lines
 
 @dataclass
 class BvhOptions(ConvertOptions, ImportOptions):
-    """Convert a folder of BVH files."""
+    """Convert a folder of BVH files, or of glTF files with an animation (.glb, .gltf, .vrma)."""
 
     skeleton: Path | None = None
     """YAML file that maps the joints of the files to the 22 SMPL-X joints; by default joints are found by name and
     hierarchy."""
     captions: Path | None = None
     """CSV or JSON lines with the columns file, text, from and to, or YAML with caption rules; by default, a text file
-    beside each BVH file (walk.txt for walk.bvh)."""
+    beside each motion file (walk.txt for walk.bvh)."""
     mirrored: bool = True
     """Add a left-right mirrored copy of every training clip, with left and right exchanged in its captions."""
     captions_per_clip: PositiveInt = 8
@@ -40,7 +40,7 @@ class BvhOptions(ConvertOptions, ImportOptions):
 
 
 def plan(options: BvhOptions) -> Plan:
-    """Return a task per BVH file of the source and its subfolders.
+    """Return a task per file of the source and its subfolders.
 
     Raises:
         InputError: there are no files, two share a name, one has the name of a mirrored copy, or a YAML file or table
@@ -53,7 +53,7 @@ def plan(options: BvhOptions) -> Plan:
 
 
 def find_bvh(source: Path, mirrored: bool) -> list[Path]:
-    """Return the BVH files of a folder and its subfolders.
+    """Return the BVH and glTF files of a folder and its subfolders.
 
     Args:
         mirrored: Whether mirrored copies will be written, whose names must be free.
@@ -61,9 +61,9 @@ def find_bvh(source: Path, mirrored: bool) -> list[Path]:
     Raises:
         InputError: there are no files, two share a name, or one has the name of a mirrored copy.
     """
-    files = sorted(file for file in source.rglob("*") if file.suffix.lower() == ".bvh")
+    files = sorted(file for file in source.rglob("*") if file.suffix.lower() in SUFFIXES)
     if not files:
-        raise InputError(f"{source} holds no .bvh file; check --source")
+        raise InputError(f"{source} holds no .bvh file (or .glb, .gltf, .vrma); check --source")
     taken = [file for file in files if mirrored and file.stem.endswith(MIRRORED)]
     if taken:
         raise InputError(
@@ -71,20 +71,19 @@ def find_bvh(source: Path, mirrored: bool) -> list[Path]:
         )
     twins = [name for name, count in Counter(file.stem for file in files).items() if count > 1]
     if twins:
-        raise InputError(
-            f"{source} holds {twins[0]}.bvh more than once; the file name is the id of the clip, so rename one"
-        )
+        name = next(file.name for file in files if file.stem == twins[0])
+        raise InputError(f"{source} holds {name} more than once; the file name is the id of the clip, so rename one")
     return files
 
 
 def convert(task: Task, options: BvhOptions, skeleton: SkeletonMap | None) -> Converted:
-    """Convert one BVH file into a clip, and a mirrored copy of a training clip.
+    """Convert one file into a clip, and a mirrored copy of a training clip.
 
     Raises:
         InputError: the file or its captions are missing or unusable.
     """
     check_clip_id(task.name)
-    motion = import_bvh(task.file, FPS, skeleton, options)
+    motion = import_motion(task.file, FPS, skeleton, options)
     check_frames(len(motion.rotations), options, task.file)
     lines = captions_beside(task) if task.lines is None else list(task.lines)
     clips = [cut_clip(cut, motion.rotations, motion.pelvis, lines) for cut in task.cuts]

@@ -73,6 +73,7 @@ def changes_of(suffix: str) -> list[Callable]:
         ".safetensors": [edit_safetensors_header] * 6 + [edit_floats] * 2,
         ".pth": [edit_pickle] * 6,
         ".json": [edit_json] * 10 + of_text,
+        ".gltf": [edit_json] * 10 + of_text,
         ".jsonl": [edit_json_line] * 10 + of_text,
     }
     texts = of_text * 2 if suffix in (".txt", ".yaml", ".bvh") else []

@@ -3,6 +3,7 @@
 A kind is a folder ``<root>/<kind>`` of seeds; a seed is a folder of files. Hostile seeds leave a file named EXECUTED.
 """
 
+import base64
 import io
 import json
 import pickle
@@ -15,16 +16,20 @@ import torch
 import yaml
 from accelerate import Accelerator
 
+from characters.character import load_character
+from characters.write import write_character
 from dataset.motion_folder import STATISTICS, VECTORS, MotionFolder
 from dataset.synthetic import synthetic_clips
 from dataset.tokenizing import tokenize
 from formats.bvh_writer import write_bvh
 from formats.clip import Clip
+from formats.gltf_file import read_gltf
 from models.llama import LLaMAConfig, LLaMAHF
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from motion.features263 import HUMANML3D, KIT, features_from_joints
 from motion.skeleton import forward_kinematics
 from motion.smplx import motion_to_smplx85, smplx85_to_motion
+from tests.rigs import Rig, write_rig
 from training.state import save_state, save_tensors
 from utils.checkpoint import fingerprint
 from visualize.export import motion_arrays
@@ -52,6 +57,7 @@ def make_seeds(root: Path) -> None:
     data_folder(root / STATIC / "data", clips)
     seeds = {
         "bvh": bvh_seeds(clips),
+        "gltf": gltf_seeds(clips),
         "npy": npy_seeds(clips),
         "npz": npz_seeds(clips),
         "prompts_txt": [{"prompts.txt": "\n".join(PROMPTS)}],
@@ -110,6 +116,18 @@ def bvh_seeds(clips: list[np.ndarray]) -> list[dict]:
             {"clip.bvh": positions}, {"clip.bvh": text.replace("CHANNELS 3", "CHANNELS 300000000", 1)},
             {"clip.bvh": re.sub("CHANNELS .*", "CHANNELS 0", text).replace("Frames: 6", "Frames: 1000000000")},
             {"clip.bvh": re.sub("Frame Time: .*", "Frame Time: 1e9", text)}]  # fmt: skip
+
+
+def gltf_seeds(clips: list[np.ndarray]) -> list[dict]:
+    """A character with an animation, as .gltf with its buffer inside, and as .glb."""
+    hero = load_character(write_rig(Path("seed.glb"), Rig(arms=45)))
+    file = read_gltf(write_character(Path("seed.glb"), hero, [Clip(clips[0][:6])]))
+    content = Path("seed.glb").read_bytes()
+    Path("seed.glb").unlink()
+    uri = "data:application/octet-stream;base64," + base64.b64encode(file.buffers[0]).decode()
+    buffer = {"byteLength": len(file.buffers[0]), "uri": uri}
+    text = json.dumps(file.document | {"buffers": [buffer]})
+    return [{"clip.gltf": text, "clip.glb": content}]
 
 
 def npy_seeds(clips: list[np.ndarray]) -> list[dict]:

@@ -22,6 +22,8 @@ import inference_batch
 import prepare_data
 import train_t2m
 import train_vq
+from characters.character import load_character
+from characters.write import write_character
 from control.checks import check_constraints
 from control.files import read_constraints
 from dataset import converting
@@ -49,6 +51,7 @@ from utils.reading.tensors import open_safetensors, read_safetensors_header
 from utils.reading.texts import check_template, parse_json, read_json, read_json_lines, read_lines, read_yaml
 from utils.reading.torch_files import read_state_dict
 from visualize import export
+from visualize.character import CharacterMesh
 from visualize.page import write_results_gallery
 
 static = Path()  # folder with a good model and data; set by the worker
@@ -205,6 +208,10 @@ def run_prepare(kind: str, *arguments: object) -> None:
 
 TARGETS = {
     "read_clip bvh": Target("bvh", lambda: read_clip("clip.bvh")),
+    "read_clip gltf": Target("gltf", lambda: read_clip("clip.gltf")),
+    "read_clip glb": Target("gltf", lambda: read_clip("clip.glb")),
+    "character": Target("gltf", lambda: write_character("out.glb", load_character("clip.gltf"), []), ("out.glb",)),
+    "draw character": Target("gltf", lambda: CharacterMesh(load_character("clip.gltf"))),
     "read_clip npy": Target("npy", lambda: read_clip("clip.npy")),
     "read_clip npz": Target("npz", lambda: read_clip("clip.npz")),
     "read_prompts txt": Target("prompts_txt", lambda: prompts("prompts.txt")),

@@ -26,11 +26,14 @@ class FakeModel:
     go: threading.Event = field(default_factory=threading.Event)
     made: list[str] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
+    asked: list[tuple] = field(default_factory=list)
+    """Lengths and constraints of each motion."""
 
     def tokens_of(self, seconds: float) -> int:
         return round(seconds * 30 / 4)
 
-    def stream(self, prompt, seed=0, sampling=None, seconds=None):
+    def stream(self, prompt, seed=0, sampling=None, seconds=None, constraints=None):
+        self.asked.append((seconds, constraints))
         if prompt.sentences[0] == "impossible":
             raise InputError("this cannot be generated")
         return self._frames(prompt.sentences, seed)

@@ -15,6 +15,7 @@ from serving import service as service_module
 from serving.options import Options
 from serving.requests import GenerationRequest
 from tests.serving.helpers import CHUNKS, generate, until, visitor
+from visualize.page import APP_SCRIPTS
 
 
 def test_frames_are_streamed_and_results_can_be_downloaded(server, model, tmp_path):
@@ -197,7 +198,7 @@ def test_page_runs_only_its_own_scripts(server):
     assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
     assert "frame-ancestors 'none'" in client.get("/motion/a/b.npz").headers["content-security-policy"]
     assert "Content-Security-Policy" in page and "unsafe" not in page.split("</title>")[0]
-    assert page.count("<script>") == 4
+    assert page.count("<script>") == 2 + len(APP_SCRIPTS)
 
 
 def guidance_of(data, options, model) -> float:

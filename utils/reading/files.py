@@ -46,6 +46,15 @@ def refusing(path: Path, kind: str, advice: str = ADVICE) -> Iterator[None]:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put the name of a file before the sentences of InputErrors of the code within that do not have it."""
+    try:
+        yield
+    except InputError as error:
+        raise error if shown(path, 200) in str(error) else InputError(f"{shown(path, 200)}: {error}") from error
+
+
+@contextmanager
 def open_regular(path: Path, kind: str, most: int | None = None, advice: str = ADVICE) -> Iterator[BufferedReader]:
     """Open a regular file for reading; within, exceptions become InputError as in ``refusing``.
 

@@ -50,6 +50,8 @@ class Player {
     this.playing = false;
     this.growing = false; // more frames will arrive: wait at the end instead of restarting
     this.dirty = true;
+    this.span = 0; // seconds: least range of the slider
+    this.drawn = () => {}; // called with the time that is shown
     this.last = performance.now();
 
     this.button.addEventListener("click", () => this.play(!this.playing));
@@ -100,7 +102,7 @@ class Player {
   #resize() {
     const { clientWidth: width, clientHeight: height } = this.canvas.parentElement;
     if (width && height) this.stage.resize(width, height, Math.min(window.devicePixelRatio, 2));
-    this.dirty = true;
+    if (this.motions) this.stage.draw(this.time); // at once, because resizing clears the picture
   }
 
   #key(event) {
@@ -129,9 +131,10 @@ class Player {
       this.stage.moveTo(target.sub(this.stage.target).multiplyScalar(share).add(this.stage.target));
     }
     this.snap = this.dirty = false;
-    this.slider.max = this.seconds;
+    this.slider.max = Math.max(this.seconds, this.span);
     this.slider.value = this.time;
     this.clock.textContent = `${this.time.toFixed(1)} / ${this.seconds.toFixed(1)} s`;
     this.stage.draw(this.time);
+    this.drawn(this.time);
   }
 }

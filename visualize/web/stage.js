@@ -137,6 +137,7 @@ class Stage {
     this.scene.add(this.sun, this.sun.target, this.#makeFloor());
     this.bodies = [];
     this.motions = [];
+    this.offsets = [0];
     this.target = new THREE.Vector3(0, LOOK_AT, 0);
   }
 
@@ -165,13 +166,14 @@ class Stage {
   /** Show motions from the front; draw() sets the time. */
   show(motions) {
     while (this.bodies.length < motions.length) this.bodies.push(new Body(this.parts));
+    const wide = Math.max(0, motions.length - 1) * SPACING;
+    this.offsets = (motions.length ? motions : [null]).map((_, index) => index * SPACING - wide / 2); // metres along x
     this.bodies.forEach((body, index) => {
       if (index < motions.length) this.scene.add(body.mesh);
       else this.scene.remove(body.mesh);
-      body.mesh.position.x = (index - (motions.length - 1) / 2) * SPACING;
+      body.mesh.position.x = this.offsets[index] ?? 0;
     });
     this.motions = motions;
-    const wide = (motions.length - 1) * SPACING;
     const distance = Math.max(4.4, (2.2 + wide) / (2 * Math.tan(Math.PI / 12) * Math.min(1.5, this.camera.aspect)));
     const azimuth = motions.length > 1 ? AZIMUTH / 2 : AZIMUTH;
     this.centre(0, this.target);
