@@ -97,28 +97,6 @@ def carry(known: np.ndarray, values: np.ndarray, clock: np.ndarray) -> np.ndarra
     Returns:
         (T, D) offsets.
     """
-<<<<<<< HEAD
-    frames, none = np.flatnonzero(known), np.zeros(values.shape[1])
-    velocity = _span_slopes(known_spans(known), values, clock)  # (T, D)
-    knots = [] if known[0] else [(clock[0], none, None)]  # time, offset, slope; None follows from the neighbours
-    for number, frame in enumerate(frames):
-        slope = velocity[frame] if velocity[frame].any() else None
-        rest = fade_width(
-            none, velocity[frame]
-        )  # in which the velocity of a span fades; over a long gap it would swing
-        before = frames[number - 1] if number else 0
-        after = frames[number + 1] if number + 1 < len(frames) else None
-        if slope is not None and clock[frame] - clock[before] > 2 * rest:
-            knots.append((clock[frame] - rest, values[frame] - slope * rest / 2, None))
-        knots.append((clock[frame], values[frame], slope))
-        if after is None:
-            knots.append((clock[frame] + rest, values[frame] + velocity[frame] * rest / 2, none))
-        elif slope is not None and clock[after] - clock[frame] > 2 * rest:
-            knots.append((clock[frame] + rest, values[frame] + slope * rest / 2, None))
-    times, offsets = [knot[0] for knot in knots], [knot[1] for knot in knots]
-    even = PchipInterpolator(times, offsets).derivative()(times)
-    slopes = np.stack([even[index] if knot[2] is None else knot[2] for index, knot in enumerate(knots)])
-=======
     spans, zero = known_spans(known), np.zeros(values.shape[1])
     velocity = _span_slopes(spans, values, clock)  # (T, D)
     points = {clock[frame]: (values[frame], velocity[frame]) for frame in np.flatnonzero(known)}
@@ -135,7 +113,6 @@ def carry(known: np.ndarray, values: np.ndarray, clock: np.ndarray) -> np.ndarra
     slopes = PchipInterpolator(times, offsets).derivative()(times)
     slopes[-1] = 0
     slopes = np.where(velocities.any(axis=1, keepdims=True), velocities, slopes)
->>>>>>> w-train
     curve = BPoly.from_derivatives(times, np.stack((offsets, slopes, np.zeros_like(slopes)), axis=1))
     return curve(np.minimum(clock, times[-1]))
 
