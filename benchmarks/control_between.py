@@ -82,14 +82,14 @@ def joint_error(gap: Gap, filled: Poses) -> float:
     return float(np.linalg.norm(filled.joints - real, axis=-1).mean())
 
 
-def between_fid(evaluator: Evaluator, gaps: Sequence[Gap], filled: Sequence[Poses], margin: int) -> float:
-    """Return the FID of filled gaps, with ``margin`` given frames on both sides, against the recorded frames."""
+def between_fid(evaluator: Evaluator, gaps: Sequence[Gap], filled: Sequence[Poses]) -> float:
+    """Return the FID of filled gaps, with ``AFTER`` given frames on both sides, against the recorded frames."""
     real, made = [], []
     for gap, fill in zip(gaps, filled, strict=True):
         inside = slice(BEFORE, BEFORE + gap.frames)
         whole = Poses(gap.motion.rotations.copy(), gap.motion.pelvis.copy())
         whole.rotations[inside], whole.pelvis[inside] = fill
-        part = slice(BEFORE - margin, BEFORE + gap.frames + margin)
+        part = slice(BEFORE - AFTER, BEFORE + gap.frames + AFTER)
         for motion, rows in ((gap.motion, real), (whole, made)):
             rows.append(motion[part].clip.features())
     return fid(evaluator.embed_motions(real), evaluator.embed_motions(made))

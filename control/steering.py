@@ -22,14 +22,16 @@ MEMORY = 0.5  # weight of the past in the direction of travel
 
 
 class Steering:
-    """Turns toward the places of a track (without batch dimensions)."""
+    """Turns toward the places of a track (without batch dimensions).
+
+    Places of whole poses do not count: a motion goes to them on a way of its own, which straight lines would spoil.
+    """
 
     def __init__(self, track: Track) -> None:
         self.track, self.path = track, track.path[None]
         self.frames = len(track.root_known)
-        # A place with a direction is not led to: a straight way there would arrive in another one.
-        sought = track.root_known & ~track.heading_known
-        ended = torch.cat((sought, sought.new_zeros(1)))
+        self.places = track.root_known & ~track.rotations_known.all(dim=-1)  # (T,)
+        ended = torch.cat((self.places, self.places.new_zeros(1)))
         self.next_place = next_known(ended[None])[0].tolist()  # (T + 1,), T where none follows
 
     def turn(self, count: int, progress: Tensor, root: Tensor, direction: Tensor, travel: Tensor) -> Tensor:
@@ -57,11 +59,7 @@ class Steering:
         if self.path.shape[1]:
             return path_points(self.path, (progress + AHEAD + STEPS_AHEAD * travel)[None])[0], GAIN
         ahead = min(count + FRAMES_AHEAD, self.frames)
-        place = (
-            ahead
-            if ahead < self.frames and self.next_place[ahead] == ahead
-            else self.next_place[min(count, self.frames)]
-        )
+        place = ahead if ahead < self.frames and self.places[ahead] else self.next_place[min(count, self.frames)]
         if place == self.frames:
             return None
         return self.track.root[place].expand(len(travel), 2), GAIN * FRAMES_AHEAD / max(FRAMES_AHEAD, place - count)

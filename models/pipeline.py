@@ -318,8 +318,8 @@ class TextToMotion:
         if len(context) + tokens[0][0] > limit:
             raise InputError(
                 f"the initial motion has {len(context)} tokens, which leaves room for {max(0, limit - len(context))} "
-                f"of the {limit} of the checkpoint, and {tokens[0][0]} are requested; give a shorter initial motion, for "
-                "example its end, or a shorter length"
+                f"of the {limit} of the checkpoint, and {tokens[0][0]} are requested; give a shorter initial motion, "
+                "for example its end, or a shorter length"
             )
         goal = None
         if constraints is not None:

@@ -97,25 +97,22 @@ def carry(known: np.ndarray, values: np.ndarray, clock: np.ndarray) -> np.ndarra
     Returns:
         (T, D) offsets.
     """
-    frames, none = np.flatnonzero(known), np.zeros(values.shape[1])
-    velocity = _span_slopes(known_spans(known), values, clock)  # (T, D)
-    knots: list[tuple[float, np.ndarray, np.ndarray | None]]  # time, offset, slope; None follows from the neighbours
-    knots = [] if known[0] else [(clock[0], none, None)]
-    for number, frame in enumerate(frames):
-        slope = velocity[frame] if velocity[frame].any() else None
-        rest = fade_width(none, velocity[frame])  # the velocity of a span fades in it: over a long gap it would swing
-        before = frames[number - 1] if number else 0
-        after = frames[number + 1] if number + 1 < len(frames) else None
-        if slope is not None and clock[frame] - clock[before] > 2 * rest:
-            knots.append((clock[frame] - rest, values[frame] - slope * rest / 2, None))
-        knots.append((clock[frame], values[frame], slope))
-        if after is None:
-            knots.append((clock[frame] + rest, values[frame] + velocity[frame] * rest / 2, none))
-        elif slope is not None and clock[after] - clock[frame] > 2 * rest:
-            knots.append((clock[frame] + rest, values[frame] + slope * rest / 2, None))
-    times, offsets = [knot[0] for knot in knots], [knot[1] for knot in knots]
-    even = PchipInterpolator(times, offsets).derivative()(times)
-    slopes = np.stack([even[index] if knot[2] is None else knot[2] for index, knot in enumerate(knots)])
+    spans, zero = known_spans(known), np.zeros(values.shape[1])
+    velocity = _span_slopes(spans, values, clock)  # (T, D)
+    points = {clock[frame]: (values[frame], velocity[frame]) for frame in np.flatnonzero(known)}
+    if not known[0]:
+        points[clock[0]] = zero, zero
+    edges = [clock[0], *(clock[at] for first, end in spans for at in (first, end - 1)), np.inf]
+    for number, (first, end) in enumerate(spans):
+        for at, away, edge in ((first, -1, 2 * number), (end - 1, 1, 2 * number + 2)):
+            rest = fade_width(zero, away * velocity[at])
+            if edges[edge + 1] - edges[edge] > 2 * rest:  # in a long gap, the velocity of a span fades at first
+                points[clock[at] + away * rest] = values[at] + away * velocity[at] * rest / 2, zero
+    times = np.array(sorted(points))
+    offsets, velocities = (np.array([points[time][part] for time in times]) for part in (0, 1))
+    slopes = PchipInterpolator(times, offsets).derivative()(times)
+    slopes[-1] = 0
+    slopes = np.where(velocities.any(axis=1, keepdims=True), velocities, slopes)
     curve = BPoly.from_derivatives(times, np.stack((offsets, slopes, np.zeros_like(slopes)), axis=1))
     return curve(np.minimum(clock, times[-1]))
 
