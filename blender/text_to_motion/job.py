@@ -1,5 +1,6 @@
 """One generation, in a thread of its own: a conversation with the server. No Blender here."""
 
+import contextlib
 import http.client
 import json
 import threading
@@ -73,10 +74,8 @@ class Job:
         self.cancelled.set()
         connection = self.connection
         if connection is not None and connection.sock is not None:
-            try:
+            with contextlib.suppress(OSError):
                 connection.sock.shutdown(2)  # wakes the thread
-            except OSError:
-                pass
 
     def _run(self) -> None:
         try:
@@ -97,7 +96,7 @@ class Job:
         body = json.dumps(self.order.request(facts)).encode()
         done = self._follow(self._ask(address, "POST", "/generate", body, "application/json"))
         reports = [report for errors in done["errors"] for report in errors]
-        self.missed = sorted({report["name"] for report in reports if report["error"] > CLOSE})
+        self.missed = [f"{each['name']} by {each['error']:.2f} m" for each in reports if each["error"] > CLOSE]
         for name in done["names"]:
             self.state = f"fetching {len(self.results) + 1} of {len(done['names'])}"
             query = urllib.parse.urlencode({"character": facts["character"]})

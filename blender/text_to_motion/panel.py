@@ -133,7 +133,7 @@ def look(scene_name: str, armature_name: str) -> float | None:
             armature.animation_data.action_slot = actions[0].slots[0]
         settings.state = f"{len(actions)} action(s): " + ", ".join(action.name for action in actions)
         if job.missed:
-            settings.state += f"; not reached closely: {', '.join(job.missed)}"
+            settings.state += f"; missed: {', '.join(job.missed)}"
     redraw()
     return None
 

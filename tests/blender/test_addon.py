@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from characters.character import load_character
-from formats.clip import read_clip  # noqa: F401
 from tests.blender.conftest import run_blender
 from tests.conftest import ROOT, start_script
 from tests.inference.helpers import save_tiny_checkpoint
@@ -33,6 +32,7 @@ def address(tmp_path_factory) -> Iterator[str]:
     process.communicate()
 
 
+@pytest.mark.timeout(900)
 def test_the_addon_makes_actions_of_sentences_paths_and_poses(address, tmp_path, monkeypatch):
     subprocess.run(["make", "addon"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     rig = write_rig(tmp_path / "hero.glb", Rig(UNREAL, arms=45, axes="turned", legs=1.2, above=("root",)))
@@ -60,4 +60,4 @@ def test_the_addon_makes_actions_of_sentences_paths_and_poses(address, tmp_path,
     start, end = (np.array(point)[:2] for point in found["path ends"])
     assert np.linalg.norm(hips[0] - start) < 0.15 and np.linalg.norm(hips[-1] - end) < 0.3
     assert found["marker error"] < 0.05
-    assert found["objects"] == ["Body", "hero", "path"] or "hero" in found["objects"]
+    assert not any("path." in name or name.endswith(".001") for name in found["objects"])  # nothing is left behind

@@ -36,6 +36,7 @@ def generate(package: str, **values: object) -> dict:
     while panel.look(scene.name, "hero") is not None:
         time.sleep(0.05)
     settings = scene.text_to_motion
+    print(f"{settings.state} after {time.monotonic() - start:.1f} s", flush=True)
     return {"answer": list(answer), "blocked": blocked, "state": settings.state, "failed": settings.failed}
 
 
@@ -54,13 +55,13 @@ def places(armature: bpy.types.Object, action: bpy.types.Action) -> dict[str, li
 
 
 def floor_path() -> bpy.types.Object:
-    """Return a curve on the floor from (1, 0) to (1, -3), bent."""
+    """Return a curve on the floor, bent."""
     data = bpy.data.curves.new("path", "CURVE")
     data.dimensions, data.bevel_depth = "3D", 0.05
     line = data.splines.new("BEZIER")
     line.bezier_points.add(1)
     for point, (x, y) in zip(line.bezier_points, ((1, 0), (1.5, -3)), strict=True):
-        point.co, point.handle_left, point.handle_right = (x, y, 0), (x, y + 1, 0), (x, y - 1, 0)
+        point.co, point.handle_left, point.handle_right = (x, y, 0), (x, y + 0.5, 0), (x, y - 0.5, 0)
     curve = bpy.data.objects.new("path", data)
     bpy.context.scene.collection.objects.link(curve)
     return curve
@@ -86,7 +87,7 @@ def main(job: dict) -> None:
     armature.rotation_mode = "XYZ"
     armature.location, armature.rotation_euler = (1, 0, 0), (0, 0, math.pi / 2)
     curve = floor_path()
-    found["path"] = generate(package, path=curve, use_seconds=True, seconds=4.0)
+    found["path"] = generate(package, path=curve, sentences="a person walks", use_seconds=True, seconds=4.0)
     found["path places"] = places(armature, armature.animation_data.action)
     points = [curve.matrix_world @ point.co for point in curve.data.splines[0].bezier_points]
     found["path ends"] = [list(Vector(point)) for point in points]
@@ -95,7 +96,9 @@ def main(job: dict) -> None:
     source = bpy.data.actions[found["actions"][0]]
     posed = places(armature, source)
     scene.timeline_markers.new("pose", frame=20)
-    found["markers"] = generate(package, use_markers=True, use_seconds=True, seconds=2.0, seed=9)
+    found["markers"] = generate(
+        package, use_markers=True, use_seconds=True, seconds=2.0, seed=9, sentences="a person walks"
+    )
     made = places(armature, armature.animation_data.action)
     found["marker error"] = max(
         float(np.abs(np.array(posed[bone][19]) - made[bone][19]).max()) for bone in job["bones"]
