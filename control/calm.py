@@ -13,7 +13,7 @@ from motion.rotation import slerp
 from motion.skeleton import forward_kinematics
 
 USUAL = 0.97  # quantile of the accelerations of the motion
-ABOVE_USUAL, ABOVE_NEARBY = 1.1, 1.5  # factors of that quantile and of the median of the frames around
+ABOVE_USUAL, ABOVE_NEARBY = 1.05, 1.35  # factors of that quantile and of the median of the frames around
 NEARBY = 7  # frames
 ROUNDS = 12  # a calmed frame moves the acceleration of its neighbours
 
