@@ -41,6 +41,21 @@ def places(armature: bpy.types.Object) -> np.ndarray:
     return np.stack((x, z, -y), axis=-1)
 
 
+def fbx_facts(path: str) -> dict:
+    """Return the unit of an FBX file in centimetres, and the scales of its nodes."""
+    from io_scene_fbx.parse_fbx import parse
+
+    root = {part.id: part for part in parse(path)[0].elems}
+
+    def properties(part) -> dict:
+        table = next(each for each in part.elems if each.id == b"Properties70")
+        return {row.props[0]: row.props[4:] for row in table.elems}
+
+    models = [properties(part) for part in root[b"Objects"].elems if part.id == b"Model"]
+    scales = [model[b"Lcl Scaling"] for model in models if b"Lcl Scaling" in model]
+    return {"unit": properties(root[b"GlobalSettings"])[b"UnitScaleFactor"][0], "scales": scales}
+
+
 def main(result: str, *files: str) -> None:
     facts, arrays = {}, {}
     for number, path in enumerate(files):
@@ -53,9 +68,9 @@ def main(result: str, *files: str) -> None:
             "frames": [scene.frame_start, scene.frame_end],
             "actions": [action.name for action in bpy.data.actions],
             "joints": [bone.name for bone in armature.pose.bones],
-            "scale": list(armature.matrix_world.to_scale()),
-            "meshes": [len(mesh.vertices) for mesh in bpy.data.meshes if not mesh.name.startswith("Icosphere")],
         }
+        if path.endswith(".fbx"):
+            facts[path] |= fbx_facts(path)
     np.savez(f"{result}.npz", **arrays)
     with open(f"{result}.json", "w") as file:
         json.dump(facts, file)

@@ -12,17 +12,15 @@ import pytest
 from characters.character import load_character
 from tests.blender.conftest import run_blender
 from tests.conftest import ROOT, start_script
-from tests.inference.helpers import save_tiny_checkpoint
 from tests.rigs import UNREAL, Rig, write_rig
 
 SCRIPT = Path(__file__).with_name("use_addon.py")
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory) -> Iterator[str]:
-    """The address of a server with the tiny checkpoint."""
-    checkpoint = save_tiny_checkpoint(tmp_path_factory.mktemp("run") / "tiny")
-    process = start_script("app.py", "--port", 0, "--checkpoint", checkpoint)
+def address() -> Iterator[str]:
+    """The address of a server with the shipped checkpoint, which follows a path."""
+    process = start_script("app.py", "--port", 0)
     assert process.stdout is not None
     for line in process.stdout:
         if found := re.search(r"open (http://\S+) in a browser", line):
@@ -58,6 +56,6 @@ def test_the_addon_makes_actions_of_sentences_paths_and_poses(address, tmp_path,
 
     hips = np.array(found["path places"][bones[0]])[:, :2]
     start, end = (np.array(point)[:2] for point in found["path ends"])
-    assert np.linalg.norm(hips[0] - start) < 0.15 and np.linalg.norm(hips[-1] - end) < 0.3
+    assert np.linalg.norm(hips[0] - start) < 0.15 and np.linalg.norm(hips[-1] - end) < 0.7 and hips[-1, 1] < -2.5
     assert found["marker error"] < 0.05
     assert not any("path." in name or name.endswith(".001") for name in found["objects"])  # nothing is left behind

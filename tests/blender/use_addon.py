@@ -96,9 +96,7 @@ def main(job: dict) -> None:
     source = bpy.data.actions[found["actions"][0]]
     posed = places(armature, source)
     scene.timeline_markers.new("pose", frame=20)
-    found["markers"] = generate(
-        package, use_markers=True, use_seconds=True, seconds=2.0, seed=9, sentences="a person walks"
-    )
+    found["markers"] = generate(package, use_markers=True, use_seconds=True, seconds=2.0, seed=9)
     made = places(armature, armature.animation_data.action)
     found["marker error"] = max(
         float(np.abs(np.array(posed[bone][19]) - made[bone][19]).max()) for bone in job["bones"]
