@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from .glb import Glb, Tracks
 
+MAX_BYTES = 32 * 2**20  # of an armature with its meshes, as the server takes it
 CLOSE = 0.1  # metres within which a constraint counts as reached
 TIMEOUT = 300  # seconds without an answer
 UNREACHABLE = "the server at {} does not answer; start it with python app.py, or set its address in the preferences"
@@ -89,6 +90,8 @@ class Job:
         self.is_done = True
 
     def _generate(self) -> None:
+        if len(self.order.character) > MAX_BYTES:
+            raise Failure(f"armature and meshes have more than {MAX_BYTES >> 20} MB; bind a simpler mesh for this")
         address = self.find_server()
         self.state = "sending the armature"
         facts = json.loads(self._ask(address, "POST", "/character", self.order.character, "model/gltf-binary").read())

@@ -50,7 +50,7 @@ def test_the_addon_makes_actions_of_sentences_paths_and_poses(address, tmp_path,
         assert not found[name]["failed"], found[name]
     assert len(found["actions"]) == 2 and "seed5" in found["actions"][0] and "seed6" in found["actions"][1]
     places = np.array([found["places"][bone] for bone in bones])  # (J, T, 3)
-    assert places.shape[1] == 60 and np.ptp(places[..., 2]) > 1  # two sentences of one second; a standing person
+    assert 60 <= places.shape[1] < 68 and np.ptp(places[..., 2]) > 1  # two sentences of one second, in whole tokens
     lengths = np.linalg.norm(places[0] - places[1], axis=-1)
     assert np.ptp(lengths) < 1e-4
 
