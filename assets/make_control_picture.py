@@ -3,6 +3,10 @@
 python -m assets.make_control_picture
 """
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 import io
 from pathlib import Path
 

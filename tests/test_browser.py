@@ -209,7 +209,7 @@ def test_app_follows_a_path_keeps_a_pose_and_edits_the_motion(app, page, tmp_pat
     clip = saved_clip(page, tmp_path)
     places = clip.smplx85[:, [72, 74]]
     assert distances(path, places).max() < 0.1
-    assert np.abs(places[[0, -1]] - path[[0, -1]]).max() < 0.05
+    assert np.abs(places[[0, -1]] - path[[0, -1]]).max() < 0.1  # a stream: whole motions end exactly
 
     page.get_by_label("pause").click()
     page.get_by_label("time", exact=True).fill("0.8")

@@ -364,7 +364,7 @@ def test_unusable_targets_and_options_are_refused(motion, export, tmp_path):
     cases = [
         ((clip,), "motion files"),
         ((), "motion files"),
-        ((clip, tmp_path / "out.fbx"), "suffix"),
+        ((clip, tmp_path / "out.obj"), "suffix"),
         ((clip, tmp_path / "out"), "suffix"),
         ((clip, clip, tmp_path / "out.bvh"), "holds one"),
         ((clip, tmp_path / "out.mp4", "--view", "top"), "view"),

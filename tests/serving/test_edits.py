@@ -44,8 +44,11 @@ def test_lengths_and_constraints_reach_the_model(server, model):
     [
         ([], "constraints"),
         ({"route": {}}, "route"),
-        ({"keyframes": [{"time": 1, "pose": {"file": "/etc/passwd"}}]}, "cannot be read here"),
-        ({"keep": [{"from": 0, "to": 1, "motion": {"file": "checkpoints/demo/model.safetensors"}}]}, "cannot be read"),
+        ({"keyframes": [{"time": 1, "pose": {"file": "/etc/passwd"}}]}, "no longer available"),
+        (
+            {"keep": [{"from": 0, "to": 1, "motion": {"file": "checkpoints/demo/model.safetensors"}}]},
+            "no longer available",
+        ),
         ({"keyframes": [keyframe(pose=[STANDING[:-1]])]}, "rows"),
         ({"keyframes": [keyframe(pose=[[*STANDING[:-1], "1"]])]}, "number"),
         ({"keyframes": [keyframe(pose=[[*STANDING[:-1], 1e9]])]}, "1e\\+09|value"),

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from motion.clip import Clip
-from serving import connections, downloads, endpoints, service
+from serving import connections, downloads, endpoints, jobs, service
 from serving.downloads import PREFIX, remove_leftovers
 from serving.endpoints import PatientStream, is_json
 from serving.options import Options
@@ -323,7 +323,7 @@ def test_video_that_cannot_be_drawn_is_an_error(server, model, monkeypatch, work
     monkeypatch.setattr(downloads, "VIDEO_SECONDS", 0)
     assert "within 0 s" in client.get(f"{path}.mp4").json()["error"]
     monkeypatch.undo()
-    monkeypatch.setattr(downloads.sys, "executable", "/bin/false")
+    monkeypatch.setattr(jobs.sys, "executable", "/bin/false")
     answer = client.get(f"{path}.mp4")
     assert answer.status_code == 503 and "could not be drawn" in answer.json()["error"]
 
