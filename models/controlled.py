@@ -166,6 +166,7 @@ class Particles:
         self.window: list[Step] = []  # the tokens after them
         self.roots, self.decoder = Roots.at(goal.start, self.device), State()
         self.logits = torch.empty(0)  # (rows, outputs) of the next tokens
+        self.signals = torch.empty(0)  # (P, W) control signals that they are predicted with
         seeded = torch.Generator().manual_seed(request.seed)
         draws = sum(part.max_tokens for part in request.parts)
         self.uniforms = iter(torch.rand(draws, PARTICLES * BRANCHES + 2, generator=seeded).to(self.device))
@@ -189,6 +190,7 @@ class Particles:
     def initial_motion(self) -> Iterator[NewFrames]:
         """Append the tokens of the context."""
         for token in self.request.context:
+            self.signals = self._signals()
             self._extend(torch.tensor([token], device=self.device), torch.zeros(1, dtype=torch.long))
             yield from self._finish(-1, 1)
 
@@ -229,7 +231,8 @@ class Particles:
         if self.rows == 2:
             null, null_mask = null_text(text)
             text, mask, tokens = torch.cat((text, null)), torch.cat((mask, null_mask)), tokens.expand(2, -1)
-        signals = torch.stack([*(signal for _, signal in past), self._signals()[0]]).expand(self.rows, -1, -1)
+        self.signals = self._signals()
+        signals = torch.stack([*(signal for _, signal in past), self.signals[0]]).expand(self.rows, -1, -1)
         control = signals if self.control else None
         logits = self.generator.prefill(text, mask, tokens, self.cache, control=control)
         if not logits.sum(dtype=torch.float32).isfinite():
@@ -237,6 +240,7 @@ class Particles:
         self.logits = logits.repeat(PARTICLES, 1)
         self.cache.select(list(range(self.rows)) * PARTICLES)
         self._select(torch.zeros(PARTICLES, dtype=torch.long, device=self.device))
+        self.signals = self.signals.expand(PARTICLES, -1)
         return min(part.max_tokens, limit - kept)
 
     def _signals(self) -> Tensor:
@@ -258,7 +262,7 @@ class Particles:
 
     def _extend(self, tokens: Tensor, parents: Tensor) -> None:
         """Replace the particles by branches with the tokens (B,), of the particles ``parents`` (B,)."""
-        signals, first = self._signals(), self.frames
+        signals, first = self.signals, self.frames
         self._select(parents)
         motion, self.decoder = self.tokenizer.decode_chunk(tokens[:, None], self.decoder)
         decoded, old = self.tokenizer.denormalize(motion), self.roots  # (B, frames per token, 272)
@@ -332,7 +336,8 @@ class Particles:
     def _step(self) -> None:
         """Append the last tokens of the particles to the cache and predict the next ones."""
         tokens = self.window[-1].tokens.repeat_interleave(self.rows)
-        control = self._signals().repeat_interleave(self.rows, dim=0) if self.control else None
+        self.signals = self._signals()
+        control = self.signals.repeat_interleave(self.rows, dim=0) if self.control else None
         self.logits = self.generator.step(tokens, self.cache, self.cache.extent(len(tokens)), control)
 
     def _select(self, rows: Tensor) -> None:
