@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from control.signal import follow_path, path_length, path_points
+from control.signal import follow_path, next_known, path_length, path_points
 from control.track import Track, asked_frames
 from motion.resample import FPS
 from motion.rotation import matrix_to_rotation_6d, y_rotation
@@ -76,11 +76,8 @@ class TrackCost:
         self.has_joints = track.joints_known.flatten(1).any(dim=-1)  # (T,)
         self.asked = asked_frames(track)  # (T,)
         self.length = len(track.root_known)
-        count, following = self.length, []
-        for frame in reversed(range(self.length)):
-            count = frame if self.asked[frame] else count
-            following.append(count)
-        self.following = following[::-1]  # next frame of which something is asked; T if there is none
+        ended = torch.cat((self.asked, self.asked.new_zeros(1)))
+        self.following = next_known(ended[None])[0].tolist()  # next frame of which something is asked; T if none is
         self.pose = matrix_to_rotation_6d(track.rotations)  # (T, 22, 6)
 
     def step(self, first: int, frames: Frames, progress: Tensor) -> Step:
