@@ -14,7 +14,7 @@ from motion.clip import Clip
 from serving.downloads import temporary_folder
 from serving.jobs import run_job
 from serving.options import Options
-from serving.places import Places
+from serving.places import Places, keep
 from utils.errors import InputError
 from utils.reading.files import MB
 
@@ -67,7 +67,7 @@ class Characters:
                     poses = folder / "poses.npy"
                     clip = Clip(np.load(poses), "poses") if poses.exists() else None
         token = secrets.token_urlsafe(16)
-        self._keep(token, Kept(content, address, clip))
+        keep(self.kept, token, Kept(content, address, clip), lambda kept: len(kept.content), KEPT_BYTES)
         return {"character": token} | facts
 
     async def put(self, token: str, clip: Clip, address: str) -> bytes:
@@ -110,14 +110,3 @@ class Characters:
         if token not in self.kept:
             raise InputError("this character is no longer available; send it again")
         return self.kept[token]
-
-    def _keep(self, token: str, character: Kept) -> None:
-        """Keep a character; the oldest are dropped, first those of an address that has more than half of all."""
-        self.kept[token] = character
-
-        def size(address: str | None = None) -> int:
-            return sum(len(kept.content) for kept in self.kept.values() if address in (None, kept.address))
-
-        while len(self.kept) > 1 and size() > KEPT_BYTES:
-            crowded = size(character.address) > KEPT_BYTES // 2
-            del self.kept[next(k for k, kept in self.kept.items() if not crowded or kept.address == character.address)]

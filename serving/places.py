@@ -1,9 +1,10 @@
 """Limits on the number of visitors, in total and per network address."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Protocol, TypeVar
 
 from utils.errors import InputError
 
@@ -21,6 +22,34 @@ class Busy(InputError):
     def __init__(self, message: str, status: int):
         super().__init__(message)
         self.status = status
+
+
+class Owned(Protocol):
+    """Something that is kept for a visitor."""
+
+    @property
+    def address(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=Owned)
+
+
+def keep(kept: dict[str, Item], token: str, new: Item, size: Callable[[Item], int], limit: int) -> None:
+    """Keep an item; the oldest are dropped, first those of an address that has more than half of all.
+
+    Args:
+        kept: Items by token, the oldest first; changed in place. The new one always stays.
+        size: Size of an item.
+        limit: Largest size of all items.
+    """
+    kept[token] = new
+
+    def total(address: str | None = None) -> int:
+        return sum(size(item) for item in kept.values() if address in (None, item.address))
+
+    while len(kept) > 1 and total() > limit:
+        crowded = total(new.address) > limit // 2
+        del kept[next(key for key, item in kept.items() if not crowded or item.address == new.address)]
 
 
 class Places:

@@ -14,7 +14,7 @@ import numpy as np
 from models.pipeline import TextToMotion
 from motion.clip import Clip
 from serving.options import Options
-from serving.places import Busy, Places, share_of
+from serving.places import Busy, Places, keep, share_of
 from serving.requests import Frames, Start
 from utils.errors import InputError
 from visualize.body import Body, floor_height
@@ -154,16 +154,7 @@ class MotionService:
         return chunk.smplx85, _line(variation=number, part=chunk.part, **packed)
 
     def _keep(self, token: str, result: Result) -> None:
-        """Keep a result; the oldest are dropped, first those of an address that has more than half of all."""
-        self.results[token] = result
-
-        def count(address: str | None = None) -> int:
-            return sum(len(kept.motions) for kept in self.results.values() if address in (None, kept.address))
-
-        while len(self.results) > 1 and count() > KEPT_RESULTS:
-            crowded = count(result.address) > KEPT_RESULTS // 2
-            oldest = next(key for key, kept in self.results.items() if not crowded or kept.address == result.address)
-            del self.results[oldest]
+        keep(self.results, token, result, lambda kept: len(kept.motions), KEPT_RESULTS)
 
     def motion(self, token: str, name: str) -> Clip | None:
         """Return a finished motion, or None if it is unknown or no longer kept."""
