@@ -16,7 +16,7 @@ import numpy as np
 
 from control.joints import PINNED, joint_named
 from control.paths import at_lengths, curve, lengths_along, place_at, resample
-from control.poses import Keep, Keyframe, Placement, without_time
+from control.poses import AtTime, Keep, Keyframe, Placement, without_time
 from control.track import PATH_STEP, Track
 from control.track_writer import TrackWriter
 from control.values import MAX_SECONDS, check_number, check_span, check_time, coordinates
@@ -74,7 +74,7 @@ class Pin:
 
 
 @dataclass(frozen=True)
-class Waypoint:
+class Waypoint(AtTime):
     """Where the pelvis is at a time, and the direction in which it faces."""
 
     time: float
@@ -96,16 +96,6 @@ class Waypoint:
     @property
     def name(self) -> str:
         return f"the waypoint at {self.time:g} s"
-
-    @property
-    def first(self) -> float:
-        """First time in seconds."""
-        return self.time
-
-    @property
-    def last(self) -> float:
-        """Last time in seconds."""
-        return self.time
 
     def write(self, writer: TrackWriter, start: Placement | None) -> None:
         """Write place and heading into a track."""

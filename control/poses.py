@@ -95,8 +95,24 @@ class MotionFrames:
         return [[round(value, 6) for value in row] for row in rows.tolist()]
 
 
+class AtTime:
+    """A constraint of one frame: its first and its last time are the same."""
+
+    time: float
+
+    @property
+    def first(self) -> float:
+        """First time in seconds."""
+        return self.time
+
+    @property
+    def last(self) -> float:
+        """Last time in seconds."""
+        return self.time
+
+
 @dataclass(frozen=True, eq=False)
-class Keyframe:
+class Keyframe(AtTime):
     """A pose of the whole body at a time."""
 
     time: float
@@ -114,16 +130,6 @@ class Keyframe:
         check_time(self.time)
         _check_placed(self)
         object.__setattr__(self, "name", self.name or f"the keyframe at {self.time:g} s")
-
-    @property
-    def first(self) -> float:
-        """First time of the constraint in seconds; of all kinds."""
-        return self.time
-
-    @property
-    def last(self) -> float:
-        """Last time of the constraint in seconds; of all kinds."""
-        return self.time
 
     def write(self, writer: TrackWriter, start: Placement | None) -> None:
         """Write the pose into a track; a free pose in the first frame is at ``start``."""
