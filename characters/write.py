@@ -10,13 +10,11 @@ from scipy.spatial.transform import Rotation
 from characters.character import Character
 from characters.pose import Posed, pose_character
 from formats.fbx import write_fbx
-from formats.gltf_file import GltfFile, content_of_uri, write_glb
+from formats.gltf_file import GltfFile, content_of_uri
+from formats.gltf_writer import Parts, animation_name, write_glb
 from motion.clip import Clip
 from motion.resample import FPS
 from utils.reading.files import refusing
-
-FLOAT = 5126
-ACCESSORS = {1: "SCALAR", 3: "VEC3", 4: "VEC4"}
 
 
 def write_character(path: str | Path, character: Character, clips: Sequence[Clip]) -> Path:
@@ -34,7 +32,7 @@ def write_character(path: str | Path, character: Character, clips: Sequence[Clip
         document, binary = embedded(character.file)
     names = [animation.get("name") for animation in document.get("animations", [])]
     animations = list(document.get("animations", []))
-    parts = _Parts(document, binary)
+    parts = Parts(document, binary)
     _without_matrices(character, document)
     for clip in clips:
         name = unused_name(clip.title, names)
@@ -47,8 +45,7 @@ def write_character(path: str | Path, character: Character, clips: Sequence[Clip
 
 def unused_name(title: str, names: Sequence[str | None]) -> str:
     """Return a title as the name of an animation, with a number if the name is used."""
-    name = title.encode("utf-8", "replace").decode()[:400] or "motion"
-    number = 2
+    name, number = animation_name(title), 2
     found = name
     while found in names:
         found, number = f"{name} {number}", number + 1
@@ -88,26 +85,6 @@ def _image_type(content: bytes) -> str:
     return "image/png" if content.startswith(b"\x89PNG") else "image/jpeg"
 
 
-class _Parts:
-    """The buffer of a document, to which arrays are added."""
-
-    def __init__(self, document: dict[str, Any], binary: bytearray):
-        self.binary, self.views = binary, document["bufferViews"]
-        self.accessors = document.setdefault("accessors", [])
-
-    def add(self, values: np.ndarray) -> int:
-        """Append an (N, width) array as float32 and return the index of its accessor."""
-        values = np.ascontiguousarray(values, dtype=np.float32)
-        self.binary += b"\0" * (-len(self.binary) % 4)
-        self.views.append({"buffer": 0, "byteOffset": len(self.binary), "byteLength": values.nbytes})
-        accessor: dict[str, Any] = {"bufferView": len(self.views) - 1, "componentType": FLOAT, "count": len(values)}
-        accessor |= {"type": ACCESSORS[values.shape[1]]}
-        accessor |= {"min": values.min(axis=0).tolist(), "max": values.max(axis=0).tolist()}
-        self.accessors.append(accessor)
-        self.binary += values.tobytes()
-        return len(self.accessors) - 1
-
-
 def _without_matrices(character: Character, document: dict[str, Any]) -> None:
     """Replace the matrices of animated nodes, which glTF forbids, with translation, rotation and scale."""
     nodes = character.nodes
@@ -121,16 +98,16 @@ def _without_matrices(character: Character, document: dict[str, Any]) -> None:
             }
 
 
-def _animation(parts: _Parts, character: Character, posed: Posed) -> dict[str, Any]:
+def _animation(parts: Parts, character: Character, posed: Posed) -> dict[str, Any]:
     """Return the samplers and channels of an animation: rotations of the driven bones, translation of the pelvis."""
     skeleton = character.skeleton
-    times = parts.add((np.arange(len(posed.turns)) / FPS)[:, None])
+    times = parts.add((np.arange(len(posed.turns), dtype=np.float32) / FPS)[:, None])
     samplers: list[dict[str, int]] = []
     channels: list[dict[str, Any]] = []
 
     def add(bone: int, path: str, values: np.ndarray) -> None:
         channels.append({"sampler": len(samplers), "target": {"node": skeleton.nodes[bone], "path": path}})
-        samplers.append({"input": times, "output": parts.add(values)})
+        samplers.append({"input": times, "output": parts.add(values.astype(np.float32))})
 
     for drive in character.drives:
         parent = skeleton.parents[drive.bone]

@@ -1,13 +1,12 @@
-"""Read glTF 2.0 files (.glb, .gltf, .vrm): the JSON document and the bytes of its buffers; write .glb.
+"""Read glTF 2.0 files (.glb, .gltf, .vrm): the JSON document and the bytes of its buffers.
 
 The document stays the dictionary of the file, so that everything in it, known here or not, is kept when it is written
-again. The glTF libraries on PyPI at the time of writing do not: pygltflib 1.16 loses the blend shape weights of nodes
-and empty or null values of extras, and adds defaults where they are not allowed.
+again (``formats/gltf_writer.py``). The glTF libraries on PyPI at the time of writing do not: pygltflib 1.16 loses the
+blend shape weights of nodes and empty or null values of extras, and adds defaults where they are not allowed.
 """
 
 import base64
 import binascii
-import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 from urllib.parse import unquote
 
 from utils.errors import InputError, shown
-from utils.files import atomic_write
 from utils.reading.files import MB, is_inside, read_bytes, refusing
 from utils.reading.texts import parse_json
 
@@ -90,25 +88,6 @@ def read_gltf(path: str | Path) -> GltfFile:
             if sum(map(len, file.buffers)) > MAX_BYTES:
                 raise InputError(f"its buffers have more than {MAX_BYTES // MB} MB")
         return file
-
-
-def write_glb(path: str | Path, document: dict[str, Any], binary: bytes | bytearray) -> Path:
-    """Write a document and its only buffer as .glb.
-
-    Raises:
-        InputError: the target cannot be written.
-    """
-    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-    text += b" " * (-len(text) % 4)
-    padding = b"\0" * (-len(binary) % 4)
-    size = 12 + 8 + len(text) + 8 + len(binary) + len(padding)
-    with atomic_write(Path(path)) as temporary, open(temporary, "wb") as out:
-        out.write(struct.pack("<4sII", b"glTF", 2, size))
-        out.write(struct.pack("<I4s", len(text), b"JSON") + text)
-        out.write(struct.pack("<I4s", len(binary) + len(padding), b"BIN\0"))
-        out.write(binary)
-        out.write(padding)
-    return Path(path)
 
 
 def refuse_compression(item: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from formats.gltf_file import write_glb
+from formats.gltf_writer import write_glb
 from motion.skeleton import JOINT_INDEX, JOINT_NAMES, PARENTS, REST_OFFSETS, forward_kinematics
 from tests.exporters import MIXAMO, names
 

@@ -20,7 +20,8 @@ from characters.pose import pose_character
 from characters.write import write_character
 from dataset.synthetic import synthetic_clips
 from formats.clip import read_clip
-from formats.gltf_file import read_gltf, write_glb
+from formats.gltf_file import read_gltf
+from formats.gltf_writer import write_glb
 from formats.vrm import JOINTS as VRM_BONES
 from motion.clip import Clip
 from motion.directions import unit

@@ -4,23 +4,21 @@ One mesh with one primitive per colour, 22 joints with the names of SMPL-X, and 
 joint and the translation of the pelvis. The node above the pelvis lifts the soles onto y = 0.
 """
 
-import json
-import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from formats.gltf_writer import FLOAT, UBYTE, UINT, Parts, animation_name
+from formats.gltf_writer import write_glb as write_document
 from motion.clip import AnyMotion, smplx85_of
 from motion.resample import FPS
 from motion.skeleton import JOINT_NAMES, JOINTS, PARENTS
 from motion.smplx import SMPLX85
-from utils.files import atomic_write
 from visualize.body import Body, floor_height, load_body
 from visualize.skin import Skin, quaternions, skin_of, vertex_normals
 
-FLOAT, UINT, UBYTE = 5126, 5125, 5121  # component types of glTF
 VERTICES, INDICES = 34962, 34963  # targets of buffer views in glTF
-TYPES = {1: "SCALAR", 3: "VEC3", 4: "VEC4", 16: "MAT4"}  # by the number of values per element
 
 
 def write_glb(path: str | Path, motion: AnyMotion, title: str = "", body: Body | None = None) -> Path:
@@ -37,9 +35,9 @@ def write_glb(path: str | Path, motion: AnyMotion, title: str = "", body: Body |
     """
     smplx85, body = smplx85_of(motion), body or load_body()
     skin = skin_of(body, smplx85[0, SMPLX85["betas"]])
-    parts = Parts()
-    document = {
-        "asset": {"version": "2.0", "generator": "text to motion"},
+    document: dict[str, Any] = {"asset": {"version": "2.0", "generator": "text to motion"}}
+    parts = Parts(document, bytearray())
+    document |= {
         "scene": 0,
         "scenes": [{"nodes": [JOINTS, JOINTS + 1]}],
         "nodes": [*_joint_nodes(skin), *_root_nodes(-floor_height(body, smplx85))],
@@ -47,39 +45,9 @@ def write_glb(path: str | Path, motion: AnyMotion, title: str = "", body: Body |
         "materials": _materials(skin),
         "skins": [{"joints": list(range(JOINTS)), "skeleton": JOINTS, "inverseBindMatrices": _bind(parts, skin)}],
         "animations": [_animation(parts, smplx85, title)],
-    }
-    document |= {
-        "accessors": parts.accessors,
-        "bufferViews": parts.views,
         "buffers": [{"byteLength": len(parts.data)}],
     }
-    text = json.dumps(document, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 4)
-    size = 12 + 8 + len(text) + 8 + len(parts.data)
-    with atomic_write(Path(path)) as file, open(file, "wb") as out:
-        out.write(struct.pack("<4sII", b"glTF", 2, size))
-        out.write(struct.pack("<I4s", len(text), b"JSON") + text)
-        out.write(struct.pack("<I4s", len(parts.data), b"BIN\0") + parts.data)
-    return Path(path)
-
-
-class Parts:
-    """The binary chunk of a .glb, and the accessors and buffer views that describe it."""
-
-    def __init__(self):
-        self.data, self.views, self.accessors = bytearray(), [], []
-
-    def add(self, values: np.ndarray, component: int, target: int | None = None, normalized: bool = False) -> int:
-        """Append an (N, width) array and return the index of its accessor."""
-        view = {"buffer": 0, "byteOffset": len(self.data), "byteLength": values.nbytes}
-        accessor = {"bufferView": len(self.views), "componentType": component, "count": len(values)}
-        accessor["type"] = TYPES[values.shape[1]]
-        if component == FLOAT:  # required for positions and times
-            accessor |= {"min": values.min(axis=0).tolist(), "max": values.max(axis=0).tolist()}
-        self.views.append(view | ({"target": target} if target else {}))
-        self.accessors.append(accessor | ({"normalized": True} if normalized else {}))
-        self.data += values.tobytes() + b"\0" * (-values.nbytes % 4)
-        return len(self.accessors) - 1
+    return write_document(path, document, parts.data)
 
 
 def _joint_nodes(skin: Skin) -> list[dict]:
@@ -147,7 +115,7 @@ def _animation(parts: Parts, smplx85: np.ndarray, title: str) -> dict:
     tracks = [("rotation", joint, rotations[:, joint]) for joint in range(JOINTS)]
     tracks.append(("translation", 0, smplx85[:, SMPLX85["translation"]].astype(np.float32)))
     return {
-        "name": title.encode("utf-8", "replace").decode()[:400] or "motion",
+        "name": animation_name(title),
         "samplers": [{"input": times, "output": parts.add(np.ascontiguousarray(v), FLOAT)} for _, _, v in tracks],
         "channels": [
             {"sampler": number, "target": {"node": joint, "path": path}}
