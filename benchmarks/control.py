@@ -10,7 +10,6 @@ import utils.interrupt  # noqa: F401
 
 # isort: split
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +32,7 @@ from benchmarks.control_motions import (
     loops,
     pin_errors,
 )
+from benchmarks.timing import seconds_of
 from control.constraints import Constraints, RootPath
 from dataset.motion_folder import MotionFolder
 from evaluation.evaluators.any import load_any_evaluator
@@ -172,18 +172,7 @@ def measure_times(setting: Setting) -> Iterator[Bar]:
         "first frames of a stream without constraints": (lambda: next(model.stream(prompt)), np.inf),
     }
     for name, (call, limit) in calls.items():
-        yield Bar(name, seconds_of(call, repeats), limit, "s")
-
-
-def seconds_of(call: Callable[[], object], repeats: int) -> float:
-    """Return the median seconds of a call, after a first one that is not measured."""
-    call()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return median(seconds)
+        yield Bar(name, median(seconds_of(call, repeats)), limit, "s")
 
 
 MEASURES: dict[Part, Callable[[Setting], Iterator[Bar]]] = {

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from jsonargparse.typing import PositiveInt
 
+from benchmarks.timing import seconds_of
 from models.generate import Part, Request, decode_steps
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from models.optimize import optimize
@@ -84,13 +85,7 @@ def make_requests(count: int, tokens: list[int]) -> list[Request]:
 
 def best(measure: Callable[[], None], repeats: int) -> float:
     """Return the seconds of the fastest of ``repeats`` calls, after a warm-up."""
-    measure()
-    seconds = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        measure()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
+    return min(seconds_of(measure, repeats))
 
 
 def peak_memory() -> float:
