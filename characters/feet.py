@@ -25,6 +25,7 @@ from motion.foot_lock import held_steps
 from motion.limbs import LEGS, move_end
 from motion.measures import standing_feet
 from motion.skeleton import JOINT_INDEX, JOINT_NAMES, JOINTS
+from motion.spread import smoothstep
 
 if TYPE_CHECKING:
     from characters.character import Character, Posed
@@ -71,8 +72,7 @@ class Stance:
         others = [joint for joint in range(JOINTS) if joint not in (*ANKLES, *FEET)]
         floor = np.quantile(np.minimum(soles.min(axis=1), joints[:, others, 1].min(axis=1) - FLESH), FLOOR_SHARE)
         heights = np.maximum(soles - floor, 0)
-        share = np.clip((heights - NEAR) / (FAR - NEAR), 0, 1)
-        near = 1 - share * share * (3 - 2 * share)
+        near = 1 - smoothstep(np.clip((heights - NEAR) / (FAR - NEAR), 0, 1))
         return cls(joints - (0, floor, 0), world, heights, near, standing_feet(joints))
 
 

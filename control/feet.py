@@ -14,7 +14,7 @@ from motion.limbs import EASY, LEGS
 from motion.measures import standing_feet
 from motion.rotation import y_rotation
 from motion.skeleton import JOINT_INDEX, forward_kinematics
-from motion.spread import known_spans, spread
+from motion.spread import known_spans, smoothstep, spread
 
 LIFTED = 0.08  # metres: a foot that poses have lifted by more does not stand any more
 DEEPEST = 0.06  # metres: largest drop of the pelvis
@@ -82,8 +82,7 @@ def _drop(joints: np.ndarray, steps: dict[str, np.ndarray], targets: Targets) ->
     smooth = gaussian_filter1d(maximum_filter1d(np.minimum(drop, DEEPEST), 2 * EASE + 1), EASE / 2)
     fixed = targets.posed | np.any(targets.asked[:, TRUNK], axis=1)
     away = distance_transform_edt(~fixed) if fixed.any() else np.full(len(fixed), np.inf)  # frames
-    share = np.minimum(away / (2 * EASE), 1)
-    return (smooth * share**2 * (3 - 2 * share))[:, None] * (0, 1, 0)
+    return (smooth * smoothstep(np.minimum(away / (2 * EASE), 1)))[:, None] * (0, 1, 0)
 
 
 def _standing(old: np.ndarray, now: np.ndarray, turn: np.ndarray) -> np.ndarray:

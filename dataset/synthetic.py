@@ -16,6 +16,7 @@ from scipy.special import softmax
 from motion.resample import FPS
 from motion.rotation import axis_angle_to_matrix, y_rotation
 from motion.skeleton import JOINT_INDEX, JOINT_NAMES, REST_OFFSETS, forward_kinematics, mirror
+from motion.spread import smoothstep
 from utils.errors import InputError
 
 
@@ -299,13 +300,13 @@ def _timing(action: Action, period: float, rng: np.random.Generator) -> tuple[np
     if action.gait:
         time = np.arange(round(rng.uniform(2, 6) * FPS)) / FPS
         start, end = time[-1] * rng.uniform(0.1, 0.3), time[-1] * rng.uniform(0.7, 0.9)
-        turned = np.radians(rng.uniform(*action.turn)) * _smooth_step((time - start) / (end - start))
+        turned = np.radians(rng.uniform(*action.turn)) * smoothstep(np.clip((time - start) / (end - start), 0, 1))
         return rng.uniform() + time / period, np.ones_like(time), -turned
     rise = 0.35 * period**0.5  # seconds of the transition from standing to the action and back
     cycles = rng.integers(1, max(2, (5.8 - 2 * rise) / period))
     duration = max(2.0, 2 * rise + cycles * period)
     time = np.arange(round(duration * FPS)) / FPS
-    strength = _smooth_step(time / rise) * _smooth_step((duration - time) / rise)
+    strength = smoothstep(np.clip(time / rise, 0, 1)) * smoothstep(np.clip((duration - time) / rise, 0, 1))
     return np.clip((time - rise) / period, 0, cycles), strength, np.zeros_like(time)
 
 
@@ -348,8 +349,3 @@ def _interpolate(values: tuple[float, ...], phase: np.ndarray) -> np.ndarray:
     count = len(values)
     knots = np.arange(-count, 2 * count + 1) / count
     return PchipInterpolator(knots, np.resize(values, len(knots)))(phase % 1.0)
-
-
-def _smooth_step(x: np.ndarray) -> np.ndarray:
-    x = np.clip(x, 0.0, 1.0)
-    return x * x * (3 - 2 * x)

@@ -11,6 +11,7 @@ from motion.clip import Clip
 from motion.resample import FPS
 from motion.rotation import slerp
 from motion.skeleton import JOINT_INDEX, JOINT_NAMES
+from motion.spread import smoothstep
 from utils.errors import InputError
 
 FADE = 0.3  # seconds in which a part that starts or ends within the motion fades in and out
@@ -57,7 +58,7 @@ def combine(part: Clip, rest: Clip, joints: Sequence[str], start: float = 0.0, e
         share = np.minimum(share, (number + 1) / (FADE * FPS))
     if last < len(pelvis):
         share = np.minimum(share, number[::-1] / (FADE * FPS))
-    share = share**2 * (3 - 2 * share)
+    share = smoothstep(share)
     own = rotations[first:last, chosen]
     blended = slerp(own, given, np.tile(share[:, None], len(chosen)))
     rotations[first:last, chosen] = np.where(share[:, None, None, None] == 1, given, blended)

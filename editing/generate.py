@@ -16,14 +16,14 @@ from control.poses import Keep, MotionFrames
 from editing.combine import combine
 from editing.join import on_body, titles
 from editing.places import Motion, Move, frames
-from editing.seams import SPREAD, fade, rotation_between
+from editing.seams import SPREAD, fade
 from editing.spans import check_moving, span_frames
 from models.pipeline import TextToMotion
 from motion.body_shape import leg_scale
 from motion.clip import Clip
 from motion.features272 import encode
 from motion.resample import FPS
-from motion.rotation import axis_angle_to_matrix, matrix_to_axis_angle
+from motion.rotation import axis_angle_to_matrix, matrix_to_axis_angle, rotation_between
 from motion.skeleton import forward_kinematics
 from motion.smplx import SMPLX85, smplx85_to_motion
 from utils.errors import InputError

@@ -13,14 +13,14 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from editing.places import FLOOR, Motion, Move, frames
-from editing.seams import SPREAD, fade, rotation_between
+from editing.seams import SPREAD, fade
 from editing.spans import TREND, check_count, in_place
 from motion.clip import Clip
 from motion.features272 import heading_angle
 from motion.foot_lock import lock_feet
 from motion.measures import frame_acceleration
 from motion.resample import FPS
-from motion.rotation import axis_angle_to_matrix, y_rotation
+from motion.rotation import axis_angle_to_matrix, rotation_between, y_rotation
 from utils.errors import InputError
 
 SHORTEST = 0.5  # seconds of the shortest cycle

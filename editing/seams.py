@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from motion.rotation import matrix_to_axis_angle
-
 SPREAD = 15  # frames on one side of a seam over which a correction fades
 
 
@@ -18,8 +16,3 @@ def fade(frames: np.ndarray, value: np.ndarray, change: np.ndarray | float, widt
     """
     x = np.minimum(frames / width, 1).reshape(-1, *[1] * np.ndim(value))
     return (1 - x**3 * (10 - 15 * x + 6 * x**2)) * value + width * x * (1 - x) ** 3 * (1 + 3 * x) * change
-
-
-def rotation_between(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Return the rotation from ``start`` to ``end`` (..., 3, 3) as axis-angle (..., 3), in the axes of the parent."""
-    return matrix_to_axis_angle(end @ start.swapaxes(-1, -2))

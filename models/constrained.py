@@ -19,7 +19,7 @@ from models.controlled import Goal, NewFrames
 from models.motion import Motion, MotionChunk, RootTracker
 from motion.features272 import encode, heading_angle
 from motion.resample import FPS
-from motion.rotation import axis_angle_to_matrix, matrix_to_axis_angle, y_rotation
+from motion.rotation import axis_angle_to_matrix, rotation_between, y_rotation
 from motion.skeleton import JOINTS, forward_kinematics
 from motion.spread import LONGEST, SHORTEST, spread
 from utils.errors import InputError
@@ -189,7 +189,7 @@ def _continued(body: Body, yielded: Body, fade: int) -> Body:
     known[max(0, count - 2) : count] = True
     places, turns = np.zeros_like(body[1]), np.zeros((len(body[1]), JOINTS, 3))
     places[:count] = yielded[1] - body[1][:count]
-    turns[:count] = matrix_to_axis_angle(yielded[0] @ body[0][:count].swapaxes(-1, -2))
+    turns[:count] = rotation_between(body[0][:count], yielded[0])
     turns = spread(known, turns.reshape(len(turns), -1), LEVER, fade).reshape(turns.shape)
     return axis_angle_to_matrix(turns) @ body[0], body[1] + spread(known, places, longest=fade)
 

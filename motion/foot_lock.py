@@ -16,6 +16,7 @@ from motion.resample import FPS
 from motion.rotation import matrix_to_axis_angle
 from motion.skeleton import JOINT_INDEX, parent_relative, world_pose
 from motion.smplx import SMPLX85, smplx85_to_motion
+from motion.spread import smoothstep
 
 FADE = 6  # frames over which a correction fades in and out
 
@@ -64,5 +65,4 @@ def held_steps(positions: np.ndarray, contacts: np.ndarray) -> np.ndarray:
 
 def _fade(share: np.ndarray) -> np.ndarray:
     """Map (N,) shares to a column that falls smoothly from 1 at share 0 to 0 at share 1 and beyond."""
-    share = np.minimum(share, 1)
-    return (1 - share * share * (3 - 2 * share))[:, None]
+    return (1 - smoothstep(np.minimum(share, 1)))[:, None]

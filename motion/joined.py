@@ -15,6 +15,7 @@ from motion.rotation import (
     matrix_to_axis_angle,
     matrix_to_rotation_6d,
     rotation_6d_to_matrix,
+    rotation_between,
     y_rotation,
 )
 from motion.skeleton import forward_kinematics
@@ -44,10 +45,10 @@ def join(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     joined[:, LAYOUT["heading_change"]] = matrix_to_rotation_6d(y_rotation(heading_steps))
 
     before, after = local_rotations(start), local_rotations(end)  # (2, 22, 3, 3), (T2, 22, 3, 3)
-    turn = _rotation_between(after[0], after[1])  # per frame, also from the frame before the second clip to its first
+    turn = rotation_between(after[0], after[1])  # per frame, also from the frame before the second clip to its first
     offset = decaying(
-        _rotation_between(axis_angle_to_matrix(-turn) @ after[0], before[1]),
-        _rotation_between(before[0], before[1]) - turn,
+        rotation_between(axis_angle_to_matrix(-turn) @ after[0], before[1]),
+        rotation_between(before[0], before[1]) - turn,
         len(end),
     )
     rotations = axis_angle_to_matrix(offset) @ after
@@ -76,11 +77,6 @@ def decaying(difference: np.ndarray, velocity: np.ndarray | float, frames: int) 
     decay = 2 * np.log(2) / (HALF_LIFE * FPS)  # per frame
     time = np.arange(1, frames + 1).reshape(-1, *[1] * np.ndim(difference))
     return np.exp(-decay * time) * (difference + (velocity + decay * difference) * time)
-
-
-def _rotation_between(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Rotation from ``start`` to ``end`` (..., 3, 3) as axis-angle (..., 3), in the axes of the parent."""
-    return matrix_to_axis_angle(end @ start.swapaxes(-1, -2))
 
 
 def _heading_step(heading_change: np.ndarray) -> np.ndarray:

@@ -81,3 +81,8 @@ def slerp(start: Tensor, end: Tensor, fraction: Tensor) -> Tensor:
     """Interpolate matrices ``(..., 3, 3)`` along the shortest arc; ``fraction (...)`` is in [0, 1]."""
     relative = matrix_to_axis_angle(start.transpose(-1, -2) @ end)
     return start @ axis_angle_to_matrix(relative * fraction[..., None])
+
+
+def rotation_between(start: Array, end: Array) -> Any:
+    """Return the rotation from ``start`` to ``end (..., 3, 3)`` as axis-angle ``(..., 3)``, in the parent's axes."""
+    return matrix_to_axis_angle(end @ start.swapaxes(-1, -2))

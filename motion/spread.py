@@ -22,6 +22,11 @@ PEAK_OF_SLOPE = 0.2  # peak value of the quintic from velocity 1 to 0 over a uni
 OVERSHOOT = 0.08  # metres by which an offset may exceed its range while it fades
 
 
+def smoothstep(share: np.ndarray) -> np.ndarray:
+    """Map shares from 0 to 1 to values that rise from 0 to 1, with a slope of zero at both ends."""
+    return share * share * (3 - 2 * share)
+
+
 def spread(known: np.ndarray, values: np.ndarray, lever: float = 1.0, longest: int = LONGEST) -> np.ndarray:
     """Return offsets that are exact at known frames and fade to zero around them.
 
