@@ -104,13 +104,12 @@ def haar_patch(x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None
     Returns:
         (B, 2 C, ceil(T / 2)), the low then the high half, and the lengths after the transform.
     """
-    ends = torch.full((len(x),), x.shape[-1], device=x.device) if lengths is None else lengths
     if x.shape[-1] % 2:
-        x = F.pad(x, (0, 1))
-    odd = (ends % 2 == 1).nonzero()[:, 0]
-    if len(odd):
+        x = torch.cat((x, x[..., x.shape[-1] - 2 :][..., :1]), dim=-1)
+    if lengths is not None:
+        odd = (lengths % 2 == 1).nonzero()[:, 0]
         x = x.clone()
-        x[odd, :, ends[odd]] = x[odd, :, (ends[odd] - 2).clamp(min=0)]
+        x[odd, :, lengths[odd]] = x[odd, :, (lengths[odd] - 2).clamp(min=0)]
     first, second = rearrange(x, "b c (t two) -> two b c t", two=2)
     x = torch.cat((first + second, first - second), dim=1) / math.sqrt(8)
     return x, None if lengths is None else (lengths + 1) // 2
