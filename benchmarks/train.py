@@ -43,7 +43,7 @@ from models.text_encoder import load_text_encoder
 from models.text_features import CaptionFeatures
 from models.vq_loss import MotionLoss, MotionLossConfig
 from training.costs import MicroBatch, count_flops
-from training.optimizer import adamw
+from training.optimizer import make_optimizer
 from training.options import Size
 from utils.config import parse_options
 from utils.device import PRECISIONS, gemm_rate
@@ -174,7 +174,7 @@ def our_generator(options: Options, t5: Path, text: str, precision: str) -> Meas
         text: "encoded" in the step, "cached" on disk, or "none" for given features.
     """
     model, rows = make_generator(options), Rows()
-    optimizer = adamw(model, 1e-4, 0.01)
+    optimizer = make_optimizer(model, "adamw", 1e-4, 0.01)
     dtype = PRECISIONS[precision]
     batches = TokenBudgetBatches(rows.lengths, options.batch_tokens, seed=0)
     loader = endless_loader(rows, batches, 0, CPU, partial(collate, pad_id=model.config.pad_id))
@@ -208,7 +208,7 @@ def tokenizer_step(options: Options, precision: str, statistics: Callable) -> Me
     torch.manual_seed(0)
     config = VQVAEConfig(levels=LEVELS, code_dim=512, width=512, depth=3)
     model, loss_function = HumanVQVAE(config), MotionLoss(MotionLossConfig(joints=0, velocity=0, path=0))
-    optimizer, dtype = adamw(model, 1e-4, 0.01), PRECISIONS[precision]
+    optimizer, dtype = make_optimizer(model, "adamw", 1e-4, 0.01), PRECISIONS[precision]
     model.quantizer.compute_perplexity = partial(statistics, model.quantizer)
     motion, lengths = torch.randn(options.windows, 64, 272), torch.full((options.windows,), 64)
     flops = 3 * config.flops_per_frame() * motion[..., 0].numel()

@@ -72,11 +72,11 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_one(
     assert not list((tmp_path / "states").glob(".*"))
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_sigterm_saves_exits_with_zero_and_can_be_resumed(data_folder, tokenizer_run, tmp_path, accumulate):
-    command = ("train_vq.py", *VQ, "--data", data_folder, "--accumulate", accumulate)
+@pytest.mark.parametrize("options", [(), ("--accumulate", 2, "--optimizer", "muon")])
+def test_sigterm_saves_exits_with_zero_and_can_be_resumed(data_folder, tokenizer_run, tmp_path, options):
+    command = ("train_vq.py", *VQ, "--data", data_folder, *options)
     whole = tokenizer_run
-    if accumulate > 1:
+    if options:
         whole = tmp_path / "whole"
         run_script(*command, "--out", whole)
     command = (*command, "--out", tmp_path / "run")

@@ -24,7 +24,7 @@ from models.llama import LLaMAHF
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from models.vq_loss import MotionLoss
 from tests.conftest import ROOT
-from training.optimizer import EMA, adamw, schedule_factor
+from training.optimizer import EMA, make_optimizer, orthogonal, schedule_factor
 from training.state import states
 from utils import checkpoint
 from utils.checkpoint import CONFIG, WEIGHTS, fingerprint, save_model
@@ -310,9 +310,33 @@ def test_ema_forgets_initial_weights_and_restores_the_model():
 
 def test_weight_decay_applies_to_matrices_only():
     model = torch.nn.Sequential(torch.nn.Embedding(5, 4), torch.nn.Linear(4, 3), torch.nn.LayerNorm(3))
-    decayed, not_decayed = adamw(model, 1e-3, 0.1).param_groups
+    decayed, not_decayed = make_optimizer(model, "adamw", 1e-3, 0.1).param_groups
     assert [parameter.shape for parameter in decayed["params"]] == [(3, 4)] and decayed["weight_decay"] == 0.1
     assert len(not_decayed["params"]) == 4 and not_decayed["weight_decay"] == 0
+
+
+def test_muon_steps_are_orthogonal_and_of_the_size_of_adamw_steps():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Embedding(5, 64), torch.nn.Conv1d(64, 48, 3), torch.nn.Linear(48, 96))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizer = make_optimizer(model, "muon", 0.01, 0.0)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    steps = [parameter.detach() - old for parameter, old in zip(model.parameters(), before, strict=True)]
+    for step in steps:
+        assert 0.1 < step.square().mean().sqrt() / 0.01 < 1.1
+    for step in (steps[1].flatten(1), steps[3]):
+        values = torch.linalg.svdvals(step) / (0.2 * 0.01 * max(step.shape) ** 0.5)
+        assert values.min() > 0.5 and values.max() < 1.3
+
+
+def test_newton_schulz_keeps_the_singular_vectors():
+    matrix = torch.randn(20, 30, generator=torch.Generator().manual_seed(0))
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    values = torch.diagonal(left.T @ orthogonal(matrix) @ right.T)
+    assert torch.allclose(left @ torch.diag(values) @ right, orthogonal(matrix), atol=1e-4)
+    assert values.min() > 0.5 and values.max() < 1.3
 
 
 def test_device_and_precision_are_chosen_with_a_reason():

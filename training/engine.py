@@ -30,6 +30,7 @@ from training.state import load_tensors, save_tensors
 from utils.checkpoint import PretrainedModel, without_tied_duplicates
 
 FLATTENED = StateDictOptions(flatten_optimizer_state_dict=True)
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)  # engines that shard weights or optimizer states
 UNSHARDED_ON_CPU = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 

@@ -1,24 +1,88 @@
-"""AdamW, the learning rate schedule, and the EMA of the weights."""
+"""AdamW and Muon, the learning rate schedule, and the EMA of the weights."""
 
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+MOMENTUM = 0.95  # of Muon
 
-def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Build a fused AdamW for the parameters that are trained; it does not decay biases, norms and embeddings."""
-    decayed: list[nn.Parameter] = []
-    not_decayed: list[nn.Parameter] = []
+
+class Muon(torch.optim.AdamW):
+    """Muon for the groups of parameters with ``muon``: True, AdamW for the others, with one learning rate.
+
+    The momentum of a weight matrix is replaced by a nearly orthogonal matrix, so that all its directions take steps of
+    equal length (Jordan et al., "Muon", 2024). A step is scaled to the usual size of an AdamW step (Liu et al., "Muon
+    is scalable for LLM training", 2025). The kernel of a convolution counts as a matrix with a row per output channel.
+    ``torch.optim.Muon`` takes neither convolutions nor AdamW groups, and computes in bf16, which is slow on many CPUs.
+    """
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take a step."""
+        groups = self.param_groups
+        self.param_groups = [group for group in groups if not group["muon"]]
+        super().step()
+        self.param_groups = groups
+        for group in groups:
+            if group["muon"]:
+                self._muon_step(group)
+
+    @torch.no_grad()
+    def _muon_step(self, group: dict) -> None:
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.zeros(())  # unused, but AdamW expects it in a state that it loads
+                state["momentum"] = torch.zeros_like(parameter)
+            state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
+            direction = orthogonal(parameter.grad.lerp(state["momentum"], MOMENTUM).flatten(1))
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            parameter.add_(direction.view_as(parameter), alpha=-group["lr"] * 0.2 * max(direction.shape) ** 0.5)
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """Return a matrix (N, M) with the singular vectors of ``matrix`` and singular values between 0.7 and 1.2.
+
+    Small singular values, below a thousandth of the norm, may stay smaller. Five steps of the Newton-Schulz iteration
+    with the coefficients of Jordan et al.
+    """
+    matrix = matrix / (torch.linalg.norm(matrix) + 1e-7)
+    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    for _ in range(5):
+        square = wide @ wide.T
+        wide = 3.4445 * wide + (2.0315 * square @ square - 4.7750 * square) @ wide
+    return wide.T if matrix.shape[0] > matrix.shape[1] else wide
+
+
+def make_optimizer(model: nn.Module, name: str, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """Build the optimizer of the parameters that are trained.
+
+    Biases, norms and embeddings are not decayed. Muon trains the other weights but those of the output layer
+    ``lm_head``, whose rows, like those of embeddings, each belong to one token.
+
+    Args:
+        name: "adamw" or "muon".
+    """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    for parameter in filter(lambda parameter: parameter.requires_grad, model.parameters()):
-        (not_decayed if parameter.ndim < 2 or id(parameter) in embeddings else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": not_decayed, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99), fused=True)
+    kinds: dict[str, list[nn.Parameter]] = {"matrices": [], "output": [], "others": []}
+    for parameter_name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        is_matrix = parameter.ndim > 1 and id(parameter) not in embeddings
+        kind = "others" if not is_matrix else "output" if parameter_name.startswith("lm_head.") else "matrices"
+        kinds[kind].append(parameter)
+    groups = [
+        {"params": parameters, "weight_decay": 0.0 if kind == "others" else weight_decay, "muon": kind == "matrices"}
+        for kind, parameters in kinds.items()
+        if parameters
+    ]
+    return (Muon if name == "muon" else torch.optim.AdamW)(groups, lr=learning_rate, betas=(0.9, 0.99), fused=True)
 
 
 def schedule_factor(schedule: str, step: int, steps: int, warmup: int, floor: float = 0.02) -> float:

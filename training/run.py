@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from dataset.batches import EndlessBatches, FixedSizeBatches, StepDivision, TokenBudgetBatches, endless_loader
 from motion.features272 import recover_joints_fk
-from training.engine import Engine, configure_blocks, make_accelerator
-from training.optimizer import adamw
+from training.engine import SHARDED, Engine, configure_blocks, make_accelerator
+from training.optimizer import make_optimizer
 from training.options import TrainingOptions
 from training.state import newest_state, prune_states, read_description, save_state, states
 from utils.checkpoint import CONFIG, PretrainedModel, copy_model, save_model
@@ -83,6 +83,8 @@ class Run:
             device, self.dtype, options.accumulate, options.clip_norm, trackers, options.out
         )
         self.device = self.accelerator.device
+        if options.optimizer == "muon" and self.accelerator.distributed_type in SHARDED:
+            raise InputError("--optimizer muon needs whole weight matrices; use DDP, or --optimizer adamw")
         self.report(
             f"{reason}; {self.accelerator.num_processes} process(es), {self.accelerator.distributed_type.value}"
         )
@@ -160,7 +162,7 @@ class Run:
         options = self.options
         model.to(self.device)
         configure_blocks(model, options.recompute, options.compiled)
-        optimizer = adamw(model, options.learning_rate, options.weight_decay)
+        optimizer = make_optimizer(model, options.optimizer, options.learning_rate, options.weight_decay)
         engine = Engine(self.accelerator, model, optimizer, options.ema)
         torch.manual_seed(options.seed + 1_000_003 * self.accelerator.process_index)
         if self.state:
