@@ -32,9 +32,10 @@ from dataset.motion_folder import MotionFolder
 from dataset.token_rows import TokenDataset, collate
 from dataset.tokenizing import tokenize
 from models.checkpoints import TOKENIZER, check_checkpoint, check_tokenizer, find_checkpoint
-from models.llama import SIZES, LLaMAConfig, LLaMAHF, drop_text
+from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from models.motion_vqvae import HumanVQVAE
 from models.pipeline import TextToMotion
+from models.text_dropout import drop_states, drop_text
 from models.text_encoder import EncoderShape, TextEncoder, encoder_shape, encoder_width, load_text_encoder
 from models.text_features import CaptionFeatures
 from training.control import RandomControl, Rows
@@ -131,6 +132,9 @@ class Options(PlanOptions, TrainingOptions):
     """Cut motions longer than --model.max-tokens at random places instead of raising an error."""
     token_drop: ClosedUnitInterval = 0.0
     """Fraction of motions that lose their first or last token in training; T2M-GPT uses 1/3."""
+    state_dropout: ClosedUnitInterval = 0.0
+    """Fraction of captions of which only the first text feature is kept: with minilm the sentence vector, which depends
+    less on the wording than the states of the words do."""
     control: ClosedUnitInterval = 0.0
     """Fraction of motions that are trained with random constraints (keyframes, paths, pinned joints and so on). Needed
     for constraints at generation."""
@@ -255,6 +259,7 @@ def train(run: Run, options: Options, sources: Sources) -> None:
             count = loop.total((targets != model.config.pad_id).sum() for _, _, targets, _ in batches)
             for captions, tokens, targets, signals in loop.micro_batches(batches):
                 text, mask = drop_text(*encode(captions), model.config.text_dropout)  # (B, L, D), (B, L)
+                mask = drop_states(mask, options.state_dropout)
                 loss = engine.wrapped(text, mask, tokens, targets, count, options.z_loss, signals)
                 loop.backward(loss)
             scalars = loop.update(step, count)

@@ -28,9 +28,10 @@ from control.signal import ControlSignal
 from control.steering import MEMORY, Steering, bend
 from control.track import Track
 from models.generate import CONTEXT_SHARE, Request
-from models.llama import LLaMAHF, null_text
+from models.llama import LLaMAHF
 from models.motion_vqvae import HumanVQVAE, State
 from models.sampling import Sampling, apply_guidance, resolve_guidance, sample_tokens
+from models.text_dropout import null_text
 from motion.features272 import LAYOUT, heading_angle, local_joints, recover_root
 from motion.rotation import y_rotation
 from motion.skeleton import JOINTS

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from models.llama import LLaMAConfig, LLaMAHF, null_text
+from models.llama import LLaMAConfig, LLaMAHF
 from models.sampling import Sampling, apply_guidance, resolve_guidance, sample_tokens
+from models.text_dropout import null_text
 from utils.errors import InputError
 
 REFILL = 8  # prefill new requests once 1/REFILL of the slots is free: a few together cost little more than one

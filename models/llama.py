@@ -119,43 +119,6 @@ class LLaMAConfig:
         return 256 * math.ceil((8 * self.n_embd // 3) / 256)
 
 
-def null_text(text: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the null text used for classifier-free guidance.
-
-    It is one zero feature, so that the bias of ``llama_proj`` is learned as its embedding.
-
-    Args:
-        text: (B, L, D) features; only shape, dtype and device are used.
-
-    Returns:
-        text (B, L, D) of zeros and its mask (B, L), true in the first column.
-    """
-    mask = torch.zeros(text.shape[:2], dtype=torch.bool, device=text.device)
-    mask[:, 0] = True
-    return torch.zeros_like(text), mask
-
-
-def drop_text(
-    text: Tensor, text_mask: Tensor, p: float, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
-    """Replace each row's text by the null text with probability ``p``, for classifier-free guidance.
-
-    See Ho & Salimans, "Classifier-Free Diffusion Guidance", 2022.
-
-    Args:
-        text: (B, L, D).
-        text_mask: (B, L) bool.
-        p: Probability.
-        generator: CPU generator, for reproducible draws.
-
-    Returns:
-        new text and text_mask.
-    """
-    drop = (torch.rand(len(text), generator=generator) < p).to(text.device)
-    null, null_mask = null_text(text)
-    return torch.where(drop[:, None, None], null, text), torch.where(drop[:, None], null_mask, text_mask)
-
-
 class Block(nn.Module):
     """Pre-norm transformer block."""
 
@@ -245,7 +208,7 @@ class LLaMAHF(PretrainedModel):
 
         Args:
             text: (B, L, text_dim) features, padded on either side; padding is never attended to.
-            text_mask: (B, L) bool, true for features; at least one per row (see ``null_text``).
+            text_mask: (B, L) bool, true for features; at least one per row (see models/text_dropout.py).
             tokens: (B, N) int64 motion tokens, padded with pad_id on the right; N may be 0.
             targets: (B, N + 1) int64, pad_id where nothing is to be predicted (see ``next_tokens``).
             count: () number of targets to average over; by default that of ``targets``. With the number of a whole

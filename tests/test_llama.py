@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.llama import SIZES, LLaMAConfig, LLaMAHF, drop_text, null_text
+from models.llama import SIZES, LLaMAConfig, LLaMAHF
+from models.text_dropout import drop_states, drop_text, null_text
 from tests.conftest import golden
 from utils.errors import InputError
 
@@ -333,6 +334,15 @@ def test_text_dropout_replaces_rows_by_the_null_text(model):
     assert drop_text(text, mask, 0.0)[1].equal(mask)
     everything = drop_text(text, mask, 1.0)
     assert all(torch.equal(*pair) for pair in zip(everything, null_text(text), strict=True))
+
+
+def test_state_dropout_keeps_the_first_feature_of_each_row():
+    mask = torch.tensor([[True, True, True, False], [False, True, True, True]] * 100)
+    dropped = drop_states(mask, 0.3, torch.Generator().manual_seed(0))
+    assert 35 <= int((dropped.sum(1) == 1).sum()) <= 85
+    first = torch.tensor([[True, False, False, False], [False, True, False, False]] * 100)
+    assert all(row.equal(whole) or row.equal(only) for row, whole, only in zip(dropped, mask, first, strict=True))
+    assert drop_states(mask, 0.0).equal(mask) and drop_states(mask, 1.0).equal(first)
 
 
 def test_null_text_trains_only_the_bias(model):
