@@ -52,15 +52,7 @@ from utils.language import language_warning
 from utils.processes import exit_on_sigterm
 from utils.prompts import MAX_SEED, Prompt, PromptItem, expand, read_prompts
 from visualize.body import body_from_options, smplx_file
-from visualize.output_folder import (
-    FORMATS,
-    OVERVIEWS,
-    VIDEOS,
-    VIEWS,
-    OutputFolder,
-    check_writable,
-    output_folder_in_use,
-)
+from visualize.output_folder import FORMATS, VIDEOS, VIEWS, OutputFolder, check_writable, output_folder_in_use
 from visualize.renderers import Renderers
 from visualize.video import PictureSide
 
@@ -186,7 +178,7 @@ class Options:
     @property
     def shows_body(self) -> bool:
         """Whether a format is saved that shows the body."""
-        return "mesh" in self.video_views or bool({"glb", *OVERVIEWS} & set(self.formats))
+        return "mesh" in self.video_views or bool({"glb", "html", "sheet"} & set(self.formats))
 
     @property
     def sampling(self) -> Sampling:
@@ -229,8 +221,8 @@ def main(options: Options) -> None:
         if processes.is_main_process:
             results = folder.write_results(items, failures)
             print(f"{len(items)} motions in {options.out_dir}, listed in {results}")
-            if set(OVERVIEWS) & set(options.formats):
-                overviews = folder.write_overviews(body_from_options(options.body_model, options.smplx_path))
+            overviews = folder.write_overviews(options.body_model, options.smplx_path)
+            if overviews:
                 print(f"open {' and '.join(map(str, overviews))}")
     if failures:
         file, why = next(iter(failures.items()))

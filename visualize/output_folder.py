@@ -21,7 +21,7 @@ from utils.locks import FolderInUse, exclusive_file, shared_folder
 from utils.prompts import PromptItem
 from utils.reading.arrays import read_npz
 from utils.reading.texts import parse_json
-from visualize.body import Body
+from visualize.body import body_from_options
 from visualize.export import motion_arrays
 from visualize.page import check_own_gallery, write_results_gallery
 from visualize.renderers import Renderers
@@ -182,9 +182,15 @@ class OutputFolder:
                 file.write_text(json.dumps(list(results.values()), indent=1, ensure_ascii=False), encoding="utf-8")
         return path
 
-    def write_overviews(self, body: Body) -> list[Path]:
-        """Write gallery.html and contact_sheet.png, of those to be saved, with the motions of results.json."""
-        return [write(self.path, body) for name, (_, write) in OVERVIEWS.items() if name in self.formats]
+    def write_overviews(self, body_model: str | None, smplx_path: Path | None) -> list[Path]:
+        """Write contact_sheet.png and gallery.html, of those to be saved, with the motions of results.json.
+
+        Args:
+            body_model: Body to draw, and ``smplx_path`` its file; as in ``body_from_options``.
+        """
+        writers = [write for name, (_, write) in OVERVIEWS.items() if name in self.formats]
+        body = body_from_options(body_model, smplx_path) if writers else None
+        return [write(self.path, body) for write in writers]
 
     def _result_of(self, item: PromptItem, failures: dict[str, str]) -> dict:
         """Return the entry of results.json for a saved motion."""

@@ -13,7 +13,7 @@ import numpy as np
 from utils.config import bounded
 from utils.errors import InputError
 from visualize.actors import MAX_PEOPLE, Actor, body_actor, render_placed
-from visualize.body import Body
+from visualize.body import Body, load_body
 from visualize.camera import FLESH, SIDE, place_far_camera, view_axes
 from visualize.results import SHEET, check_own, saved_motions
 from visualize.video import MAX_SIDE, Title, check_size, write_png
@@ -76,13 +76,14 @@ def write_sheet(output_path: str | Path, titles: Sequence[str], actors: Iterable
     return write_png(output_path, sheet, SHEET_MARK)
 
 
-def write_results_sheet(folder: Path, body: Body) -> Path:
+def write_results_sheet(folder: Path, body: Body | None = None) -> Path:
     """Write ``contact_sheet.png`` with the first MAX_TILES motions that ``saved_motions`` finds in ``results.json``.
 
     Raises:
         InputError: as in ``write_sheet``, or a file in its place is of another program.
     """
     check_own_sheet(folder)
+    body = body or load_body()
     clips = [clip for clip, _ in islice(saved_motions(folder, SHEET), MAX_TILES)]
     return write_sheet(folder / SHEET, [clip.title for clip in clips], (body_actor(body, clip) for clip in clips))
 
