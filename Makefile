@@ -1,4 +1,4 @@
-# make demo     write motions and videos of the demo prompts, from the shipped checkpoint
+# make demo     write motions, videos, a gallery and a contact sheet of the demo prompts, from the shipped checkpoint
 # make test     run the linters and the tests
 # make lint     check style, formatting and types
 # make fuzz     read 10,000 changed inputs with every reader; report those that are neither read nor refused
@@ -23,7 +23,8 @@ BLENDER := .venv/blender
 .PHONY: addon browser chromium demo format fuzz lint lock test test-blender
 
 demo: .venv/installed
-	$(BIN)/python inference_batch.py --prompts assets/demo_prompts.txt --out-dir outputs/demo --overwrite
+	$(BIN)/python inference_batch.py --prompts assets/demo_prompts.txt --out-dir outputs/demo --overwrite \
+	  --save npz,mp4,html,sheet
 
 test: lint
 	@command -v chromium > /dev/null || command -v google-chrome > /dev/null \

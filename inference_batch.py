@@ -5,7 +5,8 @@
 
 Each motion is written as NAME.npz (smplx_85, joints, features, tokens, fps, prompt, seed, checkpoint, and the keys of
 AMASS) as soon as it is generated, and as NAME.mp4, NAME.bvh and so on. results.json lists all motions; with html,
-gallery.html shows them. A second run resumes: it skips motions that are already in the folder.
+gallery.html shows them, and with sheet, contact_sheet.png. A second run resumes: it skips motions that are already in
+the folder.
 """
 
 import utils.interrupt  # noqa: F401
@@ -79,7 +80,8 @@ class Options:
     out_dir: Path = Path("outputs")
     """Folder for the results; created if missing."""
     save: str = "npz,mp4"
-    """Formats to write, separated by commas: npz (always written), mp4, gif, bvh, glb, html (adds gallery.html)."""
+    """Formats to write, separated by commas: npz (always written), mp4, gif, bvh, glb, html (adds
+    gallery.html), sheet (contact_sheet.png, poses of all motions)."""
     view: Literal["mesh", "skeleton", "both"] = "mesh"
     """Content of videos: the shaded body (mesh), the skeleton, or both; skeleton videos are named NAME_skeleton.mp4."""
     samples: PositiveInt = 1
@@ -176,7 +178,7 @@ class Options:
     @property
     def shows_body(self) -> bool:
         """Whether a format is saved that shows the body."""
-        return "mesh" in self.video_views or bool({"glb", "html"} & set(self.formats))
+        return "mesh" in self.video_views or bool({"glb", "html", "sheet"} & set(self.formats))
 
     @property
     def sampling(self) -> Sampling:
@@ -218,9 +220,10 @@ def main(options: Options) -> None:
         failures = dict(gather_object(list(drawn.items())))
         if processes.is_main_process:
             results = folder.write_results(items, failures)
-            if "html" in options.formats:
-                print(folder.write_gallery(body_from_options(options.body_model, options.smplx_path)))
             print(f"{len(items)} motions in {options.out_dir}, listed in {results}")
+            overviews = folder.write_overviews(options.body_model, options.smplx_path)
+            if overviews:
+                print(f"open {' and '.join(map(str, overviews))}")
     if failures:
         file, why = next(iter(failures.items()))
         raise InputError(f"{len(failures)} files could not be made, {file} first: {why}; fix the cause and run again")

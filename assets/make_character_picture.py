@@ -23,9 +23,9 @@ from utils.errors import exit_on_input_error
 from visualize.actors import body_actor
 from visualize.body import load_body
 from visualize.character import CharacterMesh
-from visualize.smplx import strip_moments, write_strip
+from visualize.strips import write_strip
 
-SENTENCE, POSES, HEIGHT = "a woman waves with both hands", 7, 300
+SENTENCE, POSES, HEIGHT, WIDTH = "a woman waves with both hands", 7, 300, 900
 
 
 def main(characters: list[str]) -> None:
@@ -35,8 +35,8 @@ def main(characters: list[str]) -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for number, actor in enumerate([body_actor(load_body(), motion), *people]):
-            poses = [actor.at(moment) for moment in strip_moments(len(motion), POSES)]
-            path = write_strip(poses, "" if number else SENTENCE, Path(folder) / f"{number}.png", HEIGHT)
+            path = Path(folder) / f"{number}.png"
+            write_strip(actor, "" if number else SENTENCE, path, POSES, HEIGHT, WIDTH)
             rows.append(np.asarray(Image.open(path)))
     save(Image.fromarray(np.concatenate(rows)), "characters.png")
 

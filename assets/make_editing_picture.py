@@ -40,7 +40,7 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         strips = [
-            draw_strip(clip, title, Path(folder) / f"{number}.png", poses=10, height=300)
+            draw_strip(clip, title, Path(folder) / f"{number}.png", poses=10, height=300, width=1215)
             for number, (title, clip) in enumerate(results.items())
         ]
         save(Image.fromarray(np.concatenate([np.asarray(Image.open(path)) for path in strips])), "editing.png")

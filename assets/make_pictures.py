@@ -60,7 +60,8 @@ def strips(motions: dict[str, Motion], folder: Path) -> None:
     """Write demo.png: one row of poses per sentence."""
     rows = []
     for number, prompt in enumerate(STRIPS):
-        path = draw_strip(motions[prompt].smplx85, prompt, folder / f"{number}.png", poses=7, height=300)
+        path = folder / f"{number}.png"
+        draw_strip(motions[prompt].smplx85, prompt, path, poses=7, height=300, width=900)
         rows.append(np.asarray(Image.open(path)))
     save(Image.fromarray(np.concatenate(rows)), "demo.png")
 

@@ -113,7 +113,10 @@ def test_gallery_of_a_hundred_with_hostile_prompts(page, clips, tmp_path):
     assert page.locator("dialog .title").inner_text() == "person number 92"
     page.get_by_label("close").click()
 
+    page.get_by_label("search").fill("<b>nobody</b>")
+    playwright.expect(page.get_by_text('No motion matches "<b>nobody</b>"')).to_be_visible()
     page.get_by_label("search").fill("")
+    playwright.expect(page.locator(".nothing")).to_be_hidden()
     assert page.locator(".card .prompt").nth(0).inner_text() == HOSTILE[0]
     assert page.title() == "100 motions" and page.locator("img").count() == 0
     assert page.requested == [(tmp_path / "gallery.html").as_uri()]

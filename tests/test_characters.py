@@ -287,8 +287,10 @@ def test_characters_are_drawn(clips, export, tmp_path):  # noqa: F811
     words = ("--character", tmp_path / "hero.glb", "--size", 128)
     assert export(tmp_path / "a.npz", tmp_path / "a.png", *words, "--poses", 2) == (0, "")
     assert export(tmp_path / "a.npz", tmp_path / "a.gif", *words) == (0, "")
-    pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB")).astype(int)
-    assert (pixels[..., 1] - pixels[..., 0] > 60).mean() > 0.01
+    assert export(tmp_path / "a.npz", tmp_path / "a.npz", tmp_path / "sheet.png", *words) == (0, "")
+    for picture in ("a.png", "sheet.png"):
+        pixels = np.asarray(Image.open(tmp_path / picture).convert("RGB")).astype(int)
+        assert (pixels[..., 1] - pixels[..., 0] > 60).mean() > 0.01
 
 
 def test_map_needs_one_character(capsys):

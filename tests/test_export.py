@@ -23,6 +23,8 @@ from visualize.body import load_body
 from visualize.export import main, write_npz
 from visualize.glb import write_glb
 from visualize.skin import quaternions, skin_of
+from visualize.smplx import draw_strip
+from visualize.strips import GAP, TILE, telling_moments
 
 VALIDATOR = Path(__file__).parents[1] / ".venv" / "npm" / "node_modules" / "gltf-validator"
 
@@ -267,6 +269,11 @@ def test_skin_weights_and_quaternions(motion, body):
 # Pictures
 
 
+def drawn_columns(picture: np.ndarray) -> np.ndarray:
+    """Whether each column of a picture (H, W, 3) shows wood; the floor is grey."""
+    return (picture[..., 0] - picture[..., 2] > 30).any(axis=0)
+
+
 def test_pictures_of_several_people(motion, export, tmp_path):
     for name in "ab":
         write_npz(tmp_path / f"{name}.npz", Clip(motion[: 30 if name == "b" else 45], name))
@@ -284,8 +291,41 @@ def test_strip_shows_the_requested_number_of_poses(export, tmp_path):
     write_npz(tmp_path / "a.npz", Clip(standing, "stands"))
     assert export(tmp_path / "a.npz", tmp_path / "strip.png", "--poses", 5, "--size", 256) == (0, "")
     strip = np.asarray(Image.open(tmp_path / "strip.png")).astype(int)
-    wood = (strip[..., 0] - strip[..., 2] > 30).any(axis=0)  # the floor is grey
-    assert strip.shape[0] == 256 and np.diff(wood.astype(int)).clip(0).sum() == 5
+    assert strip.shape[0] == 256 and np.diff(drawn_columns(strip).astype(int)).clip(0).sum() == 5
+
+
+def test_poses_that_lie_do_not_overlap(body, tmp_path):
+    lying = np.zeros((20, 85))
+    lying[:, 2], lying[:, 73] = np.pi / 2, 0.2  # across the picture
+    draw_strip(lying, None, tmp_path / "strip.png", poses=3, height=128, body=body)
+    strip = np.asarray(Image.open(tmp_path / "strip.png")).astype(int)
+    assert np.diff(drawn_columns(strip).astype(int)).clip(0).sum() == 3 and strip.shape[1] > 2 * 128
+
+
+def test_contact_sheet_shows_a_strip_per_motion(motion, export, tmp_path):
+    for name in "abcde":
+        write_npz(tmp_path / f"{name}.npz", Clip(motion, name))
+    files = [tmp_path / f"{name}.npz" for name in "abcde"]
+    assert export(*files, tmp_path / "sheet.png") == (0, "")
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png")).astype(int)
+    (width, height), columns = TILE, 4
+    assert sheet.shape == (2 * height + GAP, columns * width + (columns - 1) * GAP, 3)
+    tiles = [sheet[y : y + height, x : x + width] for y in (0, height + GAP) for x in (0, width + GAP)]
+    assert [drawn_columns(tile).sum() > 50 for tile in tiles] == [True, True, True, False]
+    assert (tiles[3] == 255).all() and (tiles[0] != tiles[1]).any(), "an empty place; another title"
+    status, error = export(*[files[0]] * 61, tmp_path / "many.png")
+    assert status == 2 and "61 motions" in error and not (tmp_path / "many.png").exists()
+
+
+def test_telling_poses_contain_the_one_that_stands_out():
+    joints = np.tile(np.random.default_rng(0).normal(size=(22, 3)), (90, 1, 1))
+    joints[..., 0] += np.linspace(0, 5, 90)[:, None]  # the place on the floor does not count
+    joints[40:43, 15, 1] += 1
+    joints[70:, 20, 2] += 0.5
+    moments = telling_moments(joints, 3)
+    assert moments == sorted(moments) and len(moments) == 3
+    assert any(40 <= moment < 43 for moment in moments) and any(moment >= 70 for moment in moments)
+    assert len(telling_moments(joints[:2], 4)) == 2
 
 
 # Bad input

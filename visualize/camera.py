@@ -1,6 +1,7 @@
 """The camera of both renderers: a three-quarter front view, slightly from above, that follows the people or is fixed.
 
-Several people stand side by side across the picture, each at the position of their own first frame.
+Several people stand side by side across the picture, each at the position of their own first frame. Strips of poses
+have a camera of their own, so far away that there is no perspective.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from utils.errors import InputError
 AZIMUTH, ELEVATION = np.radians(32.0), np.radians(11.0)  # from the first frame's facing direction; above the horizon
 TANGENT = np.tan(np.radians(15.0))  # tangent of half the vertical field of view
 NEAREST = 4.0  # metres: the smallest distance from the people
+FAR = 0.01  # ``TANGENT`` of a camera without perspective, about 130 m away
 SMOOTHING = 0.45  # seconds: standard deviation of the Gaussian that smooths the camera's path
 FLESH = 0.12  # metres by which the body extends beyond its joints: crown of the head, fingers, soles
 SPACING = 1.3  # metres between people side by side
@@ -34,6 +36,11 @@ class Camera:
     distance: float  # metres from the eye to the person
     width: int
     height: int
+
+    @property
+    def haze(self) -> float:
+        """Metres from which ``TANGENT`` shows the same section of the scene; the floor fades in this unit."""
+        return self.distance * self.height / 2 / self.focal / TANGENT
 
     def at(self, frame: int) -> "Camera":
         """Return the camera of one frame."""
@@ -95,14 +102,46 @@ def place_camera(
         length = round(3 * SMOOTHING * fps)  # extended at both ends, which keeps the person in the middle
         padded = np.pad(target, ((length, length), (0, 0)), mode="reflect", reflect_type="odd")
         target = gaussian_filter1d(padded, SMOOTHING * fps, axis=0)[length : length + len(target)]
+    return _fitted(joints, target, rotation, (width, height), TANGENT, floor)
+
+
+def place_far_camera(joints: np.ndarray, width: int, height: int) -> Camera:
+    """Place a camera that sees all people from the same direction, without perspective, with its middle on theirs.
+
+    Args:
+        joints: (P, 22, 3) joint positions of P people in metres; the floor is at y = 0.
+        width: Width of the picture in pixels.
+        height: Height of the picture in pixels.
+    """
+    rotation, target = view_axes(joints[0]), joints[:, 0].mean(axis=0)
+    across = (joints - target) @ rotation[0]
+    target += (across.min() + across.max()) / 2 * rotation[0]
+    return _fitted(joints[None], target[None], rotation, (width, height), FAR)
+
+
+def _fitted(
+    joints: np.ndarray,
+    target: np.ndarray,
+    rotation: np.ndarray,
+    size: tuple[int, int],
+    tangent: float,
+    floor: float = 0.0,
+) -> Camera:
+    """Return the nearest camera that has (T, P, 22, 3) joints in its frame and looks at a path (T, 3) above the floor.
+
+    Args:
+        rotation: (3, 3) axes of ``view_axes``.
+        tangent: Tangent of half the vertical field of view.
+    """
+    width, height = size
     tallest = max(joints[..., 1].max() + FLESH - floor, 1.0)
     target[:, 1] = floor + tallest * BOTTOM / (TOP + BOTTOM)
     x, y, z = np.moveaxis((joints - target[:, None, None]) @ rotation.T, -1, 0)  # (T, P, 22) each, y down
     # From distance d, a point is inside the frame if its offset plus FLESH is at most (z + d) * share * tangent.
-    wide = (np.abs(x) + FLESH) / (SIDE * TANGENT * width / height) - z
-    high = np.maximum((FLESH - y) / TOP, (FLESH + y) / BOTTOM) / TANGENT - z
-    distance = max(NEAREST, wide.max(), high.max())
-    return Camera(target - distance * rotation[2], rotation, height / 2 / TANGENT, distance, width, height)
+    wide = (np.abs(x) + FLESH) / (SIDE * tangent * width / height) - z
+    high = np.maximum((FLESH - y) / TOP, (FLESH + y) / BOTTOM) / tangent - z
+    distance = max(NEAREST * TANGENT / tangent, wide.max(), high.max())
+    return Camera(target - distance * rotation[2], rotation, height / 2 / tangent, distance, width, height)
 
 
 def standing_height(lowest: np.ndarray) -> float:

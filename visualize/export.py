@@ -4,13 +4,15 @@
     python -m visualize.export mine.bvh mine.mp4 --view skeleton
     python -m visualize.export target.npz reconstruction.npz both.mp4
     python -m visualize.export outputs/*.npz gallery.html
+    python -m visualize.export outputs/*.npz contact_sheet.png
     python -m visualize.export walk.npz wave.npz out.glb --character hero.glb
 
 OUTPUT, the last file, is written; the files before it are read. Reads .npz (ours, AMASS, Kimodo, HY-Motion), .bvh,
 .glb, .gltf and .fbx with an animation, and .npy (272 features, smplx_85, smplx_322, features of HumanML3D or KIT-ML, or
 joint positions). Writes .npz (including the keys of AMASS), .npy (272 features), .bvh, .glb and .fbx (animated body, or
 a character with an animation per motion), .html (player; a gallery for more than four motions), .mp4, .gif, and .png (a
-strip of poses). Videos and players show several motions side by side. FBX needs Blender (docs/blender.md).
+strip of poses; a contact sheet for several motions). Videos and players show several motions side by side. FBX needs
+Blender (docs/blender.md).
 """
 
 import utils.interrupt  # noqa: F401
@@ -42,26 +44,19 @@ from motion.smplx import smplx85_to_motion
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 from utils.files import atomic_write
+from visualize.actors import Actor, body_actor, render_actors
 from visualize.body import Body, body_from_options
 from visualize.character import CharacterMesh
 from visualize.glb import write_glb
 from visualize.page import clean, write_gallery, write_player
-from visualize.smplx import (
-    Poses,
-    draw_strip,
-    render_actors,
-    render_mesh_video,
-    strip_moments,
-    visualize_smplx_85,
-    write_strip,
-)
+from visualize.smplx import render_mesh_video, visualize_smplx_85
+from visualize.strips import Poses, write_sheet, write_strip
 from visualize.video import MAX_SIDE, PictureSide, write_video
 
 CHARACTERS = (".glb", ".vrm", ".fbx")  # formats of a character with any number of motions
 MOTIONS = (".npz", ".npy", ".bvh", *CHARACTERS)  # also read, so that such a file may be the only copy of its content
-SINGLE = (*MOTIONS, ".png")  # formats of one motion per file
 PICTURES = (".png", ".mp4", ".gif")
-FORMATS = (*SINGLE, ".html", ".mp4", ".gif")
+FORMATS = (*MOTIONS, ".html", *PICTURES)
 USAGE = "%(prog)s INPUT [INPUT ...] OUTPUT [options]"
 PLAYED_TOGETHER = 4  # motions in a player; a page of more is a gallery
 
@@ -77,7 +72,7 @@ class Options(ImportOptions):
     camera: Literal["follow", "fixed"] = "follow"
     """Camera of videos: follow moves with the people, fixed shows all of their path."""
     poses: Poses = 6
-    """Number of poses in a .png."""
+    """Number of poses in a .png of one motion."""
     title: str | None = None
     """Title in pictures and pages; by default the prompt or the name of the file."""
     names: Names = "smplx"
@@ -143,8 +138,10 @@ def check_target(target: Path, count: int, on_character: bool = False) -> None:
         raise InputError(f"{target} is to hold a character; give one with --character, or write .glb")
     if suffix == ".fbx":
         find_blender()
-    if count > 1 and suffix in SINGLE and not (on_character and suffix in CHARACTERS):
-        raise InputError(f"{count} motions are given for {target}, which holds one; give one, or .html, .mp4 or .gif")
+    if count > 1 and suffix in MOTIONS and not (on_character and suffix in CHARACTERS):
+        raise InputError(
+            f"{count} motions are given for {target}, which holds one; give one, or .html, .png, .mp4 or .gif"
+        )
 
 
 def check_kept(target: Path, sources: Sequence[Path], overwrite: bool) -> None:
@@ -182,7 +179,7 @@ def export(clips: Sequence[Clip], target: Path, options: Options, body: Body) ->
     elif suffix == ".fbx":
         write_fbx(target, lambda glb: write_glb(glb, first, title, body))
     elif suffix == ".png":
-        draw_strip(first, title, target, options.poses, options.size, body)
+        _write_png(target, clips, [body_actor(body, clip) for clip in clips], options)
     elif suffix == ".html":
         (write_player if len(clips) <= PLAYED_TOGETHER else write_gallery)(target, clips, body)
     elif options.view == "skeleton":
@@ -192,7 +189,7 @@ def export(clips: Sequence[Clip], target: Path, options: Options, body: Body) ->
 
 
 def export_on_character(clips: Sequence[Clip], target: Path, options: Options, character: Character) -> None:
-    """Write motions on a character: its file with an animation per motion, a video, or a strip of poses.
+    """Write motions on a character: its file with an animation per motion, a video, or a picture.
 
     Raises:
         InputError: as in ``export``.
@@ -201,15 +198,23 @@ def export_on_character(clips: Sequence[Clip], target: Path, options: Options, c
     if target.suffix.lower() in CHARACTERS:
         write_character(target, character, clips)
         return
-    title = " | ".join(dict.fromkeys(clip.title for clip in clips))
     mesh = CharacterMesh(character)
     actors = [mesh.perform(clip) for clip in clips]
     if target.suffix.lower() == ".png":
-        poses = [actors[0].at(moment) for moment in strip_moments(len(clips[0].smplx85), options.poses)]
-        write_strip(poses, title, target, options.size)
+        _write_png(target, clips, actors, options)
     else:
+        title = " | ".join(dict.fromkeys(clip.title for clip in clips))
         frames = render_actors(actors, title, FPS, picture_size(options.size, len(clips)), options.camera)
         write_video(target, frames, FPS)
+
+
+def _write_png(target: Path, clips: Sequence[Clip], actors: Sequence[Actor], options: Options) -> None:
+    """Draw the strip of a motion, or the contact sheet of several."""
+    titles = [clip.title for clip in clips]
+    if len(clips) == 1:
+        write_strip(actors[0], titles[0], target, options.poses, options.size)
+    else:
+        write_sheet(target, titles, actors)
 
 
 def picture_size(height: int, people: int) -> tuple[int, int]:

@@ -87,7 +87,8 @@ class Painter:
         normals = np.empty_like(vertices)
         vertex_normals(vertices, self.faces, normals)
         mesh, camera = Mesh(self.faces, vertices, points, normals, self.albedo), self.camera
-        view = View(_as_tuple(eye), _as_tuple(self.rotation), camera.focal, np.float32(camera.distance))
+        away, haze = np.float32(camera.distance), np.float32(camera.haze)
+        view = View(_as_tuple(eye), _as_tuple(self.rotation), camera.focal, away, haze)
         frame = np.empty((camera.height, camera.width, 3), np.uint8)
         shade(frame, self.index, self.depth, mesh, view, *self._shadows(vertices))
         return frame

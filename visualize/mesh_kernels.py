@@ -15,7 +15,7 @@ SMOOTH = 0.006  # metres: samples of a pixel whose depths differ by less belong 
 
 SHADOW, CONTACT = 0.52, 0.70  # share of the floor's light that the sun's shadow and a touching foot remove
 TILE = 0.5  # metres: side of the floor's tiles
-FOG = (1.375, 4.0)  # distances at which the floor starts to fade and disappears, relative to the people's distance
+FOG = (0.375, 3.0)  # distances behind the people at which the floor starts to fade and disappears, in haze
 SUN, SKY, GROUND, FILL = (1.02, 0.97, 0.90), (0.40, 0.44, 0.50), (0.26, 0.24, 0.22), 0.16
 FLOOR_LIGHT, FLOOR_DARK = (0.80, 0.81, 0.83), (0.64, 0.66, 0.69)
 HORIZON, ZENITH = (0.86, 0.88, 0.90), (0.70, 0.75, 0.82)
@@ -41,7 +41,8 @@ class View(NamedTuple):
     eye: Vector  # world
     rotation: tuple[Vector, Vector, Vector]  # rows: right, down, forward
     focal: float  # pixels
-    distance: np.float32  # metres from the eye to the people, the unit of FOG
+    distance: np.float32  # metres from the eye to the people
+    haze: np.float32  # metres: the unit of FOG
 
 
 class Sun(NamedTuple):
@@ -183,8 +184,8 @@ def _floor_row(row, down, view, floor):
     contact, to_contact = floor.contact, floor.contact_transform
     dx, dy, dz = forward[0] + down * below[0], forward[1] + down * below[1], forward[2] + down * below[2]
     sky, height = _smoothstep(dy / 0.35), eye[1] - floor.height
-    distance = height / -dy if dy < -1e-3 and height > 0 else FOG[1] * view.distance
-    clear = 1 - _smoothstep((distance / view.distance - FOG[0]) / (FOG[1] - FOG[0]))
+    distance = height / -dy if dy < -1e-3 and height > 0 else view.distance + FOG[1] * view.haze
+    clear = 1 - _smoothstep(((distance - view.distance) / view.haze - FOG[0]) / (FOG[1] - FOG[0]))
     for i in range(3):
         row[:, i] = _mix(HORIZON[i], ZENITH[i], sky)
     if clear <= 0:

@@ -1,4 +1,4 @@
-"""Output folder of inference_batch.py: NAME.npz for each motion, its videos and other files, results.json, pages.
+"""Output folder of inference_batch.py: NAME.npz for each motion, its videos and other files, results.json, overviews.
 
 An npz is complete if it can be read and was generated from the same prompt, seed, length, constraints and settings. All
 other files are drawn from it, and are current if they are not older than it.
@@ -21,14 +21,16 @@ from utils.locks import FolderInUse, exclusive_file, shared_folder
 from utils.prompts import PromptItem
 from utils.reading.arrays import read_npz
 from utils.reading.texts import parse_json
-from visualize.body import Body
+from visualize.body import body_from_options
 from visualize.export import motion_arrays
 from visualize.page import check_own_gallery, write_results_gallery
 from visualize.renderers import Renderers
 from visualize.results import RESULTS, read_results
+from visualize.strips import check_own_sheet, write_results_sheet
 
 VIDEOS, FILES = ("mp4", "gif"), ("bvh", "glb", "html")
-FORMATS = ("npz", *VIDEOS, *FILES)
+OVERVIEWS = {"sheet": (check_own_sheet, write_results_sheet), "html": (check_own_gallery, write_results_gallery)}
+FORMATS = ("npz", *VIDEOS, *FILES, "sheet")
 VIEWS = ("mesh", "skeleton")
 COLUMNS = {"smplx_85": (85,), "joints": (JOINTS, 3), "features": (272,)}  # of the arrays with a row per frame
 
@@ -38,12 +40,13 @@ def output_folder_in_use(path: Path, formats: Sequence[str]) -> Iterator[FolderI
     """Mark an output folder as in use, and remove leftovers of killed runs.
 
     Raises:
-        InputError: its results.json (or gallery.html) was written by another program.
+        InputError: its results.json, or an overview to be written, is of another program.
     """
     with shared_folder(path) as folder:
         read_results(path)
-        if "html" in formats:
-            check_own_gallery(path)
+        for name, (check, _) in OVERVIEWS.items():
+            if name in formats:
+                check(path)
         yield folder
 
 
@@ -179,9 +182,15 @@ class OutputFolder:
                 file.write_text(json.dumps(list(results.values()), indent=1, ensure_ascii=False), encoding="utf-8")
         return path
 
-    def write_gallery(self, body: Body) -> Path:
-        """Write gallery.html with all motions of results.json."""
-        return write_results_gallery(self.path, body)
+    def write_overviews(self, body_model: str | None, smplx_path: Path | None) -> list[Path]:
+        """Write contact_sheet.png and gallery.html, of those to be saved, with the motions of results.json.
+
+        Args:
+            body_model: Body to draw, and ``smplx_path`` its file; as in ``body_from_options``.
+        """
+        writers = [write for name, (_, write) in OVERVIEWS.items() if name in self.formats]
+        body = body_from_options(body_model, smplx_path) if writers else None
+        return [write(self.path, body) for write in writers]
 
     def _result_of(self, item: PromptItem, failures: dict[str, str]) -> dict:
         """Return the entry of results.json for a saved motion."""

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from formats.clip import read_clip
 from motion.clip import Clip, smplx85_of
 from motion.resample import FPS
 from motion.skeleton import PARENTS
@@ -24,7 +23,7 @@ from utils.errors import InputError
 from utils.files import atomic_write
 from utils.prompts import MAX_PROMPT
 from visualize.body import Body, floor_height, load_body
-from visualize.results import GALLERY, check_gallery, read_results
+from visualize.results import GALLERY, check_own, saved_motions
 from visualize.skin import quaternions, simplified, skin_of
 
 WEB = Path(__file__).parent / "web"
@@ -78,29 +77,22 @@ def write_gallery(path: str | Path, clips: Sequence[Clip], body: Body | None = N
 
 
 def write_results_gallery(folder: Path, body: Body | None = None) -> Path:
-    """Write ``gallery.html`` with all motions listed in ``results.json``.
-
-    Motions whose npz was removed or cannot be read are left out; the latter are printed.
+    """Write ``gallery.html`` with all motions listed in ``results.json``, except those left out by ``saved_motions``.
 
     Raises:
         InputError: as in ``write_gallery``, or one of the two files is of another program.
     """
     check_own_gallery(folder)
     clips, notes = [], []
-    for entry in read_results(folder):
-        file = folder / f"{entry['name']}.npz"
-        if file.is_file() and file.resolve().parent == folder.resolve():
-            try:
-                clips.append(Clip(read_clip(file).smplx85, entry["prompt"]))
-                notes.append(f"{entry['seconds']:.1f} s, seed {entry['seed']}")
-            except InputError as error:
-                print(f"left out of {GALLERY}: {error}")
+    for clip, entry in saved_motions(folder, GALLERY):
+        clips.append(clip)
+        notes.append(f"{entry['seconds']:.1f} s, seed {entry['seed']}")
     return write_gallery(folder / GALLERY, clips, body, notes)
 
 
 def check_own_gallery(folder: Path) -> None:
     """Raise InputError if ``gallery.html`` exists and is a page of another program."""
-    check_gallery(folder, GALLERY_BODY.partition("</header>")[2])
+    check_own(folder / GALLERY, GALLERY_BODY.partition("</header>")[2])
 
 
 def _write(

@@ -1,15 +1,18 @@
-"""Validation of results.json and gallery.html of an output folder; files of other programs are not overwritten."""
+"""Reading of results.json of an output folder and its motions; files of other programs are not overwritten."""
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from formats.clip import read_clip
+from motion.clip import Clip
 from utils.errors import InputError
-from utils.reading.files import MB, shown
-from utils.reading.texts import read_json, read_text
+from utils.reading.files import MB, read_bytes, shown
+from utils.reading.texts import read_json
 
-RESULTS, GALLERY = "results.json", "gallery.html"
+RESULTS, GALLERY, SHEET = "results.json", "gallery.html", "contact_sheet.png"
 NAME = re.compile(r"[A-Za-z0-9_-]{1,200}")  # of a motion, as utils/prompts.py makes them
 KINDS: dict[str, Any] = {
     "name": str,
@@ -56,20 +59,36 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def check_gallery(folder: Path, content: str) -> None:
-    """Raise InputError if gallery.html exists and is not a gallery.
+def saved_motions(folder: Path, shown_in: str) -> Iterator[tuple[Clip, dict[str, Any]]]:
+    """Yield the motions of results.json, titled with their prompts, and their entries.
+
+    Motions whose npz was removed or cannot be read are left out; the latter are printed.
 
     Args:
-        content: HTML that every gallery contains.
+        shown_in: Name of the file that shows them, for this print.
     """
-    path = folder / GALLERY
+    for entry in read_results(folder):
+        file = folder / f"{entry['name']}.npz"
+        if file.is_file() and file.resolve().parent == folder.resolve():
+            try:
+                yield Clip(read_clip(file).smplx85, entry["prompt"]), entry
+            except InputError as error:
+                print(f"left out of {shown_in}: {error}")
+
+
+def check_own(path: Path, content: str) -> None:
+    """Raise InputError if a gallery or contact sheet exists and is a file of another program.
+
+    Args:
+        content: Text that every file of this kind contains.
+    """
     if os.path.lexists(path):
         try:
-            is_ours = content in read_text(path, "a gallery", LARGEST)
+            is_ours = content.encode() in read_bytes(path, "a file", LARGEST)
         except InputError as error:
             _refuse(path, str(error).removeprefix(f"{path}: ").partition(";")[0])
         if not is_ours:
-            _refuse(path, "it is another page")
+            _refuse(path, "it is another page or picture")
 
 
 def _refuse(path: Path, reason: str) -> NoReturn:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,31 +9,21 @@ from motion.clip import AnyMotion, smplx85_of
 from motion.resample import FPS, check_fps
 from motion.skeleton import forward_kinematics
 from motion.smplx import smplx85_to_322, smplx85_to_motion, smplx322_to_85
-from utils.config import bounded
 from utils.errors import InputError
-from visualize.actors import Actor, body_actor
-from visualize.body import CHUNK, Body, load_body
-from visualize.camera import SPACING, hold_last_frame, place_camera, side_by_side
+from visualize.actors import MAX_PEOPLE, Actor, body_actor, render_actors
+from visualize.body import Body, load_body
 from visualize.skeleton import skeleton_frames
-from visualize.video import MAX_SIDE, check_size, write_png, write_video
+from visualize.strips import write_strip
+from visualize.video import check_size, write_video
 
 __all__ = [
     "draw_strip",
-    "render_actors",
     "process_smplx_data",
     "render_body",
     "render_mesh_video",
     "smplx85_to_322",
     "visualize_smplx_85",
-    "write_strip",
 ]
-
-MAX_POSES = 16  # people in one picture
-STRIP_SPACING = 0.85  # metres between the poses of a strip
-if TYPE_CHECKING:
-    Poses = int
-else:
-    Poses = bounded("Poses", int, (">=", 1), ("<=", MAX_POSES))
 
 
 def process_smplx_data(data: np.ndarray) -> np.ndarray:
@@ -109,16 +98,11 @@ def render_body(
     body: Body | None = None,
     floor: float | None = None,
     camera: str = "follow",
-    spacing: float = SPACING,
 ) -> Iterator[np.ndarray]:
-    """Return an iterator of the (H, W, 3) uint8 frames of ``render_mesh_video``; same arguments and errors.
-
-    Args:
-        spacing: Distance in metres between people who stand side by side.
-    """
+    """Return an iterator of the (H, W, 3) uint8 frames of ``render_mesh_video``; same arguments and errors."""
     check_fps(fps)
     check_size(size)
-    return render_actors(_actors(_validated(data), body or load_body(), floor), title, fps, size, camera, spacing)
+    return render_actors(_actors(_validated(data), body or load_body(), floor), title, fps, size, camera)
 
 
 def _actors(motions: Sequence[np.ndarray], body: Body, floor: float | None = None) -> list[Actor]:
@@ -132,6 +116,7 @@ def draw_strip(
     poses: int = 6,
     height: int = 512,
     body: Body | None = None,
+    width: int | None = None,
 ) -> Path:
     """Draw poses of a motion, evenly spaced in time, side by side into one PNG, as in papers.
 
@@ -139,82 +124,26 @@ def draw_strip(
         data: A clip, or a (T, 85) array.
         title: Text at the top of the picture.
         output_path: PNG to write.
-        poses: Number of poses, at most MAX_POSES.
-        height: Height of the picture in pixels; its width follows from the number of poses.
+        poses: Number of poses, at most 16.
+        height: Height of the picture in pixels.
         body: Body from ``load_body``; None is the mannequin.
+        width: Width of the picture in pixels; None follows from the poses.
 
     Returns:
         The file written.
 
     Raises:
-        InputError: unusable motion, number of poses, height or path.
+        InputError: unusable motion, number of poses, size or path.
     """
-    smplx85 = smplx85_of(data)
-    moments = strip_moments(len(smplx85), poses)
-    actors = _actors([smplx85[[moment]] for moment in moments], body or load_body())
-    return write_strip(actors, title, output_path, height)
-
-
-def strip_moments(frames: int, poses: int) -> np.ndarray:
-    """Return the frame numbers of evenly spaced poses."""
-    if not 1 <= poses <= MAX_POSES:
-        raise InputError(f"the number of poses is {poses}; give 1 to {MAX_POSES}")
-    return np.linspace(0, frames - 1, poses).round().astype(int)
-
-
-def write_strip(actors: Sequence[Actor], title: str | None, output_path: str | Path, height: int = 512) -> Path:
-    """Draw people side by side into one PNG; see ``draw_strip``."""
-    if Path(output_path).suffix.lower() != ".png":
-        raise InputError(f"{output_path} does not end in .png; a strip of poses is a PNG picture")
-    size = (min(MAX_SIDE, round(height * (0.45 + 0.36 * len(actors)))), height)
-    check_size(size)
-    return write_png(output_path, next(render_actors(actors, title, FPS, size, spacing=STRIP_SPACING)))
+    return write_strip(body_actor(body or load_body(), data), title, output_path, poses, height, width)
 
 
 def _validated(data: AnyMotion | Sequence[AnyMotion]) -> list[np.ndarray]:
     """Return one motion or a list of motions as a list of validated (T, 85) float64 arrays."""
     motions = data if isinstance(data, list | tuple) else [data]
-    if not 1 <= len(motions) <= MAX_POSES:
-        raise InputError(f"{len(motions)} motions are to be drawn side by side; give 1 to {MAX_POSES}")
+    if not 1 <= len(motions) <= MAX_PEOPLE:
+        raise InputError(f"{len(motions)} motions are to be drawn side by side; give 1 to {MAX_PEOPLE}")
     return [smplx85_of(motion) for motion in motions]
-
-
-def render_actors(
-    actors: Sequence[Actor],
-    title: str | None = None,
-    fps: float = FPS,
-    size: tuple[int, int] = (512, 512),
-    camera: str = "follow",
-    spacing: float = SPACING,
-) -> Iterator[np.ndarray]:
-    """Yield the (H, W, 3) uint8 frames of people who stand side by side; nothing is computed before the first frame.
-
-    Args:
-        actors: The people; those who finish before others hold their last pose.
-        spacing: Distance in metres between people.
-    """
-    from visualize.mesh import render_mesh  # compiles when first used
-
-    steps = side_by_side([actor.joints[0] for actor in actors], spacing)  # (P, 3)
-    longest = max(len(actor.joints) for actor in actors)
-    joints = np.stack([hold_last_frame(actor.joints, longest) for actor in actors], axis=1) + steps[:, None]
-    starts = np.cumsum([0, *(actor.size for actor in actors)])
-    faces = np.concatenate([actor.faces + start for actor, start in zip(actors, starts, strict=False)])
-    colors = np.concatenate([actor.colors for actor in actors])
-    place = place_camera(joints, *size, fps=fps, camera=camera)
-    two_sided = any(actor.two_sided for actor in actors)
-    yield from render_mesh(_vertices(actors, steps, longest), faces, colors, place, title=title, two_sided=two_sided)
-
-
-def _vertices(actors: Sequence[Actor], steps: np.ndarray, frames: int) -> Iterator[np.ndarray]:
-    """Yield the (V, 3) vertices of all people in each frame, posing ``CHUNK`` frames at once."""
-    for start in range(0, frames, CHUNK):
-        numbers = np.arange(start, min(start + CHUNK, frames))
-        parts = [
-            actor.vertices(np.minimum(numbers, len(actor.joints) - 1)) + step.astype(np.float32)
-            for actor, step in zip(actors, steps, strict=True)
-        ]
-        yield from np.concatenate(parts, axis=1)
 
 
 def _write(output_path: str | Path, render: Callable[[], Iterator[np.ndarray]], fps: float) -> list[Path]:

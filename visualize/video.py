@@ -97,16 +97,22 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> P
     return writers[suffix](path, frames, fps)
 
 
-def write_png(path: str | Path, frame: np.ndarray) -> Path:
+def write_png(path: str | Path, frame: np.ndarray, mark: str | None = None) -> Path:
     """Write one (H, W, 3) uint8 frame as a PNG.
+
+    Args:
+        mark: Text that the file contains in its first bytes, unseen.
 
     Raises:
         InputError: the target cannot be written.
     """
-    from PIL import Image
+    from PIL import Image, PngImagePlugin
 
+    information = PngImagePlugin.PngInfo()
+    if mark is not None:
+        information.add_text("Software", mark)
     with atomic_write(Path(path)) as file:
-        Image.fromarray(frame).save(file, format="png", optimize=True)
+        Image.fromarray(frame).save(file, format="png", optimize=True, pnginfo=information)
     return Path(path)
 
 
@@ -155,13 +161,14 @@ class Title:
             ellipsis.
         width: Width of the frames in pixels.
         height: Height of the frames in pixels.
+        font_size: Size of the font in pixels; by default it follows from the height.
     """
 
-    def __init__(self, text: str | None, width: int, height: int):
+    def __init__(self, text: str | None, width: int, height: int, font_size: int | None = None):
         from PIL import Image, ImageDraw, ImageFont
 
         text = (text or "")[:TITLE_CHARACTERS]
-        size, room = max(11, round(height / 25)), 0.92 * width
+        size, room = font_size or max(11, round(height / 25)), 0.92 * width
         font = ImageFont.truetype(font_for(text), size, layout_engine=ImageFont.Layout.BASIC)
         lines = wrap_title(text, lambda line: font.getlength(line) <= room)
         ascent, descent = font.getmetrics()

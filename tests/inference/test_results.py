@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from formats.clip import read_clip
 from motion.features272 import features_to_smplx85
@@ -22,6 +23,7 @@ from tests.inference.helpers import (
     npz_files,
     results_in,
 )
+from visualize.strips import GAP, TILE
 
 
 def test_npz_files_and_results_list_every_motion(run, prompt_file, tmp_path, model):
@@ -98,8 +100,9 @@ def test_videos_show_every_frame(run, tmp_path, view):
 
 
 def test_files_for_other_tools_hold_the_same_motion(run, prompt_file, tmp_path):
-    arguments = ("--prompts", prompt_file, "--seconds", 0.4, "--save", "bvh,glb,html")
-    assert run(*arguments)[0] == 0
+    arguments = ("--prompts", prompt_file, "--seconds", 0.4, "--save", "bvh,glb,html,sheet")
+    status, output, _ = run(*arguments)
+    assert status == 0 and output.splitlines()[-1] == "open out/contact_sheet.png and out/gallery.html"
     out = tmp_path / "out"
     for result in results_in(out):
         assert result["files"] == [f"{result['name']}.{kind}" for kind in ("npz", "bvh", "glb", "html")]
@@ -108,9 +111,10 @@ def test_files_for_other_tools_hold_the_same_motion(run, prompt_file, tmp_path):
         np.testing.assert_allclose(forward_kinematics(rotations, pelvis), saved["joints"], atol=1e-4)
         assert {"poses", "trans", "betas", "gender", "mocap_framerate"} <= set(saved)
     assert (out / "gallery.html").stat().st_size > 500_000
+    assert Image.open(out / "contact_sheet.png").size == (3 * TILE[0] + 2 * GAP, TILE[1])
     before = backdate(out)
     assert run(*arguments)[0] == 0
-    assert changed_files(out, before) == {"results.json", "gallery.html"}
+    assert changed_files(out, before) == {"results.json", "gallery.html", "contact_sheet.png"}
 
 
 def test_foot_lock_changes_the_motion_and_not_its_tokens(run, prompt_file, tmp_path):

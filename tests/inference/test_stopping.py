@@ -8,10 +8,12 @@ import time
 
 import psutil
 import pytest
+from PIL import Image
 
 from tests.conftest import children_of, start_script
 from tests.inference.helpers import assert_refused, load, npz_files, results_in
 from visualize.output_folder import OutputFolder
+from visualize.strips import GAP, TILE
 
 ENTRY = {"name": "old_seed0", "prompt": "old", "text": "old", "seed": 0, "seconds": 1.0, "checkpoint": "c",
          "files": ["old_seed0.npz"], "failed": {}}  # fmt: skip
@@ -81,23 +83,26 @@ def test_results_of_other_programs_are_not_overwritten(run, tmp_path, content):
     assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
 
 
-def test_gallery_of_another_program_is_not_overwritten(run, tmp_path):
+@pytest.mark.parametrize(("name", "kind"), [("gallery.html", "html"), ("contact_sheet.png", "sheet")])
+def test_overview_of_another_program_is_not_overwritten(run, tmp_path, name, kind):
     out = tmp_path / "out"
     out.mkdir()
-    (out / "gallery.html").write_text("<!doctype html><title>My photos</title>")
-    assert_refused(run("--prompt", "walk", "--save", "html"), "gallery.html was not written by this program")
-    assert "photos" in (out / "gallery.html").read_text() and npz_files(out) == []
-    assert run("--prompt", "walk")[0] == 0  # no gallery is asked for
+    (out / name).write_text("<!doctype html><title>My photos</title>")
+    assert_refused(run("--prompt", "walk", "--save", kind), f"{name} was not written by this program")
+    assert "photos" in (out / name).read_text() and npz_files(out) == []
+    assert run("--prompt", "walk")[0] == 0  # no overview is asked for
 
 
-def test_gallery_leaves_out_motions_that_cannot_be_read(run, prompt_file, tmp_path):
+def test_overviews_leave_out_motions_that_cannot_be_read(run, prompt_file, tmp_path):
     out = tmp_path / "out"
     assert run("--prompts", prompt_file, "--seconds", 0.3)[0] == 0
     npz_files(out)[0].write_bytes(b"damaged")
     npz_files(out)[1].unlink()
-    status, output, _ = run("--prompt", "run", "--seconds", 0.3, "--save", "html")
-    assert status == 0 and output.count("left out of gallery.html") == 1
+    status, output, _ = run("--prompt", "run", "--seconds", 0.3, "--save", "html,sheet")
+    assert status == 0
+    assert output.count("left out of gallery.html") == output.count("left out of contact_sheet.png") == 1
     assert len(results_in(out)) == 4 and "2 motions" in (out / "gallery.html").read_text()
+    assert Image.open(out / "contact_sheet.png").width == 2 * TILE[0] + GAP
 
 
 def test_folder_removed_while_running_costs_one_sentence(run, prompt_file, tmp_path, monkeypatch):

@@ -15,7 +15,8 @@ class Gallery {
     this.waiting = []; // cards whose poster is not drawn yet
     const seen = new IntersectionObserver((entries) => this.#drawPosters(entries, seen), { rootMargin: "200px" });
     this.cards = data.motions.map((packed) => this.#card(packed));
-    document.querySelector("main").append(...this.cards.map((card) => card.root));
+    this.nothing = element("p", { className: "nothing" });
+    document.querySelector("main").append(this.nothing, ...this.cards.map((card) => card.root));
     this.cards.forEach((card) => seen.observe(card.root));
     this.search.addEventListener("input", () => this.#filter());
     this.dialog.addEventListener("close", () => this.player.play(false));
@@ -99,6 +100,8 @@ class Gallery {
       shown += !card.root.hidden;
     }
     this.count.textContent = `${shown} of ${this.cards.length}`;
+    this.nothing.hidden = shown > 0;
+    this.nothing.textContent = `No motion matches "${this.search.value.trim()}". Delete words to see more.`;
   }
 }
 
