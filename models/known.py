@@ -27,7 +27,8 @@ from utils.reading.tensors import safetensors_header
 from utils.reading.texts import parse_json, read_json
 
 FAR = 0.5
-"""Cosine similarity below which a sentence is far from all captions; measured by ``benchmarks.known``."""
+"""Cosine similarity below which a sentence is far from all captions. In ``benchmarks.known``, 84 % of the sentences of
+unknown actions are below it, and 84 % of those of known actions are not."""
 MOST, LONGEST = 768, 300  # captions, and characters of each: MiniLM reads about as many
 SAMPLE = 20_000  # captions of large data sets that are compared
 ACTIONS = "actions.json"  # in a data folder: a list of {"name", "caption", ...}
