@@ -39,6 +39,7 @@ from control.report import measure
 from formats.clip import read_clip
 from formats.import_options import ImportOptions, LengthUnit, UpAxis
 from models.checkpoints import check_checkpoint
+from models.known import Closest, find_known
 from models.motion import Motion
 from models.pipeline import DEFAULT_SAMPLING, TextToMotion
 from models.rewrite import rewrite_prompts
@@ -74,6 +75,8 @@ class Options:
     constraints."""
     prompt: str | None = None
     """Single prompt, in place of a prompt file; '|' separates the sentences of one continuous motion."""
+    list_actions: bool = False
+    """List the actions that the checkpoint knows, or some captions of its training, and exit."""
     checkpoint: str = "checkpoints/demo"
     """Text-to-motion model: a folder, as train_t2m.py writes it, or an id of the Hugging Face hub: user/name or
     user/name@revision."""
@@ -153,7 +156,7 @@ class Options:
     """Device of the models: auto, cpu, cuda, cuda:1, ..."""
 
     def __post_init__(self):
-        if (self.prompts is None) == (self.prompt is None):
+        if (self.prompts is None) == (self.prompt is None) and not self.list_actions:
             raise InputError("give either --prompts FILE or --prompt TEXT")
         unknown = sorted(set(self.formats) - set(FORMATS))
         if unknown:
@@ -186,6 +189,9 @@ class Options:
 
 
 def main(options: Options) -> None:
+    if options.list_actions:
+        print(find_known(options.checkpoint))
+        return
     items, constraints = read_all_constraints(read_items(options), options)
     init = read_initial_motion(options) if options.init_motion else None
     check_writable(options.out_dir)
@@ -208,9 +214,13 @@ def main(options: Options) -> None:
         folder = OutputFolder(folder_in_use, options.formats, options.video_views, model.checkpoint_id, settings)
         todo = select_missing(folder, share, renderers, options.overwrite)
         texts = rewrite_prompts(options.rewrite_model, [item.prompt for item in todo], device)
+        prompts = [texts.get(item.prompt, item.prompt) for item in todo]
+        closest = find_closest(model, prompts, processes)
         try:
-            motions = generate_each(model, todo, texts, sampling, init, constraints, options)
-            save_each(motions, todo, constraints, options.foot_lock, folder, renderers)
+            seeds, seconds = [item.seed for item in todo], [item.seconds for item in todo]
+            given = [constraints.get(item.name) for item in todo]
+            motions = model.generate_each(prompts, seeds, sampling, seconds, init, options.batch_size, given)
+            save_each(motions, todo, constraints, closest, options.foot_lock, folder, renderers)
             drawn = renderers.finish()
         except BaseException:
             if folder.finished:
@@ -350,26 +360,21 @@ def select_missing(
     return todo
 
 
-def generate_each(
-    model: TextToMotion,
-    items: Sequence[PromptItem],
-    texts: dict[str, str],
-    sampling: Sampling,
-    init: np.ndarray | None,
-    constraints: dict[str, Constraints],
-    options: Options,
-) -> Iterator[tuple[int, Motion]]:
-    """Generate the items, from a prompt's rewritten text in ``texts`` if it has one."""
-    prompts = [texts.get(item.prompt, item.prompt) for item in items]
-    seeds, seconds = [item.seed for item in items], [item.seconds for item in items]
-    given = [constraints.get(item.name) for item in items]
-    return model.generate_each(prompts, seeds, sampling, seconds, init, options.batch_size, given)
+def find_closest(model: TextToMotion, prompts: Sequence[str], processes: PartialState) -> dict[str, Closest]:
+    """Return the known caption closest to each sentence, and warn of those that are far from all of them."""
+    sentences = dict.fromkeys(sentence for prompt in prompts for sentence in Prompt.parse(prompt).sentences)
+    closest = model.closest(list(sentences))
+    far = gather_object([str(each) for each in closest if each.is_far])
+    for warning in dict.fromkeys(far) if processes.is_main_process else ():
+        print(warning, file=sys.stderr)
+    return {each.sentence: each for each in closest}
 
 
 def save_each(
     motions: Iterator[tuple[int, Motion]],
     items: Sequence[PromptItem],
     constraints: dict[str, Constraints],
+    closest: dict[str, Closest],
     foot_lock: bool,
     folder: OutputFolder,
     renderers: Renderers,
@@ -382,7 +387,8 @@ def save_each(
         errors = []
         if item.name in constraints:
             errors = [error.to_dict() for error in measure(constraints[item.name], *smplx85_to_motion(smplx85))]
-        folder.save(item, smplx85, motion.features, motion.tokens, motion.prompt, errors)
+        sentences = [closest[text].to_dict() for text in Prompt.parse(motion.prompt).sentences if closest]
+        folder.save(item, smplx85, motion.features, motion.tokens, motion.prompt, errors, sentences)
         folder.draw_missing(item, renderers)
     if items:
         print(f"{len(items)} motions generated in {time.perf_counter() - started:.1f} s")

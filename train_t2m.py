@@ -10,8 +10,9 @@ Add --plan to print the cost of the training and exit; add --resume to continue 
 
 Clips that have not been tokenized with this tokenizer are tokenized first. The run folder is a complete text-to-motion
 model (the generator, and the tokenizer in tokenizer/), and so is the best one so far (best/): use either with
-`python inference_batch.py --checkpoint runs/t2m`. The run folder also holds the options (train.yaml), states/ for
---resume, motions/ rendered at validations, and TensorBoard logs.
+`python inference_batch.py --checkpoint runs/t2m`. Both list captions and actions of their training (known.safetensors,
+see models/known.py). The run folder also holds the options (train.yaml), states/ for --resume, motions/ rendered at
+validations, and TensorBoard logs.
 """
 
 import utils.interrupt  # noqa: F401
@@ -32,6 +33,7 @@ from dataset.motion_folder import MotionFolder
 from dataset.token_rows import TokenDataset, collate
 from dataset.tokenizing import tokenize
 from models.checkpoints import TOKENIZER, check_checkpoint, check_tokenizer, find_checkpoint
+from models.known import SAMPLE, Known, read_actions
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from models.motion_vqvae import HumanVQVAE
 from models.pipeline import TextToMotion
@@ -244,8 +246,7 @@ def train(run: Run, options: Options, sources: Sources) -> None:
     model = initial_model(options, sources, tokenizer, encode.encoder)
     engine = run.prepare(model)
     if run.accelerator.is_main_process:
-        for out in (options.out, options.out / "best"):
-            copy_model(sources.tokenizer, out / TOKENIZER)
+        write_other_parts(options, sources.tokenizer, data["train"], encode.encoder)
     mean_row = MicroBatch(1, 0, data["train"].lengths.mean())  # FLOPs due to the text are not counted
     control = RandomControl(options.control, tokenizer, model.config, vary=True)
     meter = Meter(run, "tokens", count_flops(model.config, mean_row) / mean_row.targets)
@@ -316,6 +317,14 @@ def token_rows(
         if count:
             run.report(f"{split}: {count} {name} left out: shorter than a token, damaged, or with an empty caption")
     return rows
+
+
+def write_other_parts(options: Options, tokenizer: Path, rows: TokenDataset, encoder: TextEncoder) -> None:
+    """Write the tokenizer and the known sentences into the run folder and into best/."""
+    known = Known.of_training(rows.some_captions(SAMPLE), read_actions(options.data), encoder)
+    for out in (options.out, options.out / "best"):
+        copy_model(tokenizer, out / TOKENIZER)
+        known.save(out)
 
 
 def make_plan(options: Options, sources: Sources) -> str:

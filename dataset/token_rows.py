@@ -226,6 +226,11 @@ class TokenDataset(Dataset):
         """Return the distinct captions of all rows."""
         return set(pa.compute.unique(pa.compute.list_flatten(self.table["captions"])).to_pylist())
 
+    def some_captions(self, rows: int) -> set[str]:
+        """Return the distinct captions of a random choice of ``rows`` rows, the same one on every call."""
+        chosen = sorted(random.Random(0).sample(range(len(self)), min(rows, len(self))))
+        return set(pa.compute.list_flatten(self.table["captions"].take(chosen)).to_pylist())
+
     def __getitem__(self, number: int) -> TokenItem:
         row = number % len(self)
         clip_id, tokens, captions, context = (self.table[name][row] for name in ("id", "tokens", "captions", "context"))

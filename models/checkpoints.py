@@ -10,7 +10,8 @@ from utils.errors import InputError, shown
 from utils.hub import check_source, find_folder
 
 TOKENIZER = "tokenizer"  # folder of the tokenizer in that of the generator
-CHECKPOINT_FILES = (*MODEL_FILES, *(f"{TOKENIZER}/{name}" for name in MODEL_FILES))
+KNOWN = "known.safetensors"  # sentences that the checkpoint knows; see models/known.py
+CHECKPOINT_FILES = (*MODEL_FILES, KNOWN, *(f"{TOKENIZER}/{name}" for name in MODEL_FILES))
 
 
 def check_checkpoint(source: str | Path) -> None:

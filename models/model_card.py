@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from models.checkpoints import TOKENIZER
+from models.known import Known
 from models.llama import LLaMAConfig, LLaMAHF
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from motion.resample import FPS
@@ -85,6 +86,7 @@ def model_card(folder: Path, name: str, options: CardOptions) -> str:
             "",
             _describe_generator(folder) if is_generator else _describe_tokenizer(folder),
             "",
+            *_describe_known(folder),
             f"```python\n{snippet}\n```",
             "",
             "## Training",
@@ -113,6 +115,15 @@ def _describe_generator(folder: Path) -> str:
         f"({_millions(folder / TOKENIZER)} parameters, {config.codebook_size:,} codes, {tokenizer.stride} frames per "
         f"token). It generates at most {seconds:.1f} s of motion at {FPS} frames per second."
     )
+
+
+def _describe_known(folder: Path) -> list[str]:
+    """Return the lines that name the actions of a generator; none if it lists none."""
+    known = Known.load(folder)
+    if known is None or not known.actions:
+        return []
+    count = "1 action" if len(known.actions) == 1 else f"{len(known.actions)} actions"
+    return [f"It knows {count}: {', '.join(shown(action.name, 40) for action in known.actions)}.", ""]
 
 
 def _describe_tokenizer(folder: Path) -> str:

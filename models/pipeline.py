@@ -24,6 +24,7 @@ from models.checkpoints import TOKENIZER, check_tokenizer, find_checkpoint
 from models.constrained import constrained_chunks, constrained_motion, goal_of, start_before
 from models.controlled import Goal, decode_controlled
 from models.generate import NewToken, Part, Request, decode_steps, generate
+from models.known import Closest, Known
 from models.llama import LLaMAHF
 from models.model_card import CardOptions
 from models.motion import Motion, MotionChunk, RootTracker
@@ -80,6 +81,7 @@ class TextToMotion:
             )
         self.generator, self.tokenizer, self.text_encoder = generator.eval(), tokenizer.eval(), text_encoder
         self.checkpoint_id, self.folder = checkpoint_id, folder
+        self.known = None if folder is None else Known.load(folder)
 
     @classmethod
     def from_pretrained(
@@ -190,6 +192,10 @@ class TextToMotion:
                 "checkpoint"
             )
         return max(1, round(seconds * FPS / self.frames_per_token))
+
+    def closest(self, sentences: Sequence[str]) -> list[Closest]:
+        """Return the known caption that is closest to each sentence; none if the checkpoint does not list captions."""
+        return [] if self.known is None else self.known.closest(sentences, self.text_encoder)
 
     def generate(
         self,

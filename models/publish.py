@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.checkpoints import CHECKPOINT_FILES, TOKENIZER, check_tokenizer
+from models.known import Known
 from models.llama import LLaMAHF
 from models.model_card import CARD, CardOptions, model_card
 from models.motion_vqvae import HumanVQVAE
@@ -88,11 +89,12 @@ def model_files(folder: Path) -> dict[str, Path]:
     """Return the files of a checkpoint by their names relative to its folder.
 
     Raises:
-        InputError: config and weights of generator or tokenizer are missing, damaged or do not match.
+        InputError: a file of the generator or the tokenizer is missing or damaged, or they do not match.
     """
     is_generator = (folder / TOKENIZER).is_dir()
     tokenizer = folder / TOKENIZER if is_generator else folder
     HumanVQVAE.from_pretrained(tokenizer, load_weights=lambda model, folder: None)  # compares shapes
+    Known.load(folder)
     if is_generator:
         check_tokenizer(folder, LLaMAHF.from_pretrained(folder, load_weights=lambda model, folder: None).config)
     return {str(path.relative_to(folder)): path for pattern in CHECKPOINT_FILES for path in folder.glob(pattern)}

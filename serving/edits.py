@@ -36,6 +36,8 @@ class EditRequest:
     title: str
     edits: Mapping[str, Callable[[TextToMotion], Clip]]
     """Name of each result and the function that makes it."""
+    sentences: tuple[str, ...] = ()
+    """Sentences that the generator follows."""
 
     def starts(self) -> dict[str, Start]:
         """Return the name of each result and the function that starts it."""
@@ -71,7 +73,7 @@ class EditRequest:
             f"{name}_redo{seed}": partial(redone, clip, str(sentence), start, end, seed)
             for seed, clip in enumerate(clips, seed)
         }
-        return cls(clips[0].title, edits)
+        return cls(clips[0].title, edits, sentence.sentences)
 
     @classmethod
     def parse_loop(cls, data: object, motions: Motions) -> "EditRequest":

@@ -66,6 +66,7 @@ class Endpoints:
             },
             "defaults": {"temperature": self.defaults.temperature, "guidance": self.defaults.guidance},
             "kinds": list(MEDIA_TYPES),
+            "actions": [action._asdict() for action in model.known.actions] if model.known else [],
         }
         self.html = app_page(data).encode()
 

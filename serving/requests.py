@@ -91,6 +91,11 @@ class GenerationRequest:
         """Title of the motions."""
         return " ".join(self.prompt.sentences)
 
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """Sentences that the generator follows."""
+        return self.prompt.sentences
+
     def starts(self) -> dict[str, Start]:
         """Return the name of each variation and the function that starts it."""
         name, seeds = safe_name(self.title), range(self.seed, self.seed + self.variations)

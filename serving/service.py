@@ -4,7 +4,7 @@ import asyncio
 import json
 import secrets
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -29,6 +29,10 @@ class MotionRequest(Protocol):
     @property
     def title(self) -> str:
         """Title of the motions."""
+
+    @property
+    def sentences(self) -> Sequence[str]:
+        """Sentences that the generator follows."""
 
     def starts(self) -> dict[str, Start]:
         """Return the name of each motion and the function that starts its generation."""
@@ -80,7 +84,10 @@ class MotionService:
         self.thread.shutdown(wait=False, cancel_futures=True)
 
     async def stream(self, request: MotionRequest, address: str) -> AsyncIterator[bytes]:
-        """Yield lines of JSON: {"waiting": n}, chunks of frames, and {"done": token, ...}; or {"error": sentence}."""
+        """Yield lines of JSON: {"waiting": n}, chunks of frames, and {"done": token, ...}; or {"error": sentence}.
+
+        {"far": [...]} lists the sentences that are far from all captions that the model knows.
+        """
         try:
             self.places.take(address)
         except Busy as error:
@@ -95,8 +102,9 @@ class MotionService:
                 await visitor.changed.wait()
                 visitor.changed.clear()
             starts = request.starts()
-            for start in starts.values():
-                motions.append(await run_in(self.thread, start, self.model))
+            motions, far = await run_in(self.thread, self._start, starts, request.sentences)
+            if far:
+                yield _line(far=far)
             chunks: list[list[np.ndarray]] = [[] for _ in motions]
             unfinished = dict(enumerate(motions))
             while unfinished:
@@ -138,6 +146,13 @@ class MotionService:
     def _ahead(self, visitor: Visitor) -> int:
         """Return the position of a waiting visitor in the queue, from 1."""
         return [other for other in self.queue if not other.served].index(visitor) + 1
+
+    def _start(
+        self, starts: dict[str, Start], sentences: Sequence[str]
+    ) -> tuple[list[Iterator[Frames]], list[dict[str, Any]]]:
+        """Start motions; returns them, and the sentences that are far from all known captions. Runs in the thread."""
+        motions = [start(self.model) for start in starts.values()]
+        return motions, [each.to_dict() for each in self.model.closest(sentences) if each.is_far]
 
     def _next(self, number: int, motion: Iterator[Frames], first: bool) -> tuple[np.ndarray | None, bytes]:
         """Generate the next frames of a variation and pack them for the browser; runs in the thread.

@@ -14,6 +14,8 @@ import torch
 import yaml
 
 from models import pipeline
+from models.checkpoints import KNOWN
+from models.known import Action, Known
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from models.model_card import CARD, CardOptions
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
@@ -25,7 +27,7 @@ from utils.checkpoint import CONFIG, WEIGHTS, fingerprint
 from utils.errors import InputError
 from utils.hub import HubId, parse_hub_id
 
-FILES = {CONFIG, WEIGHTS, f"tokenizer/{CONFIG}", f"tokenizer/{WEIGHTS}"}
+FILES = {CONFIG, WEIGHTS, KNOWN, f"tokenizer/{CONFIG}", f"tokenizer/{WEIGHTS}"}
 
 
 @pytest.fixture
@@ -36,6 +38,7 @@ def checkpoint(tmp_path):
     shape = {"codebook_size": 16, "text_dim": 384, "text_encoder": "minilm", "text_length": 9, "max_tokens": 15}
     config = LLaMAConfig(**shape, tokenizer=fingerprint(folder / "tokenizer"), **SIZES["debug"])
     LLaMAHF(config).save_pretrained(folder)
+    Known(["a person walks"], torch.ones(1, 384), [Action("walk", "a person walks")]).save(folder)
     (folder / "states" / "step-00000005").mkdir(parents=True)
     (folder / "states" / "step-00000005" / "run.json").write_text('{"best": 1.25, "step": 5}')
     (folder / "states" / "step-00000005" / "shard.safetensors").write_bytes(b"state")
@@ -162,6 +165,7 @@ def test_published_model_comes_back_unchanged(hub, checkpoint, tmp_path, monkeyp
         "base_model": "user/base",
         "metrics": ["FID", "best validation loss"],
     }
+    assert "It knows 1 action: walk." in text
     for words in ("fine-tuned from user/base@v1", "data folder: mine", "| test / FID | 0.5 |", "| 1.25 |", "steps: 5"):
         assert words in text
     assert "someone" not in text and not (checkpoint / CARD).exists()

@@ -6,6 +6,7 @@ import re
 import shutil
 from dataclasses import asdict
 from importlib.util import find_spec
+from pathlib import Path
 
 import imageio
 import numpy as np
@@ -20,6 +21,8 @@ import train_vq
 import training.run
 from dataset.motion_folder import MotionFolder
 from dataset.windows import WindowDataset
+from models.checkpoints import KNOWN
+from models.known import Known
 from models.llama import LLaMAHF
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from models.vq_loss import MotionLoss
@@ -56,11 +59,19 @@ def test_tokenizer_run_folder_is_a_tokenizer(tokenizer_run, data_folder):
         np.testing.assert_array_equal(statistic, values)
 
 
-def test_generator_run_folder_is_a_complete_text_to_motion_model(t2m_run, tokenizer_run):
+def captions_of(folder: Path, split: str) -> set[str]:
+    clips = (folder / "split" / f"{split}.txt").read_text().split()
+    lines = [line for clip in clips for line in (folder / "texts" / f"{clip}.txt").read_text().splitlines()]
+    return {line.partition("#")[0] for line in lines}
+
+
+def test_generator_run_folder_is_a_complete_text_to_motion_model(t2m_run, tokenizer_run, data_folder):
     files = {path.name for path in t2m_run.iterdir()}
-    assert files == {CONFIG, WEIGHTS, "tokenizer", *RUN_FILES}
+    assert files == {CONFIG, WEIGHTS, KNOWN, "tokenizer", *RUN_FILES}
     assert {path.name for path in (t2m_run / "tokenizer").iterdir()} == {CONFIG, WEIGHTS}
-    assert {path.name for path in (t2m_run / "best").iterdir()} == {CONFIG, WEIGHTS, "tokenizer"}
+    assert {path.name for path in (t2m_run / "best").iterdir()} == {CONFIG, WEIGHTS, KNOWN, "tokenizer"}
+    for folder in (t2m_run, t2m_run / "best"):
+        assert set(Known.load(folder).captions) == captions_of(data_folder, "train")
     assert fingerprint(t2m_run / "tokenizer") == fingerprint(tokenizer_run)
     generator, tokenizer = LLaMAHF.from_pretrained(t2m_run), HumanVQVAE.from_pretrained(t2m_run / "tokenizer")
     assert generator.config.codebook_size == tokenizer.codebook_size

@@ -115,6 +115,7 @@ class OutputFolder:
         tokens: np.ndarray,
         text: str,
         errors: Sequence[dict[str, Any]] = (),
+        sentences: Sequence[dict[str, Any]] = (),
     ) -> None:
         """Write the item's npz and remove files that were drawn from an earlier motion of this name.
 
@@ -125,6 +126,7 @@ class OutputFolder:
             tokens: (n,) int64 motion tokens.
             text: the prompt as the generator read it; differs from ``item.prompt`` if it was rewritten.
             errors: distances from its constraints (``control.report``).
+            sentences: the known caption closest to each sentence, if the checkpoint lists captions (``models.known``).
 
         Raises:
             InputError: the npz cannot be written, or the folder was removed.
@@ -144,6 +146,7 @@ class OutputFolder:
                 settings=self.settings,
                 asked_seconds=np.nan if item.seconds is None else item.seconds,
                 **({} if item.constraints is None else constrained),
+                **({"sentences": json.dumps(list(sentences))} if sentences else {}),
             )
         self.finished.append(item)
         for file in self._files_of(item, FORMATS, VIEWS):
@@ -194,7 +197,8 @@ class OutputFolder:
 
     def _result_of(self, item: PromptItem, failures: dict[str, str]) -> dict:
         """Return the entry of results.json for a saved motion."""
-        saved = read_npz(self.motion_file(item), ("smplx_85", "checkpoint", "text", "constraint_errors"))
+        keys = ("smplx_85", "checkpoint", "text", "constraint_errors", "sentences")
+        saved = read_npz(self.motion_file(item), keys)
         seconds, checkpoint, text = len(saved["smplx_85"]) / FPS, str(saved["checkpoint"]), str(saved["text"])
         constrained = {}
         if item.constraints is not None:
@@ -209,6 +213,7 @@ class OutputFolder:
             "seconds": round(seconds, 3),
             "checkpoint": checkpoint,
             **constrained,
+            **({"sentences": parse_json(str(saved["sentences"]))} if "sentences" in saved else {}),
             "files": [file.name for file in files if file.name not in failures and file.is_file()],
             "failed": {file.name: failures[file.name] for file in files if file.name in failures},
         }

@@ -34,10 +34,22 @@ GALLERY_BODY = """<header><h1></h1><input type="search" placeholder="Search" ari
 </header>
 <main class="grid"></main>
 <dialog><button type="button" class="close" aria-label="close">✕</button><div class="stage"></div></dialog>"""
-APP_SCRIPTS = ("player.js", "document.js", "timeline.js", "floor_path.js", "pinned_poses.js", "editor.js", "app.js")
+APP_SCRIPTS = (
+    "player.js",
+    "document.js",
+    "timeline.js",
+    "floor_path.js",
+    "pinned_poses.js",
+    "editor.js",
+    "known_actions.js",
+    "app.js",
+)
 APP_BODY = f"""<main class="app"><form autocomplete="off">
 <label>Sentences, one per line; several lines make one continuous motion
-<textarea name="prompts" rows="4" dir="auto" required maxlength="{MAX_PROMPT}">a person walks forward</textarea></label>
+<textarea name="prompts" rows="4" dir="auto" required maxlength="{MAX_PROMPT}"
+aria-describedby="far">a person walks forward</textarea></label>
+<div id="far" aria-live="polite"></div>
+<div class="known"></div>
 <div class="fields">
 <label>Seed<span><input name="seed" type="number" min="0" max="1000000000" value="0" required>
 <button type="button" name="dice" aria-label="random seed">⚄</button></span></label>

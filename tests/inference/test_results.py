@@ -1,17 +1,20 @@
 """Results of inference_batch.py: motions, videos, files for other tools, and results.json."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from formats.clip import read_clip
+from models.known import Action, Known
 from motion.features272 import features_to_smplx85
 from motion.foot_lock import lock_feet
 from motion.resample import FPS
 from motion.skeleton import JOINTS, REST_OFFSETS, forward_kinematics
 from motion.smplx import smplx85_to_motion
+from tests.conftest import ROOT
 from tests.inference.helpers import (
     HOSTILE,
     PROMPTS,
@@ -49,6 +52,28 @@ def test_npz_files_and_results_list_every_motion(run, prompt_file, tmp_path, mod
         assert str(saved["checkpoint"]) == result["checkpoint"] == model.checkpoint_id
         motions.append(tokens.tolist())
     assert len({tuple(tokens) for tokens in motions}) == len(motions)  # samples and prompts differ
+
+
+def test_sentences_far_from_the_training_are_named_once_and_recorded(run, checkpoint, minilm, tmp_path):
+    known = shutil.copytree(checkpoint, tmp_path / "known")
+    Known.of_training(["someone bows"], [Action("walk", "a person walks")], minilm).save(known)
+    prompt = "a person walks | the share price fell"
+    status, _, errors = run("--prompt", prompt, "--samples", 2, "--seconds", 0.2, checkpoint=known)
+    assert status == 0 and errors.count("'the share price fell' is far from all captions") == 1
+    for result in results_in(tmp_path / "out"):
+        near, far = result["sentences"]
+        assert near == {"sentence": "a person walks", "closest": "a person walks", "similarity": 1.0}
+        assert far["sentence"] == "the share price fell" and far["similarity"] < 0.5
+    run("--prompt", "the share price fell", "--seconds", 0.2, out="old")  # of a checkpoint without the file
+    assert "sentences" not in results_in(tmp_path / "old")[0]
+    assert npz_files(tmp_path / "old")[0].name == "the-share-price-fell_seed0.npz"
+
+
+def test_known_actions_are_listed_without_prompts(run, checkpoint, tmp_path):
+    status, output, _ = run("--list-actions", checkpoint=ROOT / "checkpoints/demo")
+    assert status == 0 and "actions, each with an example sentence" in output and "a person walks" in output
+    assert not (tmp_path / "out").exists()
+    assert_refused(run("--list-actions"), "known.safetensors")
 
 
 def test_batch_size_does_not_change_motions(run, prompt_file, tmp_path):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import httpx2 as httpx
 import numpy as np
 
+from models.known import Closest
 from models.pipeline import MotionChunk
 from utils.errors import InputError
 
@@ -28,6 +29,12 @@ class FakeModel:
     closed: list[str] = field(default_factory=list)
     asked: list[tuple] = field(default_factory=list)
     """Lengths and constraints of each motion."""
+    known: SimpleNamespace | None = None
+    near: dict[str, Closest] = field(default_factory=dict)
+    """Closest known caption of some sentences."""
+
+    def closest(self, sentences):
+        return [self.near[sentence] for sentence in sentences if sentence in self.near]
 
     def tokens_of(self, seconds: float) -> int:
         return round(seconds * 30 / 4)

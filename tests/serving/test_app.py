@@ -5,13 +5,17 @@ import socket
 import threading
 
 import httpx2 as httpx
+import numpy as np
 import pytest
 
 from formats.clip import read_clip
 from formats.import_options import ImportOptions
+from models.known import Closest
 from models.pipeline import DEFAULT_SAMPLING
 from models.sampling import resolve_guidance
+from motion.clip import Clip
 from serving import service as service_module
+from serving.edits import EditRequest
 from serving.options import Options
 from serving.requests import GenerationRequest
 from tests.serving.helpers import CHUNKS, generate, until, visitor
@@ -189,6 +193,18 @@ def test_oldest_results_are_dropped(server, model, monkeypatch):
     assert list(service.results) == tokens[1:]
     assert client.get(f"/motion/{tokens[0]}/{lines[0]['names'][0]}.bvh").status_code == 404
     assert client.get(f"/motion/{tokens[1]}/{lines[1]['names'][0]}.bvh").status_code == 200
+
+
+def test_sentences_far_from_the_training_are_named_before_the_motion(server, model):
+    model.near = {text: Closest(text, "a person jumps", value) for text, value in (("fly", 0.4), ("hop", 0.9))}
+    client, _ = server()
+    model.go.set()
+    [line] = [line for line in generate(client, ["hop", "fly"]) if "far" in line]
+    assert line["far"] == [{"sentence": "fly", "closest": "a person jumps", "similarity": 0.4}]
+    assert not any("far" in line for line in generate(client, ["hop"]))
+    data = {"motion": "token", "from": 0.2, "to": 1, "prompt": "fly"}
+    clips = {"walk": Clip(np.zeros((60, 85)), "walk")}
+    assert EditRequest.parse_redo(data, lambda token: clips, Options(), model).sentences == ("fly",)
 
 
 def test_page_runs_only_its_own_scripts(server):

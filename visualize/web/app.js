@@ -9,6 +9,7 @@ class App {
     this.form = document.querySelector("form");
     this.status = document.querySelector("[role=status]");
     this.downloads = document.querySelector(".downloads");
+    this.far = document.getElementById("far");
     const { prompts, seed, seconds, variations, temperature, guidance, dice, stop } = this.form.elements;
     seconds.max = data.limits.seconds;
     variations.max = data.limits.variations;
@@ -18,9 +19,10 @@ class App {
     this.player = new Player(document.querySelector(".stage"), new BodyParts(data.body));
     this.editor = new Editor(this.player, data, sentencesOf(prompts.value, []), this);
     this.editor.render();
+    new KnownActions(document.querySelector(".known"), data.actions, (sentence) => this.#fill(sentence));
     dice.addEventListener("click", () => (seed.value = randomSeed()));
     stop.addEventListener("click", () => this.abort?.abort());
-    prompts.addEventListener("input", () => this.#readSentences());
+    prompts.addEventListener("input", () => this.#readSentences("text"));
     seconds.addEventListener("input", () => this.#readSeconds());
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -33,9 +35,19 @@ class App {
 
   // --- The form and the document
 
-  #readSentences() {
+  #readSentences(gesture) {
     const { edits, state } = this.editor;
-    edits.change({ sentences: sentencesOf(this.form.elements.prompts.value, state.sentences) }, "text");
+    edits.change({ sentences: sentencesOf(this.form.elements.prompts.value, state.sentences) }, gesture);
+  }
+
+  /** Replace the line of the caret with a sentence. */
+  #fill(sentence) {
+    const { prompts } = this.form.elements;
+    const { value, selectionStart, selectionEnd } = prompts;
+    const start = value.slice(0, selectionStart).lastIndexOf("\n") + 1;
+    const end = value.indexOf("\n", selectionEnd);
+    prompts.setRangeText(sentence, start, end < 0 ? value.length : end, "end");
+    this.#readSentences(null);
   }
 
   #readSeconds() {
@@ -113,6 +125,7 @@ class App {
     const abort = (this.abort = new AbortController());
     const received = { ...work, motions: Array.from({ length: work.count }, () => new Motion()), lengths: [] };
     this.#offer(null);
+    this.far.replaceChildren();
     this.form.elements.stop.disabled = false;
     this.status.textContent = "Requesting …";
     let sentence;
@@ -133,6 +146,7 @@ class App {
   #receive(line, received) {
     if (line.error) throw new Error(line.error);
     if (line.waiting) this.status.textContent = `Waiting: ${line.waiting} ahead of you in the queue …`;
+    if (line.far) this.far.replaceChildren(...line.far.map((each) => element("p", { dir: "auto" }, describeFar(each))));
     if (line.rotations) {
       const { motions, lengths } = received;
       const first = motions.every((motion) => motion.frames === 0);
@@ -200,6 +214,11 @@ function misses({ names, errors }) {
       .map(({ name, error }) => ` Missed by ${error.toFixed(2)} m${variation(number)}: ${name}.`),
   );
   return missed.join("");
+}
+
+/** A sentence that is unlike all captions that the model knows, and the closest of them. */
+function describeFar({ sentence, closest, similarity }) {
+  return `“${sentence}” is far from all training captions; closest known: ${closest} (${similarity.toFixed(2)})`;
 }
 
 function randomSeed() {
