@@ -22,6 +22,7 @@ from dataset.caption_table import mirrored_line
 from dataset.conversion_report import ClipReport, add_report, finish_folder
 from dataset.motion_folder import MIRRORED, SPLITS, VECTORS, Statistics, split_of
 from dataset.staging import Staging, check_clip_id, staged_folder
+from dataset.takes import Part
 from motion.features272 import check_features, features_from_motion
 from motion.resample import FPS
 from motion.skeleton import mirror
@@ -75,6 +76,10 @@ class Cut(NamedTuple):
     """Whether left and right are exchanged in the motion, and in the captions of a clip named ``MIRRORED``."""
     text: Path | None = None
     """Caption file of the clip."""
+    part: Part | None = None
+    """Take of the file, and window and speed, of a clip with labels."""
+    lines: tuple[str, ...] | None = None
+    """Caption lines of the clip, if those of the task are not its own."""
 
 
 class Task(NamedTuple):
