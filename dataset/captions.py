@@ -5,12 +5,14 @@ import random
 import re
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import regex
 
 from dataset.takes import Take
+from dataset.wording import VerbForms, with_typing_error
 from utils.errors import InputError
 from utils.reading.files import shown
 from utils.reading.texts import check_template, read_yaml
@@ -19,6 +21,7 @@ MAX_PATTERN = 1000  # characters
 MAX_REPEATS = 10_000  # product of the counts in braces, which regex unrolls
 MATCH_SECONDS = 1.0  # for one clip id; an ordinary pattern takes microseconds, others would backtrack for years
 POOL = 150  # distinct captions of a content and a style
+TYPING_ERRORS = 0.04  # share of captions with one
 _TOKEN = re.compile(r"\S+/[A-Z]+")  # of HumanML3D, such as person/NOUN
 _TIME = re.compile(r"\s*(?:nan|\d+\.\d*)\s*")  # as HumanML3D writes it: 3.0, never 3
 _too_slow: set[str] = set()  # patterns that a process does not try again for every clip
@@ -128,13 +131,13 @@ class CaptionRules:
     balance: int = 0
     """Number of training clips that each content has at least; those with fewer are played at other speeds."""
     contents: dict[str, list[str]] = field(default_factory=dict)
-    """Phrases by content label."""
+    """Verb phrases in the third person by content label."""
     styles: dict[str, list[str]] = field(default_factory=dict)
     """Phrases by style label."""
     templates: list[str] = field(default_factory=list)
-    """Texts with ``{content}`` and ``{style}``."""
+    """Texts with ``{style}`` and with ``{content}`` (walks), ``{command}`` (walk) or ``{gerund}`` (walking)."""
     templates_without_style: list[str] = field(default_factory=list)
-    """Texts with ``{content}`` only, for ``styles_without_mention`` and takes without a style."""
+    """Texts without ``{style}``, for ``styles_without_mention`` and takes without a style."""
     styles_without_mention: list[str] = field(default_factory=list)
     """Styles that a caption may omit: a caption without a manner then means the ordinary manner."""
     content_overrides: dict[str, str] = field(default_factory=dict)
@@ -157,8 +160,11 @@ class CaptionRules:
             raise InputError(
                 f"pattern {shown(self.pattern)} of the captions file lacks the group content or style; add it"
             )
-        for template in self.templates + self.templates_without_style:
-            check_template(template, ("content", "style"))
+        forms = ("content", "command", "gerund")
+        for template in self.templates:
+            check_template(template, (*forms, "style"))
+        for template in self.templates_without_style:
+            check_template(template, forms)
         self.takes = {name: [Take.parse(entry) for entry in entries] for name, entries in self.takes.items()}
 
     @classmethod
@@ -227,7 +233,10 @@ class CaptionRules:
         if take.content not in self.contents or (take.style and take.style not in self.styles):
             labels = shown(f"{take.content} {take.style}".rstrip())
             raise InputError(f"the captions file has no phrases for {labels} (clip {shown(clip_id)}); add the labels")
-        pool = self._pool(take.content, take.style)
+        key = (take.content, take.style)
+        if key not in self._pools:
+            self._pools[key] = self._pool(*key)
+        pool = self._pools[key]
         return random.Random(clip_id).sample(pool, min(count, len(pool)))
 
     def _match(self, clip_id: str) -> regex.Match | None:
@@ -240,6 +249,15 @@ class CaptionRules:
             f"the pattern {shown(self.pattern)} of the captions file takes too long; do not repeat a group that repeats"
         )
 
+    @cached_property
+    def _pools(self) -> dict[tuple[str, str], list[str]]:
+        """Pools by content and style, made when they are first drawn from."""
+        return {}
+
+    @cached_property
+    def _forms(self) -> VerbForms:
+        return VerbForms(phrase for phrases in self.contents.values() for phrase in phrases)
+
     def _pool(self, content: str, style: str) -> list[str]:
         """At most ``POOL`` distinct captions of a content and a style, or of a content without a style."""
         generator = random.Random(f"{content} {style}")
@@ -248,10 +266,18 @@ class CaptionRules:
         for _ in range(20 * POOL):
             bare = generator.random() < unstyled
             template = generator.choice(self.templates_without_style if bare else self.templates)
-            words = {"content": generator.choice(self.contents[content])}
+            phrase = generator.choice(self.contents[content])
+            words: dict[str, str | None] = {"content": phrase}
             if style:
                 words["style"] = generator.choice(self.styles[style])
-            pool[template.format(**words)] = None
+            for form, inflect in (("command", self._forms.command), ("gerund", self._forms.gerund)):
+                if f"{{{form}}}" in template:
+                    words[form] = inflect(phrase)
+            if None in words.values():  # the phrase has no such form
+                continue
+            caption = template.format(**words)
+            is_wrong = generator.random() < TYPING_ERRORS
+            pool[with_typing_error(caption, generator) if is_wrong else caption] = None
             if len(pool) == POOL:
                 break
         return list(pool)

@@ -19,7 +19,7 @@ from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from tqdm import tqdm
 
 from dataset.caption_table import mirrored_line
-from dataset.conversion_report import ClipReport, add_report, finish_folder
+from dataset.conversion_report import Action, ClipReport, add_report, finish_folder, write_actions
 from dataset.motion_folder import MIRRORED, SPLITS, VECTORS, Statistics, split_of
 from dataset.staging import Staging, check_clip_id, staged_folder
 from dataset.takes import Part
@@ -122,6 +122,8 @@ class Plan:
     """Clip ids by split; None if the source defines no splits."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Names of clips that cannot be converted, with the reason."""
+    actions: list[Action] = field(default_factory=list)
+    """Actions of a source with labels, which are listed in the data folder."""
 
 
 def convert_source(plan: Plan, options: ConvertOptions) -> None:
@@ -144,6 +146,8 @@ def convert_source(plan: Plan, options: ConvertOptions) -> None:
         reports += [ClipReport(name, rejected=reason) for name, reason in plan.left_out.items()]
         splits = _splits_by_hash(reports, options) if plan.splits is None else plan.splits
         summary = finish_folder(staging, reports, splits, statistics)
+        if plan.actions:
+            write_actions(staging.path, plan.actions, reports)
     print(f"{options.out}: {summary}")
 
 

@@ -39,26 +39,32 @@ class Take(NamedTuple):
     """Last time in seconds; None for the end of the file."""
     repeat: int = 1
     """Number of times that the part is played; more than 1 for a loop, whose last pose is its first one."""
+    forward: float = 0.0
+    """Speed in metres per second that is added to a motion recorded on the spot, in its mean direction."""
 
     @classmethod
     def parse(cls, entry: Any) -> "Take":
-        """Read an entry of ``takes`` in a captions file: content, and optionally style, from, to and repeat.
+        """Read an entry of ``takes`` in a captions file: content; optionally style, from, to, repeat and forward.
 
         Raises:
             InputError: the entry is invalid.
         """
         if isinstance(entry, Take):
             return entry
-        known = {"content": "content", "style": "style", "from": "start", "to": "end", "repeat": "repeat"}
-        if not isinstance(entry, dict) or "content" not in entry or not entry.keys() <= known.keys():
-            raise InputError(f"the take {shown(repr(entry))} is invalid; give content, from, to, repeat and style")
-        take = cls(**{known[key]: value for key, value in entry.items()})
+        problem = f"the take {shown(repr(entry))} is invalid; "
+        keys = ("content", "style", "from", "to", "repeat", "forward")
+        if not isinstance(entry, dict) or "content" not in entry or not entry.keys() <= set(keys):
+            raise InputError(f"{problem}give its content, and no keys but {', '.join(keys)}")
+        values: dict[str, Any] = {{"from": "start", "to": "end"}.get(key, key): entry[key] for key in entry}
+        take = cls(**values)
         texts = isinstance(take.content, str) and take.content and isinstance(take.style, str)
         times = [take.start] if take.end is None else [take.start, take.end]
-        if not texts or not all(_is_time(time) for time in times) or times != sorted(set(times)):
-            raise InputError(f"the take {shown(repr(entry))} is invalid; give texts, and from before to in seconds")
-        if isinstance(take.repeat, bool) or not isinstance(take.repeat, int) or not 1 <= take.repeat <= MAX_REPEATS:
-            raise InputError(f"the take {shown(repr(entry))} is invalid; repeat is a number from 1 to {MAX_REPEATS}")
+        if not texts or not all(_is_number(time) for time in times) or times != sorted(set(times)):
+            raise InputError(f"{problem}content and style are texts, and from is before to in seconds")
+        if not _is_number(take.forward):
+            raise InputError(f"{problem}forward is a speed in metres per second")
+        if type(take.repeat) is not int or not 1 <= take.repeat <= MAX_REPEATS:
+            raise InputError(f"{problem}repeat is a number from 1 to {MAX_REPEATS}")
         return take
 
     def seconds(self, file_seconds: float) -> float:
@@ -67,7 +73,7 @@ class Take(NamedTuple):
         return max(0.0, end - self.start) * self.repeat
 
 
-def _is_time(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
@@ -93,7 +99,7 @@ class Part(NamedTuple):
         rotations, pelvis = (_between(values, self.take.start, self.take.end) for values in (rotations, pelvis))
         if len(pelvis) < 2:
             raise InputError(f"the take from {self.take.start:g} s lies beyond the end of the file; correct it")
-        rotations, pelvis = repeated(rotations, pelvis, self.take.repeat)
+        rotations, pelvis = repeated(rotations, moved_forward(rotations, pelvis, self.take.forward), self.take.repeat)
         if self.window:
             rotations, pelvis = (_between(values, *self.window) for values in (rotations, pelvis))
         fps = FPS / self.speed
@@ -102,6 +108,13 @@ class Part(NamedTuple):
 
 def _between(values: np.ndarray, start: float, end: float | None) -> np.ndarray:
     return values[round(start * FPS) : None if end is None else round(end * FPS)]
+
+
+def moved_forward(rotations: np.ndarray, pelvis: np.ndarray, speed: float) -> np.ndarray:
+    """Return the pelvis (T, 3), moved at a speed in metres per second in the mean direction of the body."""
+    heading = heading_angle(rotations[:, 0])
+    direction = np.array([np.sin(heading).mean(), 0.0, np.cos(heading).mean()])
+    return pelvis + speed / FPS * np.arange(len(pelvis))[:, None] * direction / np.linalg.norm(direction)
 
 
 def repeated(rotations: np.ndarray, pelvis: np.ndarray, times: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from dataset.caption_table import caption_line
 from dataset.captions import CaptionRules
-from dataset.conversion_report import ClipReport
+from dataset.conversion_report import Action, ClipReport
 from dataset.converting import (
     Converted,
     ConvertOptions,
@@ -40,7 +40,7 @@ class Recorded(NamedTuple):
     seconds: float | None
     """Length of a take of a continuous content, with its repetitions; None for a one-off action."""
     parts: dict[str, Part]
-    """Clips of the take by id, before copies."""
+    """Clips of the take by id; copies are added to them."""
 
 
 def plan_labelled(
@@ -63,30 +63,33 @@ def plan_labelled(
         InputError: two clips have the same id.
     """
     recorded, left_out = _recorded(files, rules, seconds_of)
-    twins = [name for name, count in Counter(clip.clip_id for clip in recorded).items() if count > 1]
-    if twins:
-        raise InputError(f"two files have the clip {twins[0]}; rename one, or name both by their paths under `takes`")
     takes = Counter(clip.take.content for clip in recorded)
     rare = {clip.file for clip in recorded if clip.take.content and takes[clip.take.content] < FEW}
-    splits: dict[str, list[str]] = {split: [] for split in SPLITS}
-    trained: dict[str, list[Recorded]] = {}
+    by_split: dict[str, list[Recorded]] = {split: [] for split in SPLITS}
     for clip in recorded:
-        split = "train" if clip.file in rare else options.split_of(clip.name)
-        splits[split] += clip.parts
-        if split == "train":
-            trained.setdefault(clip.take.content, []).append(clip)
-    added: dict[str, dict[str, Part]] = {}
-    for content, clips in trained.items():
-        added |= _copies(clips, rules.balance if content else 0)
-        splits["train"] += [name for clip in clips for name in added[clip.clip_id]]
+        by_split["train" if clip.file in rare else options.split_of(clip.name)].append(clip)
+    by_content: dict[str, list[Recorded]] = {}
+    for clip in by_split["train"]:
+        by_content.setdefault(clip.take.content, []).append(clip)
+    for content, clips in by_content.items():
+        if content:
+            _add_copies(clips, rules.balance)
+    splits = {split: [name for clip in clips for name in clip.parts] for split, clips in by_split.items()}
+    twins = [name for name, count in Counter(sum(splits.values(), [])).items() if count > 1]
+    if twins:
+        raise InputError(f"two files have the clip {twins[0]}; rename one, or name both by their paths under `takes`")
     mirrored = set(splits["train"]) if options.mirrored else set()
     splits["train"] += [name + MIRRORED for name in splits["train"] if name in mirrored]
     tasks: dict[Path, Task] = {}
     for clip in recorded:
-        cuts = _cuts(clip.parts | added.get(clip.clip_id, {}), rules, options.captions_per_clip, mirrored)
+        cuts = tuple(_cuts(clip, rules, options.captions_per_clip, mirrored))
         task = tasks.get(clip.file) or Task(clip.name, clip.file, ())
-        tasks[clip.file] = task._replace(cuts=(*task.cuts, *cuts))
-    return Plan(list(tasks.values()), convert, splits, left_out)
+        tasks[clip.file] = task._replace(cuts=task.cuts + cuts)
+    actions = [
+        Action(content, f"a person {phrases[0]}", [name for clip in by_content.get(content, []) for name in clip.parts])
+        for content, phrases in rules.contents.items()
+    ]
+    return Plan(list(tasks.values()), convert, splits, left_out, actions)
 
 
 def _recorded(
@@ -96,39 +99,36 @@ def _recorded(
     recorded, left_out = [], {}
     for name, file in files.items():
         try:
-            for clip_id, take in rules.takes_of(name).items():
-                rules.draw(clip_id, take, 1)
-                if take.content in rules.continuous:
-                    seconds = take.seconds(seconds_of(file))
-                    parts = tiles(take, seconds)
-                    names = [f"{clip_id}_part{number}" for number in range(len(parts))] if len(parts) > 1 else [clip_id]
-                else:
-                    seconds, parts, names = None, [Part(take)], [clip_id]
-                clips = dict(zip(names, parts, strict=True))
-                whole = name if name in rules.takes else clip_id
-                recorded.append(Recorded(clip_id, whole, file, take, seconds, clips))
+            takes = rules.takes_of(name)
+            for clip_id, take in takes.items():
+                rules.draw(clip_id, take, 1)  # refuses labels without phrases
+            continuous = any(take.content in rules.continuous for take in takes.values())
+            file_seconds = seconds_of(file) if continuous else 0.0
         except InputError as error:
             left_out[name] = f"{file}: {error}"
-    for name in rules.takes.keys() - files.keys():
-        left_out[name] = f"{name}: it has takes, but there is no such file below --source"
+            continue
+        for clip_id, take in takes.items():
+            whole = name if name in rules.takes else clip_id
+            seconds = take.seconds(file_seconds) if take.content in rules.continuous else None
+            parts = tiles(take, seconds) if seconds else [Part(take)]
+            names = [f"{clip_id}_part{number}" for number in range(len(parts))] if len(parts) > 1 else [clip_id]
+            recorded.append(Recorded(clip_id, whole, file, take, seconds, dict(zip(names, parts, strict=True))))
+    for name in sorted(rules.takes.keys() - files.keys()):
+        left_out[name] = f"{name}: the captions file has takes of it, but --source holds no such file"
     return recorded, left_out
 
 
-def _copies(clips: list[Recorded], balance: int) -> dict[str, dict[str, Part]]:
-    """Return the copies of the training takes of a content by take and id, which make up ``balance`` clips."""
+def _add_copies(clips: list[Recorded], balance: int) -> None:
+    """Add copies of the training takes of a content to their parts, which make up at least ``balance`` clips."""
     missing = max(0, balance - sum(len(clip.parts) for clip in clips))
     counts = shares([clip.clip_id for clip in clips], [clip.seconds or 1.0 for clip in clips], missing)
-    return {
-        clip.clip_id: {
-            f"{clip.clip_id}_copy{number}": part
-            for number, part in enumerate(copies(clip.take, clip.clip_id, count, clip.seconds))
-        }
-        for clip, count in zip(clips, counts, strict=True)
-    }
+    for clip, count in zip(clips, counts, strict=True):
+        for number, part in enumerate(copies(clip.take, clip.clip_id, count, clip.seconds)):
+            clip.parts[f"{clip.clip_id}_copy{number}"] = part
 
 
-def _cuts(parts: dict[str, Part], rules: CaptionRules, count: int, mirrored: set[str]) -> Iterator[Cut]:
-    for name, part in parts.items():
+def _cuts(clip: Recorded, rules: CaptionRules, count: int, mirrored: set[str]) -> Iterator[Cut]:
+    for name, part in clip.parts.items():
         lines = tuple(caption_line(caption) for caption in rules.draw(name, part.take, count))
         yield Cut(name, part=part, lines=lines)
         if name in mirrored:
