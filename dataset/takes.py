@@ -13,7 +13,7 @@ import numpy as np
 
 from motion.features272 import heading_angle
 from motion.resample import FPS, resample_positions, resample_rotations
-from motion.rotation import y_rotation
+from motion.rotation import axis_angle_to_matrix, matrix_to_axis_angle, y_rotation
 from motion.skeleton import turn_world
 from utils.errors import InputError
 from utils.reading.files import shown
@@ -55,7 +55,8 @@ class Take(NamedTuple):
         keys = ("content", "style", "from", "to", "repeat", "forward")
         if not isinstance(entry, dict) or "content" not in entry or not entry.keys() <= set(keys):
             raise InputError(f"{problem}give its content, and no keys but {', '.join(keys)}")
-        values: dict[str, Any] = {{"from": "start", "to": "end"}.get(key, key): entry[key] for key in entry}
+        names = dict(zip(keys, cls._fields, strict=True))
+        values: dict[str, Any] = {names[key]: value for key, value in entry.items()}
         take = cls(**values)
         texts = isinstance(take.content, str) and take.content and isinstance(take.style, str)
         times = [take.start] if take.end is None else [take.start, take.end]
@@ -96,10 +97,16 @@ class Part(NamedTuple):
         Raises:
             InputError: the part lies beyond the end of the file.
         """
-        rotations, pelvis = (_between(values, self.take.start, self.take.end) for values in (rotations, pelvis))
+        take = self.take
+        rotations, pelvis = (
+            _between(values, take.start, take.end).astype(np.float64) for values in (rotations, pelvis)
+        )
         if len(pelvis) < 2:
-            raise InputError(f"the take from {self.take.start:g} s lies beyond the end of the file; correct it")
-        rotations, pelvis = repeated(rotations, moved_forward(rotations, pelvis, self.take.forward), self.take.repeat)
+            raise InputError(f"the take from {take.start:g} s lies beyond the end of the file; correct it")
+        rotations = rotations.astype(np.float64)
+        pelvis = moved_forward(rotations, pelvis.astype(np.float64), take.forward)
+        if take.repeat > 1:
+            rotations, pelvis = repeated(*closed(rotations, pelvis), take.repeat)
         if self.window:
             rotations, pelvis = (_between(values, *self.window) for values in (rotations, pelvis))
         fps = FPS / self.speed
@@ -117,6 +124,19 @@ def moved_forward(rotations: np.ndarray, pelvis: np.ndarray, speed: float) -> np
     return pelvis + speed / FPS * np.arange(len(pelvis))[:, None] * direction / np.linalg.norm(direction)
 
 
+def closed(rotations: np.ndarray, pelvis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Spread the small difference between the ends of a loop over its frames, so that its last pose is its first one.
+
+    Heading and place of the last frame are kept; shapes as in ``repeated``.
+    """
+    turn = y_rotation(np.array(heading_angle(rotations[-1, 0]) - heading_angle(rotations[0, 0])))
+    target, _ = turn_world(rotations[0], pelvis[0], turn)
+    gap = matrix_to_axis_angle(rotations[-1].swapaxes(-1, -2) @ target)  # (22, 3)
+    weight = np.linspace(0.0, 1.0, len(pelvis))[:, None]
+    rise = weight * (pelvis[0] - pelvis[-1]) * (1.0 - FLOOR)
+    return rotations @ axis_angle_to_matrix(weight[..., None] * gap), pelvis + rise
+
+
 def repeated(rotations: np.ndarray, pelvis: np.ndarray, times: int) -> tuple[np.ndarray, np.ndarray]:
     """Play a loop several times; each round starts with the place and the heading that end the last one.
 
@@ -131,7 +151,7 @@ def repeated(rotations: np.ndarray, pelvis: np.ndarray, times: int) -> tuple[np.
     rounds = [(rotations, pelvis)]
     for _ in range(times - 1):
         ended, place = rounds[-1][0][-1, 0], rounds[-1][1][-1]
-        turn = y_rotation(heading_angle(ended) - heading_angle(rotations[0, 0]))
+        turn = y_rotation(np.array(heading_angle(ended) - heading_angle(rotations[0, 0])))
         turned, path = turn_world(rotations[1:], pelvis[1:] - pelvis[0] * FLOOR, turn)
         rounds.append((turned, path + place * FLOOR))
     return np.concatenate([turned for turned, _ in rounds]), np.concatenate([path for _, path in rounds])
