@@ -275,12 +275,12 @@ class CaptionRules:
                     words[form] = inflect(phrase)
             if None in words.values():  # the phrase has no such form
                 continue
-            caption = template.format(**words)
-            is_wrong = generator.random() < TYPING_ERRORS
-            pool[with_typing_error(caption, generator) if is_wrong else caption] = None
+            pool[template.format(**words)] = None
             if len(pool) == POOL:
                 break
-        return list(pool)
+        is_wrong = [generator.random() < TYPING_ERRORS for _ in pool]
+        captions = zip(pool, is_wrong, strict=True)
+        return [with_typing_error(caption, generator) if wrong else caption for caption, wrong in captions]
 
 
 def _compiled(pattern: str) -> regex.Pattern:
