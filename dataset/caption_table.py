@@ -33,6 +33,11 @@ def mirrored_line(line: str) -> str:
     return caption_line(mirror_caption(caption), span)
 
 
+def is_rules(path: Path) -> bool:
+    """Return whether a file holds rules (YAML) and no table, by its suffix."""
+    return path.suffix.lower() not in (".csv", ".tsv", ".jsonl")
+
+
 class CaptionFile:
     """Captions for the files of a source.
 
@@ -49,7 +54,7 @@ class CaptionFile:
         self.rules: CaptionRules | None = None
         self.lines: dict[str, list[str]] = {}
         self._used: set[str] = set()
-        if path.suffix.lower() not in (".csv", ".tsv", ".jsonl"):
+        if is_rules(path):
             self.rules = CaptionRules.from_yaml(path)
             return
         for place, row in _rows(path):

@@ -5,11 +5,14 @@ import random
 import re
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import regex
 
+from dataset.takes import Take
+from dataset.wording import VerbForms, with_typing_error
 from utils.errors import InputError
 from utils.reading.files import shown
 from utils.reading.texts import check_template, read_yaml
@@ -17,6 +20,8 @@ from utils.reading.texts import check_template, read_yaml
 MAX_PATTERN = 1000  # characters
 MAX_REPEATS = 10_000  # product of the counts in braces, which regex unrolls
 MATCH_SECONDS = 1.0  # for one clip id; an ordinary pattern takes microseconds, others would backtrack for years
+POOL = 150  # distinct captions of a content and a style
+TYPING_ERRORS = 0.04  # share of captions with one
 _TOKEN = re.compile(r"\S+/[A-Z]+")  # of HumanML3D, such as person/NOUN
 _TIME = re.compile(r"\s*(?:nan|\d+\.\d*)\s*")  # as HumanML3D writes it: 3.0, never 3
 _too_slow: set[str] = set()  # patterns that a process does not try again for every clip
@@ -106,7 +111,9 @@ def _span(start: str, end: str) -> tuple[float, float] | None:
 
 @dataclass
 class CaptionRules:
-    """Rules that give each clip its captions; read from a YAML file such as ``configs/data/bandai_captions.yaml``.
+    """Rules that give each clip its captions; read from a YAML file such as ``configs/data/demo_captions.yaml``.
+
+    Labels of a file are in its name, which ``pattern`` matches, or in its ``takes``.
 
     Raises:
         InputError: a field holds an invalid value.
@@ -115,19 +122,28 @@ class CaptionRules:
     clips: dict[str, list[str]] = field(default_factory=dict)
     """Captions by clip id, used unchanged."""
     pattern: str = ""
-    """Regular expression with the groups ``content`` and ``style``; matches the ids of all other clips."""
+    """Regular expression with the groups ``content`` and ``style``; matches the names of other files."""
+    takes: dict[str, list[Take]] = field(default_factory=dict)
+    """Labelled parts of a file by its path below the source, without suffix: content, from, to, repeat and style. Each
+    is a clip, whose captions name no manner if it has no style."""
+    continuous: list[str] = field(default_factory=list)
+    """Contents that any stretch of a few seconds shows."""
+    balance: int = 0
+    """Number of training clips that each content has at least; those with fewer are played at other speeds."""
     contents: dict[str, list[str]] = field(default_factory=dict)
-    """Phrases by content label."""
+    """Verb phrases in the third person by content label."""
     styles: dict[str, list[str]] = field(default_factory=dict)
     """Phrases by style label."""
     templates: list[str] = field(default_factory=list)
-    """Texts with ``{content}`` and ``{style}``."""
+    """Texts with ``{style}`` and with ``{content}`` (walks), ``{command}`` (walk) or ``{gerund}`` (walking)."""
     templates_without_style: list[str] = field(default_factory=list)
-    """Texts with ``{content}`` only, for ``styles_without_mention``."""
+    """Texts without ``{style}``, for ``styles_without_mention`` and takes without a style."""
     styles_without_mention: list[str] = field(default_factory=list)
     """Styles that a caption may omit: a caption without a manner then means the ordinary manner."""
     content_overrides: dict[str, str] = field(default_factory=dict)
     """Content labels by clip id, for clips with a wrong file name."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Content labels by those of the file names, where they differ."""
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -135,7 +151,7 @@ class CaptionRules:
         lists = {f"{key}.{label}": texts for key, table in tables.items() for label, texts in table.items()}
         if self.pattern:
             lists["templates"] = self.templates
-        if self.styles_without_mention:
+        if self.styles_without_mention or self.takes:
             lists["templates_without_style"] = self.templates_without_style
         for key, texts in lists.items():
             if not _is_texts(texts) or not texts:
@@ -144,8 +160,12 @@ class CaptionRules:
             raise InputError(
                 f"pattern {shown(self.pattern)} of the captions file lacks the group content or style; add it"
             )
-        for template in self.templates + self.templates_without_style:
-            check_template(template, ("content", "style"))
+        forms = ("content", "command", "gerund")
+        for template in self.templates:
+            check_template(template, (*forms, "style"))
+        for template in self.templates_without_style:
+            check_template(template, forms)
+        self.takes = {name: [Take.parse(entry) for entry in entries] for name, entries in self.takes.items()}
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "CaptionRules":
@@ -165,28 +185,58 @@ class CaptionRules:
         except InputError as error:
             raise InputError(f"{shown(path, 150)} is not a captions file: {error}") from error
 
-    def captions(self, clip_id: str, count: int) -> list[str]:
-        """Return at most ``count`` distinct captions of a clip, the same on every call.
+    def takes_of(self, name: str) -> dict[str, Take]:
+        """Return the clips of a file by id: its takes, or one that is the whole file.
 
-        Clips with the same labels draw from the same few dozen captions, so the distinct captions of a data set stay
-        few enough to encode each of them once.
+        Args:
+            name: Path of the file below the source, without suffix.
 
         Raises:
-            InputError: the file has neither captions nor labels for the clip.
+            InputError: the rules have neither takes nor captions for the file, and its name has no labels.
         """
+        if name in self.takes:
+            return {f"{name.replace('/', '_')}_{number}": take for number, take in enumerate(self.takes[name])}
+        clip_id = PurePosixPath(name).name
+        return {clip_id: self._labels(clip_id)}
+
+    def _labels(self, clip_id: str) -> Take:
         if clip_id in self.clips:
-            return self.clips[clip_id][:count]
+            return Take("")
         match = self._match(clip_id) if self.pattern else None
         if not match:
             raise InputError(
                 f"the captions file has no entry for the clip {shown(clip_id)}; "
-                "add it under `clips` or correct `pattern`"
+                "add it under `clips` or `takes`, or correct `pattern`"
             )
-        content, style = self.content_overrides.get(clip_id, match["content"]), match["style"]
-        if content not in self.contents or style not in self.styles:
-            labels = shown(f"{content} {style}")
+        content = self.content_overrides.get(clip_id, match["content"])
+        return Take(self.labels.get(content, content), match["style"])
+
+    def captions(self, clip_id: str, count: int) -> list[str]:
+        """Return at most ``count`` distinct captions of a file that is one clip; as ``draw``.
+
+        Raises:
+            InputError: the rules have neither captions nor labels for the clip.
+        """
+        return self.draw(clip_id, self._labels(clip_id), count)
+
+    def draw(self, clip_id: str, take: Take, count: int) -> list[str]:
+        """Return at most ``count`` distinct captions of a clip with the labels of a take, the same on every call.
+
+        Clips with the same labels draw from the same ``POOL`` captions, so the distinct captions of a data set stay few
+        enough to encode each of them once.
+
+        Raises:
+            InputError: the rules have no phrases for the labels.
+        """
+        if not take.content:
+            return self.clips[clip_id][:count]
+        if take.content not in self.contents or (take.style and take.style not in self.styles):
+            labels = shown(f"{take.content} {take.style}".rstrip())
             raise InputError(f"the captions file has no phrases for {labels} (clip {shown(clip_id)}); add the labels")
-        pool = self._pool(content, style, size=5 * count)
+        key = (take.content, take.style)
+        if key not in self._pools:
+            self._pools[key] = self._pool(*key)
+        pool = self._pools[key]
         return random.Random(clip_id).sample(pool, min(count, len(pool)))
 
     def _match(self, clip_id: str) -> regex.Match | None:
@@ -199,23 +249,38 @@ class CaptionRules:
             f"the pattern {shown(self.pattern)} of the captions file takes too long; do not repeat a group that repeats"
         )
 
-    def _pool(self, content: str, style: str, size: int) -> list[str]:
-        """At most ``size`` distinct captions of a content and a style."""
+    @cached_property
+    def _pools(self) -> dict[tuple[str, str], list[str]]:
+        """Pools by content and style, made when they are first drawn from."""
+        return {}
+
+    @cached_property
+    def _forms(self) -> VerbForms:
+        return VerbForms(phrase for phrases in self.contents.values() for phrase in phrases)
+
+    def _pool(self, content: str, style: str) -> list[str]:
+        """At most ``POOL`` distinct captions of a content and a style, or of a content without a style."""
         generator = random.Random(f"{content} {style}")
-        unstyled = style in self.styles_without_mention
-        forms = len(self.templates) + len(self.templates_without_style)
-        size = min(size, forms * len(self.contents[content]) * len(self.styles[style]))
+        unstyled = 0.7 if style in self.styles_without_mention else float(not style)
         pool: dict[str, None] = {}
-        for _ in range(20 * size):
-            bare = unstyled and generator.random() < 0.7
+        for _ in range(20 * POOL):
+            bare = generator.random() < unstyled
             template = generator.choice(self.templates_without_style if bare else self.templates)
-            caption = template.format(
-                content=generator.choice(self.contents[content]), style=generator.choice(self.styles[style])
-            )
-            pool[caption] = None
-            if len(pool) == size:
+            phrase = generator.choice(self.contents[content])
+            words: dict[str, str | None] = {"content": phrase}
+            if style:
+                words["style"] = generator.choice(self.styles[style])
+            for form, inflect in (("command", self._forms.command), ("gerund", self._forms.gerund)):
+                if f"{{{form}}}" in template:
+                    words[form] = inflect(phrase)
+            if None in words.values():  # the phrase has no such form
+                continue
+            pool[template.format(**words)] = None
+            if len(pool) == POOL:
                 break
-        return list(pool)
+        is_wrong = [generator.random() < TYPING_ERRORS for _ in pool]
+        captions = zip(pool, is_wrong, strict=True)
+        return [with_typing_error(caption, generator) if wrong else caption for caption, wrong in captions]
 
 
 def _compiled(pattern: str) -> regex.Pattern:
@@ -246,10 +311,14 @@ def _check_types(rules: CaptionRules) -> None:
 
     for key in ("clips", "contents", "styles"):
         check(key, _is_table(getattr(rules, key)), "texts, each with a list of texts")
-    for key in ("templates", "templates_without_style", "styles_without_mention"):
+    for key in ("templates", "templates_without_style", "styles_without_mention", "continuous"):
         check(key, _is_texts(getattr(rules, key)), "a list of texts")
-    overrides = rules.content_overrides
-    check("content_overrides", _is_table(overrides) and _is_texts([*overrides.values()]), "texts, each with a text")
+    for key in ("content_overrides", "labels"):
+        table = getattr(rules, key)
+        check(key, _is_table(table) and _is_texts([*table.values()]), "texts, each with a text")
+    check("takes", _is_table(rules.takes) and all(isinstance(entries, list) for entries in rules.takes.values()),
+          "files, each with a list of takes")  # fmt: skip
+    check("balance", type(rules.balance) is int and rules.balance >= 0, "a number of clips")
     check("pattern", isinstance(rules.pattern, str), "a regular expression")
 
 

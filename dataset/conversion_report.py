@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from utils.files import refusing_write_errors
 
 FILE = re.compile(r"^.*?\.(?:bvh|npz|npy|txt|csv|json|jsonl)(?=[:,\s])", re.IGNORECASE)
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
+ACTIONS = "actions.json"
 SHOWN = 20  # reasons printed; report.json has all of them
 
 
@@ -99,6 +100,29 @@ def finish_folder(
         np.save(out / STATISTICS / "std.npy", std)
         (out / "report.json").write_text(json.dumps(summary, indent=1))
     return text
+
+
+class Action(NamedTuple):
+    """An action that a data set shows."""
+
+    name: str
+    """Label."""
+    caption: str
+    clips: list[str]
+    """Ids of its training clips, without mirrored copies."""
+
+
+def write_actions(folder: Path, actions: list[Action], reports: list[ClipReport]) -> None:
+    """Write ``actions.json``: name, caption and number of training clips of each action that has one.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    kept = {report.clip_id for report in reports if not report.rejected}
+    counts = [(action, sum(name in kept for name in action.clips)) for action in actions]
+    entries = [{"name": action.name, "caption": action.caption, "clips": count} for action, count in counts if count]
+    with refusing_write_errors(folder / ACTIONS):
+        (folder / ACTIONS).write_text(json.dumps(entries, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def print_once(label: str, lines: list[str]) -> None:

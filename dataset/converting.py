@@ -19,9 +19,10 @@ from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from tqdm import tqdm
 
 from dataset.caption_table import mirrored_line
-from dataset.conversion_report import ClipReport, add_report, finish_folder
+from dataset.conversion_report import Action, ClipReport, add_report, finish_folder, write_actions
 from dataset.motion_folder import MIRRORED, SPLITS, VECTORS, Statistics, split_of
 from dataset.staging import Staging, check_clip_id, staged_folder
+from dataset.takes import Part
 from motion.features272 import check_features, features_from_motion
 from motion.resample import FPS
 from motion.skeleton import mirror
@@ -75,6 +76,10 @@ class Cut(NamedTuple):
     """Whether left and right are exchanged in the motion, and in the captions of a clip named ``MIRRORED``."""
     text: Path | None = None
     """Caption file of the clip."""
+    part: Part | None = None
+    """Take of the file, and window and speed, of a clip with labels."""
+    lines: tuple[str, ...] | None = None
+    """Caption lines of the clip, if those of the task are not its own."""
 
 
 class Task(NamedTuple):
@@ -117,6 +122,8 @@ class Plan:
     """Clip ids by split; None if the source defines no splits."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Names of clips that cannot be converted, with the reason."""
+    actions: list[Action] = field(default_factory=list)
+    """Actions of a source with labels, which are listed in the data folder."""
 
 
 def convert_source(plan: Plan, options: ConvertOptions) -> None:
@@ -139,6 +146,8 @@ def convert_source(plan: Plan, options: ConvertOptions) -> None:
         reports += [ClipReport(name, rejected=reason) for name, reason in plan.left_out.items()]
         splits = _splits_by_hash(reports, options) if plan.splits is None else plan.splits
         summary = finish_folder(staging, reports, splits, statistics)
+        if plan.actions:
+            write_actions(staging.path, plan.actions, reports)
     print(f"{options.out}: {summary}")
 
 

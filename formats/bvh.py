@@ -54,21 +54,40 @@ def read_bvh(path: str | Path) -> BvhClip:
         return BvhClip(names, parents, offsets, rotations, positions, fps, tips, notes)
 
 
+def bvh_length(path: str | Path) -> tuple[int, float]:
+    """Return the number of frames and the frames per second that a BVH file states, without reading its values.
+
+    Raises:
+        InputError: the file is missing or unreadable, or does not state them within the first megabyte.
+    """
+    path = Path(path)
+    reading = refusing(path, "a complete BVH file", "export it again")
+    with reading, path.open(encoding="utf-8", errors="replace") as file:
+        _, frames, fps = _parse_times(_halves(file.read(MB))[1])
+    return frames, fps
+
+
 def _parse_motion(text: str) -> tuple[np.ndarray, int, float]:
     """Values, number of frames and frames per second of the text after MOTION."""
+    end, frames, fps = _parse_times(text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # text that is not a number
+        data = np.fromstring(text[end:], sep=" ")
+    return data, frames, fps
+
+
+def _parse_times(text: str) -> tuple[int, int, float]:
+    """Place after Frames and Frame Time in the text after MOTION, number of frames, frames per second."""
     found = re.match(r"\s*Frames\s*:\s*(\S+)\s+Frame\s+Time\s*:\s*(\S+)", text)
     if not found:
         raise InputError("its MOTION has no Frames and Frame Time")
     frames, frame_time = int(found[1]), float(found[2])
     if not 1e-6 < frame_time < 1e6:
         raise InputError(f"its frame time is {frame_time}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)  # text that is not a number
-        data = np.fromstring(text[found.end() :], sep=" ")
     fps = 1.0 / frame_time
     if abs(fps - round(fps)) < 5e-4 * fps:  # files round the frame time: 0.033333 means 30
         fps = round(fps)
-    return data, frames, fps
+    return found.end(), frames, fps
 
 
 def _halves(text: str) -> tuple[str, str]:

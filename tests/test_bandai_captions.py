@@ -72,13 +72,16 @@ def test_every_label_has_many_distinct_phrases(rules):
 def test_templates_are_filled_in_completely(rules):
     assert all(template.count("{content}") == template.count("{style}") == 1 for template in rules.templates)
     assert all("{style}" not in template for template in rules.templates_without_style)
+    misspelled = []
     for number, (content, style) in enumerate((content, style) for content in CONTENTS for style in STYLES):
         captions = rules.captions(f"dataset-{1 + number % 2}_{content}_{style}_{number:03d}", 4)
         assert len(set(captions)) == 4
         for caption in captions:
             assert re.fullmatch(r"[a-z0-9 ,'-]+", caption) and "  " not in caption, caption
-            assert any(phrase in caption for phrase in rules.contents[content])
-            assert style == "normal" or any(phrase in caption for phrase in rules.styles[style])
+            named = any(phrase in caption for phrase in rules.contents[content])
+            if not named or style != "normal" and not any(phrase in caption for phrase in rules.styles[style]):
+                misspelled.append(caption)
+    assert 0 < len(misspelled) < 0.05 * 4 * number
 
 
 def test_first_words_are_verbs_in_the_third_person(rules):

@@ -144,9 +144,10 @@ def test_captions_file_gives_captions_or_the_reason_for_a_rejection(prepared, tm
     (tmp_path / "map.yaml").write_text(yaml.safe_dump(OWN_MAP))
     plan = convert({file.stem: ["one", "two", "three"]})
     (task,) = plan.tasks
-    assert task.lines == ("one", "two") and [clip.captions for clip in plan.convert(task).clips] == [["one", "two"]]
+    assert task.cuts[0].lines == ("one", "two")
+    assert [clip.captions for clip in plan.convert(task).clips] == [["one", "two"]]
     plan = convert({"another clip": ["a person walks"]})
-    assert not plan.tasks and "no entry for the clip" in plan.left_out[file.stem]
+    assert not plan.tasks and "no entry for the clip" in plan.left_out[f"wave_right_hand/{file.stem}"]
     with pytest.raises(InputError, match="no usable training clip came out of"):
         convert_source(plan, BvhOptions(source, tmp_path / "out"))
     assert not (tmp_path / "out").exists()

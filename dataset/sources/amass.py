@@ -59,7 +59,7 @@ class AmassOptions(ConvertOptions):
     mirrored: bool = True
     """Add a left-right mirrored copy of every training clip, with left and right exchanged in its captions; HumanML3D
     has copies of its own."""
-    captions_per_clip: PositiveInt = 8
+    captions_per_clip: PositiveInt = 16
     """Maximum number of captions per clip from caption rules."""
 
     def __post_init__(self):

@@ -7,10 +7,14 @@ from pathlib import Path
 
 from jsonargparse.typing import PositiveInt
 
+from dataset.caption_table import is_rules
+from dataset.captions import CaptionRules
 from dataset.converting import Converted, ConvertOptions, Plan, Task, check_frames, cut_clip
 from dataset.motion_folder import MIRRORED
+from dataset.sources.labelled import convert_takes, plan_labelled
 from dataset.sources.whole_files import plan_whole_files
 from dataset.staging import check_clip_id
+from formats.bvh import bvh_length
 from formats.import_options import ImportOptions
 from formats.motion_import import SUFFIXES, import_motion
 from formats.skeleton_map import SkeletonMap
@@ -31,7 +35,7 @@ class BvhOptions(ConvertOptions, ImportOptions):
     beside each motion file (walk.txt for walk.bvh)."""
     mirrored: bool = True
     """Add a left-right mirrored copy of every training clip, with left and right exchanged in its captions."""
-    captions_per_clip: PositiveInt = 8
+    captions_per_clip: PositiveInt = 16
     """Maximum number of captions per clip from caption rules."""
 
     def __post_init__(self):
@@ -47,9 +51,19 @@ def plan(options: BvhOptions) -> Plan:
             is invalid.
     """
     skeleton = SkeletonMap.from_yaml(options.skeleton) if options.skeleton else None
-    files = {file.stem: file for file in find_bvh(options.source, options.mirrored)}
     step = partial(convert, options=options, skeleton=skeleton)
-    return plan_whole_files(files, options.source, step, options, _text_beside)
+    files = find_bvh(options.source, options.mirrored)
+    if options.captions and is_rules(options.captions):
+        rules = CaptionRules.from_yaml(options.captions)
+        by_path = {file.relative_to(options.source).with_suffix("").as_posix(): file for file in files}
+        return plan_labelled(by_path, rules, step, partial(seconds_of, options=options), options)
+    twins = [name for name, count in Counter(file.stem for file in files).items() if count > 1]
+    if twins:
+        name = next(file.name for file in files if file.stem == twins[0])
+        raise InputError(
+            f"{options.source} holds {name} more than once; the file name is the id of the clip, so rename one"
+        )
+    return plan_whole_files({file.stem: file for file in files}, options.source, step, options, _text_beside)
 
 
 def find_bvh(source: Path, mirrored: bool) -> list[Path]:
@@ -59,7 +73,7 @@ def find_bvh(source: Path, mirrored: bool) -> list[Path]:
         mirrored: Whether mirrored copies will be written, whose names must be free.
 
     Raises:
-        InputError: there are no files, two share a name, or one has the name of a mirrored copy.
+        InputError: there are no files, or one has the name of a mirrored copy.
     """
     files = sorted(file for file in source.rglob("*") if file.suffix.lower() in SUFFIXES)
     if not files:
@@ -69,25 +83,36 @@ def find_bvh(source: Path, mirrored: bool) -> list[Path]:
         raise InputError(
             f"{taken[0]} ends in {MIRRORED}, the name of a mirrored copy; rename it, or give --mirrored false"
         )
-    twins = [name for name, count in Counter(file.stem for file in files).items() if count > 1]
-    if twins:
-        name = next(file.name for file in files if file.stem == twins[0])
-        raise InputError(f"{source} holds {name} more than once; the file name is the id of the clip, so rename one")
     return files
 
 
+def seconds_of(file: Path, options: ImportOptions) -> float:
+    """Return the length of a file in seconds.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if file.suffix.lower() == ".bvh":
+        frames, fps = bvh_length(file)
+        return frames / (options.fps or fps)
+    return len(import_motion(file, FPS, options=options).rotations) / FPS
+
+
 def convert(task: Task, options: BvhOptions, skeleton: SkeletonMap | None) -> Converted:
-    """Convert one file into a clip, and a mirrored copy of a training clip.
+    """Convert one file into its clips, and mirrored copies of training clips.
 
     Raises:
         InputError: the file or its captions are missing or unusable.
     """
     check_clip_id(task.name)
     motion = import_motion(task.file, FPS, skeleton, options)
+    notes = [f"{task.file}: {note}" for note in motion.notes]
+    if task.cuts[0].part is not None:
+        return Converted(convert_takes(task, motion.rotations, motion.pelvis, options), notes)
     check_frames(len(motion.rotations), options, task.file)
     lines = captions_beside(task) if task.lines is None else list(task.lines)
     clips = [cut_clip(cut, motion.rotations, motion.pelvis, lines) for cut in task.cuts]
-    return Converted(clips, [f"{task.file}: {note}" for note in motion.notes])
+    return Converted(clips, notes)
 
 
 def _text_beside(file: Path) -> Path:

@@ -31,7 +31,7 @@ class MotionXOptions(ConvertOptions):
     texts/semantic_labels."""
     mirrored: bool = True
     """Add a left-right mirrored copy of every training clip, with left and right exchanged in its captions."""
-    captions_per_clip: PositiveInt = 8
+    captions_per_clip: PositiveInt = 16
     """Maximum number of captions per clip from caption rules."""
 
 
