@@ -40,7 +40,7 @@ class TrainingOptions:
     """Number of training steps."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """adamw, or muon: Muon for weight matrices and convolutions, and AdamW for the rest. Muon needs fewer steps, and a
-    larger learning rate (3e-3 for the shipped models). It does not run under FSDP2 and DeepSpeed."""
+    larger learning rate, such as 1e-3. It does not run under FSDP2 and DeepSpeed."""
     learning_rate: PositiveFloat = 5e-4
     """Peak learning rate."""
     schedule: Literal["cosine", "constant"] = "cosine"
