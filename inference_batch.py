@@ -12,51 +12,20 @@ import utils.interrupt  # noqa: F401
 
 # isort: split
 
-import hashlib
-import json
 import os
-import re
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from control.checks import check_constraints
-from control.constraints import Constraints
-from control.files import motions_in, parse_constraints, read_constraints
-from control.report import measure
-from formats.clip import read_clip
 from formats.import_options import ImportOptions, LengthUnit, UpAxis
-from models.checkpoints import check_checkpoint
-from models.known import Closest, find_known
-from models.motion import Motion
-from models.pipeline import DEFAULT_SAMPLING, TextToMotion
-from models.rewrite import rewrite_prompts
-from models.sampling import Sampling, resolve_guidance
-from motion.foot_lock import lock_feet
-from motion.smplx import smplx85_to_motion
+from models.sampling_options import DEFAULT_SAMPLING, Sampling
+from models.sources import check_checkpoint
 from utils.config import bounded, parse_options
-from utils.device import choose_device
 from utils.errors import InputError, exit_on_input_error
-from utils.language import language_warning
-from utils.processes import exit_on_sigterm
 from utils.prompts import MAX_SEED, Prompt, PromptItem, expand, read_prompts
-from visualize.body import body_from_options, smplx_file
-from visualize.output_folder import FORMATS, VIDEOS, VIEWS, OutputFolder, check_writable, output_folder_in_use
-from visualize.renderers import Renderers
-from visualize.video import PictureSide
-
-STOPPED = "stopped on SIGTERM; finished motions are kept and listed: run the same command again to continue"
+from visualize.options import FORMATS, VIDEOS, VIEWS, PictureSide, smplx_file
 
 if TYPE_CHECKING:
     Seed, Probability = int, float
@@ -184,6 +153,46 @@ class Options:
     @property
     def sampling(self) -> Sampling:
         return Sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, guidance=self.guidance)
+
+
+if __name__ == "__main__":  # --help and invalid options end here, before the slow imports
+    with exit_on_input_error():
+        OPTIONS = parse_options(Options, __doc__)[0]
+
+import hashlib
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import lru_cache
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+
+from control.checks import check_constraints
+from control.constraints import Constraints
+from control.files import motions_in, parse_constraints, read_constraints
+from control.report import measure
+from formats.clip import read_clip
+from models.known import Closest, find_known
+from models.motion import Motion
+from models.pipeline import TextToMotion
+from models.rewrite import rewrite_prompts
+from models.sampling import resolve_guidance
+from motion.foot_lock import lock_feet
+from motion.smplx import smplx85_to_motion
+from utils.device import choose_device
+from utils.language import language_warning
+from utils.processes import exit_on_sigterm
+from visualize.body import body_from_options
+from visualize.output_folder import OutputFolder, check_writable, output_folder_in_use
+from visualize.renderers import Renderers
+
+STOPPED = "stopped on SIGTERM; finished motions are kept and listed: run the same command again to continue"
 
 
 def main(options: Options) -> None:
@@ -393,4 +402,4 @@ def save_each(
 
 if __name__ == "__main__":
     with exit_on_input_error():
-        main(parse_options(Options, __doc__)[0])
+        main(OPTIONS)

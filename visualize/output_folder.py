@@ -23,13 +23,11 @@ from utils.reading.arrays import read_npz
 from utils.reading.texts import parse_json
 from visualize.body import Body
 from visualize.export import motion_arrays
+from visualize.options import FILES, FORMATS, VIDEOS, VIEWS
 from visualize.page import check_own_gallery, write_results_gallery
 from visualize.renderers import Renderers
 from visualize.results import RESULTS, read_results
 
-VIDEOS, FILES = ("mp4", "gif"), ("bvh", "glb", "html")
-FORMATS = ("npz", *VIDEOS, *FILES)
-VIEWS = ("mesh", "skeleton")
 COLUMNS = {"smplx_85": (85,), "joints": (JOINTS, 3), "features": (272,)}  # of the arrays with a row per frame
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,13 +9,13 @@ from motion.clip import AnyMotion, smplx85_of
 from motion.resample import FPS, check_fps
 from motion.skeleton import forward_kinematics
 from motion.smplx import smplx85_to_322, smplx85_to_motion, smplx322_to_85
-from utils.config import bounded
 from utils.errors import InputError
 from visualize.actors import Actor, body_actor
 from visualize.body import CHUNK, Body, load_body
 from visualize.camera import SPACING, hold_last_frame, place_camera, side_by_side
+from visualize.options import MAX_POSES, MAX_SIDE
 from visualize.skeleton import skeleton_frames
-from visualize.video import MAX_SIDE, check_size, write_png, write_video
+from visualize.video import check_size, write_png, write_video
 
 __all__ = [
     "draw_strip",
@@ -29,12 +28,7 @@ __all__ = [
     "write_strip",
 ]
 
-MAX_POSES = 16  # people in one picture
 STRIP_SPACING = 0.85  # metres between the poses of a strip
-if TYPE_CHECKING:
-    Poses = int
-else:
-    Poses = bounded("Poses", int, (">=", 1), ("<=", MAX_POSES))
 
 
 def process_smplx_data(data: np.ndarray) -> np.ndarray:
