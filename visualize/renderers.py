@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from formats.clip import read_clip
 from motion.resample import FPS
@@ -48,14 +49,19 @@ class Renderers:
         self.targets[self.pool.submit(write_file, source, target, view, self.size, self.smplx_path)] = target
 
     def finish(self) -> dict[str, str]:
-        """Wait for all files, print each when it is done, and return the failure reasons by file name."""
-        failures = {}
-        for future in as_completed(self.targets):
-            error = future.exception()
-            if error is None:
-                print(self.targets[future])
-            else:
-                failures[self.targets[future].name] = str(error) or repr(error)
+        """Wait for all files, print each when it is done, and return the failure reasons by file name.
+
+        On a terminal, a line shows the number of finished files and the time left.
+        """
+        failures, drawn = {}, sum(future.done() for future in self.targets)
+        with tqdm(desc="drawing", unit="file", total=len(self.targets), initial=drawn, disable=None) as progress:
+            for number, future in enumerate(as_completed(self.targets)):  # those that are done come first
+                error = future.exception()
+                if error is None:
+                    progress.write(str(self.targets[future]))
+                else:
+                    failures[self.targets[future].name] = str(error) or repr(error)
+                progress.update(number >= drawn)
         return failures
 
 
