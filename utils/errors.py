@@ -92,6 +92,8 @@ def drop_closed_output() -> bool:
         output = sys.stdout.fileno()
     except OSError:  # it is not a file
         return False
+    if not hasattr(select, "poll"):  # Windows
+        return False
     poll = select.poll()
     poll.register(output, 0)
     is_closed = any(event & select.POLLERR for _, event in poll.poll(0))

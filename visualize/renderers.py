@@ -3,7 +3,6 @@
 The processes run at a lower priority than generation.
 """
 
-import os
 from concurrent.futures import Future, as_completed
 from functools import cache
 from pathlib import Path
@@ -13,7 +12,7 @@ from tqdm import tqdm
 
 from formats.clip import read_clip
 from motion.resample import FPS
-from utils.processes import worker_pool
+from utils.processes import lower_priority, worker_pool
 from visualize.body import Body, body_from_options
 from visualize.export import Options, export
 
@@ -32,7 +31,7 @@ class Renderers:
 
     def __init__(self, workers: int, size: int, smplx_path: Path | None, views: list[str]):
         self.workers, self.size, self.smplx_path, self.views = workers, size, smplx_path, views
-        self.context = worker_pool(workers, os.nice, 10)
+        self.context = worker_pool(workers, lower_priority)
         self.targets: dict[Future, Path] = {}
 
     def __enter__(self) -> "Renderers":
