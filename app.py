@@ -12,13 +12,18 @@ import utils.interrupt  # noqa: F401
 
 # isort: split
 
+from serving.options import Options
+from utils.config import parse_options
+from utils.errors import exit_on_input_error
+
+if __name__ == "__main__":  # --help and invalid options end here, before the slow imports
+    with exit_on_input_error():
+        OPTIONS = parse_options(Options, __doc__)[0]
+
 from models.pipeline import TextToMotion
 from serving.connections import listen, make_server
 from serving.endpoints import make_app
-from serving.options import Options
-from utils.config import parse_options
 from utils.device import choose_device
-from utils.errors import exit_on_input_error
 
 
 def main(options: Options) -> None:
@@ -33,4 +38,4 @@ def main(options: Options) -> None:
 
 if __name__ == "__main__":
     with exit_on_input_error():
-        main(parse_options(Options, __doc__)[0])
+        main(OPTIONS)

@@ -17,31 +17,23 @@ import utils.interrupt  # noqa: F401
 # isort: split
 
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from control.joints import joints_named
-from editing.combine import combine
-from editing.generate import Place, between, complete, redo, span_to_redo
-from editing.join import join
-from editing.loops import ALIKE, SHORTEST, find_seam, loop
-from editing.spans import change_speed, in_place, mirror, trim
-from formats.clip import read_clip
+from editing.options import SHORTEST, Place
 from formats.import_options import ImportOptions
-from models.pipeline import TextToMotion
-from motion.clip import Clip
-from motion.resample import FPS
+from motion.frame_rate import FPS
 from utils.config import parse_command
-from utils.device import choose_device
 from utils.errors import InputError, exit_on_input_error
 from utils.prompts import Prompt
-from visualize.body import load_body
-from visualize.export import Options as ExportOptions
-from visualize.export import check_kept, check_target, export
+from visualize.options import Options as ExportOptions
+
+if TYPE_CHECKING:
+    from motion.clip import Clip
 
 
 @dataclass(kw_only=True)
@@ -84,7 +76,7 @@ class SpeedOptions(EditOptions):
         if (self.factor is None) == (self.seconds is None):
             raise InputError("give either --factor or --seconds")
 
-    def factor_for(self, clip: Clip) -> float:
+    def factor_for(self, clip: "Clip") -> float:
         """Return the factor of the speed for a clip."""
         if self.factor is not None:
             return self.factor
@@ -130,6 +122,8 @@ class PartOptions(EditOptions):
     head, left_elbow ..."""
 
     def __post_init__(self):
+        from control.joints import joints_named  # imports PyTorch
+
         super().__post_init__()
         joints_named(self.names)
 
@@ -220,11 +214,46 @@ FILES = dict.fromkeys(COMMANDS, "INPUT OUTPUT") | {  # the files of each command
 }
 
 
-def main(arguments: list[str]) -> None:
+def read_arguments(arguments: list[str]) -> tuple[list[Path], EditOptions]:
+    """Return the files of a command line, the one to write last, and the options of its command.
+
+    Raises:
+        InputError: an option is invalid, or the number of files does not fit the command.
+    """
     command, *words = arguments or [""]
     files = [Path(word) for word in takewhile(lambda word: not word.startswith("-"), words)]
-    options: EditOptions = parse_command(COMMANDS, __doc__ or "", [command, *words[len(files) :]], FILES)
+    options = parse_command(COMMANDS, __doc__ or "", [command, *words[len(files) :]], FILES)
     check_files(len(files), FILES[command])
+    return files, options
+
+
+def check_files(count: int, names: str) -> None:
+    """Raise InputError if ``count`` files do not fit their names in the usage line."""
+    required = len([name for name in names.split() if name.isalpha()])
+    if count < required or (count > required and "..." not in names):
+        raise InputError(f"{count} files are given; give {names}")
+
+
+if __name__ == "__main__":  # --help and invalid options end here, before the slow imports
+    with exit_on_input_error():
+        ARGUMENTS = read_arguments(sys.argv[1:])
+
+from collections.abc import Iterator
+
+from editing.combine import combine
+from editing.generate import between, complete, redo, span_to_redo
+from editing.join import join
+from editing.loops import ALIKE, find_seam, loop
+from editing.spans import change_speed, in_place, mirror, trim
+from formats.clip import read_clip
+from models.pipeline import TextToMotion
+from motion.clip import Clip
+from utils.device import choose_device
+from visualize.body import load_body
+from visualize.export import check_kept, check_target, export
+
+
+def main(files: list[Path], options: EditOptions) -> None:
     *sources, last = files
     targets = files_to_write(last, options)
     for target in targets:
@@ -235,13 +264,6 @@ def main(arguments: list[str]) -> None:
     for target, result in zip(targets, results, strict=True):
         export([result], target, ExportOptions(), load_body("mannequin"))
         print(target)
-
-
-def check_files(count: int, names: str) -> None:
-    """Raise InputError if ``count`` files do not fit their names in the usage line."""
-    required = len([name for name in names.split() if name.isalpha()])
-    if count < required or (count > required and "..." not in names):
-        raise InputError(f"{count} files are given; give {names}")
 
 
 def files_to_write(last: Path, options: EditOptions) -> list[Path]:
@@ -322,4 +344,4 @@ def generated(options: GeneratingOptions, clips: list[Clip]) -> Iterator[Clip]:
 
 if __name__ == "__main__":
     with exit_on_input_error():
-        main(sys.argv[1:])
+        main(*ARGUMENTS)

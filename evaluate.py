@@ -15,8 +15,28 @@ import utils.interrupt  # noqa: F401
 # isort: split
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+from evaluation.options import FilesOptions, GenerationOptions, PromptOptions, T2MOptions, TokenizerOptions
+from utils.config import parse_command
+from utils.errors import exit_on_input_error, shown
+
+COMMANDS = {"tokenizer": TokenizerOptions, "t2m": T2MOptions, "prompts": PromptOptions, "files": FilesOptions}
+
+
+def read_arguments(arguments: list[str]) -> Any:
+    """Return the options of the command of a command line."""
+    if arguments[:1] == ["files"] and len(arguments) > 1 and not arguments[1].startswith("-"):
+        arguments = ["files", "--motions", *arguments[1:]]  # the folder follows the command
+    return parse_command(COMMANDS, __doc__ or "", arguments)
+
+
+if __name__ == "__main__":  # --help and invalid options end here, before the slow imports
+    with exit_on_input_error():
+        OPTIONS = read_arguments(sys.argv[1:])
+
+from dataclasses import asdict
 
 import torch
 
@@ -29,7 +49,6 @@ from evaluation.generation import GeneratedMotions
 from evaluation.measure_files import judge_files, measure_files
 from evaluation.measure_t2m import T2MEvaluation
 from evaluation.measure_tokenizer import measure_tokenizer
-from evaluation.options import FilesOptions, GenerationOptions, PromptOptions, T2MOptions, TokenizerOptions
 from evaluation.prompt_report import following_table, physical_table, summary, to_json
 from evaluation.prompts import follow, read_prompt_list, read_suite
 from evaluation.recorded import Recorded, check_pool, check_representation
@@ -37,14 +56,11 @@ from evaluation.report import Report, write_results
 from models.checkpoints import find_tokenizer
 from models.motion_vqvae import HumanVQVAE
 from models.pipeline import TextToMotion
-from models.sampling import Sampling, resolve_guidance
+from models.sampling import resolve_guidance
+from models.sampling_options import Sampling
 from utils.checkpoint import fingerprint
-from utils.config import parse_command
 from utils.device import choose_device
-from utils.errors import exit_on_input_error, shown
 from utils.locks import exclusive_folder
-
-COMMANDS = {"tokenizer": TokenizerOptions, "t2m": T2MOptions, "prompts": PromptOptions, "files": FilesOptions}
 
 
 def tokenizer(options: TokenizerOptions) -> None:
@@ -169,18 +185,15 @@ def settings_of(options: TokenizerOptions | T2MOptions | FilesOptions) -> dict:
     return {name: value for name, value in values.items() if name not in ("out_dir", "batch_size")}
 
 
-def main() -> None:
-    arguments = sys.argv[1:]
-    if arguments[:1] == ["files"] and len(arguments) > 1 and not arguments[1].startswith("-"):
-        arguments.insert(1, "--motions")  # the folder follows the command
-    options = parse_command(COMMANDS, __doc__ or "", arguments)
+def main(options: Any) -> None:
     if isinstance(options, PromptOptions) and options.list_conditions:
         print(describe_phrases())
         return
+    measures = {TokenizerOptions: tokenizer, T2MOptions: t2m, PromptOptions: prompts, FilesOptions: files}
     with exclusive_folder(options.out_dir, "evaluation", "--out-dir"):  # an unusable folder is found before any work
-        {"tokenizer": tokenizer, "t2m": t2m, "prompts": prompts, "files": files}[arguments[0]](options)
+        measures[type(options)](options)
 
 
 if __name__ == "__main__":
     with exit_on_input_error():
-        main()
+        main(OPTIONS)

@@ -13,51 +13,20 @@ import utils.interrupt  # noqa: F401
 
 # isort: split
 
-import hashlib
-import json
 import os
-import re
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from control.checks import check_constraints
-from control.constraints import Constraints
-from control.files import motions_in, parse_constraints, read_constraints
-from control.report import measure
-from formats.clip import read_clip
 from formats.import_options import ImportOptions, LengthUnit, UpAxis
-from models.checkpoints import check_checkpoint
-from models.known import Closest, find_known
-from models.motion import Motion
-from models.pipeline import DEFAULT_SAMPLING, TextToMotion
-from models.rewrite import rewrite_prompts
-from models.sampling import Sampling, resolve_guidance
-from motion.foot_lock import lock_feet
-from motion.smplx import smplx85_to_motion
+from models.sampling_options import DEFAULT_SAMPLING, Sampling
+from models.sources import check_checkpoint
 from utils.config import bounded, parse_options
-from utils.device import choose_device
 from utils.errors import InputError, exit_on_input_error
-from utils.language import language_warning
-from utils.processes import exit_on_sigterm
 from utils.prompts import MAX_SEED, Prompt, PromptItem, expand, read_prompts
-from visualize.body import body_from_options, smplx_file
-from visualize.output_folder import FORMATS, VIDEOS, VIEWS, OutputFolder, check_writable, output_folder_in_use
-from visualize.renderers import Renderers
-from visualize.video import PictureSide
-
-STOPPED = "stopped on SIGTERM; finished motions are kept and listed: run the same command again to continue"
+from visualize.options import FORMATS, VIDEOS, VIEWS, PictureSide, smplx_file
 
 if TYPE_CHECKING:
     Seed, Probability = int, float
@@ -134,8 +103,9 @@ class Options:
     """Compile the decode step with torch.compile; the first motions take longer."""
     size: PictureSide = 512
     """Width and height of videos in pixels."""
-    foot_lock: bool = False
-    """Remove foot sliding (adjusts hip, knee and ankle rotations) in all results except features and tokens."""
+    foot_lock: bool = True
+    """Remove foot sliding (adjusts hip, knee and ankle rotations) in all results except features and tokens. Motions
+    with constraints are left as they are, because their poses are exact."""
     body_model: Literal["mannequin", "smplx"] | None = None
     """Body model to draw; by default smplx if --smplx-path is given, else mannequin."""
     smplx_path: Path | None = None
@@ -188,11 +158,50 @@ class Options:
         return Sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, guidance=self.guidance)
 
 
+if __name__ == "__main__":  # --help and invalid options end here, before the slow imports
+    with exit_on_input_error():
+        OPTIONS = parse_options(Options, __doc__)[0]
+
+import hashlib
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+
+from control.constraints import Constraints
+from control.of_prompts import read_all_constraints
+from control.report import measure
+from formats.clip import read_clip
+from models.known import Closest, find_known
+from models.motion import Motion
+from models.pipeline import TextToMotion
+from models.rewrite import rewrite_prompts
+from models.sampling import resolve_guidance
+from motion.foot_lock import lock_feet
+from motion.smplx import smplx85_to_motion
+from utils.device import choose_device
+from utils.language import language_warning
+from utils.processes import exit_on_sigterm
+from visualize.body import body_from_options
+from visualize.output_folder import OutputFolder, check_writable, output_folder_in_use
+from visualize.renderers import Renderers
+
+STOPPED = "stopped on SIGTERM; finished motions are kept and listed: run the same command again to continue"
+
+
 def main(options: Options) -> None:
     if options.list_actions:
         print(find_known(options.checkpoint))
         return
-    items, constraints = read_all_constraints(read_items(options), options)
+    folder = options.prompts.parent if options.prompts is not None else Path()
+    items, constraints = read_all_constraints(read_items(options), options.constraints, folder)
     init = read_initial_motion(options) if options.init_motion else None
     check_writable(options.out_dir)
     if options.smplx_path is not None and options.shows_body:
@@ -210,7 +219,7 @@ def main(options: Options) -> None:
     ):
         model, device, dtype = load_model(options, processes)
         sampling = resolve_guidance(model.generator, options.sampling)
-        settings = settings_of(options, sampling, dtype, init, model.checkpoint_id)
+        settings = settings_of(options, sampling, dtype, init, model)
         folder = OutputFolder(folder_in_use, options.formats, options.video_views, model.checkpoint_id, settings)
         todo = select_missing(folder, share, renderers, options.overwrite)
         texts = rewrite_prompts(options.rewrite_model, [item.prompt for item in todo], device)
@@ -270,42 +279,6 @@ def read_items(options: Options) -> list[PromptItem]:
     return [replace(item, seconds=item.seconds or options.seconds) for item in items]
 
 
-def read_all_constraints(
-    items: Sequence[PromptItem], options: Options
-) -> tuple[list[PromptItem], dict[str, Constraints]]:
-    """Read and check the constraints of all items before anything is generated.
-
-    Returns:
-        The items, with their constraints as they are recorded, and the constraints by the name of the item.
-
-    Raises:
-        InputError: constraints of an item are unusable; the message names it.
-    """
-    shared = read_constraints(options.constraints) if options.constraints is not None else None
-    folder = options.prompts.parent if options.prompts is not None else Path()
-    read_file, motions = lru_cache(read_constraints), motions_in(folder)
-    all_items, found = [], {}
-    for item in items:
-        given, notes = item.constraints, []
-        try:
-            if given is None:
-                constraints = shared
-            else:
-                constraints = read_file(folder / given) if isinstance(given, str) else parse_constraints(given, motions)
-            if constraints is not None:
-                sentences = len(Prompt.parse(item.prompt).sentences)
-                notes = check_constraints(constraints, item.seconds and item.seconds * sentences)
-        except InputError as error:
-            raise InputError(f"the constraints of {item.name}: {error}") from error
-        for note in notes:
-            print(f"note: {item.name}: {note}")
-        if constraints is not None:
-            found[item.name] = constraints
-            item = replace(item, constraints=constraints.to_dict())
-        all_items.append(item)
-    return all_items, found
-
-
 def warn_of_languages(items: Sequence[PromptItem]) -> None:
     """Print one line to the standard error about prompts that are not in English."""
     if warning := language_warning(item.prompt for item in items):
@@ -331,10 +304,11 @@ def read_initial_motion(options: Options) -> np.ndarray:
 
 
 def settings_of(
-    options: Options, sampling: Sampling, dtype: torch.dtype, init: np.ndarray | None, checkpoint_id: str
+    options: Options, sampling: Sampling, dtype: torch.dtype, init: np.ndarray | None, model: TextToMotion
 ) -> str:
     """All that a motion depends on besides prompt, seed, length and constraints, as JSON."""
-    settings = {"checkpoint": checkpoint_id, **asdict(sampling)}
+    settings = {"checkpoint": model.checkpoint_id, **asdict(sampling)}
+    settings["max_tokens"] = sampling.max_tokens or model.generator.config.max_tokens
     settings["dtype"] = str(dtype).removeprefix("torch.")
     settings["quantize"] = options.quantize
     settings["rewrite_model"] = options.rewrite_model
@@ -383,7 +357,7 @@ def save_each(
     started = time.perf_counter()
     for number, motion in motions:
         item = items[number]
-        smplx85 = lock_feet(motion.smplx85) if foot_lock else motion.smplx85
+        smplx85 = lock_feet(motion.smplx85) if foot_lock and item.name not in constraints else motion.smplx85
         errors = []
         if item.name in constraints:
             errors = [error.to_dict() for error in measure(constraints[item.name], *smplx85_to_motion(smplx85))]
@@ -396,4 +370,4 @@ def save_each(
 
 if __name__ == "__main__":
     with exit_on_input_error():
-        main(parse_options(Options, __doc__)[0])
+        main(OPTIONS)

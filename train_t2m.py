@@ -32,11 +32,12 @@ from dataset.derived import derived_folder
 from dataset.motion_folder import MotionFolder
 from dataset.token_rows import TokenDataset, collate
 from dataset.tokenizing import tokenize
-from models.checkpoints import TOKENIZER, check_checkpoint, check_tokenizer, find_checkpoint
+from models.checkpoints import TOKENIZER, check_tokenizer, find_checkpoint
 from models.known import SAMPLE, Known, read_actions
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from models.motion_vqvae import HumanVQVAE
 from models.pipeline import TextToMotion
+from models.sources import check_checkpoint
 from models.text_dropout import drop_states, drop_text
 from models.text_encoder import EncoderShape, TextEncoder, encoder_shape, encoder_width, load_text_encoder
 from models.text_features import CaptionFeatures

@@ -12,7 +12,7 @@ from dataset.sources import babel, motionx
 from dataset.sources.amass import NO_MOTION
 from dataset.sources.humanml3d import FEATURES
 from dataset.sources.humanml3d_index import find_index
-from models.motionmillion_release import refuse_release
+from models.sources import refuse_release
 from motion.features263 import SKELETONS
 from utils.errors import InputError, shown
 from utils.reading.arrays import read_npy_header

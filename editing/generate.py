@@ -6,7 +6,6 @@ is given stays exact; the generated frames are corrected at the seams (``editing
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from control.joints import joints_named
 from control.poses import Keep, MotionFrames
 from editing.combine import combine
 from editing.join import on_body, titles
+from editing.options import Place
 from editing.places import Motion, Move, frames
 from editing.seams import SPREAD, fade
 from editing.spans import check_moving, span_frames
@@ -31,7 +31,6 @@ from utils.prompts import Prompt
 
 CONTEXT = 60  # frames before the span that the model reads
 AHEAD = 12  # frames after the span that the model is led to
-Place = Literal["file", "free"]
 
 
 def between(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from editing.options import SHORTEST
 from editing.places import FLOOR, Motion, Move, frames
 from editing.seams import SPREAD, fade
 from editing.spans import TREND, check_count, in_place
@@ -23,7 +24,6 @@ from motion.resample import FPS
 from motion.rotation import axis_angle_to_matrix, rotation_between, y_rotation
 from utils.errors import InputError
 
-SHORTEST = 0.5  # seconds of the shortest cycle
 LONGEST_CLIP = 120.0  # seconds; the search compares every frame with every other
 VELOCITY_WEIGHT = 0.1  # seconds: a difference of 1 m/s counts as much as one of 0.1 m
 ALIKE = 0.05  # metres: frames of a smaller distance are alike; the longest cycle between such frames is taken

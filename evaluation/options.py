@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Literal
 
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from evaluation.protocol import REPEATS
-from models.checkpoints import check_checkpoint
-from models.pipeline import DEFAULT_SAMPLING
-from models.sampling import Sampling
+from models.sampling_options import DEFAULT_SAMPLING, Sampling
+from models.sources import check_checkpoint
 from utils.config import bounded
 from utils.errors import InputError
 
+REPEATS = 20  # of published tables
 if TYPE_CHECKING:
     Probability = float
     Seed = int

@@ -18,7 +18,6 @@ from evaluation.evaluators.interface import Caption, Evaluator
 from evaluation.text_motion import POOL, PROTOCOLS, TOP, Embeddings, Interval, Protocol, Scores, compare, interval
 from utils.errors import InputError
 
-REPEATS = 20
 UNIT = 4  # frames; T2M cuts clips to whole units
 COLUMNS = (*(f"R@{k}" for k in range(1, TOP + 1)), "MM-Dist", "FID", "Diversity")
 

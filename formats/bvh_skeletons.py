@@ -5,16 +5,14 @@ In the zero pose of a BVH file, no joint is rotated. With the names of SMPL-X it
 limbs point along the local x axis, as in the LAFAN1 data set (Harvey et al., SIGGRAPH 2020).
 """
 
-from typing import Literal
-
 import numpy as np
 
+from formats.bvh_options import Names
 from formats.skeleton_map import AXES
 from motion.directions import shortest_turn, unit
 from motion.skeleton import JOINT_INDEX, JOINT_NAMES, JOINTS, PARENTS, REST_OFFSETS
 from motion.source_motion import SourceMotion
 
-Names = Literal["smplx", "lafan1", "mixamo", "cmu"]
 SIDES = ("left", "right")
 TRUNK = ("pelvis", "spine1", "spine2", "spine3", "neck", "head")
 ARM = ("collar", "shoulder", "elbow", "wrist")

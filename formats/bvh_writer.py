@@ -2,12 +2,12 @@
 
 import warnings
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from formats.bvh_skeletons import Names, joint_names, rest_frames
+from formats.bvh_options import Names, Unit
+from formats.bvh_skeletons import joint_names, rest_frames
 from motion.body_shape import rest_offsets
 from motion.clip import AnyMotion, smplx85_of
 from motion.resample import FPS
@@ -15,7 +15,6 @@ from motion.skeleton import JOINT_INDEX, JOINT_NAMES, JOINTS, PARENTS
 from motion.smplx import SMPLX85, smplx85_to_motion
 from utils.files import atomic_write
 
-Unit = Literal["cm", "m"]
 PER_METRE = {"cm": 100.0, "m": 1.0}
 ROTATION_CHANNELS = "Zrotation Yrotation Xrotation"
 TIPS = {  # end sites, in metres from the last joint of each limb: crown of the head, fingertips, toes

@@ -5,7 +5,7 @@ from typing import Literal
 
 from jsonargparse.typing import PositiveFloat
 
-from motion.resample import FPS, check_fps
+from motion.frame_rate import FPS, check_fps
 from utils.errors import InputError
 
 MAX_FRAMES = 100_000  # almost an hour; a longer file is damaged or not a motion

@@ -4,20 +4,14 @@ import os
 from pathlib import Path
 
 from models.llama import LLaMAConfig
-from models.motionmillion_release import SETTINGS, refuse_release
+from models.sources import SETTINGS, check_checkpoint, refuse_release
 from utils.checkpoint import CONFIG, MODEL_FILES, fingerprint
 from utils.errors import InputError, shown
-from utils.hub import check_source, find_folder
+from utils.hub import find_folder
 
 TOKENIZER = "tokenizer"  # folder of the tokenizer in that of the generator
 KNOWN = "known.safetensors"  # sentences that the checkpoint knows; see models/known.py
 CHECKPOINT_FILES = (*MODEL_FILES, KNOWN, *(f"{TOKENIZER}/{name}" for name in MODEL_FILES))
-
-
-def check_checkpoint(source: str | Path) -> None:
-    """Raise InputError unless ``source`` may be a checkpoint: a folder, not of a released model, or a hub id."""
-    refuse_release(source)
-    check_source(source, "checkpoint")
 
 
 def find_checkpoint(source: str | Path, revision: str | None = None) -> tuple[str, Path]:

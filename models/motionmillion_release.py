@@ -13,15 +13,13 @@ from typing import Any, NamedTuple
 
 import torch
 
+from models.sources import GENERATOR, HUB_NAMES, SETTINGS, TOKENIZER
 from utils.errors import InputError, shown
 from utils.hub import find_folder
 from utils.reading.tensors import open_safetensors
 from utils.reading.texts import read_json
 from utils.reading.torch_files import read_state_dict, read_torch
 
-SETTINGS = "mm_config.json"
-GENERATOR, TOKENIZER = "trans", "net"  # keys of the weights in a .pth file
-HUB_NAMES = {GENERATOR: "ar.safetensors", TOKENIZER: "fsq.safetensors"}
 HUB_FILES = (SETTINGS, *HUB_NAMES.values(), "mean.npy", "std.npy")
 STATISTICS_FOLDERS = (".", "mean_std/vector_272", "mean_std")  # in the folder of the release or beside it
 Tensors = dict[str, torch.Tensor]
@@ -36,31 +34,6 @@ class Release(NamedTuple):
     std: Path | None
     settings: dict[str, Any]
     """Settings of the tokenizer in mm_config.json; empty without it."""
-
-
-def is_release(source: str | Path) -> bool:
-    """Whether a path is a released model, not a checkpoint of this project: a .pth file, or a folder of the release."""
-    path = Path(source)
-    if not os.path.isdir(source):
-        return os.path.isfile(source) and path.suffix == ".pth"
-    return not (path / "config.json").exists() and (
-        any((path / name).exists() for name in (SETTINGS, *HUB_NAMES.values())) or any(path.glob("*.pth"))
-    )
-
-
-def refuse_release(source: str | Path, folder: Path | None = None) -> None:
-    """Raise InputError with the command that converts it if ``source`` is a released model.
-
-    Args:
-        folder: Folder of a hub id in the cache.
-    """
-    if is_release(folder or source):
-        name = Path(str(source).partition("@")[0]).resolve().stem
-        raise InputError(
-            f"{shown(source, 120)} is a released model of MotionMillion-Codes; convert it once with `python -m "
-            f"models.motionmillion --source {shown(source, 120)} --out checkpoints/{shown(name, 60)}`, then give that "
-            "folder"
-        )
 
 
 def find_release(source: str | Path) -> Release:

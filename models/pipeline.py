@@ -32,7 +32,7 @@ from models.motion_vqvae import HumanVQVAE, State
 from models.offload import load_offloaded
 from models.optimize import check_support, optimize
 from models.publish import MESSAGE, publish, save_copy
-from models.sampling import Sampling
+from models.sampling_options import DEFAULT_SAMPLING, Sampling
 from models.text_encoder import TextEncoder, load_text_encoder
 from motion.features272 import check_features
 from motion.resample import FPS
@@ -40,7 +40,6 @@ from utils.checkpoint import fingerprint
 from utils.errors import InputError
 from utils.prompts import Prompt
 
-DEFAULT_SAMPLING = Sampling(temperature=0.9, top_p=0.95, guidance=None)
 ENCODE_BATCH = 256  # prompts whose text features are in memory at a time
 PromptLike = str | list[str] | Prompt  # see Prompt.parse
 Seconds = float | None | Sequence[float | None]  # of each sentence, or one number for all

@@ -1,21 +1,12 @@
 """Resampling of motion to ``FPS`` frames per second, the frame rate of all motion in this project."""
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from motion.frame_rate import FPS as FPS
+from motion.frame_rate import check_fps as check_fps
 from motion.rotation import numpy_or_torch, slerp
-from utils.errors import InputError
-
-FPS = 30
-
-
-def check_fps(fps: float) -> None:
-    """Raise InputError unless ``fps`` is a positive, finite number."""
-    if not isinstance(fps, int | float | np.number) or not math.isfinite(fps) or fps <= 0:
-        raise InputError(f"fps is {fps!r}; give a positive number of frames per second, for example 30")
 
 
 @numpy_or_torch

@@ -207,19 +207,19 @@ def test_help_describes_options_in_words(capsys, monkeypatch):
     assert not stop.value.code and "Does things.\n\n    python script.py --data d\n" in printed
     words = " ".join(printed.split())
     for line in (
-        "--data DATA Folder of the data. (required)",
-        "--batch-size BATCH_SIZE Rows per step. (int >= 1, default: 4)",
-        "--drop DROP Probability of dropping a token. (float, 0 <= x <= 1, default: 0.5)",
-        "--digit DIGIT Digit of a number. (int, 0 <= x < 10, default: 0)",
-        "--axis AXIS Axis that points up. (one of x, y or -y)",
-        "--threads THREADS Number of threads. (int >= 1, default: number of CPU cores)",
+        "--data PATH Folder of the data. (required)",
+        "--batch-size NUMBER Rows per step. (whole number of at least 1, default: 4)",
+        "--drop NUMBER Probability of dropping a token. (number from 0 to 1, default: 0.5)",
+        "--digit NUMBER Digit of a number. (whole number of at least 0 and below 10, default: 0)",
+        "--axis NAME Axis that points up. (one of x, y or -y)",
+        "--threads NUMBER Number of threads. (whole number of at least 1, default: number of CPU cores)",
         "--device {auto,cpu,cuda} Device to run on. (default: auto)",
         "--resume [true|false] Continue from the last state. (default: false)",
         "--causal [true|false] Whether to be causal. (default: true)",
-        "--limit LIMIT Most clips to read. (int >= 1)",
+        "--limit NUMBER Most clips to read. (whole number of at least 1)",
         "--shape CONFIG YAML file with the options of this group.",
-        "--shape.hidden-size HIDDEN_SIZE Width of the layers. (int >= 1, default: 8)",
-        "--shape.levels [ITEM,...] Levels per dimension. (list of int, default: [8, 5])",
+        "--shape.hidden-size NUMBER Width of the layers. (whole number of at least 1, default: 8)",
+        "--shape.levels [ITEM,...] Levels per dimension. (list of whole numbers, default: [8, 5])",
     ):
         assert line in words
     assert "--batch_size" not in printed and "restricted" not in printed and "PositiveInt" not in printed
@@ -276,7 +276,7 @@ def test_help_lists_the_commands_and_describes_one(capsys):
     with pytest.raises(SystemExit):
         parse_command(COMMANDS, "", ["copy", "--help"])
     printed = capsys.readouterr().out
-    assert "Further text." in printed and "--out OUT" in printed and "--force" not in printed
+    assert "Further text." in printed and "--out PATH" in printed and "--force" not in printed
 
 
 def test_types_with_equal_bounds_are_shared():

@@ -20,7 +20,7 @@ from motion.skeleton import JOINT_INDEX, JOINT_NAMES, PARENTS, forward_kinematic
 from motion.smplx import motion_to_smplx85, smplx85_to_motion
 from utils.errors import exit_on_input_error
 from visualize.body import load_body
-from visualize.export import main, write_npz
+from visualize.export import main, read_arguments, write_npz
 from visualize.glb import write_glb
 from visualize.skin import quaternions, skin_of
 from visualize.smplx import draw_strip
@@ -52,7 +52,7 @@ def export(capsys):
     def run(*arguments: object) -> tuple[int, str]:
         try:
             with exit_on_input_error():
-                main([str(word) for word in arguments])
+                main(*read_arguments([str(word) for word in arguments]))
         except SystemExit as stop:
             return stop.code, capsys.readouterr().err
         return 0, capsys.readouterr().err

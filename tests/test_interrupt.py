@@ -28,12 +28,17 @@ def test_scripts_import_the_handler_first(file):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-@pytest.mark.parametrize("script", ["train_t2m.py", "inference_batch.py"])
-def test_ctrl_c_during_imports_is_one_line(script):
+@pytest.mark.parametrize("script", ["train_vq.py", "inference_batch.py"])
+def test_ctrl_c_during_imports_is_one_line(script, tmp_path):
+    words = ["--prompt", "walk"] if script == "inference_batch.py" else ["--data", tmp_path, "--out", tmp_path / "run"]
     process = subprocess.Popen(
-        [sys.executable, ROOT / script, "--help"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, ROOT / script, *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
-    while "numpy" not in Path(f"/proc/{process.pid}/maps").read_text():
+    while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

@@ -14,8 +14,7 @@ from motion.smplx import smplx85_to_322, smplx322_to_85
 from utils.errors import InputError
 from visualize.body import BALLS, face_colors, floor_height, load_body
 from visualize.camera import place_camera, place_far_camera
-from visualize.export import main as export
-from visualize.export import write_npz
+from visualize.export import main, read_arguments, write_npz
 from visualize.mesh import Painter, render_mesh
 from visualize.mesh_kernels import EMPTY, rasterise
 from visualize.skeleton import plot_3d_motion, render_skeleton
@@ -166,7 +165,11 @@ def test_smplx_can_be_exported(smplx_file, tmp_path):
     arguments = [tmp_path / "clip.npz", tmp_path / "out.glb"]
     write_npz(arguments[0], Clip(data, ""))
     for arguments[1] in (tmp_path / "out.glb", tmp_path / "out.html", tmp_path / "out.png"):
-        export([*map(str, arguments), "--body-model", "smplx", "--smplx-path", str(smplx_file), "--size", "64"])
+        main(
+            *read_arguments(
+                [*map(str, arguments), "--body-model", "smplx", "--smplx-path", str(smplx_file), "--size", "64"]
+            )
+        )
         assert arguments[1].stat().st_size > 1000
 
 

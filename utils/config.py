@@ -29,8 +29,15 @@ from utils.reading.texts import check_yaml, parse_yaml, read_text
 
 Options = TypeVar("Options")
 SWITCH = "true|false"  # shown as the value of an option of type bool
+SHOWN = ("path", "text", "true or false")  # types that the value in the help shows
 BOUNDS = {">": "above", "≥": "of at least", "<": "below", "≤": "at most"}
-ASCII_SIGNS = {">": ">", "≥": ">=", "<": "<", "≤": "<="}
+METAVARS = {
+    "a whole number": "NUMBER",
+    "a number": "NUMBER",
+    "a path": "PATH",
+    "a text": "TEXT",
+    "one of": "NAME",
+}  # in the help
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 PLURALS = {"a whole number": "whole numbers", "a number": "numbers", "a text": "texts", "a path": "paths"}
 # Patterns of the rejected value in the messages of jsonargparse, the most reliable first.
@@ -150,8 +157,10 @@ def _make_parser(options: type, description: str) -> ArgumentParser:
         hyphened = [spelled(option.lstrip("-")) if option[:2] == "--" else option for option in action.option_strings]
         parser._option_string_actions.update(dict.fromkeys(hyphened, action))
         action.option_strings = [option for option in hyphened if not option.endswith("+")]  # "--list+" appends
-        if action.dest.endswith("_"):
-            action.metavar = action.dest.rstrip("_").upper()
+        described = _describe_type(getattr(action, "_typehint", None))
+        action.metavar = action.metavar or next(
+            (METAVARS[kind] for kind in METAVARS if described.startswith(kind)), None
+        )
         if action.dest == "print_config":
             action.help, action.metavar = "Print all options with their values as YAML and exit.", ""
         if action.help == "Path to a configuration file.":  # of jsonargparse, for a nested group
@@ -223,7 +232,7 @@ def _plain(value: Any) -> Any:
 
 
 class HelpFormatter(DefaultHelpFormatter):
-    """Formatter that keeps the line breaks of the description, which shows commands, and shortens types: ``int >= 1``.
+    """Formatter that keeps the line breaks of the description, which shows commands, and describes types in words.
 
     A default stated in the help text, as in "(default: number of CPU cores)", is shown instead of the value.
     """
@@ -233,7 +242,8 @@ class HelpFormatter(DefaultHelpFormatter):
 
     def _get_type_str(self, action: Action) -> str | None:
         shows_choices = isinstance(action.metavar, str) and action.metavar.startswith("{")
-        return None if shows_choices else _short_type(getattr(action, "_typehint", None)) or None
+        words = _describe_type(getattr(action, "_typehint", None)).removeprefix("a ")
+        return None if shows_choices or words in SHOWN else words or None
 
     def _get_help_string(self, action: Action) -> str:
         text = super()._get_help_string(action).replace("type: %(type)s", "%(type)s")
@@ -243,22 +253,6 @@ class HelpFormatter(DefaultHelpFormatter):
             return text.replace("%(default)s", str(action.default).lower())
         no_default = action.default is None or action.default == []
         return re.sub(r",? ?default: %\(default\)s|\(default: %\(default\)s\)", "", text) if no_default else text
-
-
-def _short_type(kind: Any) -> str:
-    """Return a type for the help, such as "float, 0 < x <= 1"; empty for texts, paths, switches and unknown types."""
-    if get_origin(kind) is Literal:
-        return _describe_type(kind)
-    if get_origin(kind) in (Union, UnionType):
-        return " or ".join(filter(None, map(_short_type, get_args(kind))))
-    if get_origin(kind) is list:
-        item = _short_type(get_args(kind)[0])
-        return f"list of {item}" if item else ""
-    name, bounds = _bounds(kind)
-    if len(bounds) == 2:
-        (first, low), (second, high) = bounds
-        return f"{name}, {low} {ASCII_SIGNS[first].replace('>', '<')} x {ASCII_SIGNS[second]} {high}"
-    return " ".join([name, *(f"{ASCII_SIGNS[sign]} {bound}" for sign, bound in bounds)])
 
 
 def _bounds(kind: Any) -> tuple[str, list[tuple[str, str]]]:

@@ -1,8 +1,10 @@
 """Device and precision of a run, and the speed of matrix products on the device."""
 
+import os
 import shutil
 import time
 
+import psutil
 import torch
 
 from utils.errors import InputError
@@ -52,8 +54,22 @@ def choose_device(
         precision = "bf16" if has_bf16 else "float32" if training else "float16"
     elif precision == "auto":
         precision, reason = "float32", "on a CPU, motions are then independent of their batch"
+    if not training and device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), free_cores()))
     name = torch.cuda.get_device_name(device) if on_cuda else f"{torch.get_num_threads()} CPU threads"
     return torch.device(device), PRECISIONS[precision], f"running on {device} ({name}) in {precision}: {reason}"
+
+
+def free_cores(seconds: float = 0.2) -> int:
+    """Return the number of cores, at least one, that other programs leave to this one.
+
+    Args:
+        seconds: Time to watch them for.
+    """
+    used = psutil.cpu_times_percent(seconds, percpu=True)
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(used))
+    idle = [used[core].idle / 100 for core in allowed if core < len(used)]
+    return max(1, round(sum(idle)))
 
 
 def can_compile(device: torch.device) -> bool:

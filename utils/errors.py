@@ -62,7 +62,9 @@ def exit_on_input_error() -> Iterator[None]:
 
     If the program that reads the output ends first, as ``head`` does, the script exits without a message.
     """
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+    in_main = threading.current_thread() is threading.main_thread()
+    earlier = signal.getsignal(signal.SIGINT)
+    if in_main and earlier != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # in place of that of utils/interrupt.py
     try:
         yield
@@ -78,6 +80,8 @@ def exit_on_input_error() -> Iterator[None]:
         sys.exit(PIPE_CLOSED)
     finally:
         drop_closed_output()
+        if in_main:
+            signal.signal(signal.SIGINT, earlier)  # imports may follow
 
 
 def drop_closed_output() -> bool:
@@ -87,6 +91,8 @@ def drop_closed_output() -> bool:
     try:
         output = sys.stdout.fileno()
     except OSError:  # it is not a file
+        return False
+    if not hasattr(select, "poll"):  # Windows
         return False
     poll = select.poll()
     poll.register(output, 0)

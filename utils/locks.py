@@ -85,6 +85,9 @@ def shared_folder(path: Path) -> Iterator[FolderInUse]:
     Raises:
         InputError: the folder cannot be used.
     """
+    if fcntl is None:
+        yield FolderInUse(path)
+        return
     with refusing_write_errors(path):
         descriptor = os.open(path, os.O_RDONLY)  # the lock is on the folder itself, so that no file appears in it
     _held.add(descriptor)
@@ -130,6 +133,9 @@ def _locked(lock: Path, wait: bool) -> int | None:
 
 
 def _release(lock: Path, descriptor: int | None) -> None:
+    if fcntl is None:  # Windows removes no open file
+        _close(descriptor)
+        descriptor = None
     with suppress(OSError):
         lock.unlink()
     _close(descriptor)

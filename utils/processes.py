@@ -16,6 +16,8 @@ from multiprocessing.process import BaseProcess
 from queue import LifoQueue
 from typing import Any
 
+import psutil
+
 MAX_STARTS = 3  # of a process that ends before it takes a task
 GRACE = 3.0  # seconds in which an idle process ends
 POLL = 0.5  # seconds between checks of the parent
@@ -128,11 +130,10 @@ class _Worker:
                 context = get_context("spawn")
                 self.pipe, end = context.Pipe()
                 self.process = context.Process(target=_serve, args=(end, self.prepare, self.arguments))
-                before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # its imports print no traceback
                 try:
-                    self.process.start()
+                    with _without_ctrl_c():  # its imports print no traceback
+                        self.process.start()
                 finally:
-                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
                     end.close()
             return self.pipe
 
@@ -154,6 +155,19 @@ class _Worker:
             self.killed = True
             if (process := self.process) is not None:
                 process.kill()
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Block Ctrl-C in this thread, and in processes that it starts until they unblock it; no effect on Windows."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(pipe: Connection, prepare: Callable[..., Any] | None, arguments: tuple[Any, ...]) -> None:
@@ -183,6 +197,14 @@ def _answer(task: bytes) -> bytes:
             return answer
         except Exception:  # errors of some libraries cannot be pickled
             return pickle.dumps((False, RuntimeError(f"{type(error).__name__}: {error}")))
+
+
+def lower_priority() -> None:
+    """Let other processes go first."""
+    if hasattr(os, "nice"):
+        os.nice(10)
+    else:
+        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
 
 
 def end_with_parent() -> None:

@@ -11,8 +11,6 @@ from motion.smplx import SMPLX85
 from visualize.body import CHUNK, Body, face_colors, floor_height
 from visualize.camera import Camera, hold_last_frame, place_camera, side_by_side
 
-MAX_PEOPLE = 16  # in one picture
-
 
 @dataclass
 class Actor:

@@ -20,6 +20,7 @@ from motion.skeleton import JOINTS
 from motion.smplx import SMPLX85, SMPLX85_WIDTH
 from utils.errors import InputError, reason_of
 from visualize.camera import standing_height
+from visualize.options import smplx_file
 
 BODIES = ("mannequin", "smplx")
 CHUNK = 64  # frames posed at once, which bounds the memory for long clips
@@ -63,24 +64,6 @@ def load_body(name: str = "mannequin", model_path: str | Path | None = None) -> 
 def body_from_options(body_model: str | None, smplx_path: Path | None) -> Body:
     """Load the body of the options --body-model and --smplx-path; the path alone selects SMPL-X."""
     return load_body(body_model or ("smplx" if smplx_path else "mannequin"), smplx_path)
-
-
-def smplx_file(model_path: str | Path | None) -> Path:
-    """Return the SMPL-X model file, given the file or its folder.
-
-    Raises:
-        InputError: no path is given, or there is no such file.
-    """
-    if model_path is None:
-        raise InputError(
-            "the body model smplx needs the path of its model file; get SMPLX_NEUTRAL.npz from "
-            "https://smpl-x.is.tue.mpg.de, or use the mannequin"
-        )
-    path = Path(model_path)
-    path = path / "SMPLX_NEUTRAL.npz" if path.is_dir() else path
-    if not path.is_file():
-        raise InputError(f"SMPL-X model file {path} does not exist; give SMPLX_NEUTRAL.npz or its folder")
-    return path
 
 
 def face_colors(body: Body) -> np.ndarray:

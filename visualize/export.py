@@ -20,29 +20,49 @@ import utils.interrupt  # noqa: F401
 # isort: split
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Literal
+
+from utils.config import parse_options
+from utils.errors import InputError, exit_on_input_error
+from visualize.options import MAX_SIDE, Options
+
+USAGE = "%(prog)s INPUT [INPUT ...] OUTPUT [options]"
+
+
+def read_arguments(arguments: list[str]) -> tuple[list[Path], Options]:
+    """Return the files of a command line, the one to write last, and the options after them.
+
+    Raises:
+        InputError: an option is invalid, or there are fewer than two files.
+    """
+    files = [Path(word) for word in takewhile(lambda word: not word.startswith("--"), arguments)]
+    options = parse_options(Options, __doc__, arguments[len(files) :], USAGE)[0]
+    if len(files) < 2:
+        raise InputError("give one or more motion files and then the file to write; --help shows examples")
+    return files, options
+
+
+if __name__ == "__main__":  # --help and invalid options end here, before the slow imports
+    with exit_on_input_error():
+        ARGUMENTS = read_arguments(sys.argv[1:])
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from characters.character import Character, load_character
 from characters.write import write_character
 from formats.amass import amass_arrays
-from formats.bvh_skeletons import Names
-from formats.bvh_writer import Unit, write_bvh
+from formats.bvh_writer import write_bvh
 from formats.clip import read_clip
 from formats.fbx import find_blender, write_fbx
-from formats.import_options import ImportOptions
 from motion.clip import AnyMotion, Clip
 from motion.foot_lock import lock_feet
 from motion.resample import FPS
 from motion.skeleton import forward_kinematics
 from motion.smplx import smplx85_to_motion
-from utils.config import parse_options
-from utils.errors import InputError, exit_on_input_error
 from utils.files import atomic_write
 from visualize.actors import Actor, body_actor, render_actors
 from visualize.body import Body, body_from_options
@@ -50,60 +70,17 @@ from visualize.character import CharacterMesh
 from visualize.glb import write_glb
 from visualize.page import clean, write_gallery, write_player
 from visualize.smplx import render_mesh_video, visualize_smplx_85
-from visualize.strips import Poses, write_sheet, write_strip
-from visualize.video import MAX_SIDE, PictureSide, write_video
+from visualize.strips import write_sheet, write_strip
+from visualize.video import write_video
 
 CHARACTERS = (".glb", ".vrm", ".fbx")  # formats of a character with any number of motions
 MOTIONS = (".npz", ".npy", ".bvh", *CHARACTERS)  # also read, so that such a file may be the only copy of its content
 PICTURES = (".png", ".mp4", ".gif")
 FORMATS = (*MOTIONS, ".html", *PICTURES)
-USAGE = "%(prog)s INPUT [INPUT ...] OUTPUT [options]"
 PLAYED_TOGETHER = 4  # motions in a player; a page of more is a gallery
 
 
-@dataclass
-class Options(ImportOptions):
-    """Options of the export, after the files: one or more motion files to read, then the file to write."""
-
-    view: Literal["mesh", "skeleton"] = "mesh"
-    """Content of videos: the shaded body (mesh) or the skeleton."""
-    size: PictureSide = 512
-    """Width and height of videos, and height of a strip of poses, in pixels."""
-    camera: Literal["follow", "fixed"] = "follow"
-    """Camera of videos: follow moves with the people, fixed shows all of their path."""
-    poses: Poses = 6
-    """Number of poses in a .png of one motion."""
-    title: str | None = None
-    """Title in pictures and pages; by default the prompt or the name of the file."""
-    names: Names = "smplx"
-    """Skeleton of a .bvh to write: joint names, additional joints and local axes of SMPL-X, of the LAFAN1 data set (for
-    the robot retargeter GMR), of Mixamo, or of the CMU data set as BVH."""
-    bvh_units: Unit = "cm"
-    """Length unit of a .bvh to write."""
-    foot_lock: bool = False
-    """Remove foot sliding (adjusts hip, knee and ankle rotations)."""
-    skeleton: Path | None = None
-    """YAML file that maps the joints of a BVH or glTF file to the 22 SMPL-X joints; by default joints are found by name
-    and hierarchy."""
-    character: Path | None = None
-    """Skinned character (.glb, .gltf, .vrm or .fbx) to put the motions onto."""
-    character_map: Path | None = None
-    """YAML file that names the bones of --character; by default they are found by name and hierarchy. python -m
-    characters prints one to edit."""
-    body_model: Literal["mannequin", "smplx"] | None = None
-    """Body model to draw; by default smplx if --smplx-path is given, else mannequin."""
-    smplx_path: Path | None = None
-    """SMPL-X model file, or the folder that contains SMPLX_NEUTRAL.npz."""
-    overwrite: bool = False
-    """Replace an existing motion file (.npz, .npy, .bvh, .glb, .vrm, .fbx); existing pictures, videos and pages are
-    always replaced."""
-
-
-def main(arguments: list[str]) -> None:
-    files = [Path(word) for word in takewhile(lambda word: not word.startswith("--"), arguments)]
-    options = parse_options(Options, __doc__, arguments[len(files) :], USAGE)[0]
-    if len(files) < 2:
-        raise InputError("give one or more motion files and then the file to write; --help shows examples")
+def main(files: list[Path], options: Options) -> None:
     *sources, target = files
     check_target(target, len(sources), options.character is not None)
     check_kept(target, [*sources, *([options.character] if options.character else [])], options.overwrite)
@@ -245,4 +222,4 @@ def motion_arrays(motion: AnyMotion) -> dict[str, np.ndarray]:
 
 if __name__ == "__main__":
     with exit_on_input_error():
-        main(sys.argv[1:])
+        main(*ARGUMENTS)

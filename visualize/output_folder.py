@@ -18,20 +18,18 @@ from motion.skeleton import JOINTS
 from utils.errors import InputError
 from utils.files import atomic_write
 from utils.locks import FolderInUse, exclusive_file, shared_folder
-from utils.prompts import PromptItem
+from utils.prompts import Prompt, PromptItem
 from utils.reading.arrays import read_npz
 from utils.reading.texts import parse_json
 from visualize.body import body_from_options
 from visualize.export import motion_arrays
+from visualize.options import FILES, FORMATS, VIDEOS, VIEWS
 from visualize.page import check_own_gallery, write_results_gallery
 from visualize.renderers import Renderers
 from visualize.results import RESULTS, read_results
 from visualize.strips import check_own_sheet, write_results_sheet
 
-VIDEOS, FILES = ("mp4", "gif"), ("bvh", "glb", "html")
 OVERVIEWS = {"sheet": (check_own_sheet, write_results_sheet), "html": (check_own_gallery, write_results_gallery)}
-FORMATS = ("npz", *VIDEOS, *FILES, "sheet")
-VIEWS = ("mesh", "skeleton")
 COLUMNS = {"smplx_85": (85,), "joints": (JOINTS, 3), "features": (272,)}  # of the arrays with a row per frame
 
 
@@ -197,9 +195,10 @@ class OutputFolder:
 
     def _result_of(self, item: PromptItem, failures: dict[str, str]) -> dict:
         """Return the entry of results.json for a saved motion."""
-        keys = ("smplx_85", "checkpoint", "text", "constraint_errors", "sentences")
+        keys = ("smplx_85", "tokens", "checkpoint", "settings", "text", "constraint_errors", "sentences")
         saved = read_npz(self.motion_file(item), keys)
-        seconds, checkpoint, text = len(saved["smplx_85"]) / FPS, str(saved["checkpoint"]), str(saved["text"])
+        frames, checkpoint, text = len(saved["smplx_85"]), str(saved["checkpoint"]), str(saved["text"])
+        settings = parse_json(str(saved["settings"]))
         constrained = {}
         if item.constraints is not None:
             errors = parse_json(str(saved["constraint_errors"]))
@@ -210,8 +209,11 @@ class OutputFolder:
             "prompt": item.prompt,
             "text": text,
             "seed": item.seed,
-            "seconds": round(seconds, 3),
+            "frames": frames,
+            "seconds": round(frames / FPS, 3),
+            "end": end_of(item, len(saved["tokens"]), settings),
             "checkpoint": checkpoint,
+            "settings": settings,
             **constrained,
             **({"sentences": parse_json(str(saved["sentences"]))} if "sentences" in saved else {}),
             "files": [file.name for file in files if file.name not in failures and file.is_file()],
@@ -227,3 +229,18 @@ class OutputFolder:
             if suffix in VIDEOS
         }
         return videos | {self.path / f"{item.name}.{suffix}": "mesh" for suffix in formats if suffix in FILES}
+
+
+def end_of(item: PromptItem, tokens: int, settings: dict[str, Any]) -> str | None:
+    """Return why a motion ends where it does.
+
+    Returns:
+        "length": it has the length that was asked for; "limit": it has the largest number of tokens of the checkpoint;
+        "itself": the generator ended it. None for several sentences, each of which ends in its own way.
+    """
+    constraints = item.constraints if isinstance(item.constraints, dict) else {}
+    if item.seconds is not None or constraints.get("length") is not None:
+        return "length"
+    if len(Prompt.parse(item.prompt).sentences) > 1:
+        return None
+    return "limit" if tokens >= settings["max_tokens"] else "itself"

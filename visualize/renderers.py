@@ -3,16 +3,16 @@
 The processes run at a lower priority than generation.
 """
 
-import os
 from concurrent.futures import Future, as_completed
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from formats.clip import read_clip
 from motion.resample import FPS
-from utils.processes import worker_pool
+from utils.processes import lower_priority, worker_pool
 from visualize.body import Body, body_from_options
 from visualize.export import Options, export
 
@@ -31,7 +31,7 @@ class Renderers:
 
     def __init__(self, workers: int, size: int, smplx_path: Path | None, views: list[str]):
         self.workers, self.size, self.smplx_path, self.views = workers, size, smplx_path, views
-        self.context = worker_pool(workers, os.nice, 10)
+        self.context = worker_pool(workers, lower_priority)
         self.targets: dict[Future, Path] = {}
 
     def __enter__(self) -> "Renderers":
@@ -48,14 +48,19 @@ class Renderers:
         self.targets[self.pool.submit(write_file, source, target, view, self.size, self.smplx_path)] = target
 
     def finish(self) -> dict[str, str]:
-        """Wait for all files, print each when it is done, and return the failure reasons by file name."""
-        failures = {}
-        for future in as_completed(self.targets):
-            error = future.exception()
-            if error is None:
-                print(self.targets[future])
-            else:
-                failures[self.targets[future].name] = str(error) or repr(error)
+        """Wait for all files, print each when it is done, and return the failure reasons by file name.
+
+        On a terminal, a line shows the number of finished files and the time left.
+        """
+        failures, drawn = {}, sum(future.done() for future in self.targets)
+        with tqdm(desc="drawing", unit="file", total=len(self.targets), initial=drawn, disable=None) as progress:
+            for number, future in enumerate(as_completed(self.targets)):  # those that are done come first
+                error = future.exception()
+                if error is None:
+                    progress.write(str(self.targets[future]))
+                else:
+                    failures[self.targets[future].name] = str(error) or repr(error)
+                progress.update(number >= drawn)
         return failures
 
 

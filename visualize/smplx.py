@@ -10,8 +10,9 @@ from motion.resample import FPS, check_fps
 from motion.skeleton import forward_kinematics
 from motion.smplx import smplx85_to_322, smplx85_to_motion, smplx322_to_85
 from utils.errors import InputError
-from visualize.actors import MAX_PEOPLE, Actor, body_actor, render_actors
+from visualize.actors import Actor, body_actor, render_actors
 from visualize.body import Body, load_body
+from visualize.options import MAX_PEOPLE
 from visualize.skeleton import skeleton_frames
 from visualize.strips import write_strip
 from visualize.video import check_size, write_video

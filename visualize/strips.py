@@ -6,17 +6,16 @@ All poses are seen from the same direction, so that only the motion turns them.
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from utils.config import bounded
 from utils.errors import InputError
-from visualize.actors import MAX_PEOPLE, Actor, body_actor, render_placed
+from visualize.actors import Actor, body_actor, render_placed
 from visualize.body import Body, load_body
 from visualize.camera import FLESH, SIDE, place_far_camera, view_axes
+from visualize.options import MAX_PEOPLE, MAX_SIDE
 from visualize.results import SHEET, check_own, saved_motions
-from visualize.video import MAX_SIDE, Title, check_size, write_png
+from visualize.video import Title, check_size, write_png
 
 ROOM = 0.4  # metres between the joints of neighbours in a strip, of which stretched hands take almost all
 TALL = 2.6  # metres that fit into the height of a picture of a standing person
@@ -24,10 +23,6 @@ TILE, GAP, COLUMNS = (480, 270), 4, 4  # of a contact sheet: size of a strip and
 TILE_POSES, TILE_FONT = 4, 17
 MAX_TILES = 60
 SHEET_MARK = "contact sheet of text-to-motion"  # in the file, which distinguishes it from other pictures
-if TYPE_CHECKING:
-    Poses = int
-else:
-    Poses = bounded("Poses", int, (">=", 1), ("<=", MAX_PEOPLE))
 
 
 def write_strip(

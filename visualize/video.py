@@ -8,20 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from motion.resample import check_fps
-from utils.config import bounded
 from utils.errors import InputError
 from utils.files import atomic_write
-
-MIN_SIDE, MAX_SIDE = 64, 4096  # pixels: width and height of pictures
-if TYPE_CHECKING:
-    PictureSide = int
-else:
-    PictureSide = bounded("PictureSide", int, (">=", MIN_SIDE), ("<=", MAX_SIDE))
+from visualize.options import MAX_SIDE, MIN_SIDE
 
 TITLE_CHARACTERS = 400  # longer titles are truncated
 TITLE_LINES = 3

@@ -181,7 +181,7 @@ load_text_encoder, pipeline.load_text_encoder = pipeline.load_text_encoder, stan
 
 
 def run_export(source: str, target: str) -> None:
-    command(lambda: export.main(sys.argv[1:]), source, target, "--size", 64)
+    command(lambda: export.main(*export.read_arguments(sys.argv[1:])), source, target, "--size", 64)
 
 
 def run_inference(*arguments: object) -> None:

@@ -44,12 +44,15 @@ def test_npz_files_and_results_list_every_motion(run, prompt_file, tmp_path, mod
         assert frames == len(tokens) * model.frames_per_token and result["seconds"] == round(frames / FPS, 3)
         for key, shape in (("smplx_85", (frames, 85)), ("joints", (frames, JOINTS, 3)), ("features", (frames, 272))):
             assert saved[key].dtype == np.float32 and saved[key].shape == shape and np.isfinite(saved[key]).all()
-        np.testing.assert_allclose(features_to_smplx85(saved["features"]), saved["smplx_85"], atol=1e-5)
+        smplx85 = lock_feet(features_to_smplx85(saved["features"]))
+        np.testing.assert_allclose(smplx85, saved["smplx_85"], atol=1e-5)
         rotations, pelvis = smplx85_to_motion(saved["smplx_85"])
         np.testing.assert_allclose(forward_kinematics(rotations, pelvis, REST_OFFSETS), saved["joints"], atol=1e-4)
         assert int(saved["fps"]) == FPS and str(saved["prompt"]) == result["prompt"]
         assert int(saved["seed"]) == result["seed"]
         assert str(saved["checkpoint"]) == result["checkpoint"] == model.checkpoint_id
+        assert result["frames"] == frames and result["settings"] == json.loads(str(saved["settings"]))
+        assert result["end"] == ("limit" if len(tokens) == model.generator.config.max_tokens else "itself")
         motions.append(tokens.tolist())
     assert len({tuple(tokens) for tokens in motions}) == len(motions)  # samples and prompts differ
 
@@ -89,6 +92,7 @@ def test_lengths_of_prompts_and_of_the_run(run, tmp_path):
     assert run("--prompts", file, "--seconds", 0.8)[0] == 0
     assert len(load(tmp_path / "out" / "own.npz")["features"]) == 60
     assert len(load(tmp_path / "out" / "common.npz")["features"]) == 24
+    assert [result["end"] for result in results_in(tmp_path / "out")] == ["length", "length"]
 
 
 def test_hostile_prompts_write_only_into_the_output_folder(run, tmp_path):
@@ -143,9 +147,9 @@ def test_files_for_other_tools_hold_the_same_motion(run, prompt_file, tmp_path):
 
 
 def test_foot_lock_changes_the_motion_and_not_its_tokens(run, prompt_file, tmp_path):
-    run("--prompts", prompt_file, "--seconds", 1)
+    run("--prompts", prompt_file, "--seconds", 1, "--foot-lock", "false")
     free = [load(file) for file in npz_files(tmp_path / "out")]
-    assert run("--prompts", prompt_file, "--seconds", 1, "--foot-lock")[0] == 0
+    assert run("--prompts", prompt_file, "--seconds", 1)[0] == 0
     for before, after in zip(free, map(load, npz_files(tmp_path / "out")), strict=True):
         np.testing.assert_array_equal(after["tokens"], before["tokens"])
         np.testing.assert_array_equal(after["features"], before["features"])

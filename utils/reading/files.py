@@ -9,6 +9,7 @@ from pathlib import Path
 
 from utils.errors import InputError, reason_of, shown
 
+FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))  # as the system has
 MB = 2**20
 ADVICE = "write or copy it again"
 
@@ -73,7 +74,7 @@ def open_regular(path: Path, kind: str, most: int | None = None, advice: str = A
     with refusing(path, kind, advice):
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would wait, opening a device may act
             raise refusal(path, "it is not a regular file but a folder, pipe or device", f"give a file with {kind}")
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        with open(os.open(path, FLAGS), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if most is not None and size > most:
                 raise refusal(path, f"it has {size} bytes, more than the {most} of {kind} that are read", "split it")
