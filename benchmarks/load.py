@@ -37,6 +37,7 @@ from jsonargparse.typing import PositiveInt
 from utils.config import bounded, parse_options
 from utils.errors import InputError, exit_on_input_error
 
+API = "/api/v1"
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 118  # seconds until the app is killed, whatever happens
 PROBES = 5  # measurements before and after
@@ -158,6 +159,7 @@ async def visit(app: App, number: int, slow: bool = False) -> AsyncIterator[tupl
 def request(path: str, data: dict | None = None) -> bytes:
     """Return the bytes of a request."""
     head = f"{'GET' if data is None else 'POST'} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+    head += "Accept: application/x-ndjson\r\n"
     if data is None:
         return f"{head}\r\n".encode()
     body = json.dumps(data)
@@ -175,13 +177,13 @@ async def generate(app: App, number: int, seconds: float = 1.0) -> tuple[str, fl
     """Generate a motion; returns the path of its files, or "" if refused, and the seconds to its first frames."""
     start, first = time.monotonic(), 0.0
     async with visit(app, number) as (reader, writer):
-        writer.write(request("/generate", {"prompts": ["a person walks forward"], "seconds": seconds}))
+        writer.write(request(f"{API}/generate", {"prompts": ["a person walks forward"], "seconds": seconds}))
         async for line in reader:
             if not first and b'"rotations"' in line:
                 first = time.monotonic() - start
             if line.startswith(b'{"done"'):
                 done = json.loads(line)
-                return f"/motion/{done['done']}/{done['names'][0]}", first
+                return f"{API}/motion/{done['done']}/{done['names'][0]}", first
     return "", first
 
 
@@ -235,7 +237,7 @@ async def act(kind: Callable, app: App, number: int, path: str, outcomes: Counte
 
 async def probe(app: App, samples: Samples) -> str:
     """Measure the latencies of a visitor once; returns the path of the generated motion, or ""."""
-    for name, path in (("page", "/"), ("small answer", "/motion/none/none.npz")):
+    for name, path in (("page", "/"), ("small answer", f"{API}/motion/none/none.npz")):
         start = time.monotonic()
         await fetch(app, PROBE, path)
         samples[name].append(time.monotonic() - start)
