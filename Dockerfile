@@ -14,7 +14,7 @@ SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 # hadolint ignore=DL3008
 RUN if ! command -v python3 > /dev/null; then \
       apt-get update && apt-get install -y --no-install-recommends python3 python3-venv && rm -rf /var/lib/apt/lists/*; \
-    fi && python3 -m venv /opt/venv && useradd --create-home --uid 1000 motion
+    fi && python3 -m venv /opt/venv && useradd --no-log-init --create-home --uid 10001 motion
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 
 WORKDIR /app
@@ -26,7 +26,7 @@ RUN grep -E '^torch(vision)?==' requirements.txt > torch.txt \
  && rm torch.txt
 COPY . .
 
-USER motion
+USER 10001
 EXPOSE 8000
 HEALTHCHECK --start-period=60s --timeout=5s \
   CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz/ready', timeout=4)"]

@@ -5,7 +5,8 @@
 Starts app.py on a free port of 127.0.0.1. Visitors with a network address each (127.0.0.0/8, so Linux is needed) act at
 the same time: 40 % generate motion again and again, 20 % read slowly, 20 % start downloads (videos and glTF) and leave,
 and 20 % send the headers of a request slowly. One more visitor, who does nothing special, measures the app before,
-during and after. The program ends by itself within two minutes, and the app with it.
+during and after. At the end, all visitors ask for a motion of 3 s at the same moment: the first four are timed, and the
+others wait or are refused because the queue is full. The program ends by itself within two minutes, and the app with it.
 """
 
 import utils.interrupt  # noqa: F401
@@ -42,6 +43,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 118  # seconds until the app is killed, whatever happens
 PROBES = 5  # measurements before and after
 ABSENT = 0.5  # seconds after which a visitor abandons a download
+FIRST = 4  # motions that are timed when all visitors come at once
 SETTLE = 12  # seconds after the load
 PROBE = 0  # number of the visitor who measures
 Samples = defaultdict[str, list[float]]
@@ -235,6 +237,33 @@ async def act(kind: Callable, app: App, number: int, path: str, outcomes: Counte
 # --- Measurement
 
 
+async def crowd(app: App, visitors: int) -> str:
+    """Let all visitors ask for a motion of 3 s at once; returns the outcomes and the times of the first four."""
+    outcomes: Counter[str] = Counter()
+    times: list[float] = []
+    served = asyncio.Event()
+
+    async def ask(number: int) -> None:
+        start = time.monotonic()
+        async with visit(app, number) as (reader, writer):
+            writer.write(request(f"{API}/generate", {"prompts": ["a person walks forward"], "seconds": 3.0}))
+            status = (await reader.readline())[9:12].decode()
+            outcomes[{"200": "accepted", "503": "full"}.get(status, f"status {status}")] += 1
+            async for line in reader:
+                if b'"done"' in line:
+                    times.append(time.monotonic() - start)
+                    if len(times) == FIRST:
+                        served.set()
+
+    tasks = [asyncio.create_task(ask(number + 1)) for number in range(visitors)]
+    await asyncio.wait([asyncio.create_task(served.wait()), asyncio.gather(*tasks)], return_when="FIRST_COMPLETED")
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items()))
+    return f"{visitors} at once, 3 s each: {counts}; first motions after {', '.join(f'{each:.1f}' for each in times)} s"
+
+
 async def probe(app: App, samples: Samples) -> str:
     """Measure the latencies of a visitor once; returns the path of the generated motion, or ""."""
     for name, path in (("page", "/"), ("small answer", f"{API}/motion/none/none.npz")):
@@ -291,7 +320,7 @@ async def measure(app: App, options: Options) -> str:
             usages.append(app.usage())
         columns[phase] = samples, usages
     outcomes["refusals of the visitor who measures"] = refused["during"]
-    return report(columns, outcomes)
+    return f"{report(columns, outcomes)}\n{await crowd(app, options.visitors)}"
 
 
 def report(columns: dict[str, tuple[Samples, list[dict]]], outcomes: Counter[str]) -> str:
