@@ -5,12 +5,14 @@
 
 Open http://127.0.0.1:8000 in a browser and enter one sentence per line; several lines make one continuous motion.
 The browser draws the motion. The server generates it in chunks of frames, alternating between visitors, and exports
-finished motions as files.
+finished motions as files. Programs use the HTTP API, which is described at /api/v1/docs.
 """
 
 import utils.interrupt  # noqa: F401
 
 # isort: split
+
+import sys
 
 from serving.options import Options
 from utils.config import parse_options
@@ -21,7 +23,7 @@ if __name__ == "__main__":  # --help and invalid options end here, before the sl
         OPTIONS = parse_options(Options, __doc__)[0]
 
 from models.pipeline import TextToMotion
-from serving.connections import listen, make_server
+from serving.connections import addresses, listen, make_server
 from serving.endpoints import make_app
 from utils.device import choose_device
 
@@ -31,8 +33,11 @@ def main(options: Options) -> None:
     device, _, reason = choose_device(options.device, "float32")
     print(reason)
     app = make_app(TextToMotion.from_pretrained(options.checkpoint, device), options)
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    print(f"open http://{host}:{listener.getsockname()[1]} in a browser; press Ctrl-C to stop", flush=True)
+    own, *others = addresses(options.host, listener.getsockname()[1])
+    print(
+        f"open {own} in a browser; press Ctrl-C to stop", *(f"other machines open {each}" for each in others), sep="\n"
+    )
+    sys.stdout.flush()
     make_server(app, options).run(sockets=[listener])
 
 

@@ -5,7 +5,8 @@
 Starts app.py on a free port of 127.0.0.1. Visitors with a network address each (127.0.0.0/8, so Linux is needed) act at
 the same time: 40 % generate motion again and again, 20 % read slowly, 20 % start downloads (videos and glTF) and leave,
 and 20 % send the headers of a request slowly. One more visitor, who does nothing special, measures the app before,
-during and after. The program ends by itself within two minutes, and the app with it.
+during and after. At the end, all visitors ask for a motion of 3 s at the same moment: the first four are timed, and the
+others wait or are refused because the queue is full. The program ends by itself within two minutes, and the app with it.
 """
 
 import utils.interrupt  # noqa: F401
@@ -37,10 +38,12 @@ from jsonargparse.typing import PositiveInt
 from utils.config import bounded, parse_options
 from utils.errors import InputError, exit_on_input_error
 
+API = "/api/v1"
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 118  # seconds until the app is killed, whatever happens
 PROBES = 5  # measurements before and after
 ABSENT = 0.5  # seconds after which a visitor abandons a download
+FIRST = 4  # motions that are timed when all visitors come at once
 SETTLE = 12  # seconds after the load
 PROBE = 0  # number of the visitor who measures
 Samples = defaultdict[str, list[float]]
@@ -158,6 +161,7 @@ async def visit(app: App, number: int, slow: bool = False) -> AsyncIterator[tupl
 def request(path: str, data: dict | None = None) -> bytes:
     """Return the bytes of a request."""
     head = f"{'GET' if data is None else 'POST'} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+    head += "Accept: application/x-ndjson\r\n"
     if data is None:
         return f"{head}\r\n".encode()
     body = json.dumps(data)
@@ -175,13 +179,13 @@ async def generate(app: App, number: int, seconds: float = 1.0) -> tuple[str, fl
     """Generate a motion; returns the path of its files, or "" if refused, and the seconds to its first frames."""
     start, first = time.monotonic(), 0.0
     async with visit(app, number) as (reader, writer):
-        writer.write(request("/generate", {"prompts": ["a person walks forward"], "seconds": seconds}))
+        writer.write(request(f"{API}/generate", {"prompts": ["a person walks forward"], "seconds": seconds}))
         async for line in reader:
             if not first and b'"rotations"' in line:
                 first = time.monotonic() - start
             if line.startswith(b'{"done"'):
                 done = json.loads(line)
-                return f"/motion/{done['done']}/{done['names'][0]}", first
+                return f"{API}/motion/{done['done']}/{done['names'][0]}", first
     return "", first
 
 
@@ -233,9 +237,36 @@ async def act(kind: Callable, app: App, number: int, path: str, outcomes: Counte
 # --- Measurement
 
 
+async def crowd(app: App, visitors: int) -> str:
+    """Let all visitors ask for a motion of 3 s at once; returns the outcomes and the times of the first four."""
+    outcomes: Counter[str] = Counter()
+    times: list[float] = []
+    served = asyncio.Event()
+
+    async def ask(number: int) -> None:
+        start = time.monotonic()
+        async with visit(app, number) as (reader, writer):
+            writer.write(request(f"{API}/generate", {"prompts": ["a person walks forward"], "seconds": 3.0}))
+            status = (await reader.readline())[9:12].decode()
+            outcomes[{"200": "accepted", "503": "full"}.get(status, f"status {status}")] += 1
+            async for line in reader:
+                if b'"done"' in line:
+                    times.append(time.monotonic() - start)
+                    if len(times) == FIRST:
+                        served.set()
+
+    tasks = [asyncio.create_task(ask(number + 1)) for number in range(visitors)]
+    await asyncio.wait([asyncio.create_task(served.wait()), asyncio.gather(*tasks)], return_when="FIRST_COMPLETED")
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items()))
+    return f"{visitors} at once, 3 s each: {counts}; first motions after {', '.join(f'{each:.1f}' for each in times)} s"
+
+
 async def probe(app: App, samples: Samples) -> str:
     """Measure the latencies of a visitor once; returns the path of the generated motion, or ""."""
-    for name, path in (("page", "/"), ("small answer", "/motion/none/none.npz")):
+    for name, path in (("page", "/"), ("small answer", f"{API}/motion/none/none.npz")):
         start = time.monotonic()
         await fetch(app, PROBE, path)
         samples[name].append(time.monotonic() - start)
@@ -289,7 +320,7 @@ async def measure(app: App, options: Options) -> str:
             usages.append(app.usage())
         columns[phase] = samples, usages
     outcomes["refusals of the visitor who measures"] = refused["during"]
-    return report(columns, outcomes)
+    return f"{report(columns, outcomes)}\n{await crowd(app, options.visitors)}"
 
 
 def report(columns: dict[str, tuple[Samples, list[dict]]], outcomes: Counter[str]) -> str:

@@ -43,6 +43,7 @@ class Characters:
             options.per_address,
             full="too many characters are in preparation; try again in a minute",
             used="characters for your network address are already in preparation; wait until one is done",
+            per_minute=options.jobs_per_minute,
         )
         self.turn = asyncio.Lock()
         self.kept: OrderedDict[str, Kept] = OrderedDict()  # by token, the oldest first

@@ -5,6 +5,8 @@ accepts, or if its reader accepts no data for a while.
 """
 
 import asyncio
+import contextlib
+import json
 import socket
 import struct
 from collections.abc import Callable
@@ -13,15 +15,17 @@ from typing import Any
 
 import h11
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from serving.errors import problem
 from serving.options import Options
-from serving.places import Busy, Places, Proxy, site_of
+from serving.places import FULL_SECONDS, Busy, Places, Proxy, site_of
 from utils.errors import InputError
 
 REQUEST_SECONDS = 15.0  # from the first byte of a request, or the start of the connection, to its last byte
-CHARACTER_PATH = "/character"  # of uploads
+API = "/api/v1"  # start of the paths of the API
+CHARACTER_PATH = f"{API}/character"  # of uploads
 UPLOAD_SECONDS = 120.0
 MAX_UPLOAD = 34 * 2**20  # bytes received; a character may have 32 MB
 STALL_SECONDS = 20.0  # maximum time in which a reader accepts no data
@@ -30,10 +34,11 @@ MAX_HEADERS = 16 * 1024  # bytes
 MAX_REQUEST = 20_000  # bytes of a body
 MAX_RECEIVED = 2 * (MAX_HEADERS + MAX_REQUEST)  # bytes of one request, independent of its declared length
 SEND_BUFFER = 128 * 1024  # bytes buffered by the kernel per reader; with more, a slow reader would not be detected
-REFUSAL = b"too many connections; try again in a minute\n"
+BUSY = Busy("too many connections; try again in a minute", 503, FULL_SECONDS)
+REFUSAL = json.dumps(problem(BUSY)).encode()
 REFUSED = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nConnection: close\r\n"
-    b"Content-Length: %d\r\n\r\n%s" % (len(REFUSAL), REFUSAL)
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    b"Retry-After: %d\r\nContent-Length: %d\r\n\r\n%s" % (FULL_SECONDS, len(REFUSAL), REFUSAL)
 )
 
 
@@ -154,7 +159,29 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def make_server(app: Starlette, options: Options) -> Server:
+def addresses(host: str, port: int) -> list[str]:
+    """Return the addresses at which a browser reaches the app, first on this machine.
+
+    A host that stands for all addresses (0.0.0.0 or ::) becomes that of this machine and, if it has a network, the one
+    that other machines see.
+    """
+    if host not in ("0.0.0.0", "::"):
+        return [_address(host, port)]
+    family, local, outside = (
+        (socket.AF_INET, "127.0.0.1", "192.0.2.1") if host == "0.0.0.0" else (socket.AF_INET6, "::1", "2001:db8::1")
+    )
+    found = [_address(local, port)]
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((outside, 9))  # selects the own address; nothing is sent
+        found.append(_address(probe.getsockname()[0], port))
+    return found
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def make_server(app: ASGIApp, options: Options) -> Server:
     """Make the server of the app; ``run(sockets=[...])`` serves until Ctrl-C or SIGTERM."""
     places = Places(options.connections, options.connections_per_address, full="", used="")  # see REFUSED
     protocol = partial(GuardedProtocol, places=places, proxy=Proxy(options.trusted_proxy))

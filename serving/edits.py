@@ -13,11 +13,12 @@ from models.pipeline import TextToMotion
 from motion.clip import Clip
 from motion.resample import FPS
 from serving.options import Options
-from serving.requests import Start, as_object, longest_seconds, number, whole_number
+from serving.requests import Start, longest_seconds
+from serving.schemas import LoopBody, RedoBody
 from utils.errors import InputError
-from utils.prompts import MAX_SEED, Prompt, safe_name
+from utils.prompts import Prompt, safe_name
 
-Motions = Callable[[str], dict[str, Clip]]
+FindMotions = Callable[[str], dict[str, Clip]]
 """Returns the finished motions of a token by name."""
 SHORTEST_REST = 0.2  # seconds that a redone span leaves of a motion
 
@@ -48,51 +49,46 @@ class EditRequest:
         return []
 
     @classmethod
-    def parse_redo(cls, data: object, motions: Motions, options: Options, model: TextToMotion) -> "EditRequest":
-        """Validate the JSON data of a request to make a span anew with a sentence.
+    def parse_redo(cls, body: RedoBody, motions: FindMotions, options: Options, model: TextToMotion) -> "EditRequest":
+        """Validate a request to make a span anew with a sentence.
 
         Args:
-            data: Parsed JSON.
+            body: The request.
             motions: Finished motions.
             options, model: Limits of lengths and numbers.
 
         Raises:
-            InputError: a value is missing, of the wrong type, or beyond the limits, or the motion is no longer kept.
+            InputError: a value is beyond the limits, or the motion is no longer kept.
         """
-        values = as_object(data)
-        clips, longest = finished(values, motions), longest_seconds(options, model)
-        seconds = max(len(clip.smplx85) for clip in clips) / FPS
-        start, end = (number(values, name, 0, round(seconds, 2)) for name in ("from", "to"))
+        clips, longest = finished(body.motion, motions), longest_seconds(options, model)
+        seconds, start, end = max(len(clip.smplx85) for clip in clips) / FPS, body.start, body.to
+        if end > round(seconds, 2):
+            raise InputError(f"to is {end:.2f} s, and the motion has {seconds:.2f} s; select a span within it")
         if not 0 < end - start <= longest:
             raise InputError(f"the selection has {end - start:.1f} s; select a span of up to {longest:.1f} s")
         if end - start > seconds - SHORTEST_REST:
             raise InputError("the selection is the whole motion; select a part of it, or generate a new motion")
-        sentence = Prompt.parse([values.get("prompt")])  # type: ignore[list-item]  # it is checked there
-        seed, name = whole_number(values, "seed", 0, MAX_SEED - len(clips), 0), safe_name(clips[0].title)
+        sentence, name = Prompt.parse([body.prompt]), safe_name(clips[0].title)
         edits = {
             f"{name}_redo{seed}": partial(redone, clip, str(sentence), start, end, seed)
-            for seed, clip in enumerate(clips, seed)
+            for seed, clip in enumerate(clips, body.seed)
         }
         return cls(clips[0].title, edits, sentence.sentences)
 
     @classmethod
-    def parse_loop(cls, data: object, motions: Motions) -> "EditRequest":
-        """Validate the JSON data of a request to make motions seamless; arguments and errors as in ``parse_redo``."""
-        values = as_object(data)
-        clips, travel = finished(values, motions), values.get("travel", True)
-        if not isinstance(travel, bool):
-            raise InputError("travel must be true or false")
+    def parse_loop(cls, body: LoopBody, motions: FindMotions) -> "EditRequest":
+        """Validate a request to make motions seamless; arguments and errors as in ``parse_redo``."""
+        clips = finished(body.motion, motions)
         name = safe_name(clips[0].title)
         return cls(
             clips[0].title,
-            {f"{name}_loop{count}": partial(looped, clip, travel) for count, clip in enumerate(clips, 1)},
+            {f"{name}_loop{count}": partial(looped, clip, body.travel) for count, clip in enumerate(clips, 1)},
         )
 
 
-def finished(values: dict, motions: Motions) -> list[Clip]:
-    """Return the motions that a request names by their token; raises InputError if they are no longer kept."""
-    token = values.get("motion")
-    clips = list(motions(token).values()) if isinstance(token, str) else []
+def finished(token: str, motions: FindMotions) -> list[Clip]:
+    """Return the motions of a token; raises InputError if they are no longer kept."""
+    clips = list(motions(token).values())
     if not clips:
         raise InputError("this motion is no longer available; generate it again")
     return clips

@@ -1,48 +1,79 @@
-"""The endpoints of the app.
+"""The endpoints of the app: the page, and the HTTP API that it and programs use, under /api/v1.
 
-The page is at /. POST /generate, /redo and /loop answer with a stream of motion, and GET /motion/TOKEN/NAME.KIND with a
-file of finished motion. POST /character takes a character, and GET /motion/TOKEN/NAME.glb?character=TOKEN puts the
-motion onto it.
+POST generate, redo and loop answer with finished motions, or with a stream of their frames to a request that accepts
+application/x-ndjson. GET motion/TOKEN/NAME.KIND is a file of a finished motion. POST character takes a character, and
+GET motion/TOKEN/NAME.glb?character=TOKEN puts the motion onto it. docs/service.md describes the API, and its page is
+/api/v1/docs.
 """
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from typing import Annotated, Any
 
-from starlette.applications import Starlette
+from fastapi import APIRouter, FastAPI, Query
+from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
-from starlette.types import Send
+from starlette.requests import Request
+from starlette.responses import Response
 
 from models.pipeline import DEFAULT_SAMPLING, TextToMotion
 from models.sampling import resolve_guidance
+from motion.clip import Clip
+from motion.resample import FPS
+from serving import schemas
+from serving.answers import (
+    CHARACTER,
+    DATA_HEADERS,
+    REFUSALS,
+    STREAM,
+    LimitedRoute,
+    PatientStream,
+    in_pieces,
+    lines_of,
+    while_here,
+)
 from serving.characters import MAX_BYTES, Characters
-from serving.connections import CHARACTER_PATH, MAX_REQUEST
-from serving.downloads import MEDIA_TYPES, Downloads, remove_leftovers
+from serving.connections import API, CHARACTER_PATH, MAX_REQUEST
+from serving.downloads import CONTENTS, MEDIA_TYPES, Downloads, remove_leftovers
 from serving.edits import EditRequest
+from serving.errors import Refused
+from serving.metrics import CountRequests
 from serving.options import Options
-from serving.places import Busy, Proxy
+from serving.places import Proxy
 from serving.requests import MAX_CONSTRAINTS, MAX_METRES, MAX_POINTS, GenerationRequest, longest_seconds
 from serving.service import MotionRequest, MotionService
-from utils.errors import InputError
-from utils.reading.texts import parse_json
+from utils.prompts import MAX_PROMPT
 from visualize.body import body_from_options
 from visualize.page import app_page, pack_body
 
-PIECE = 64 * 1024  # bytes of a response that are sent at once
-READER_SECONDS = 30.0  # total time that a stream waits for its reader
-LEFT = 499  # status after the visitor has left
 # The page's own policy is in its HTML, where frame-ancestors would have no effect.
 PAGE_HEADERS = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"}
-CLOSE = {"Connection": "close"}
-DATA_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
+REFUSED: dict[int | str, dict[str, Any]] = {  # answers of every endpoint that does work
+    400: {"model": schemas.Problem, "description": "Unusable values"},
+    413: {"model": schemas.Problem, "description": "Too long"},
+    429: {"model": schemas.Problem, "description": "Share or rate of the network address used; see Retry-After"},
+    503: {"model": schemas.Problem, "description": "Queue full; see Retry-After"},
 }
+LOST: dict[int | str, dict[str, Any]] = {404: {"model": schemas.Problem, "description": "No longer kept, or unknown"}}
+LINES = """{"motion": "TOKEN"}
+{"waiting": 2}
+{"variation": 0, "part": 0, "rotations": "BASE64", "pelvis": "BASE64", "floor": 0.0}
+{"done": "TOKEN", "names": ["a-person-waves_seed0"], "errors": [[]], "stopped": false}
+"""
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Finished motions, or with Accept: application/x-ndjson a line of JSON per event",
+        "content": {STREAM: {"schema": {"type": "string"}, "example": LINES}},
+    }
+}
+FILE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()}}
+}
+UPLOAD = {"requestBody": {"required": True, "content": {CHARACTER: {"schema": {"type": "string", "format": "binary"}}}}}
+Token = Annotated[str | None, Query(description="Token of a character; for .glb only.")]
 
 
 class Endpoints:
@@ -53,104 +84,158 @@ class Endpoints:
         self.model, self.options = model, options
         self.service, self.downloads = MotionService(model, body, options), Downloads(body, options)
         self.characters = Characters(options)
+        for kind, places in (
+            ("downloads", self.downloads.places),
+            ("videos", self.downloads.video_places),
+            ("characters", self.characters.places),
+        ):
+            self.service.metrics.watch(kind, partial(getattr, places, "taken"))
         self.proxy = Proxy(options.trusted_proxy)
         self.defaults = resolve_guidance(model.generator, DEFAULT_SAMPLING)
-        data = {
-            "body": pack_body(body),
+        self.html = app_page(self._page_data(pack_body(body))).encode()
+
+    def _page_data(self, body: dict) -> dict[str, Any]:
+        limits = self._limits()
+        return {
+            "body": body,
             "limits": {
-                "sentences": options.sentences,
-                "variations": options.variations,
-                "seconds": round(longest_seconds(options, model), 1),
-                "keyframes": MAX_CONSTRAINTS - 1,  # and a path
-                "path": {"points": MAX_POINTS, "metres": MAX_METRES},
+                "sentences": limits.sentences,
+                "variations": limits.variations,
+                "seconds": limits.seconds,
+                "keyframes": limits.constraints - 1,  # and a path
+                "path": limits.path.model_dump(),
             },
             "defaults": {"temperature": self.defaults.temperature, "guidance": self.defaults.guidance},
             "kinds": list(MEDIA_TYPES),
-            "actions": [action._asdict() for action in model.known.actions] if model.known else [],
+            "actions": [action._asdict() for action in self.model.known.actions] if self.model.known else [],
         }
-        self.html = app_page(data).encode()
 
-    async def show(self, request: Request) -> Response:
-        return in_pieces(self.html, "text/html", PAGE_HEADERS)
-
-    async def generate(self, request: Request) -> Response:
-        return await self._answer(
-            request,
-            lambda data: GenerationRequest.parse(data, self.options, self.model, self.defaults, self.characters.poses),
+    def _limits(self) -> schemas.Limits:
+        return schemas.Limits(
+            sentences=self.options.sentences,
+            characters=MAX_PROMPT,
+            variations=self.options.variations,
+            seconds=round(longest_seconds(self.options, self.model), 1),
+            constraints=MAX_CONSTRAINTS,
+            path=schemas.PathLimits(points=MAX_POINTS, metres=MAX_METRES),
+            body_bytes=MAX_REQUEST,
+            character_bytes=MAX_BYTES,
+            places=self.service.places.total,
+            places_per_address=self.service.places.share,
+            jobs_per_minute=self.options.jobs_per_minute,
         )
 
-    async def redo(self, request: Request) -> Response:
-        arguments = (self.service.motions, self.options, self.model)
-        return await self._answer(request, lambda data: EditRequest.parse_redo(data, *arguments))
+    async def show(self) -> Response:
+        return in_pieces(self.html, "text/html", PAGE_HEADERS)
 
-    async def loop(self, request: Request) -> Response:
-        return await self._answer(request, lambda data: EditRequest.parse_loop(data, self.service.motions))
+    async def live(self) -> schemas.Health:
+        """Answer while the process serves requests."""
+        return schemas.Health()
 
-    async def _answer(self, request: Request, parse: Callable[[object], MotionRequest]) -> Response:
-        """Answer a request for motions with a stream of their frames."""
-        if not is_json(request.headers.get("content-type", "")):
-            return refusal("the request is not of type application/json", 415)
-        try:
-            content = await read_body(request)
-        except ClientDisconnect:
-            return Response(status_code=LEFT)
-        if content is None:
-            return refusal(f"the request is longer than {MAX_REQUEST} bytes", 413, CLOSE)
-        try:
-            data = parse_json(content)
-        except InputError as error:
-            return refusal(f"the request is {error}", 400)
-        try:
-            lines = self.service.stream(parse(data), self._address(request))
-        except InputError as error:
-            return refusal(str(error), 400)
-        return PatientStream(lines, media_type="application/x-ndjson", headers=DATA_HEADERS)
+    async def ready(self) -> schemas.Health:
+        """Answer 200 while motion can be generated, and 500 if the model failed at the last motion."""
+        if self.service.is_broken:
+            raise Refused("the model failed at the last motion; restart the server if this lasts", 500)
+        return schemas.Health()
 
-    async def add_character(self, request: Request) -> Response:
-        if request.headers.get("content-type") != "model/gltf-binary":
-            return refusal("the character is not of type model/gltf-binary", 415)
-        try:
-            content = await read_body(request, MAX_BYTES)
-        except ClientDisconnect:
-            return Response(status_code=LEFT)
-        if content is None:
-            return refusal(f"the character has more than {MAX_BYTES} bytes; give a smaller one", 413, CLOSE)
-        try:
-            return JSONResponse(await self.characters.add(content, self._address(request)), headers=DATA_HEADERS)
-        except Busy as error:
-            return refusal(str(error), error.status)
-        except InputError as error:
-            return refusal(str(error), 400)
+    async def metrics(self) -> Response:
+        """Return metrics in the text form of Prometheus."""
+        return Response(self.service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    async def download(self, request: Request) -> Response:
-        token, name, kind = (request.path_params[key] for key in ("token", "name", "kind"))
-        clip = self.service.motion(token, name)
-        if clip is None or kind not in MEDIA_TYPES:
-            return refusal("this motion is no longer available; generate it again", 404)
-        character = request.query_params.get("character")
+    async def formats(self) -> list[schemas.Format]:
+        """List the formats of downloads."""
+        return [schemas.Format(kind=kind, media_type=MEDIA_TYPES[kind], content=CONTENTS[kind]) for kind in MEDIA_TYPES]
+
+    async def limits(self) -> schemas.Limits:
+        """Return the limits of requests."""
+        return self._limits()
+
+    async def generate(self, body: schemas.GenerateBody, request: Request) -> Response:
+        """Generate one or more variations of a motion for sentences."""
+        poses = self.characters.poses
+        work = GenerationRequest.parse(body, self.options, self.model, self.defaults, poses)
+        return await self._answer(request, work)
+
+    async def redo(self, body: schemas.RedoBody, request: Request) -> Response:
+        """Make a span of finished motions anew with a sentence."""
+        return await self._answer(request, EditRequest.parse_redo(body, self.service.motions, self.options, self.model))
+
+    async def loop(self, body: schemas.LoopBody, request: Request) -> Response:
+        """Make finished motions seamless."""
+        return await self._answer(request, EditRequest.parse_loop(body, self.service.motions))
+
+    async def _answer(self, request: Request, work: MotionRequest) -> Response:
+        """Answer a request for motions: with a stream if it accepts one, else when they are finished."""
+        items = self.service.stream(work, self._address(request))
+        first = await anext(items)  # or the refusal
+        if STREAM in request.headers.get("accept", ""):
+            return PatientStream(lines_of(first, items), media_type=STREAM, headers=DATA_HEADERS)
+        answer = await while_here(request, self._finished(items))
+        return Response(answer.model_dump_json(), media_type="application/json", headers=DATA_HEADERS)
+
+    async def _finished(self, items: AsyncGenerator[dict[str, Any]]) -> schemas.Motions:
+        far: list[dict[str, Any]] = []
+        done: dict[str, Any] = {}
+        async with aclosing(items):
+            async for item in items:
+                far, done = item.get("far", far), item
+        token, motions = done["done"], self.service.motions(done["done"])
+        return schemas.Motions(
+            motion=token,
+            motions=[
+                schemas.Motion(
+                    name=name,
+                    frames=len(motions[name].smplx85),
+                    seconds=round(len(motions[name].smplx85) / FPS, 2),
+                    files={kind: f"{API}/motion/{token}/{name}.{kind}" for kind in MEDIA_TYPES},
+                    errors=errors,
+                )
+                for name, errors in zip(done["names"], done["errors"], strict=True)
+            ],
+            stopped=done["stopped"],
+            far=far,
+        )
+
+    async def stop(self, token: str) -> Response:
+        """Stop a request whose motion is being streamed; its frames up to now are kept and can be downloaded."""
+        if not self.service.stop(token):
+            raise Refused("no motion with this token is being generated", 404)
+        return Response(status_code=204, headers=DATA_HEADERS)
+
+    async def add_character(self, request: Request) -> schemas.Character:
+        """Check a .glb or .vrm file and keep it for motions."""
+        content = await request.body()
+        return schemas.Character(**await self.characters.add(content, self._address(request)))
+
+    async def progress(self, token: str, name: str) -> schemas.Progress:
+        """Return the progress of a video that another request waits for; closing that request cancels the video."""
+        found = self.downloads.progress(self._clip(token, name))
+        if found is None:
+            raise Refused("no video of this motion is in preparation", 404)
+        return schemas.Progress(ahead=found[0], percent=found[1])
+
+    async def download(self, token: str, name: str, kind: str, request: Request, character: Token = None) -> Response:
+        """Return a finished motion as a file; closing the request cancels its preparation."""
+        clip = self._clip(token, name)
+        if kind not in MEDIA_TYPES:
+            raise Refused(f"{kind[:20]} is no format of downloads; give one of {', '.join(MEDIA_TYPES)}", 404)
+        address = self._address(request)
         if character is None:
-            work = asyncio.create_task(self.downloads.prepare(clip, kind, self._address(request)))
+            work = self.downloads.prepare(clip, kind, address)
         elif kind == "glb":
-            work = asyncio.create_task(self.characters.put(character, clip, self._address(request)))
+            work = self.characters.put(character, clip, address)
         else:
-            return refusal("a character is written as .glb only", 400)
-        left = asyncio.create_task(wait_until_left(request))
-        try:
-            await asyncio.wait({work, left}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                return Response(status_code=LEFT)
-            content = work.result()
-        except Busy as error:
-            return refusal(str(error), error.status)
-        except InputError as error:
-            return refusal(str(error), 503)
-        finally:
-            for task in (work, left):
-                task.cancel()
-            await asyncio.gather(work, left, return_exceptions=True)
+            raise Refused("a character is written as .glb only", 400)
+        content = await while_here(request, work)
         # The name comes from safe_name, so it needs no quoting.
         headers = DATA_HEADERS | {"Content-Disposition": f'attachment; filename="{name}.{kind}"'}
         return in_pieces(content, MEDIA_TYPES[kind], headers)
+
+    def _clip(self, token: str, name: str) -> Clip:
+        clip = self.service.motion(token, name)
+        if clip is None:
+            raise Refused("this motion is no longer available; generate it again", 404)
+        return clip
 
     def _address(self, request: Request) -> str:
         """Return the network address to which a request is attributed."""
@@ -158,73 +243,47 @@ class Endpoints:
         return self.proxy.visitor(peer, request.headers.getlist("x-forwarded-for"))
 
 
-def is_json(content_type: str) -> bool:
-    """Whether a content type is JSON in UTF-8, which pages of other sites cannot send without a CORS preflight."""
-    kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
-    charsets = [part.removeprefix("charset=").strip('"') for part in parameters if part.startswith("charset=")]
-    return kind == "application/json" and set(charsets) <= {"utf-8", "utf8"}
+def routes(endpoints: Endpoints) -> APIRouter:
+    """Return the routes of the app."""
+    router = APIRouter(route_class=LimitedRoute)
+    add = router.add_api_route
+    add("/", endpoints.show, include_in_schema=False)
+    add("/healthz", endpoints.live, tags=["server"])
+    add("/healthz/ready", endpoints.ready, tags=["server"], responses={500: {"model": schemas.Problem}})
+    add("/metrics", endpoints.metrics, tags=["server"], response_class=Response)
+    add(f"{API}/formats", endpoints.formats, tags=["server"])
+    add(f"{API}/limits", endpoints.limits, tags=["server"])
+    for name, handler in (("generate", endpoints.generate), ("redo", endpoints.redo), ("loop", endpoints.loop)):
+        add(
+            f"{API}/{name}",
+            handler,
+            methods=["POST"],
+            tags=["motions"],
+            response_model=schemas.Motions,
+            responses=STREAMED | REFUSED,
+        )
+    motion = f"{API}/motion/{{token}}"
+    add(f"{motion}/stop", endpoints.stop, methods=["POST"], tags=["motions"], status_code=204, responses=LOST)
+    add(f"{motion}/{{name}}/video", endpoints.progress, tags=["files"], responses=LOST)
+    file = f"{motion}/{{name}}.{{kind}}"
+    add(file, endpoints.download, tags=["files"], response_class=Response, responses=FILE | REFUSED | LOST)
+    add(
+        CHARACTER_PATH,
+        endpoints.add_character,
+        methods=["POST"],
+        tags=["files"],
+        responses=REFUSED,
+        openapi_extra=UPLOAD,
+    )
+    return router
 
 
-async def read_body(request: Request, most: int = MAX_REQUEST) -> bytes | None:
-    """Return the body of a request, or None if it is longer than ``most`` bytes."""
-    content = bytearray()
-    declared = request.headers.get("content-length", "0")
-    if not declared.isdecimal() or int(declared[:20]) > most:
-        return None
-    async for part in request.stream():
-        content += part
-        if len(content) > most:
-            return None
-    return bytes(content)
-
-
-async def wait_until_left(request: Request) -> None:
-    """Return when the visitor has closed the connection."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def refusal(sentence: str, status: int, headers: dict[str, str] | None = None) -> Response:
-    """Return a response with an error of one sentence."""
-    return JSONResponse({"error": sentence}, status, headers=DATA_HEADERS | (headers or {}))
-
-
-def in_pieces(content: bytes, media_type: str, headers: dict[str, str]) -> Response:
-    """Return a response that is sent in pieces, so that a slow reader takes little memory."""
-
-    async def pieces() -> AsyncIterator[bytes]:
-        for start in range(0, len(content), PIECE):
-            yield content[start : start + PIECE]
-            await asyncio.sleep(0)  # lets the connection notice that its reader has left
-
-    return StreamingResponse(pieces(), media_type=media_type, headers=headers | {"Content-Length": str(len(content))})
-
-
-class PatientStream(StreamingResponse):
-    """Stream that stops when it has waited for its reader for more than ``READER_SECONDS`` in total.
-
-    The generator is closed as soon as the stream ends or the visitor leaves.
-    """
-
-    async def stream_response(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        waited = 0.0
-        async with aclosing(self.body_iterator) as lines:  # type: ignore[type-var]
-            async for line in lines:
-                start = time.monotonic()
-                await send({"type": "http.response.body", "body": line, "more_body": True})
-                waited += time.monotonic() - start
-                if waited > READER_SECONDS:
-                    break
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def make_app(model: TextToMotion, options: Options) -> Starlette:
+def make_app(model: TextToMotion, options: Options) -> FastAPI:
     """Build the web application."""
     endpoints = Endpoints(model, options)
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(remove_leftovers)
         yield
         endpoints.service.close()
@@ -232,17 +291,20 @@ def make_app(model: TextToMotion, options: Options) -> Starlette:
 
     local = options.host in ("127.0.0.1", "localhost", "::1")
     hosts = ["127.0.0.1", "localhost", "[::1]"] if local else ["*"]
-    app = Starlette(
-        routes=[
-            Route("/", endpoints.show),
-            Route("/generate", endpoints.generate, methods=["POST"]),
-            Route("/redo", endpoints.redo, methods=["POST"]),
-            Route("/loop", endpoints.loop, methods=["POST"]),
-            Route(CHARACTER_PATH, endpoints.add_character, methods=["POST"]),
-            Route("/motion/{token}/{name}.{kind}", endpoints.download),
+    app = FastAPIOffline(
+        title="Text to motion",
+        version="1",
+        docs_url=f"{API}/docs",
+        redoc_url=None,
+        openapi_url=f"{API}/openapi.json",
+        static_url=f"{API}/docs-files",
+        exception_handlers=REFUSALS,
+        middleware=[
+            Middleware(CountRequests, metrics=endpoints.service.metrics),
+            Middleware(TrustedHostMiddleware, allowed_hosts=hosts),  # against DNS rebinding
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],  # against DNS rebinding
         lifespan=lifespan,
     )
+    app.include_router(routes(endpoints))
     app.state.service, app.state.downloads = endpoints.service, endpoints.downloads
     return app

@@ -35,6 +35,9 @@ class Options:
     per_address: PositiveInt = 4
     """Maximum number of visitors per network address, served or waiting. The same limit applies to downloads in
     preparation. Reduced if it is not less than --running plus --waiting."""
+    jobs_per_minute: PositiveInt = 60
+    """Maximum number of jobs that a network address can start in a minute: motions and their edits; likewise downloads,
+    videos and characters."""
     connections: PositiveInt = 200
     """Maximum number of open connections; further connections are refused."""
     connections_per_address: PositiveInt = 24

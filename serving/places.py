@@ -1,27 +1,24 @@
-"""Limits on the number of visitors, in total and per network address."""
+"""Limits on the number of visitors, in total and per network address, and on the rate of their jobs."""
 
+import math
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Protocol, TypeVar
 
+from serving.errors import Refused
 from utils.errors import InputError
 
+FULL_SECONDS = 60  # after which a visitor tries again if all places are taken
+USED_SECONDS = 10  # and if those of the address are
+PRUNED = 1000  # addresses of a rate from which on those without recent jobs are forgotten
 IPV6_SITE = 64  # bits: prefix length of the network usually assigned to one visitor
 
 
-class Busy(InputError):
-    """No place is free.
-
-    Args:
-        message: Sentence for the visitor.
-        status: HTTP status: 503 if all places are taken, 429 if the share of the address is used.
-    """
-
-    def __init__(self, message: str, status: int):
-        super().__init__(message)
-        self.status = status
+class Busy(Refused):
+    """No place is free: status 503 if all places are taken, 429 if the share or the rate of the address is used."""
 
 
 class Owned(Protocol):
@@ -52,6 +49,34 @@ def keep(kept: dict[str, Item], token: str, new: Item, size: Callable[[Item], in
         del kept[next(key for key, item in kept.items() if not crowded or item.address == new.address)]
 
 
+class Rate:
+    """Limit on the jobs of an address per minute; all of them may come at once.
+
+    Args:
+        per_minute: Number of jobs.
+    """
+
+    def __init__(self, per_minute: int):
+        self.per_minute, self.interval = per_minute, 60 / per_minute
+        self.used_until: dict[str, float] = {}  # address -> time at which all its jobs are available again
+
+    def use(self, address: str) -> None:
+        """Count a job.
+
+        Raises:
+            Busy: the address had all its jobs of a minute.
+        """
+        now = time.monotonic()
+        start = max(now, self.used_until.get(address, now))
+        wait = start + self.interval - now - 60
+        if wait > 1e-6:
+            message = f"your network address has sent more than {self.per_minute} requests in a minute; wait a moment"
+            raise Busy(message, 429, math.ceil(wait))
+        if len(self.used_until) > PRUNED:
+            self.used_until = {key: until for key, until in self.used_until.items() if until > now}
+        self.used_until[address] = start + self.interval
+
+
 class Places:
     """Places of visitors.
 
@@ -61,10 +86,12 @@ class Places:
             all places.
         full: Error if all places are taken.
         used: Error if the share of an address is used.
+        per_minute: Number of places that an address can take in a minute; None for no limit.
     """
 
-    def __init__(self, total: int, share: int, full: str, used: str):
+    def __init__(self, total: int, share: int, full: str, used: str, per_minute: int | None = None):
         self.total, self.share = total, share_of(total, share)
+        self.rate = Rate(per_minute) if per_minute else None
         self.full, self.used = full, used
         self.held: Counter[str] = Counter()  # address -> places
 
@@ -77,12 +104,14 @@ class Places:
         """Take a place for an address.
 
         Raises:
-            Busy: no place is free, or the share of the address is used.
+            Busy: no place is free, or the share or the rate of the address is used.
         """
         if self.taken >= self.total:
-            raise Busy(self.full, 503)
+            raise Busy(self.full, 503, FULL_SECONDS)
         if self.held[address] >= self.share:
-            raise Busy(self.used, 429)
+            raise Busy(self.used, 429, USED_SECONDS)
+        if self.rate is not None:
+            self.rate.use(address)
         self.held[address] += 1
 
     def release(self, address: str) -> None:

@@ -1,4 +1,4 @@
-"""Validation of a browser's requests: motion for sentences, and edits of motions that were made before."""
+"""Requests for motion within the limits of the server."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,12 +17,11 @@ from models.sampling import Sampling
 from motion.resample import FPS
 from motion.smplx import smplx85_to_motion
 from serving.options import Options
+from serving.schemas import COLDEST, WARMEST, GenerateBody
 from utils.errors import InputError
-from utils.prompts import MAX_SEED, Prompt, safe_name
+from utils.prompts import Prompt, safe_name
 
-COLDEST = 0.01  # lowest temperature above 0 (greedy)
-WARMEST = 2
-MAX_GUIDANCE = 10
+SHORTEST = 0.1  # seconds of a sentence
 MAX_CONSTRAINTS = 16  # poses, pins, waypoints and so on
 MAX_POINTS = 64  # of a path
 MAX_METRES = 40  # length of a path
@@ -58,32 +57,32 @@ class GenerationRequest:
 
     @classmethod
     def parse(
-        cls, data: object, options: Options, model: TextToMotion, defaults: Sampling, poses: ReadMotion = no_files
+        cls, body: GenerateBody, options: Options, model: TextToMotion, defaults: Sampling, poses: ReadMotion = no_files
     ) -> "GenerationRequest":
-        """Validate the JSON data of a browser's request.
+        """Validate a request against the limits of the server.
 
         Args:
-            data: Parsed JSON.
+            body: The request.
             options, model: Limits of lengths and numbers.
             defaults: Sampling settings for values that the request leaves out, with guidance resolved.
             poses: Returns the motion of a character that poses of constraints name.
 
         Raises:
-            InputError: a value is missing, of the wrong type, or beyond the limits.
+            InputError: a value is beyond the limits.
         """
-        values = as_object(data)
-        prompts = values.get("prompts")
-        if not isinstance(prompts, list) or not 1 <= len(prompts) <= options.sentences:
+        if not 1 <= len(body.prompts) <= options.sentences:
             raise InputError(f"give 1 to {options.sentences} sentences, one per line")
-        prompt, longest = Prompt.parse(prompts), longest_seconds(options, model)
-        seconds = parse_seconds(values.get("seconds"), len(prompts), longest)
+        if body.variations > options.variations:
+            raise InputError(f"variations must be at most {options.variations}")
+        prompt, longest = Prompt.parse(body.prompts), longest_seconds(options, model)
+        seconds = parse_seconds(body.seconds, len(body.prompts), longest)
         return cls(
             prompt,
-            seed=whole_number(values, "seed", 0, MAX_SEED - options.variations, 0),
-            variations=whole_number(values, "variations", 1, options.variations, 1),
-            sampling=parse_sampling(values, defaults, model.tokens_of(longest)),
+            seed=body.seed,
+            variations=body.variations,
+            sampling=parse_sampling(body, defaults, model.tokens_of(longest)),
             seconds=seconds,
-            constraints=limited_constraints(values.get("constraints"), seconds, longest, poses),
+            constraints=limited_constraints(body.constraints, seconds, longest, poses),
         )
 
     @property
@@ -111,53 +110,36 @@ class GenerationRequest:
         return model.stream(self.prompt, seed, self.sampling, self.seconds, constraints=self.constraints)
 
 
-def as_object(data: object) -> dict:
-    """Return the data of a request; raises InputError if they are not a JSON object."""
-    if not isinstance(data, dict):
-        raise InputError("the request is not a JSON object")
-    return data
-
-
-def number(values: dict, name: str, low: float, high: float, default: float | None = None) -> float:
-    """Return a number of a request; raises InputError unless it is from ``low`` to ``high``."""
-    value = values.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise InputError(f"{name} must be a number from {low} to {high}")
-    return value
-
-
-def whole_number(values: dict, name: str, low: int, high: int, default: int) -> int:
-    """Return a whole number of a request; errors as ``number``."""
-    value = number(values, name, low, high, default)
-    if value != int(value):
-        raise InputError(f"{name} must be a whole number")
-    return int(value)
-
-
-def parse_sampling(values: dict, defaults: Sampling, max_tokens: int | None) -> Sampling:
+def parse_sampling(body: GenerateBody, defaults: Sampling, max_tokens: int | None) -> Sampling:
     """Return the sampling settings of a request, which defaults complete.
 
     Raises:
-        InputError: a value is beyond the limits.
+        InputError: the temperature is beyond the limits.
     """
-    temperature = number(values, "temperature", 0, WARMEST, defaults.temperature)
+    temperature = defaults.temperature if body.temperature is None else body.temperature
     if 0 < temperature < COLDEST:
         raise InputError(f"temperature must be 0 (greedy) or a number from {COLDEST} to {WARMEST}")
-    trained = defaults.guidance != 1
-    guidance = number(values, "guidance", 0, MAX_GUIDANCE, defaults.guidance) if trained else 1.0
-    return replace(defaults, temperature=temperature, guidance=guidance, max_tokens=max_tokens)
+    given = body.guidance is not None and defaults.guidance != 1  # the model was trained for it
+    return replace(
+        defaults,
+        temperature=temperature,
+        guidance=body.guidance if given else defaults.guidance,
+        max_tokens=max_tokens,
+    )
 
 
-def parse_seconds(value: object, sentences: int, longest: float) -> list[float | None]:
+def parse_seconds(value: float | list[float | None] | None, sentences: int, longest: float) -> list[float | None]:
     """Return the length of each sentence; ``value`` is one for all of them, or a list with one for each.
 
     Raises:
-        InputError: a length is not a number within the limits, or their number is wrong.
+        InputError: a length is beyond the limits, or their number is wrong.
     """
     lengths = value if isinstance(value, list) else [value] * sentences
     if len(lengths) != sentences:
         raise InputError(f"there are {sentences} sentences and {len(lengths)} lengths; give seconds for each sentence")
-    return [None if length is None else number({"seconds": length}, "seconds", 0.1, longest) for length in lengths]
+    if any(length is not None and not SHORTEST <= length <= longest for length in lengths):
+        raise InputError(f"seconds must be a number from {SHORTEST} to {longest}")
+    return lengths
 
 
 def limited_constraints(

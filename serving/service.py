@@ -1,11 +1,13 @@
 """Queue of visitors, generation in turn, and finished motions."""
 
 import asyncio
-import json
+import logging
 import secrets
+import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -13,13 +15,16 @@ import numpy as np
 
 from models.pipeline import TextToMotion
 from motion.clip import Clip
+from serving.errors import Refused
+from serving.metrics import Metrics
 from serving.options import Options
-from serving.places import Busy, Places, keep, share_of
+from serving.places import Places, keep, share_of
 from serving.requests import Frames, Start
 from utils.errors import InputError
 from visualize.body import Body, floor_height
 from visualize.page import pack_motion
 
+logger = logging.getLogger(__name__)
 KEPT_RESULTS = 64  # motions that can be downloaded; the oldest are dropped
 
 
@@ -48,8 +53,12 @@ class Visitor:
     address: str
     served: bool = False
     """Whether motion is generated for the visitor; once true, it stays true."""
+    is_stopped: bool = False
+    """Whether the motions shall end with the frames made so far."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when a visitor leaves the queue."""
+    """Set when a visitor leaves the queue, and when this one stops."""
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    """Name of the request and of its finished motions."""
 
 
 class Result(NamedTuple):
@@ -75,63 +84,101 @@ class MotionService:
             options.per_address,
             full="too many visitors are being served; try again in a minute",
             used="motions for your network address are already being generated; wait until one is done",
+            per_minute=options.jobs_per_minute,
         )
         self.queue: list[Visitor] = []  # in order of arrival
         self.results: OrderedDict[str, Result] = OrderedDict()  # by token, the oldest first
+        self.is_broken = False  # whether the last motion failed, as all do after a fault of a GPU
+        self.metrics = Metrics()
+        self.metrics.watch("generating", lambda: sum(visitor.served for visitor in self.queue))
+        self.metrics.watch("waiting", lambda: sum(not visitor.served for visitor in self.queue))
 
     def close(self) -> None:
         """Cancel all work; the current chunk is finished."""
         self.thread.shutdown(wait=False, cancel_futures=True)
 
-    async def stream(self, request: MotionRequest, address: str) -> AsyncIterator[bytes]:
-        """Yield lines of JSON: {"waiting": n}, chunks of frames, and {"done": token, ...}; or {"error": sentence}.
+    async def stream(self, request: MotionRequest, address: str) -> AsyncGenerator[dict[str, Any]]:
+        """Yield {"motion": token}, {"waiting": n}, chunks of frames, and {"done": token, ...}.
 
-        {"far": [...]} lists the sentences that are far from all captions that the model knows.
+        {"far": [...]} lists the sentences that are far from all captions that the model knows. The work ends when the
+        iterator is closed; ``stop`` ends it with the frames that were made so far.
+
+        Raises:
+            Busy: no place is free; before the first item.
+            InputError: the motion cannot be generated.
+            Refused: the model failed, or the request was stopped before it was served.
         """
-        try:
-            self.places.take(address)
-        except Busy as error:
-            yield _line(error=str(error))
-            return
-        visitor, motions = Visitor(address), []
+        self.places.take(address)
+        visitor, start, outcome, seen = Visitor(address), time.monotonic(), "left", False
         self.queue.append(visitor)
         try:
             self._admit()
-            while not visitor.served:
-                yield _line(waiting=self._ahead(visitor))
-                await visitor.changed.wait()
-                visitor.changed.clear()
-            starts = request.starts()
+            async with aclosing(self._generate(visitor, request)) as lines:
+                async for line in lines:
+                    if "rotations" in line and not seen:
+                        seen = True
+                        self.metrics.first_frames.observe(time.monotonic() - start)
+                    yield line
+            outcome, self.is_broken = "stopped" if visitor.is_stopped else "done", False
+            self.metrics.seconds.observe(time.monotonic() - start)
+        except InputError:
+            outcome = "refused"
+            raise
+        except Exception as error:
+            outcome, self.is_broken = "failed", True
+            logger.exception("the generation failed")
+            raise Refused("the generation failed on the server; try again later", 500) from error
+        finally:  # also if the visitor has left
+            self.metrics.jobs.labels(outcome).inc()
+            self.queue.remove(visitor)
+            self.places.release(address)
+            self._admit()
+            for other in self.queue:
+                other.changed.set()
+
+    async def _generate(self, visitor: Visitor, request: MotionRequest) -> AsyncGenerator[dict[str, Any]]:
+        """Yield the lines of a visitor in the queue."""
+        yield {"motion": visitor.token}
+        while not visitor.served:
+            if visitor.is_stopped:
+                raise Refused("the request was stopped before its motion began", 409)
+            yield {"waiting": self._ahead(visitor)}
+            await visitor.changed.wait()
+            visitor.changed.clear()
+        starts, motions = request.starts(), []
+        try:
             motions, far = await run_in(self.thread, self._start, starts, request.sentences)
             if far:
-                yield _line(far=far)
+                yield {"far": far}
             chunks: list[list[np.ndarray]] = [[] for _ in motions]
             unfinished = dict(enumerate(motions))
-            while unfinished:
+            while unfinished and not (visitor.is_stopped and all(chunks)):  # every motion has frames
                 for number, motion in list(unfinished.items()):
                     smplx85, line = await run_in(self.thread, self._next, number, motion, not chunks[number])
                     if smplx85 is None:
                         del unfinished[number]
                     else:
                         chunks[number].append(smplx85)
+                        self.metrics.frames.inc(len(smplx85))
                         yield line
-            token = secrets.token_urlsafe(16)
-            results = {
-                name: Clip(np.concatenate(parts), request.title) for name, parts in zip(starts, chunks, strict=True)
-            }
-            errors = [await run_in(self.thread, request.errors, clip.smplx85) for clip in results.values()]
-            self._keep(token, Result(address, results))
-            yield _line(done=token, names=list(results), errors=errors)
-        except InputError as error:
-            yield _line(error=str(error))
-        finally:  # also if the visitor has left
+        finally:
             for motion in motions:
                 self.thread.submit(motion.close)
-            self.queue.remove(visitor)
-            self.places.release(address)
-            self._admit()
-            for other in self.queue:
-                other.changed.set()
+        results = {name: Clip(np.concatenate(parts), request.title) for name, parts in zip(starts, chunks, strict=True)}
+        errors = [await run_in(self.thread, request.errors, clip.smplx85) for clip in results.values()]
+        keep(
+            self.results, visitor.token, Result(visitor.address, results), lambda kept: len(kept.motions), KEPT_RESULTS
+        )
+        yield {"done": visitor.token, "names": list(results), "errors": errors, "stopped": bool(unfinished)}
+
+    def stop(self, token: str) -> bool:
+        """Stop a request in the queue, which keeps the frames made so far; returns False if there is none."""
+        for visitor in self.queue:
+            if visitor.token == token:
+                visitor.is_stopped = True
+                visitor.changed.set()
+                return True
+        return False
 
     def _admit(self) -> None:
         """Serve waiting visitors in order of arrival; an address takes all running places only if there is only one."""
@@ -154,8 +201,8 @@ class MotionService:
         motions = [start(self.model) for start in starts.values()]
         return motions, [each.to_dict() for each in self.model.closest(sentences) if each.is_far]
 
-    def _next(self, number: int, motion: Iterator[Frames], first: bool) -> tuple[np.ndarray | None, bytes]:
-        """Generate the next frames of a variation and pack them for the browser; runs in the thread.
+    def _next(self, number: int, motion: Iterator[Frames], first: bool) -> tuple[np.ndarray | None, dict[str, Any]]:
+        """Generate the next frames of a variation and pack them; runs in the thread.
 
         Returns:
             (T, 85) poses, or None at the end of the motion, and the line. The line of the first frames includes the
@@ -163,13 +210,10 @@ class MotionService:
         """
         chunk = next(motion, None)
         if chunk is None:
-            return None, b""
+            return None, {}
         smplx85 = chunk.smplx85.astype(np.float64)
         packed = pack_motion(smplx85, floor_height(self.body, smplx85)) if first else pack_motion(smplx85)
-        return chunk.smplx85, _line(variation=number, part=chunk.part, **packed)
-
-    def _keep(self, token: str, result: Result) -> None:
-        keep(self.results, token, result, lambda kept: len(kept.motions), KEPT_RESULTS)
+        return chunk.smplx85, {"variation": number, "part": chunk.part, **packed}
 
     def motion(self, token: str, name: str) -> Clip | None:
         """Return a finished motion, or None if it is unknown or no longer kept."""
@@ -184,7 +228,3 @@ class MotionService:
 async def run_in(thread: Executor, function: Callable, *arguments: object) -> Any:
     """Run a function in a thread and return its result."""
     return await asyncio.get_running_loop().run_in_executor(thread, function, *arguments)
-
-
-def _line(**content: object) -> bytes:
-    return json.dumps(content).encode() + b"\n"

@@ -152,7 +152,7 @@ def test_app_serves_two_visitors_from_sentence_to_download(app, browser, page, t
     for visitor in (page, other):
         playwright.expect(visitor.get_by_role("status")).to_have_text(re.compile("Done"), timeout=60 * SECONDS)
         show_and_check_motion(visitor, visitor.locator(".view canvas"))
-        assert set(visitor.requested) == {app + "/", app + "/generate"}
+        assert set(visitor.requested) == {app + "/", app + "/api/v1/generate"}
         people = np.diff(wood(picture(visitor.locator(".view canvas"))).any(axis=0).astype(int)).clip(0).sum()
         assert people == (1 if visitor is page else 2)  # side by side
     assert page.locator(".downloads a").count() == 4 and other.locator(".downloads a").count() == 8

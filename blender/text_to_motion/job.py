@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from .glb import Glb, Tracks
 
+API = "/api/v1"  # start of the paths of the server
 MAX_BYTES = 32 * 2**20  # of an armature with its meshes, as the server takes it
 CLOSE = 0.1  # metres within which a constraint counts as reached
 TIMEOUT = 300  # seconds without an answer
@@ -94,16 +95,18 @@ class Job:
             raise Failure(f"armature and meshes have more than {MAX_BYTES >> 20} MB; bind a simpler mesh for this")
         address = self.find_server()
         self.state = "sending the armature"
-        facts = json.loads(self._ask(address, "POST", "/character", self.order.character, "model/gltf-binary").read())
+        facts = json.loads(
+            self._ask(address, "POST", f"{API}/character", self.order.character, "model/gltf-binary").read()
+        )
         self.state = "waiting"
         body = json.dumps(self.order.request(facts)).encode()
-        done = self._follow(self._ask(address, "POST", "/generate", body, "application/json"))
+        done = self._follow(self._ask(address, "POST", f"{API}/generate", body, "application/json"))
         reports = [report for errors in done["errors"] for report in errors]
         self.missed = [f"{each['name']} by {each['error']:.2f} m" for each in reports if each["error"] > CLOSE]
         for name in done["names"]:
             self.state = f"fetching {len(self.results) + 1} of {len(done['names'])}"
             query = urllib.parse.urlencode({"character": facts["character"]})
-            content = self._ask(address, "GET", f"/motion/{done['done']}/{name}.glb?{query}").read()
+            content = self._ask(address, "GET", f"{API}/motion/{done['done']}/{name}.glb?{query}").read()
             self.results.append((name, Glb(content).animation()[1]))
 
     def _follow(self, answer: http.client.HTTPResponse) -> dict:
@@ -126,7 +129,8 @@ class Job:
             raise Failure("cancelled")
         self.connection = http.client.HTTPConnection(urllib.parse.urlsplit(address).netloc, timeout=TIMEOUT)
         try:
-            self.connection.request(method, path, body, {"Content-Type": kind} if kind else {})
+            headers = {"Accept": "application/x-ndjson"} | ({"Content-Type": kind} if kind else {})
+            self.connection.request(method, path, body, headers)
             answer = self.connection.getresponse()
         except OSError as error:
             raise Failure(UNREACHABLE.format(address)) from error

@@ -42,6 +42,7 @@ from motion.clip import Clip
 from motion.features272 import features_to_smplx85
 from serving.options import Options
 from serving.requests import GenerationRequest
+from serving.schemas import GenerateBody, checked
 from training.state import newest_state, read_description
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
@@ -140,10 +141,11 @@ def request() -> None:
     global model
     model = model or TextToMotion.from_pretrained(static / "model")
     try:
-        value = parse_json(Path("request.json").read_bytes())  # as serving/endpoints.py does
+        value = parse_json(Path("request.json").read_bytes())  # as serving/answers.py does
     except (InputError, OSError):
         return
-    parsed = GenerationRequest.parse(value, Options(), model, resolve_guidance(model.generator, DEFAULT_SAMPLING))
+    body = checked(GenerateBody, value)
+    parsed = GenerationRequest.parse(body, Options(), model, resolve_guidance(model.generator, DEFAULT_SAMPLING))
     json.dumps(str(parsed.prompt)).encode()
 
 

@@ -13,6 +13,7 @@ from models.known import Closest
 from models.pipeline import MotionChunk
 from utils.errors import InputError
 
+STREAMED = {"accept": "application/x-ndjson"}
 CHUNK, CHUNKS = 6, 5  # frames per chunk, chunks per sentence
 
 
@@ -61,7 +62,12 @@ class FakeModel:
 
 def visitor(number: int, address: object) -> httpx.Client:
     """A client with the network address 127.0.0.NUMBER."""
-    return httpx.Client(base_url=address, timeout=60, transport=httpx.HTTPTransport(local_address=f"127.0.0.{number}"))
+    return httpx.Client(
+        base_url=address,
+        timeout=60,
+        headers=STREAMED,
+        transport=httpx.HTTPTransport(local_address=f"127.0.0.{number}"),
+    )
 
 
 def until(condition, seconds: float = 10) -> None:
@@ -72,7 +78,9 @@ def until(condition, seconds: float = 10) -> None:
 
 
 def generate(client, prompts, **values) -> list[dict]:
-    """All lines of the response to a request."""
-    response = client.post("/generate", json={"prompts": prompts} | values)
+    """All lines of the stream that answers a request, after the token."""
+    response = client.post("/api/v1/generate", json={"prompts": prompts} | values)
     assert response.status_code == 200, response.text
-    return [json.loads(line) for line in response.text.splitlines()]
+    first, *lines = map(json.loads, response.text.splitlines())
+    assert "motion" in first
+    return lines

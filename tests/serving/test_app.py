@@ -18,6 +18,7 @@ from serving import service as service_module
 from serving.edits import EditRequest
 from serving.options import Options
 from serving.requests import GenerationRequest
+from serving.schemas import GenerateBody, RedoBody, checked
 from tests.serving.helpers import CHUNKS, generate, until, visitor
 from visualize.page import APP_SCRIPTS
 
@@ -26,9 +27,10 @@ def test_frames_are_streamed_and_results_can_be_downloaded(server, model, tmp_pa
     client, service = server()
     lines = []
     with client.stream(
-        "POST", "/generate", json={"prompts": ["walk <b>", "wave"], "variations": 2, "seed": 5}
+        "POST", "/api/v1/generate", json={"prompts": ["walk <b>", "wave"], "variations": 2, "seed": 5}
     ) as answer:
         rows = answer.iter_lines()
+        token = json.loads(next(rows))["motion"]
         model.go.set()
         lines.append(json.loads(next(rows)))
         assert lines[0]["variation"] == 0 and "rotations" in lines[0] and "floor" in lines[0]
@@ -37,12 +39,13 @@ def test_frames_are_streamed_and_results_can_be_downloaded(server, model, tmp_pa
     assert [chunk["variation"] for chunk in chunks] == [0, 1] * (2 * CHUNKS)
     assert sum("floor" in chunk for chunk in chunks) == 2
     done = lines[-1]
+    assert done["done"] == token and not done["stopped"]
     assert done["names"] == [
         f"{name}_seed{seed}" for name, seed in zip([done["names"][0][:-6]] * 2, (5, 6), strict=True)
     ]
     until(lambda: not service.queue and len(model.closed) == 2)
     for kind in ("npz", "bvh", "glb", "mp4"):
-        answer = client.get(f"/motion/{done['done']}/{done['names'][1]}.{kind}")
+        answer = client.get(f"/api/v1/motion/{done['done']}/{done['names'][1]}.{kind}")
         assert answer.status_code == 200 and "attachment" in answer.headers["content-disposition"]
         assert "<" not in answer.headers["content-disposition"]
         (tmp_path / f"clip.{kind}").write_bytes(answer.content)
@@ -57,7 +60,7 @@ def test_frames_are_streamed_and_results_can_be_downloaded(server, model, tmp_pa
         f"guess/{name}.bvh",
         f"..%2f..%2fapp/{name}.py",
     ):
-        assert client.get(f"/motion/{path}").status_code == 404
+        assert client.get(f"/api/v1/motion/{path}").status_code == 404
 
 
 def test_requests_beyond_the_limits_are_refused(server, model):
@@ -66,13 +69,14 @@ def test_requests_beyond_the_limits_are_refused(server, model):
     bad = [
         ([], {}, "sentences"),
         (["a"] * 3, {}, "sentences"),
-        ("walk", {}, "sentences"),
+        ("walk", {}, "prompts: input should be a valid list"),
         ([" "], {}, "prompt"),
         (["x" * 10_000], {}, "characters"),
         (["x" * 600] * 2, {}, "1203 characters"),
-        ([5], {}, "prompt"),
+        ([5], {}, "prompts.0"),
+        (["walk"], {"length": 3}, "length"),
         (["walk"], {"variations": 4}, "variations"),
-        (["walk"], {"variations": 1.5}, "whole"),
+        (["walk"], {"variations": 1.5}, "variations"),
         (["walk"], {"variations": True}, "variations"),
         (["walk"], {"seed": -1}, "seed"),
         (["walk"], {"seed": "0"}, "seed"),
@@ -87,7 +91,7 @@ def test_requests_beyond_the_limits_are_refused(server, model):
         (["walk"], {"seconds": ""}, "seconds"),
     ]
     for prompts, values, word in bad:
-        answer = client.post("/generate", json={"prompts": prompts} | values)
+        answer = client.post("/api/v1/generate", json={"prompts": prompts} | values)
         assert answer.status_code == 400 and word in answer.json()["error"], (prompts, values, answer.text)
     json_type = {"content-type": "application/json"}
     for content, headers, status in (
@@ -105,8 +109,8 @@ def test_requests_beyond_the_limits_are_refused(server, model):
         (b'{"prompts": ["walk"]}', {"content-type": "application/json; charset=utf-16"}, 415),
         (b'{"prompts": ["walk"]}', json_type | {"host": "elsewhere.example"}, 400),
     ):
-        assert client.post("/generate", content=content, headers=headers).status_code == status
-    assert generate(client, ["impossible"])[-1] == {"error": "this cannot be generated"}
+        assert client.post("/api/v1/generate", content=content, headers=headers).status_code == status
+    assert generate(client, ["impossible"])[-1] == {"error": "this cannot be generated", "code": "invalid"}
     assert model.made == [] and not service.queue
 
 
@@ -123,7 +127,9 @@ def test_visitors_are_served_in_turns_and_others_wait(server, model):
         threads.append(threading.Thread(target=visit, args=(name, number)))
         threads[-1].start()
         until(lambda: len(service.queue) == len(threads))
-    assert "too many visitors" in generate(client, ["fourth"])[-1]["error"]
+    full = client.post("/api/v1/generate", json={"prompts": ["fourth"]})
+    assert full.status_code == 503 and full.headers["retry-after"] == "60"
+    assert "too many visitors" in full.json()["error"] and full.json()["code"] == "full"
     model.go.set()
     for thread in threads:
         thread.join(20)
@@ -136,14 +142,14 @@ def test_visitors_are_served_in_turns_and_others_wait(server, model):
 
 def test_without_a_queue_one_visitor_is_served_at_a_time(server, model):
     client, service = server(running=1, waiting=0)
-    with client.stream("POST", "/generate", json={"prompts": ["walk"]}):
+    with client.stream("POST", "/api/v1/generate", json={"prompts": ["walk"]}):
         until(lambda: service.queue)
         with httpx.Client(base_url=client.base_url) as other:
-            assert "too many visitors" in generate(other, ["run"])[-1]["error"]
+            assert other.post("/api/v1/generate", json={"prompts": ["run"]}).status_code == 503
         model.go.set()
     until(lambda: not service.queue)
     done = generate(client, ["walk"])[-1]
-    path = f"/motion/{done['done']}/{done['names'][0]}.npz"
+    path = f"/api/v1/motion/{done['done']}/{done['names'][0]}.npz"
     assert client.get(path).status_code == 200
     service.downloads.places.take("elsewhere")
     assert client.get(path).status_code == 503
@@ -154,14 +160,16 @@ def test_one_address_cannot_occupy_all_places(server, model):
     with (
         visitor(1, client.base_url) as second,
         visitor(2, client.base_url) as other,
-        client.stream("POST", "/generate", json={"prompts": ["walk"]}),
-        second.stream("POST", "/generate", json={"prompts": ["run"]}) as waiting,
+        client.stream("POST", "/api/v1/generate", json={"prompts": ["walk"]}),
+        second.stream("POST", "/api/v1/generate", json={"prompts": ["run"]}) as waiting,
     ):
         rows = waiting.iter_lines()
+        assert "motion" in json.loads(next(rows))
         assert json.loads(next(rows)) == {"waiting": 1}  # though two can be served
         with visitor(1, client.base_url) as third:
-            assert "your network address" in generate(third, ["jump"])[-1]["error"]
-        with other.stream("POST", "/generate", json={"prompts": ["hop"]}):
+            used = third.post("/api/v1/generate", json={"prompts": ["jump"]})
+            assert used.status_code == 429 and "your network address" in used.json()["error"]
+        with other.stream("POST", "/api/v1/generate", json={"prompts": ["hop"]}):
             until(lambda: [queued.served for queued in service.queue] == [True, False, True])
         model.go.set()
     until(lambda: not service.queue and not service.places.taken)
@@ -169,14 +177,16 @@ def test_one_address_cannot_occupy_all_places(server, model):
 
 def test_visitor_that_leaves_stops_its_generation(server, model):
     client, service = server(running=1)
-    with httpx.Client(base_url=client.base_url, timeout=20) as first, httpx.Client(base_url=client.base_url) as second:
-        with first.stream("POST", "/generate", json={"prompts": ["walk"] * 6}) as answer:
+    with visitor(1, client.base_url) as first, visitor(1, client.base_url) as second:
+        with first.stream("POST", "/api/v1/generate", json={"prompts": ["walk"] * 6}) as answer:
             until(lambda: service.queue)
-            with second.stream("POST", "/generate", json={"prompts": ["run"]}) as waiting:
-                assert json.loads(next(waiting.iter_lines())) == {"waiting": 1}
+            with second.stream("POST", "/api/v1/generate", json={"prompts": ["run"]}) as waiting:
+                rows = waiting.iter_lines()
+                assert "motion" in json.loads(next(rows)) and json.loads(next(rows)) == {"waiting": 1}
             until(lambda: len(service.queue) == 1)  # the waiting visitor has left
             model.go.set()
-            next(answer.iter_lines())
+            rows = answer.iter_lines()
+            assert "motion" in json.loads(next(rows)) and "rotations" in json.loads(next(rows))
             model.go.clear()
         model.go.set()
         until(lambda: not service.queue and model.closed == ["walk"])
@@ -191,8 +201,8 @@ def test_oldest_results_are_dropped(server, model, monkeypatch):
     lines = [generate(client, ["walk"])[-1] for _ in range(3)]
     tokens = [line["done"] for line in lines]
     assert list(service.results) == tokens[1:]
-    assert client.get(f"/motion/{tokens[0]}/{lines[0]['names'][0]}.bvh").status_code == 404
-    assert client.get(f"/motion/{tokens[1]}/{lines[1]['names'][0]}.bvh").status_code == 200
+    assert client.get(f"/api/v1/motion/{tokens[0]}/{lines[0]['names'][0]}.bvh").status_code == 404
+    assert client.get(f"/api/v1/motion/{tokens[1]}/{lines[1]['names'][0]}.bvh").status_code == 200
 
 
 def test_sentences_far_from_the_training_are_named_before_the_motion(server, model):
@@ -202,9 +212,9 @@ def test_sentences_far_from_the_training_are_named_before_the_motion(server, mod
     [line] = [line for line in generate(client, ["hop", "fly"]) if "far" in line]
     assert line["far"] == [{"sentence": "fly", "closest": "a person jumps", "similarity": 0.4}]
     assert not any("far" in line for line in generate(client, ["hop"]))
-    data = {"motion": "token", "from": 0.2, "to": 1, "prompt": "fly"}
+    body = checked(RedoBody, {"motion": "token", "from": 0.2, "to": 1, "prompt": "fly"})
     clips = {"walk": Clip(np.zeros((60, 85)), "walk")}
-    assert EditRequest.parse_redo(data, lambda token: clips, Options(), model).sentences == ("fly",)
+    assert EditRequest.parse_redo(body, lambda token: clips, Options(), model).sentences == ("fly",)
 
 
 def test_page_runs_only_its_own_scripts(server):
@@ -212,21 +222,21 @@ def test_page_runs_only_its_own_scripts(server):
     answer = client.get("/")
     page = answer.text
     assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
-    assert "frame-ancestors 'none'" in client.get("/motion/a/b.npz").headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in client.get("/api/v1/motion/a/b.npz").headers["content-security-policy"]
     assert "Content-Security-Policy" in page and "unsafe" not in page.split("</title>")[0]
     assert page.count("<script>") == 2 + len(APP_SCRIPTS)
 
 
-def guidance_of(data, options, model) -> float:
+def guidance_of(body, options, model) -> float:
     defaults = resolve_guidance(model.generator, DEFAULT_SAMPLING)
-    return GenerationRequest.parse(data, options, model, defaults).sampling.guidance
+    return GenerationRequest.parse(body, options, model, defaults).sampling.guidance
 
 
 def test_guidance_is_used_only_if_the_model_was_trained_for_it(model):
-    data, options = {"prompts": ["walk"], "guidance": 3}, Options()
-    assert guidance_of(data, options, model) == 3
+    body, options = GenerateBody(prompts=["walk"], guidance=3), Options()
+    assert guidance_of(body, options, model) == 3
     model.generator.config.text_dropout = 0.0
-    assert guidance_of(data, options, model) == 1
+    assert guidance_of(body, options, model) == 1
 
 
 def test_invalid_options_are_refused(refused):

@@ -210,8 +210,8 @@ def test_selection_is_swept_and_its_redo_requested(editor, model):
     text = editor.get_by_label("sentence of the selection")
     assert text.input_value() == "walk"
     text.fill("jump")
-    editor.route("**/redo", lambda route: route.fulfill(body='{"error": "not now"}\n'))
-    with editor.expect_request(re.compile("/redo")) as request:
+    editor.route("**/api/v1/redo", lambda route: route.fulfill(body='{"error": "not now"}\n'))
+    with editor.expect_request(re.compile("/api/v1/redo")) as request:
         editor.get_by_role("button", name="Redo selection").click()
     asked = json.loads(request.value.post_data)
     assert asked["prompt"] == "jump" and (asked["from"], asked["to"]) == pytest.approx((0.5, 1.4), abs=0.05)

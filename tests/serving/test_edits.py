@@ -19,7 +19,7 @@ def keyframe(time=1.0, **values):
     return {"time": time, "pose": [STANDING], "place": "file"} | values
 
 
-def refused(client, path="/generate", **values) -> str:
+def refused(client, path="/api/v1/generate", **values) -> str:
     """The sentence with which a request is refused."""
     answer = client.post(path, json={"prompts": ["walk"]} | values)
     assert answer.status_code == 400, answer.text
@@ -77,7 +77,7 @@ def test_constraints_beyond_the_longest_motion_are_refused(server, model):
     assert "number" in refused(client, seconds=[9])
     assert "2 lengths" in refused(client, seconds=[1, 1])
     assert "seconds" in refused(client, seconds=["3"])
-    assert client.post("/generate", json={"prompts": ["a"], "constraints": "x" * 30_000}).status_code == 413
+    assert client.post("/api/v1/generate", json={"prompts": ["a"], "constraints": "x" * 30_000}).status_code == 413
 
 
 def walk(seconds: float = 4.0) -> Clip:
@@ -107,7 +107,7 @@ def test_loop_leads_back_to_its_start(server, model):
     client, service = server()
     service.results["kept"] = Result("127.0.0.1", {"walk_seed0": walk()})
     for travel in (True, False):
-        lines = edit(client, "/loop", motion="kept", travel=travel)
+        lines = edit(client, "/api/v1/loop", motion="kept", travel=travel)
         rotations, name = frames_of(lines), lines[-1]["names"][0]
         step = np.abs(np.diff(rotations, axis=0)).max()
         assert np.abs(rotations[0] - rotations[-1]).max() < 1.5 * step
@@ -116,7 +116,7 @@ def test_loop_leads_back_to_its_start(server, model):
         assert np.abs(quaternions(kept.smplx85) - rotations).max() < 1e-3
         travelled = np.ptp(kept.smplx85[:, 74])
         assert travelled > 0.7 * len(rotations) / 30 if travel else travelled < 0.1
-    assert "no longer available" in refused(client, "/loop", motion="guess")
-    assert "travel" in refused(client, "/loop", motion="kept", travel=1)
+    assert "no longer available" in refused(client, "/api/v1/loop", motion="guess")
+    assert "travel" in refused(client, "/api/v1/loop", motion="kept", travel=1)
     service.results["still"] = Result("127.0.0.1", {"walk_seed0": walk(0.2)})
-    assert "give a longer" in edit(client, "/loop", motion="still")[-1]["error"]
+    assert "give a longer" in edit(client, "/api/v1/loop", motion="still")[-1]["error"]

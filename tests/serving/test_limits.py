@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 
 from motion.clip import Clip
-from serving import connections, downloads, endpoints, jobs, service
+from serving import answers, connections, downloads, jobs
+from serving import places as places_module
+from serving.answers import PatientStream, is_json
 from serving.downloads import PREFIX, remove_leftovers
-from serving.endpoints import PatientStream, is_json
 from serving.options import Options
-from serving.places import Busy, Places, Proxy, share_of, site_of
+from serving.places import Busy, Places, Proxy, Rate, keep, share_of, site_of
 from serving.service import MotionService, Result
 from tests.conftest import ROOT, children_of
 from tests.serving.helpers import FakeModel, generate, until, visitor
@@ -64,7 +65,7 @@ def finished_motion(client, model) -> str:
     """Generate a motion; returns the address of its files without the kind."""
     model.go.set()
     done = generate(client, ["walk"])[-1]
-    return f"/motion/{done['done']}/{done['names'][0]}"
+    return f"/api/v1/motion/{done['done']}/{done['names'][0]}"
 
 
 # --- Addresses and places
@@ -84,6 +85,22 @@ def test_share_of_one_address_is_below_the_whole():
     places.release("a")
     places.release("a")
     assert not places.held and not places.taken
+
+
+def test_jobs_of_an_address_are_limited_per_minute(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(places_module.time, "monotonic", lambda: now)
+    rate = Rate(3)
+    for _ in range(3):
+        rate.use("a")
+    with pytest.raises(Busy, match="more than 3") as refused:
+        rate.use("a")
+    assert refused.value.status == 429 and refused.value.retry_after == 20
+    rate.use("b")
+    now += 20
+    rate.use("a")
+    with pytest.raises(Busy):
+        rate.use("a")
 
 
 @pytest.mark.parametrize(
@@ -117,18 +134,18 @@ def test_server_ignores_forged_addresses(server, model):
     for options, address in (({}, "127.0.0.1"), ({"trusted_proxy": "127.0.0.1"}, "1.2.3.4")):
         client, state = server(**options)
         model.go.clear()
-        with client.stream("POST", "/generate", json=WALK, headers={"X-Forwarded-For": "1.2.3.4"}):
+        with client.stream("POST", "/api/v1/generate", json=WALK, headers={"X-Forwarded-For": "1.2.3.4"}):
             until(lambda state=state: state.queue)
             assert state.queue[0].address == address
             model.go.set()
 
 
-def test_one_address_cannot_displace_the_results_of_others(monkeypatch):
-    monkeypatch.setattr(service, "KEPT_RESULTS", 4)
+def test_one_address_cannot_displace_the_results_of_others():
     kept = MotionService(FakeModel(), load_body(), Options())
-    kept._keep("other", Result("b", {"x": Clip(np.zeros((1, 85)))}))
-    for number in range(9):
-        kept._keep(f"greedy {number}", Result("a", {"x": Clip(np.zeros((1, 85)))}))
+    names = ["other", *(f"greedy {number}" for number in range(9))]
+    for name in names:
+        result = Result(name.split()[0], {"x": Clip(np.zeros((1, 85)))})
+        keep(kept.results, name, result, lambda kept: len(kept.motions), 4)
     assert list(kept.results) == ["other", "greedy 6", "greedy 7", "greedy 8"]
     assert kept.motion("other", "x") and not kept.motion("other", "y") and not kept.motion("greedy 0", "x")
 
@@ -146,20 +163,21 @@ def test_content_type_is_json_in_utf8():
 def test_slow_requests_are_closed(server, model, monkeypatch, quiet):
     monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
     client, state = server()
-    post = b"POST /generate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 21\r\n\r\n"
+    head = b"POST /api/v1/generate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    post = head + b"Content-Length: 21\r\n\r\n"
     for slow in (b"", b"GET / HTTP/1.1\r\nHost: 127", post, post + b'{"prompts": '):
         with connect(client) as connection:
             connection.sendall(slow)
             start = time.monotonic()
             assert is_closed(connection) and time.monotonic() - start < 5
     with connect(client) as connection:  # a request sent after a finished one is timed as well
-        connection.sendall(b"GET /motion/a/b.c HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        connection.sendall(b"GET /api/v1/motion/a/b.c HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         answer = b""
         while not answer.endswith(b"}"):
             answer += connection.recv(5000)
         connection.sendall(b"GET / HT")
         assert is_closed(connection)
-    with client.stream("POST", "/generate", json=WALK) as answer:  # a slow answer is not a slow request
+    with client.stream("POST", "/api/v1/generate", json=WALK) as answer:  # a slow answer is not a slow request
         time.sleep(1)
         model.go.set()
         assert "done" in json.loads(list(answer.iter_lines())[-1])
@@ -168,7 +186,7 @@ def test_slow_requests_are_closed(server, model, monkeypatch, quiet):
 def test_long_requests_are_closed(server, quiet):
     client, _ = server()
     with connect(client) as connection:
-        connection.sendall(b"POST /generate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        connection.sendall(b"POST /api/v1/generate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
                            b"Content-Length: 1000000000\r\n\r\n")  # fmt: skip
         assert b" 413 " in connection.recv(1000)
     with connect(client) as connection, pytest.raises((ConnectionResetError, BrokenPipeError)):
@@ -180,7 +198,7 @@ def test_long_requests_are_closed(server, quiet):
 
 def test_connections_of_one_address_are_limited(server):
     client, _ = server(connections=4, connections_per_address=2)
-    path = "/motion/a/b.c"
+    path = "/api/v1/motion/a/b.c"
     with connect(client, 5), connect(client, 5), visitor(5, client.base_url) as third:
         assert third.get(path).status_code == 503
         with connect(client, 6), visitor(7, client.base_url) as last, visitor(8, client.base_url) as more:
@@ -192,7 +210,7 @@ def test_connections_of_one_address_are_limited(server):
 def test_connections_of_a_trusted_proxy_have_no_share(server):
     client, _ = server(connections=9, connections_per_address=1, trusted_proxy="127.0.0.5")
     with connect(client, 5), connect(client, 5), visitor(5, client.base_url) as third:
-        assert third.get("/motion/a/b.c").status_code == 404
+        assert third.get("/api/v1/motion/a/b.c").status_code == 404
 
 
 def test_reader_that_accepts_no_data_is_disconnected(server, monkeypatch, quiet):
@@ -211,7 +229,7 @@ def test_reader_that_accepts_no_data_is_disconnected(server, monkeypatch, quiet)
 
 
 def test_stream_of_a_slow_reader_stops(monkeypatch):
-    monkeypatch.setattr(endpoints, "READER_SECONDS", 0.1)
+    monkeypatch.setattr(answers, "READER_SECONDS", 0.1)
     closed, sent = [], []
 
     async def lines():
@@ -231,7 +249,7 @@ def test_stream_of_a_slow_reader_stops(monkeypatch):
 
 def test_visitors_that_leave_and_a_stopped_server_leave_no_traceback(server, model, quiet):
     client, state = server()
-    head = b"POST /generate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json; charset=utf-8\r\n"
+    head = b"POST /api/v1/generate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json; charset=utf-8\r\n"
     body = json.dumps(WALK).encode()
     whole = head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
     for part in (b"", whole[:20], whole[:-5], b"\0\xff\r\n\r\n"):
@@ -325,7 +343,7 @@ def test_video_that_cannot_be_drawn_is_an_error(server, model, monkeypatch, work
     monkeypatch.undo()
     monkeypatch.setattr(jobs.sys, "executable", "/bin/false")
     answer = client.get(f"{path}.mp4")
-    assert answer.status_code == 503 and "could not be drawn" in answer.json()["error"]
+    assert answer.status_code == 500 and "could not be drawn" in answer.json()["error"]
 
 
 def test_video_process_ends_with_the_app(tmp_path):

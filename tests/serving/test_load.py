@@ -11,4 +11,5 @@ def test_load_test_prints_its_table(monkeypatch, capsys):
     rows = {row.split("|")[1].split(",")[0].strip(): row for row in printed.splitlines() if row.startswith("| ")}
     assert {"page", "first frames", "open files and connections", "temporary files"} <= set(rows)
     assert rows["temporary files"].rstrip("| ").endswith("0") and "downloads abandoned" in printed
+    assert "5 at once, 3 s each: 5 accepted; first motions after" in printed
     assert "0 tracebacks" in printed

@@ -91,7 +91,7 @@ class App {
       temperature: Number(temperature.value),
       guidance: Number(guidance.value),
     };
-    this.#send("/generate", { ...request, ...settings }, {
+    this.#send("/api/v1/generate", { ...request, ...settings }, {
       title: request.prompts.join(" → "),
       count: settings.variations,
       asked: JSON.stringify(request),
@@ -106,13 +106,13 @@ class App {
     const near = (time) => (time < SHORTEST ? 0 : time > end - SHORTEST ? Number(end.toFixed(2)) : time); // no tiny rest
     const request = { motion: shown.token, from: near(span.start), to: near(span.end), prompt: text, seed: randomSeed() };
     const title = sentences.map((sentence) => sentence.text).join(" → ");
-    this.#send("/redo", request, { title, count: shown.names.length, sentences });
+    this.#send("/api/v1/redo", request, { title, count: shown.names.length, sentences });
   }
 
   /** Make the motions shown seamless: on their way, or in place. */
   loop(travel) {
     const { shown } = this.editor.state;
-    this.#send("/loop", { motion: shown.token, travel }, { title: shown.title, count: shown.names.length, asked: shown.request });
+    this.#send("/api/v1/loop", { motion: shown.token, travel }, { title: shown.title, count: shown.names.length, asked: shown.request });
   }
 
   /**
@@ -175,7 +175,7 @@ class App {
     this.offered = shown;
     const links = (name) =>
       this.data.kinds.map((kind) =>
-        element("a", { href: `/motion/${shown.token}/${name}.${kind}`, download: "", textContent: kind }),
+        element("a", { href: `/api/v1/motion/${shown.token}/${name}.${kind}`, download: "", textContent: kind }),
       );
     const label = (number) => (shown.names.length > 1 ? `Variation ${number + 1}: ` : "Download: ");
     const rows = (shown?.names ?? []).map((name, number) =>
@@ -189,7 +189,7 @@ class App {
 async function* linesOf(address, request, signal) {
   const response = await fetch(address, {
     method: "POST",
-    headers: { "Content-Type": "application/json" },
+    headers: { "Content-Type": "application/json", Accept: "application/x-ndjson" },
     body: JSON.stringify(request),
     signal,
   });

@@ -1,0 +1,155 @@
+"""The HTTP API for programs: JSON answers, streams that are stopped, progress of videos, metrics, health, documents."""
+
+import json
+import threading
+
+import httpx2 as httpx
+import numpy as np
+import pytest
+
+from motion.clip import Clip
+from serving import connections
+from serving.service import Result
+from tests.serving.helpers import CHUNK, CHUNKS, generate, until
+
+JSON = {"accept": "application/json"}
+WALK = {"prompts": ["walk"]}
+
+
+def test_json_answer_names_the_files_of_finished_motions(server, model):
+    client, _ = server()
+    model.go.set()
+    answer = client.post("/api/v1/generate", json=WALK | {"variations": 2, "seed": 5}, headers=JSON)
+    assert answer.status_code == 200 and answer.headers["content-type"] == "application/json"
+    result = answer.json()
+    assert [motion["name"] for motion in result["motions"]] == ["walk_seed5", "walk_seed6"]
+    assert result["motions"][0]["frames"] == CHUNK * CHUNKS and result["motions"][0]["seconds"] == 1.0
+    assert not result["stopped"] and result["far"] == []
+    for kind, path in result["motions"][1]["files"].items():
+        if kind != "mp4":
+            assert client.get(path).status_code == 200
+    looped = client.post("/api/v1/loop", json={"motion": result["motion"]}, headers=JSON)
+    assert [motion["name"] for motion in looped.json()["motions"]] == ["walk_loop1", "walk_loop2"]
+
+
+def test_visitor_that_leaves_before_a_json_answer_stops_its_generation(server, model):
+    client, service = server()
+    with pytest.raises(httpx.TimeoutException):
+        client.post("/api/v1/generate", json=WALK, headers=JSON, timeout=0.5)
+    model.go.set()
+    until(lambda: not service.queue and model.closed == ["walk"] and not service.places.taken)
+    assert len(model.made) < CHUNKS and not service.results
+
+
+def test_frames_up_to_a_stop_are_kept(server, model):
+    client, service = server(running=1)
+    with client.stream("POST", "/api/v1/generate", json={"prompts": ["walk"] * 6, "variations": 2}) as answer:
+        rows = answer.iter_lines()
+        token = json.loads(next(rows))["motion"]
+        with client.stream("POST", "/api/v1/generate", json={"prompts": ["run"]}) as waiting:
+            queued = waiting.iter_lines()
+            second = json.loads(next(queued))["motion"]
+            assert client.post(f"/api/v1/motion/{second}/stop").status_code == 204
+            assert [json.loads(row) for row in queued][-1]["code"] == "stopped"
+        assert client.post(f"/api/v1/motion/{token}/stop").status_code == 204
+        model.go.set()
+        done = json.loads(list(rows)[-1])
+    assert done["done"] == token and done["stopped"] and len(done["names"]) == 2
+    assert [len(clip.smplx85) for clip in service.motions(token).values()] == [CHUNK, CHUNK]
+    assert client.get(f"/api/v1/motion/{token}/{done['names'][1]}.npz").status_code == 200
+    assert client.post(f"/api/v1/motion/{token}/stop").status_code == 404
+
+
+def test_progress_of_a_video_is_told_while_it_is_drawn(server, model):
+    client, service = server()
+    service.results["kept"] = Result("127.0.0.1", {"walk": Clip(np.zeros((90, 85)), "walk")})
+    path = "/api/v1/motion/kept/walk"
+    assert client.get(f"{path}/video").status_code == 404
+    answers = []
+    drawing = threading.Thread(target=lambda: answers.append(httpx.get(f"{client.base_url}{path}.mp4", timeout=100)))
+    drawing.start()
+    seen = set()
+    while drawing.is_alive():
+        progress = client.get(f"{path}/video")
+        if progress.status_code == 200:
+            assert progress.json()["ahead"] == 0
+            seen.add(progress.json()["percent"])
+        drawing.join(0.02)
+    assert answers[0].status_code == 200 and min(seen) == 0 and max(seen) <= 100
+    assert len(seen) > 3, seen
+    assert client.get(f"{path}/video").status_code == 404
+
+
+def test_formats_and_limits_are_told(server, model):
+    client, _ = server(sentences=3, jobs_per_minute=7)
+    assert [each["kind"] for each in client.get("/api/v1/formats").json()] == ["bvh", "glb", "npz", "mp4"]
+    limits = client.get("/api/v1/limits").json()
+    assert limits["sentences"] == 3 and limits["jobs_per_minute"] == 7 and limits["seconds"] == 10
+
+
+def test_document_of_the_api_names_every_endpoint_and_its_page_needs_no_network(server, model):
+    client, _ = server()
+    document = client.get("/api/v1/openapi.json").json()
+    paths = document["paths"]
+    assert {"/healthz", "/healthz/ready", "/metrics", "/api/v1/character", "/api/v1/generate"} <= set(paths)
+    body = paths["/api/v1/generate"]["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    assert "constraints" in document["components"]["schemas"][body.rpartition("/")[2]]["properties"]
+    answers = paths["/api/v1/generate"]["post"]["responses"]
+    assert {"application/json", "application/x-ndjson"} <= set(answers["200"]["content"]) and "503" in answers
+    page = client.get("/api/v1/docs").text
+    assert "https://" not in page
+    assert client.get("/api/v1/docs-files/swagger-ui-bundle.js").status_code == 200
+
+
+def test_metrics_count_motions_and_refusals(server, model):
+    client, service = server(running=1, waiting=0)
+    service.places.take("elsewhere")
+    assert client.post("/api/v1/generate", json=WALK).status_code == 503
+    service.places.release("elsewhere")
+    model.go.set()
+    generate(client, ["walk"])
+    client.request("BREW", "/tea")
+    text = client.get("/metrics").text
+    for line in (
+        'motion_jobs_total{outcome="done"} 1.0',
+        f"motion_frames_total {CHUNK * CHUNKS}.0",
+        'motion_http_requests_total{method="POST",route="/api/v1/generate",status="503"} 1.0',
+        'motion_http_requests_total{method="other",route="other",status="404"} 1.0',
+        'motion_places_held{kind="waiting"} 0.0',
+        "motion_first_frames_seconds_count 1.0",
+    ):
+        assert line in text, line
+
+
+def test_server_is_ready_until_its_model_fails(server, model, monkeypatch):
+    client, _ = server()
+    assert client.get("/healthz").json() == client.get("/healthz/ready").json() == {"status": "ok"}
+    model.go.set()
+    with monkeypatch.context() as broken:
+        broken.setattr(model, "_frames", lambda *_: iter([None]))
+        assert generate(client, ["walk"])[-1]["code"] == "failed"
+    assert client.get("/healthz/ready").status_code == 500 and client.get("/healthz").status_code == 200
+    assert "done" in generate(client, ["walk"])[-1]
+    assert client.get("/healthz/ready").status_code == 200
+
+
+def test_errors_have_one_form(server, model):
+    client, _ = server()
+    for answer, status, code in (
+        (client.get("/api/v1/nothing"), 404, "not_found"),
+        (client.get("/api/v1/generate"), 405, "not_allowed"),
+        (client.post("/api/v1/generate", json={}), 400, "invalid"),
+        (client.post("/api/v1/generate", json=[]), 400, "invalid"),
+        (client.post("/api/v1/generate", content=b"{}"), 415, "wrong_type"),
+        (client.get("/api/v1/motion/a/b/video"), 404, "not_found"),
+    ):
+        assert answer.status_code == status and answer.json()["code"] == code, answer.text
+        assert set(answer.json()) == {"error", "code"}
+
+
+def test_addresses_for_all_networks_can_be_opened():
+    assert connections.addresses("127.0.0.1", 80) == ["http://127.0.0.1:80"]
+    assert connections.addresses("::1", 80) == ["http://[::1]:80"]
+    for host, own in (("0.0.0.0", "http://127.0.0.1:80"), ("::", "http://[::1]:80")):
+        found = connections.addresses(host, 80)
+        assert found[0] == own and not any("0.0.0.0" in each or "[::]" in each for each in found)
