@@ -11,10 +11,10 @@ from mannequin import Mannequin
 from motion.clip import Clip, smplx85_of
 from motion.skeleton import JOINT_INDEX, PARENTS, REST_OFFSETS
 from motion.smplx import smplx85_to_322, smplx322_to_85
+from tests.export_helpers import export
 from utils.errors import InputError
 from visualize.body import BALLS, face_colors, floor_height, load_body
 from visualize.camera import place_camera
-from visualize.export import main as export
 from visualize.export import write_npz
 from visualize.mesh import Painter, render_mesh
 from visualize.mesh_kernels import EMPTY, rasterise
