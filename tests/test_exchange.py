@@ -22,8 +22,8 @@ from motion.rotation import axis_angle_to_matrix
 from motion.skeleton import JOINT_INDEX, JOINT_NAMES, PARENTS, REST_OFFSETS, forward_kinematics, world_pose
 from motion.smplx import motion_to_smplx85, smplx85_to_motion
 from tests.conftest import golden_eval
+from tests.export_helpers import export
 from utils.errors import InputError
-from visualize.export import main as export
 from visualize.export import motion_arrays
 
 KIMODO = golden_eval("layouts") / "kimodo"

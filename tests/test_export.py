@@ -18,9 +18,10 @@ from formats.clip import Clip, read_clip
 from formats.motion_import import retarget_clip
 from motion.skeleton import JOINT_INDEX, JOINT_NAMES, PARENTS, forward_kinematics
 from motion.smplx import motion_to_smplx85, smplx85_to_motion
+from tests.export_helpers import export as export_command
 from utils.errors import exit_on_input_error
 from visualize.body import load_body
-from visualize.export import main, read_arguments, write_npz
+from visualize.export import write_npz
 from visualize.glb import write_glb
 from visualize.skin import quaternions, skin_of
 from visualize.smplx import draw_strip
@@ -52,7 +53,7 @@ def export(capsys):
     def run(*arguments: object) -> tuple[int, str]:
         try:
             with exit_on_input_error():
-                main(*read_arguments([str(word) for word in arguments]))
+                export_command([str(word) for word in arguments])
         except SystemExit as stop:
             return stop.code, capsys.readouterr().err
         return 0, capsys.readouterr().err

@@ -9,10 +9,10 @@ from characters.character import load_character
 from characters.pose import pose_character
 from formats.clip import read_clip
 from motion.skeleton import JOINT_INDEX
+from tests.export_helpers import export
 from tests.rigs import MIXAMO, UNREAL, Rig, write_rig
 from utils.errors import InputError
 from visualize.body import floor_height, load_body
-from visualize.export import main as export
 
 ENDS = ("head", "left_wrist", "right_wrist", "left_ankle", "right_ankle", "left_foot", "right_foot")
 MILLIMETRE = 1e-3
