@@ -5,8 +5,9 @@
 Starts app.py on a free port of 127.0.0.1. Visitors with a network address each (127.0.0.0/8, so Linux is needed) act at
 the same time: 40 % generate motion again and again, 20 % read slowly, 20 % start downloads (videos and glTF) and leave,
 and 20 % send the headers of a request slowly. One more visitor, who does nothing special, measures the app before,
-during and after. At the end, all visitors ask for a motion of 3 s at the same moment: the first four are timed, and the
-others wait or are refused because the queue is full. The program ends by itself within two minutes, and the app with it.
+during and after. At the end, all visitors ask for a motion of 3 s at the same moment: the first four are timed, and
+the others wait or are refused because the queue is full. The program ends by itself within two minutes, and the app
+with it.
 """
 
 import utils.interrupt  # noqa: F401
