@@ -21,7 +21,7 @@ def keyframe(time=1.0, **values):
 
 def refused(client, path="/api/v1/generate", **values) -> str:
     """The sentence with which a request is refused."""
-    answer = client.post(path, json={"prompts": ["walk"]} | values)
+    answer = client.post(path, json=values if "motion" in values else {"prompts": ["walk"]} | values)
     assert answer.status_code == 400, answer.text
     return answer.json()["error"]
 
