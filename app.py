@@ -31,6 +31,10 @@ def main(options: Options) -> None:
     make_server(app, options).run(sockets=[listener])
 
 
-if __name__ == "__main__":
+def command() -> None:
     with exit_on_input_error():
         main(parse_options(Options, __doc__)[0])
+
+
+if __name__ == "__main__":
+    command()

@@ -320,6 +320,10 @@ def generated(options: GeneratingOptions, clips: list[Clip]) -> Iterator[Clip]:
                 yield redo(model, clips[0], options.prompt, *span, seed, options.place)
 
 
-if __name__ == "__main__":
+def command() -> None:
     with exit_on_input_error():
         main(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    command()

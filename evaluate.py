@@ -181,6 +181,10 @@ def main() -> None:
         {"tokenizer": tokenizer, "t2m": t2m, "prompts": prompts, "files": files}[arguments[0]](options)
 
 
-if __name__ == "__main__":
+def command() -> None:
     with exit_on_input_error():
         main()
+
+
+if __name__ == "__main__":
+    command()

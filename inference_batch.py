@@ -388,6 +388,10 @@ def save_each(
         print(f"{len(items)} motions generated in {time.perf_counter() - started:.1f} s")
 
 
-if __name__ == "__main__":
+def command() -> None:
     with exit_on_input_error():
         main(parse_options(Options, __doc__)[0])
+
+
+if __name__ == "__main__":
+    command()
