@@ -8,6 +8,7 @@ from models.sources import SETTINGS, check_checkpoint, refuse_release
 from utils.checkpoint import CONFIG, MODEL_FILES, fingerprint
 from utils.errors import InputError, shown
 from utils.hub import find_folder
+from utils.paths import find_shipped
 
 TOKENIZER = "tokenizer"  # folder of the tokenizer in that of the generator
 KNOWN = "known.safetensors"  # sentences that the checkpoint knows; see models/known.py
@@ -31,7 +32,7 @@ def find_checkpoint(source: str | Path, revision: str | None = None) -> tuple[st
             f"{shown(source, 120)} is no checkpoint of a text-to-motion model: it has no folder "
             f"{shown(source, 120)}/{TOKENIZER}; give a run folder of train_t2m.py"
         )
-    is_folder = os.path.isdir(source)
+    is_folder = os.path.isdir(find_shipped(source))
     return (folder.resolve() if is_folder else Path(str(source).partition("@")[0])).name, folder
 
 

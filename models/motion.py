@@ -1,17 +1,23 @@
 """Generated motion: whole, or in the chunks of a stream."""
 
-from dataclasses import dataclass, field
+import html
+import sys
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from control.constraints import Constraints
 from control.poses import Placement
 from control.report import ConstraintError
+from motion.clip import Clip
 from motion.features272 import local_rotations, recover_root, recover_rotations
 from motion.rotation import y_rotation
 from motion.skeleton import forward_kinematics
 from motion.smplx import motion_to_smplx85
+from utils.errors import InputError
 
 ORIGIN = Placement(0.0, 0.0, 0.0)
 
@@ -47,6 +53,47 @@ class Motion:
     def joints(self) -> np.ndarray:
         """(T, 22, 3) world joint positions in metres, y up, by forward kinematics."""
         return forward_kinematics(*self._world())
+
+    @property
+    def clip(self) -> Clip:
+        """The motion for the functions that draw, edit and export motions."""
+        return Clip(self.smplx85, self.prompt)
+
+    def save(self, path: str | Path, **settings: Any) -> Path:
+        """Write the motion into a file, which is replaced if it exists.
+
+        Args:
+            path: File; its suffix names the format: .npz, .npy, .bvh, .glb, .fbx, .html (player), .mp4, .gif or .png
+                (a strip of poses).
+            settings: Options of ``python -m visualize.export``: view="skeleton", size=256, names="mixamo",
+                foot_lock=True, character="hero.glb" and so on.
+
+        Raises:
+            InputError: the suffix or a setting is unknown, or the file cannot be written.
+        """
+        from visualize.export import save_clip  # the renderers, imported on use
+
+        made_from = {"features": self.features, "tokens": self.tokens, "text": self.prompt, "seed": self.seed}
+        return save_clip(replace(self.clip, arrays=made_from), path, **settings)
+
+    def show(self, height: int = 480) -> None:
+        """Show the player of the motion below the cell of a notebook, ``height`` pixels high.
+
+        Raises:
+            InputError: the code does not run in a notebook.
+        """
+        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+        if not hasattr(shell, "kernel"):
+            raise InputError('show() needs a notebook; save the motion as a page, save("motion.html"), and open that')
+        from IPython.display import display
+
+        from visualize.page import player_page  # the renderers, imported on use
+
+        page = html.escape(player_page([self.clip]))  # isolated from the notebook by its frame
+        frame = (
+            f'<iframe srcdoc="{page}" style="width:100%;height:{height}px;border:0" sandbox="allow-scripts"></iframe>'
+        )
+        display({"text/html": frame, "text/plain": f"motion: {self.prompt}"}, raw=True)
 
     def _world(self) -> tuple[np.ndarray, np.ndarray]:
         """Return local rotations (T, 22, 3, 3), the root's in the world, and the pelvis (T, 3)."""

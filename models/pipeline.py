@@ -2,10 +2,11 @@
 
 from models.pipeline import TextToMotion
 
-model = TextToMotion.from_pretrained("checkpoints/demo")
-motion = model.generate(["a person walks forward"], seeds=[0])[0]
+model = TextToMotion.from_pretrained("checkpoints/demo")  # on a GPU, if there is one
+motion = model.generate("a person walks forward")
 motion.smplx85  # (T, 85) SMPL-X body parameters at 30 fps
 motion.joints   # (T, 22, 3) metres, y up
+motion.save("walk.bvh")
 
 for chunk in model.stream(["a person walks forward", "a person waves"]):
     chunk.joints  # the next frames, while later frames are still being generated
@@ -14,12 +15,23 @@ for chunk in model.stream(["a person walks forward", "a person waves"]):
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
 
 from control.constraints import Constraints
+from models.arguments import (
+    AllConstraints,
+    AllSeconds,
+    Asked,
+    PromptLike,
+    Prompts,
+    Seconds,
+    Seeds,
+    lengths_of,
+    per_prompt,
+)
 from models.checkpoints import TOKENIZER, check_tokenizer, find_checkpoint
 from models.constrained import constrained_chunks, constrained_motion, goal_of, start_before
 from models.controlled import Goal, decode_controlled
@@ -37,12 +49,11 @@ from models.text_encoder import TextEncoder, load_text_encoder
 from motion.features272 import check_features
 from motion.resample import FPS
 from utils.checkpoint import fingerprint
+from utils.device import choose_device
 from utils.errors import InputError
 from utils.prompts import Prompt
 
 ENCODE_BATCH = 256  # prompts whose text features are in memory at a time
-PromptLike = str | list[str] | Prompt  # see Prompt.parse
-Seconds = float | None | Sequence[float | None]  # of each sentence, or one number for all
 
 
 class _Job(NamedTuple):
@@ -86,7 +97,7 @@ class TextToMotion:
     def from_pretrained(
         cls,
         checkpoint: str | Path,
-        device: str | torch.device = "cpu",
+        device: str | torch.device = "auto",
         dtype: torch.dtype = torch.float32,
         quantize: str = "none",
         compiled: bool = False,
@@ -99,7 +110,7 @@ class TextToMotion:
         Args:
             checkpoint: Folder of the generator, with its tokenizer in the subfolder tokenizer; or the id of such a
                 repository on the Hugging Face hub, user/name or user/name@revision.
-            device: Device of all parts.
+            device: Device of all parts: auto (a GPU if there is one), cpu, cuda, cuda:1, ...
             dtype, quantize, compiled: Settings of the generator; see ``models.optimize``.
             text_encoder_path: Weights of the text encoder; by default models/text_weights.py searches for them.
             device_memory: Memory in GB for the generator's weights on the device; see ``models.offload``.
@@ -109,13 +120,14 @@ class TextToMotion:
             InputError: a part is missing or damaged, the parts do not belong together, the device does not support
                 the settings, or the checkpoint cannot be downloaded.
         """
-        check_support(torch.device(device).type, dtype, quantize)
+        device = choose_device(str(device), "float32")[0]
+        check_support(device.type, dtype, quantize)
         name, checkpoint = find_checkpoint(checkpoint, revision)
         if device_memory is None:
             generator = LLaMAHF.from_pretrained(checkpoint).to(device, dtype)
             generator = optimize(generator, dtype, quantize, compiled)
         elif quantize == "none" and not compiled:
-            generator = load_offloaded(checkpoint, torch.device(device), device_memory, dtype)
+            generator = load_offloaded(checkpoint, device, device_memory, dtype)
         else:
             raise InputError(
                 "device_memory goes neither with quantized weights nor with a compiled step; leave one out"
@@ -196,58 +208,63 @@ class TextToMotion:
         """Return the known caption that is closest to each sentence; none if the checkpoint does not list captions."""
         return [] if self.known is None else self.known.closest(sentences, self.text_encoder)
 
+    @overload
+    def generate(self, prompts: str | Prompt, seeds: Seeds = ..., *settings: Any, **more: Any) -> Motion: ...
+    @overload
+    def generate(
+        self, prompts: Sequence[PromptLike], seeds: Seeds = ..., *settings: Any, **more: Any
+    ) -> list[Motion]: ...
     def generate(
         self,
-        prompts: Sequence[PromptLike],
-        seeds: list[int],
+        prompts: Prompts,
+        seeds: Seeds = 0,
         sampling: Sampling = DEFAULT_SAMPLING,
-        seconds: Sequence[Seconds] | None = None,
+        seconds: AllSeconds = None,
         init: np.ndarray | None = None,
         slots: int = 32,
-        constraints: Sequence[Constraints | None] | None = None,
-    ) -> list[Motion]:
-        """Generate one motion per prompt, in their order; arguments and errors as in ``generate_each``."""
+        constraints: AllConstraints = None,
+    ) -> Motion | list[Motion]:
+        """Generate one motion from a sentence, or one per prompt of a list, in their order.
+
+        Arguments and errors as in ``generate_each``.
+        """
         motions = dict(self.generate_each(prompts, seeds, sampling, seconds, init, slots, constraints))
-        return [motions[number] for number in range(len(prompts))]
+        return motions[0] if isinstance(prompts, str | Prompt) else [motions[number] for number in range(len(motions))]
 
     def generate_each(
         self,
-        prompts: Sequence[PromptLike],
-        seeds: list[int],
+        prompts: Prompts,
+        seeds: Seeds = 0,
         sampling: Sampling = DEFAULT_SAMPLING,
-        seconds: Sequence[Seconds] | None = None,
+        seconds: AllSeconds = None,
         init: np.ndarray | None = None,
         slots: int = 32,
-        constraints: Sequence[Constraints | None] | None = None,
+        constraints: AllConstraints = None,
     ) -> Iterator[tuple[int, Motion]]:
         """Generate motions and yield each as soon as it is finished, with the number of its prompt.
 
         Args:
-            prompts: B sentences, or lists of sentences that one continuous motion follows in turn.
-            seeds: B seeds; a motion depends on prompt, seed and settings, not on the other motions.
+            prompts: A sentence, or a list of B prompts: sentences, or lists of sentences that one continuous motion
+                follows in turn. In a text, | separates sentences.
+            seeds: B seeds, or one for all; a prompt that occurs again then takes the next seeds. A motion depends on
+                prompt, seed and settings, not on the other motions.
             sampling: Temperature, guidance and so on.
-            seconds: B lengths, each of the motion or, in a sequence, of the part of each sentence, or a list with one
-                length per sentence; None lets the generator end it.
+            seconds: B lengths, or one for all: each of the motion or, in a sequence, of the part of each sentence, or
+                a list with one length per sentence; None lets the generator end it.
             init: (T, 272) features of an initial motion; every motion begins with it.
             slots: Number of motions generated at a time.
-            constraints: B constraints; None leaves a motion free. Their times count from the first frame, that of
-                ``init`` if there is one. Constrained motions are generated one by one, after the free ones.
+            constraints: B constraints, or one for all; None leaves a motion free. Their times count from the first
+                frame, that of ``init`` if there is one. Constrained motions are generated one by one, after the free
+                ones.
 
         Raises:
             InputError: a prompt is empty or too long, or a setting or ``init`` does not fit the checkpoint; raised
                 before anything is generated.
         """
-        seconds = [None] * len(prompts) if seconds is None else seconds
-        constraints = [None] * len(prompts) if constraints is None else constraints
-        if not len(prompts) == len(seeds) == len(seconds) == len(constraints):
-            raise InputError(
-                f"there are {len(prompts)} prompts, {len(seeds)} seeds, {len(seconds)} lengths and {len(constraints)} "
-                "constraints; give one per prompt"
-            )
         context = self.encode_init(init)
         jobs = [
-            self._started(self._validated_job(number, *job, sampling, context), context, init)
-            for number, job in enumerate(zip(prompts, seeds, seconds, constraints, strict=True))
+            self._started(self._validated_job(number, asked, sampling, context), context, init)
+            for number, asked in enumerate(per_prompt(prompts, seeds, seconds, constraints))
         ]
         free = [job for job in jobs if job.constraints is None]
         # Longest first: motions in the batch are then of similar length, and no long one is left over at the end.
@@ -270,7 +287,8 @@ class TextToMotion:
         Arguments and errors as in ``generate_each``, for one prompt. The frames of ``init`` are yielded first.
         """
         context = self.encode_init(init)
-        job = self._validated_job(0, prompts, seed, seconds, constraints, sampling, context)
+        asked = Asked(Prompt.parse(prompts), seed, seconds, constraints)
+        job = self._validated_job(0, asked, sampling, context)
         job = self._started(job, context, init)
         if job.goal is not None:
             [request] = self._requests([job], context)
@@ -304,18 +322,10 @@ class TextToMotion:
             row[: count * self.frames_per_token].numpy() for row, count in zip(motion, lengths.tolist(), strict=True)
         ]
 
-    def _validated_job(
-        self,
-        number: int,
-        prompt: PromptLike,
-        seed: int,
-        seconds: Seconds,
-        constraints: Constraints | None,
-        sampling: Sampling,
-        context: list[int],
-    ) -> _Job:
-        parsed, limit = Prompt.parse(prompt), self.generator.config.max_tokens
-        lengths, given = lengths_of(seconds, len(parsed.sentences)), len(context) * self.frames_per_token / FPS
+    def _validated_job(self, number: int, asked: Asked, sampling: Sampling, context: list[int]) -> _Job:
+        prompt, seed, seconds, constraints = asked
+        limit, given = self.generator.config.max_tokens, len(context) * self.frames_per_token / FPS
+        lengths = lengths_of(seconds, len(prompt.sentences))
         if constraints is not None and constraints.length is not None and not any(lengths):
             lengths = [(constraints.length - given) / len(lengths)] * len(lengths)
         least = [self.tokens_of(length) for length in lengths]
@@ -330,7 +340,7 @@ class TextToMotion:
         if constraints is not None:
             frames = (len(context) + sum(most for _, most in tokens)) * self.frames_per_token
             goal = goal_of(constraints, frames, given + sum(filter(None, lengths)) if all(lengths) else None)
-        return _Job(number, parsed, seed, tokens, constraints, goal)
+        return _Job(number, prompt, seed, tokens, constraints, goal)
 
     def _started(self, job: _Job, context: list[int], init: np.ndarray | None) -> _Job:
         """Return a job whose initial motion, decoded from its tokens, ends at the place of the given one."""
@@ -379,12 +389,3 @@ class TextToMotion:
         """Return the features (n * frames_per_token, 272) of the next n tokens of a stream."""
         motion, state = self.tokenizer.decode_chunk(torch.tensor([tokens], device=self.device), state)
         return self.tokenizer.denormalize(motion)[0].cpu().numpy(), state
-
-
-def lengths_of(seconds: Seconds, sentences: int) -> list[float | None]:
-    """Return the length of each sentence in seconds; raises InputError if a list has another number of them."""
-    if not isinstance(seconds, Sequence):
-        return [seconds] * sentences
-    if len(seconds) != sentences:
-        raise InputError(f"there are {sentences} sentences and {len(seconds)} lengths; give one per sentence")
-    return list(seconds)

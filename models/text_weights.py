@@ -12,6 +12,7 @@ from huggingface_hub import snapshot_download
 from torch import nn
 
 from utils.errors import InputError, shown
+from utils.paths import find_shipped
 from utils.reading.files import check_regular, refusal, refusing
 from utils.reading.tensors import check_shapes, open_safetensors, read_safetensors_header
 from utils.reading.texts import read_json
@@ -74,8 +75,8 @@ def find_folder(name: str, path: Path | None, hub_id: str, files: tuple[str, ...
         if not complete(path):
             raise InputError(f"{path} does not hold {', '.join(files)} of {name}; give the folder that holds them")
         return path
-    if complete(CHECKPOINTS / name):
-        return CHECKPOINTS / name
+    if complete(own := find_shipped(CHECKPOINTS / name)):
+        return own
     patterns = [*files, "*.index.json", "tokenizer*.json"]
     for only_cached in (True, False):
         try:

@@ -1,6 +1,8 @@
 """A clip: one validated motion with a title. Functions that draw or export motion accept a clip or a plain array."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -25,6 +27,8 @@ class Clip:
     """Any text, for example the prompt."""
     notes: tuple[str, ...] = ()
     """Decisions of the reader that the user should know."""
+    arrays: Mapping[str, Any] = field(default_factory=dict)
+    """Further arrays for its .npz file, which belong to these poses: motion tokens, for example."""
 
     def __post_init__(self):
         object.__setattr__(self, "smplx85", check_smplx85(self.smplx85))

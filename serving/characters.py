@@ -100,7 +100,7 @@ class Characters:
 
     async def _run(self, folder: Path, title: str | None) -> None:
         try:
-            status = await run_job("serving.rigging", {"folder": str(folder), "title": title}, SECONDS)
+            status = await run_job("rigging", {"folder": str(folder), "title": title}, SECONDS)
         except TimeoutError as error:
             raise InputError(f"the character took more than {SECONDS} s; give one with fewer vertices") from error
         refused = folder / "error.txt"

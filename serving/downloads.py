@@ -133,7 +133,7 @@ class Downloads:
             smplx = str(self.smplx_path.resolve()) if self.smplx_path else None
             job = {"folder": str(folder), "title": clip.title, "size": VIDEO_SIZE, "smplx_path": smplx}
             try:
-                status = await run_job("serving.film", job, VIDEO_SECONDS)
+                status = await run_job("film", job, VIDEO_SECONDS)
             except TimeoutError as error:
                 raise Refused(f"the video was not drawn within {VIDEO_SECONDS} s; try another format", 500) from error
             if status:

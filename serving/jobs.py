@@ -25,7 +25,7 @@ async def run_job(module: str, job: dict, seconds: float) -> int:
     If the task is cancelled, the process is killed.
 
     Args:
-        module: Its main program calls ``take_job``.
+        module: Module of this package; its main program calls ``take_job``.
         job: JSON data with the key "folder".
         seconds: Maximum time.
 
@@ -33,7 +33,7 @@ async def run_job(module: str, job: dict, seconds: float) -> int:
         TimeoutError: it takes longer.
     """
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", module),
+        *(sys.executable, "-m", f"{__package__}.{module}"),
         cwd=ROOT,
         stdin=PIPE,
         stdout=DEVNULL,

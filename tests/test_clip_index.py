@@ -90,7 +90,7 @@ def test_damaged_index_is_built_again(small_folder, built, damage):
 def test_index_of_a_folder_that_cannot_be_written_is_in_the_cache(small_folder, built, monkeypatch, tmp_path):
     shutil.rmtree(small_folder.path / "index", ignore_errors=True)
     (small_folder.path / "index").write_text("no folder")
-    monkeypatch.setattr(dataset.derived, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(dataset.derived, "cache_folder", lambda: tmp_path / "cache")
     for _ in range(2):
         assert len(small_folder.clips("train")) == 7
     assert len(built) == 1 and len(list((tmp_path / "cache").glob("*/index/train-clips.arrow"))) == 1

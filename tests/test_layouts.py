@@ -253,7 +253,7 @@ def test_tokens_of_a_folder_that_cannot_be_written_are_in_the_cache(published, t
     folder, writable = MotionFolder(published("humanml3d_272")), derived.is_writable
     made = tokenize(folder, *tokenizer_folder, "train")
     assert made.is_relative_to(folder.path)
-    monkeypatch.setattr(derived, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(derived, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(derived, "is_writable", lambda path: not path.is_relative_to(folder.path) and writable(path))
     assert tokenize(folder, *tokenizer_folder, "train") == made  # nothing is to be written
     shutil.rmtree(made)

@@ -236,7 +236,7 @@ def test_tokens_have_the_smallest_type_that_holds_the_codebook(tmp_path, codes, 
 
 def test_error_names_the_tokens_that_cannot_be_written(small_folder, tokenizers, monkeypatch):
     (small_folder.path / "tokens").write_text("")
-    monkeypatch.setattr(derived, "CACHE", small_folder.path / "tokens")
+    monkeypatch.setattr(derived, "cache_folder", lambda: small_folder.path / "tokens")
     with pytest.raises(InputError, match="cannot write .*tokens.*about.json"):
         tokenize(small_folder, *tokenizers[0], "train")
 

@@ -24,6 +24,7 @@ from torch import nn
 from utils.errors import InputError, shown
 from utils.files import atomic_write
 from utils.hub import HubId, find_folder, hub_errors, parse_hub_id
+from utils.paths import find_shipped
 from utils.reading.files import open_regular, refusal, refusing
 from utils.reading.tensors import check_shapes, read_config, read_safetensors_header
 from utils.reading.texts import read_json
@@ -131,7 +132,7 @@ def find_checkpoint(source: str | Path, kind: str, **download: Any) -> Path:
         InputError: if it is neither a folder nor on the hub, or config or weights are missing.
     """
     is_on_hub = parse_hub_id(source) is not None
-    folder = find_folder(source, MODEL_FILES, kind, **download) if is_on_hub else Path(source)
+    folder = find_folder(source, MODEL_FILES, kind, **download) if is_on_hub else find_shipped(source)
     weights = INDEX if os.path.exists(folder / INDEX) else WEIGHTS
     missing = [name for name in (CONFIG, weights) if not os.path.exists(folder / name)]
     if missing:

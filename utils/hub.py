@@ -1,7 +1,8 @@
 """Models on the Hugging Face hub: ids, downloads into its cache, and uploads; errors are one sentence.
 
-A model is given as a folder, as ``user/name`` or as ``user/name@revision``; a folder that exists wins. The cache, the
-token, HF_HUB_OFFLINE and HF_ENDPOINT are those of ``huggingface_hub``.
+A model is given as a folder, as ``user/name`` or as ``user/name@revision``; a folder that exists wins, in the working
+directory or shipped with the code (``utils.paths``). The cache, the token, HF_HUB_OFFLINE and HF_ENDPOINT are those of
+``huggingface_hub``.
 """
 
 import os
@@ -25,6 +26,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from utils.errors import InputError, reason_of, shown
+from utils.paths import find_shipped
 
 LOG_IN = "log in with `hf auth login`"
 
@@ -46,7 +48,7 @@ def parse_hub_id(source: str | Path) -> HubId | None:
     """
     repository, at, revision = str(source).partition("@")
     user, _, name = repository.partition("/")
-    if os.path.exists(source) or not (user and name) or "/" in name or (at and not revision):
+    if os.path.exists(find_shipped(source)) or not (user and name) or "/" in name or (at and not revision):
         return None
     if not at and os.path.exists(user):
         return None
@@ -63,7 +65,7 @@ def check_source(source: str | Path, kind: str) -> None:
     Args:
         kind: Noun of what is expected there, for the message: "checkpoint".
     """
-    if not os.path.isdir(source) and parse_hub_id(source) is None:
+    if not os.path.isdir(find_shipped(source)) and parse_hub_id(source) is None:
         raise InputError(
             f"there is no {kind} folder {shown(source, 200)}; give a folder, or the id user/name of a model on the "
             "Hugging Face hub"
@@ -87,7 +89,7 @@ def find_folder(source: str | Path, files: Sequence[str], kind: str, revision: s
     if (hub_id := parse_hub_id(source)) is None:
         if revision is not None:
             raise InputError(f"{shown(source, 200)} is a folder, which has no revision {revision}; leave one out")
-        return Path(source)
+        return find_shipped(source)
     if revision is not None:
         hub_id = hub_id._replace(revision=revision)
     with hub_errors(hub_id, f"there is no {kind} folder {shown(hub_id, 120)}, and "):

@@ -23,7 +23,7 @@ import sys
 from itertools import takewhile
 from pathlib import Path
 
-from utils.config import parse_options
+from utils.config import parse_options, spelled
 from utils.errors import InputError, exit_on_input_error
 from visualize.options import MAX_SIDE, Options
 
@@ -49,6 +49,7 @@ if __name__ == "__main__":  # --help and invalid options end here, before the sl
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -84,20 +85,45 @@ def main(files: list[Path], options: Options) -> None:
     *sources, target = files
     check_target(target, len(sources), options.character is not None)
     check_kept(target, [*sources, *([options.character] if options.character else [])], options.overwrite)
-    character = load_character(options.character, options.character_map) if options.character else None
     clips = [read_clip(source, options.skeleton, options) for source in sources]
     for source, clip in zip(sources, clips, strict=True):
         for note in clip.notes:
             print(f"note: {source}: {note}", file=sys.stderr)
+    write(clips, target, options)
+    print(target)
+
+
+def save_clip(clip: Clip, target: str | Path, **settings: Any) -> Path:
+    """Write a motion into a file, which is replaced if it exists.
+
+    Args:
+        clip: Motion to write.
+        target: File; its suffix, one of ``FORMATS``, names the format.
+        settings: Fields of ``Options``, such as view="skeleton", size=256, names="mixamo" or foot_lock=True.
+
+    Raises:
+        InputError: a setting is unknown or invalid, or as in ``write``.
+    """
+    words = [f"{spelled(name)}={value}" for name, value in settings.items() if value is not None]
+    write([clip], Path(target), parse_options(Options, "", words)[0])
+    return Path(target)
+
+
+def write(clips: Sequence[Clip], target: Path, options: Options) -> None:
+    """Write motions into a file: after the corrections of the options, on their character or body.
+
+    Raises:
+        InputError: as in ``export``, or the character or the body cannot be used.
+    """
+    check_target(target, len(clips), options.character is not None)
     if options.foot_lock:
         clips = [replace(clip, smplx85=lock_feet(clip)) for clip in clips]
     if options.title is not None:
         clips = [replace(clip, title=options.title) for clip in clips]
-    if character is not None:
-        export_on_character(clips, target, options, character)
+    if options.character is not None:
+        export_on_character(clips, target, options, load_character(options.character, options.character_map))
     else:
         export(clips, target, options, body_from_options(options.body_model, options.smplx_path))
-    print(target)
 
 
 def check_target(target: Path, count: int, on_character: bool = False) -> None:
@@ -200,9 +226,9 @@ def picture_size(height: int, people: int) -> tuple[int, int]:
 
 
 def write_npz(path: Path, clip: Clip) -> None:
-    """Write ``motion_arrays`` of a clip, and its title under the key ``prompt``."""
+    """Write ``motion_arrays`` of a clip, its further arrays, and its title under the key ``prompt``."""
     with atomic_write(path) as file:
-        np.savez_compressed(file, **motion_arrays(clip), prompt=clean(clip.title))
+        np.savez_compressed(file, **motion_arrays(clip), **clip.arrays, prompt=clean(clip.title))
 
 
 def motion_arrays(motion: AnyMotion) -> dict[str, np.ndarray]:

@@ -64,11 +64,16 @@ aria-describedby="far">a person walks forward</textarea></label>
 
 
 def write_player(path: str | Path, clips: Sequence[Clip], body: Body | None = None) -> Path:
-    """Write a page that plays one motion, or up to eight side by side; errors as in ``write_gallery``."""
+    """Write ``player_page``; errors as in ``write_gallery``."""
+    return _write(path, player_page(clips, body))
+
+
+def player_page(clips: Sequence[Clip], body: Body | None = None) -> str:
+    """Return the page that plays one motion, or up to eight side by side; errors as in ``write_gallery``."""
     if not 1 <= len(clips) <= MAX_SIDE_BY_SIDE:
         raise InputError(f"{len(clips)} motions are given for a player; give 1 to {MAX_SIDE_BY_SIDE}, or a gallery")
     title = clean(" | ".join(dict.fromkeys(clip.title for clip in clips)))
-    return _write(path, ("player.js", "single.js"), PLAYER_BODY, title, clips, body)
+    return _page_of(("player.js", "single.js"), PLAYER_BODY, title, clips, body)
 
 
 def write_gallery(path: str | Path, clips: Sequence[Clip], body: Body | None = None, notes: Sequence[str] = ()) -> Path:
@@ -85,7 +90,8 @@ def write_gallery(path: str | Path, clips: Sequence[Clip], body: Body | None = N
     """
     if not clips:
         raise InputError("a gallery needs motions, but none are given; give at least one")
-    return _write(path, ("player.js", "gallery.js"), GALLERY_BODY, f"{len(clips)} motions", clips, body, notes)
+    title = f"{len(clips)} motions"
+    return _write(path, _page_of(("player.js", "gallery.js"), GALLERY_BODY, title, clips, body, notes))
 
 
 def write_results_gallery(folder: Path, body: Body | None = None) -> Path:
@@ -107,15 +113,14 @@ def check_own_gallery(folder: Path) -> None:
     check_own(folder / GALLERY, GALLERY_BODY.partition("</header>")[2])
 
 
-def _write(
-    path: str | Path,
+def _page_of(
     scripts: Sequence[str],
     content: str,
     title: str,
     clips: Sequence[Clip],
     body: Body | None,
     notes: Sequence[str] = (),
-) -> Path:
+) -> str:
     body = body or load_body()
     motions = []
     for number, clip in enumerate(clips):
@@ -123,7 +128,10 @@ def _write(
         note = clean(notes[number]) if notes else f"{len(smplx85) / FPS:.1f} s"
         motions.append({"title": clean(clip.title), "note": note, **pack_motion(smplx85, floor_height(body, smplx85))})
     data = {"title": title, "body": pack_body(body, clips[0].smplx85[0, SMPLX85["betas"]]), "motions": motions}
-    text = page(title, scripts, content, data)
+    return page(title, scripts, content, data)
+
+
+def _write(path: str | Path, text: str) -> Path:
     with atomic_write(Path(path)) as file:
         file.write_text(text, encoding="utf-8")
     return Path(path)

@@ -8,6 +8,7 @@ from evaluation.evaluators.contrastive import MotionTextEvaluator
 from evaluation.evaluators.interface import Evaluator
 from evaluation.evaluators.load import load_evaluator
 from utils.checkpoint import CONFIG
+from utils.paths import find_shipped
 
 
 def load_any_evaluator(folder: str | Path, device: str | torch.device = "cpu") -> Evaluator:
@@ -16,7 +17,8 @@ def load_any_evaluator(folder: str | Path, device: str | torch.device = "cpu") -
     Raises:
         InputError: a file is missing or damaged, or the folder holds no evaluator.
     """
-    if (Path(folder) / CONFIG).is_file():  # public evaluators have no such file
+    folder = find_shipped(folder)
+    if (folder / CONFIG).is_file():  # public evaluators have no such file
         return MotionTextEvaluator.from_pretrained(folder).to(device).eval()
     return load_evaluator(folder, device)
 

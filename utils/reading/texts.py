@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from utils.errors import InputError, shown
+from utils.paths import find_shipped
 from utils.reading.files import MB, read_bytes, refusing
 
 MAX_DEPTH = 32  # lists and mappings within one another
@@ -33,7 +34,7 @@ def read_text(path: str | Path, kind: str = "text", most: int = 64 * MB) -> str:
     r"""Read a text file: UTF-8, or UTF-16 or UTF-32 with a byte order mark.
 
     Args:
-        path: File to read.
+        path: File to read; see also ``utils.paths.find_shipped``.
         kind: Noun of its content, for the error: "a list of clip ids".
         most: Largest size in bytes.
 
@@ -43,7 +44,7 @@ def read_text(path: str | Path, kind: str = "text", most: int = 64 * MB) -> str:
     Raises:
         InputError: The file is missing, not a regular file, too large, or not text.
     """
-    path = Path(path)
+    path = find_shipped(path)
     content = read_bytes(path, kind, most)
     with refusing(path, kind, "save it as UTF-8"):
         mark, encoding = next((pair for pair in BYTE_ORDER_MARKS if content.startswith(pair[0])), (b"", "utf-8"))
