@@ -1,8 +1,9 @@
 """Build of the distribution: all packages inside ``text_to_motion``, so that their names clash with no other package.
 
-``utils`` or ``models`` at the top of site-packages would hide packages of the same name, or be hidden by them. The wheel
-therefore holds text_to_motion/utils, text_to_motion/models and so on, beside the shipped checkpoints and configs, and in
-their import statements ``utils.errors`` becomes ``text_to_motion.utils.errors``. The repository stays as it is.
+``utils`` or ``models`` at the top of site-packages would hide packages of the same name, or be hidden by them.
+Therefore the wheel holds text_to_motion/utils, text_to_motion/models and so on, beside the shipped checkpoints and
+configs, and in their import statements ``utils.errors`` becomes ``text_to_motion.utils.errors``. The repository stays
+as it is.
 """
 
 import re
