@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -198,3 +199,14 @@ def t2m_run(tmp_path_factory, data_folder, tokenizer_run) -> Path:
     run_script("train_t2m.py", "--config", "configs/t2m/debug.yaml", "--precision", "float32",
                "--data", data_folder, "--tokenizer", tokenizer_run, "--out", out)  # fmt: skip
     return out
+
+
+@pytest.fixture
+def notebook(monkeypatch) -> list[dict[str, str]]:
+    """Make the test run as in a notebook; returns what it displays."""
+    shown: list[dict[str, str]] = []
+    display = SimpleNamespace(display=lambda content, raw: shown.append(content))
+    shell = SimpleNamespace(kernel=None)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell, display=display))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    return shown

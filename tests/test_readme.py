@@ -11,7 +11,7 @@ README = "\n".join(page.read_text() for page in PAGES)
 
 
 @pytest.mark.parametrize("snippet", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
-def test_python_snippets_run(snippet, tmp_path, monkeypatch):
+def test_python_snippets_run(snippet, tmp_path, monkeypatch, notebook):
     (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
     monkeypatch.chdir(tmp_path)
     exec(compile(snippet, "README.md", "exec"), {})

@@ -1,8 +1,9 @@
 """Build of the distribution: all packages inside ``text_to_motion``, so that their names clash with no other package.
 
-``utils`` or ``models`` at the top of site-packages would hide packages of the same name, or be hidden by them. The
-wheel therefore holds text_to_motion/utils, text_to_motion/models and so on, beside the shipped checkpoints and configs,
-and in their import statements ``utils.errors`` becomes ``text_to_motion.utils.errors``. The repository stays as it is.
+``utils`` or ``models`` at the top of site-packages would hide packages of the same name, or be hidden by them.
+Therefore the wheel holds text_to_motion/utils, text_to_motion/models and so on, beside the shipped checkpoints and
+configs, and in their import statements ``utils.errors`` becomes ``text_to_motion.utils.errors``. The repository stays
+as it is.
 """
 
 import re
@@ -50,9 +51,8 @@ def collect(root: Path, target: Path) -> None:
         copy = shutil.copy if (root / name).is_file() else lambda *paths: shutil.copytree(*paths, ignore=IGNORED)
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         copy(root / name, target / name)
-    for file in (root / PACKAGE).glob("*.py"):
-        if file.name != Path(__file__).name:
-            shutil.copy(file, target)
+    for name in ("__init__.py", "commands.py"):
+        shutil.copy(root / PACKAGE / name, target)
     names = "|".join(sorted(packages))
     for path in target.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
