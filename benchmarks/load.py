@@ -257,10 +257,13 @@ async def crowd(app: App, visitors: int) -> str:
                         served.set()
 
     tasks = [asyncio.create_task(ask(number + 1)) for number in range(visitors)]
-    await asyncio.wait([asyncio.create_task(served.wait()), asyncio.gather(*tasks)], return_when="FIRST_COMPLETED")
-    for task in tasks:
+    everyone, enough = asyncio.gather(*tasks, return_exceptions=True), asyncio.create_task(served.wait())
+    await asyncio.wait([everyone, enough], return_when="FIRST_COMPLETED")
+    for task in (*tasks, enough):
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, OSError):
+            outcomes["connections closed"] += 1
     counts = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items()))
     return f"{visitors} at once, 3 s each: {counts}; first motions after {', '.join(f'{each:.1f}' for each in times)} s"
 
