@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from jsonargparse.typing import PositiveInt
 
-from evaluation.protocol import REPEATS, measure
+from evaluation.options import REPEATS
+from evaluation.protocol import measure
 from evaluation.reconstruction import reconstruction
 from evaluation.retrieval import retrieve, similarity
 from evaluation.text_motion import MOTIUS, T2M, Embeddings, compare
