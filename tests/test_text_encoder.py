@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models import text_encoder
-from models.text_encoder import MiniLMEncoder, load_text_encoder
+from models.text_encoder import REMEMBERED, MiniLMEncoder, load_text_encoder
 from utils.errors import InputError
 
 CAPTIONS = ["a person walks forward", "someone raises the right hand slowly, as an elderly person would do", "jumps"]
@@ -74,6 +74,21 @@ def test_order_is_kept_and_duplicates_are_encoded_once(encoder, monkeypatch):
     assert torch.equal(features[0], features[2]) and torch.equal(features[1], features[4])
     direct, _ = encoder.encode([CAPTIONS[0]])
     torch.testing.assert_close(features[3, : direct.shape[1]], direct[0], rtol=0, atol=1e-4)
+
+
+def test_features_of_the_latest_few_captions_are_kept(encoder, monkeypatch):
+    seen = []
+    forward = MiniLMEncoder._forward
+    monkeypatch.setattr(encoder, "_forward", lambda pieces: seen.extend(pieces) or forward(encoder, pieces))
+    first, _ = encoder.encode(["a person hops", "a person skips"])
+    first += 1  # the caller's own copy
+    again, _ = encoder.encode(["a person hops", "a person skips", "a person hops"])
+    assert len(seen) == 2 and torch.equal(again[:2] + 1, first) and torch.equal(again[0], again[2])
+    encoder.encode([f"a person hops {number} times" for number in range(REMEMBERED + 1)])
+    assert encoder._latest is None
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="word pieces"):
+            encoder.encode(["walks " * 100])
 
 
 def test_similar_sentences_have_similar_vectors(encoder):
