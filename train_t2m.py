@@ -28,11 +28,12 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativ
 
 from control.signal import SIGNAL_WIDTH
 from dataset.clips import Clips
+from dataset.conversion_report import ACTIONS
 from dataset.derived import derived_folder
 from dataset.motion_folder import MotionFolder
 from dataset.token_rows import TokenDataset, collate
 from dataset.tokenizing import tokenize
-from models.checkpoints import TOKENIZER, check_tokenizer, find_checkpoint
+from models.checkpoints import KNOWN, TOKENIZER, check_tokenizer, find_checkpoint
 from models.known import SAMPLE, Known, read_actions
 from models.llama import SIZES, LLaMAConfig, LLaMAHF
 from models.motion_vqvae import HumanVQVAE
@@ -321,11 +322,14 @@ def token_rows(
 
 
 def write_other_parts(options: Options, tokenizer: Path, rows: TokenDataset, encoder: TextEncoder) -> None:
-    """Write the tokenizer and the known sentences into the run folder and into best/."""
-    known = Known.of_training(rows.some_captions(SAMPLE), read_actions(options.data), encoder)
-    for out in (options.out, options.out / "best"):
+    """Write the tokenizer and the known sentences into the run folder and into best/; a resumed run has the latter."""
+    folders = (options.out, options.out / "best")
+    for out in folders:
         copy_model(tokenizer, out / TOKENIZER)
-        known.save(out)
+    if not all((out / KNOWN).exists() for out in folders):
+        known = Known.of_training(rows.some_captions(SAMPLE), read_actions(options.data / ACTIONS), encoder)
+        for out in folders:
+            known.save(out)
 
 
 def make_plan(options: Options, sources: Sources) -> str:

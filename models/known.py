@@ -31,7 +31,6 @@ FAR = 0.5
 unknown actions are below it, and 84 % of those of known actions are not."""
 MOST, LONGEST = 768, 300  # captions, and characters of each: MiniLM reads about as many
 SAMPLE = 20_000  # captions of large data sets that are compared
-ACTIONS = "actions.json"  # in a data folder: a list of {"name", "caption", ...}
 LISTED = 20  # captions that are listed for a checkpoint without actions
 ENCODED = 512  # captions whose features are in memory at a time
 LARGEST = 4 * MB
@@ -200,13 +199,12 @@ def spread_out(vectors: Tensor, first: int, most: int) -> list[int]:
     return chosen
 
 
-def read_actions(folder: Path) -> list[Action]:
-    """Read the actions of a data folder; none if it does not list them.
+def read_actions(path: Path) -> list[Action]:
+    """Read the actions of a data folder, a list of {"name", "caption", ...}; none if the file does not exist.
 
     Raises:
         InputError: the file is no list of actions.
     """
-    path = folder / ACTIONS
     if not path.exists():
         return []
     content = read_json(path)

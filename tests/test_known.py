@@ -88,14 +88,14 @@ def test_damaged_files_are_refused(tmp_path):
 
 
 def test_actions_of_a_data_folder(tmp_path):
-    assert read_actions(tmp_path) == []
     file = tmp_path / "actions.json"
+    assert read_actions(file) == []
     file.write_text(json.dumps([{"name": "walk", "caption": "a person walks", "clips": 3}]))
-    assert read_actions(tmp_path) == ACTIONS[:1]
+    assert read_actions(file) == ACTIONS[:1]
     for content in ("{}x", '{"walk": 1}', '[{"name": "walk"}]', '[{"name": "walk", "caption": 5}]', '["walk"]'):
         file.write_text(content)
         with pytest.raises(InputError, match="actions.json"):
-            read_actions(tmp_path)
+            read_actions(file)
 
 
 def test_the_shipped_checkpoint_knows_its_actions_and_no_share_prices(minilm):
