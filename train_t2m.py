@@ -137,8 +137,8 @@ class Options(PlanOptions, TrainingOptions):
     token_drop: ClosedUnitInterval = 0.0
     """Fraction of motions that lose their first or last token in training; T2M-GPT uses 1/3."""
     state_dropout: ClosedUnitInterval = 0.0
-    """Fraction of captions of which only the first text feature is kept: with minilm the sentence vector, which depends
-    less on the wording than the states of the words do."""
+    """Fraction of captions that lose all text features but the first one in training: minilm then gives the sentence
+    vector alone, which makes the generator less sensitive to wording; 0 disables it."""
     control: ClosedUnitInterval = 0.0
     """Fraction of motions that are trained with random constraints (keyframes, paths, pinned joints and so on). Needed
     for constraints at generation."""

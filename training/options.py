@@ -39,8 +39,9 @@ class TrainingOptions:
     steps: PositiveInt = 5000
     """Number of training steps."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """adamw, or muon: Muon for weight matrices and convolutions, and AdamW for the rest. Muon needs fewer steps, and a
-    larger learning rate, such as 1e-3. It does not run under FSDP2 and DeepSpeed."""
+    """Optimizer: adamw, or muon, which trains hidden weight matrices and convolutions with Muon, and embeddings, the
+    output layer, norms and biases with AdamW. Muon usually needs fewer steps and a larger learning rate, such as 1e-3.
+    It does not support FSDP2 and DeepSpeed."""
     learning_rate: PositiveFloat = 5e-4
     """Peak learning rate."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -48,7 +49,7 @@ class TrainingOptions:
     warmup: NonNegativeInt = 200
     """Steps of linear learning rate warm-up."""
     weight_decay: NonNegativeFloat = 0.01
-    """Weight decay of AdamW; biases, norms and embeddings are not decayed."""
+    """Weight decay; biases, norms and embeddings are not decayed."""
     clip_norm: PositiveFloat = 1.0
     """Maximum gradient norm; larger gradients are scaled down to it."""
     ema: ClosedUnitInterval = 0.99
