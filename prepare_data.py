@@ -16,54 +16,86 @@ import utils.interrupt  # noqa: F401
 
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jsonargparse.typing import NonNegativeInt, PositiveInt
-from tqdm import tqdm
-
-from dataset.conversion_report import ClipReport, add_report, finish_folder
-from dataset.converting import ConvertOptions, Plan, convert_source, prepared_clip, write_clip
-from dataset.motion_folder import SPLITS, Statistics, split_of
-from dataset.packing import pack
-from dataset.recognize import recognize
-from dataset.sources import amass, bvh, humanml3d, motionx
-from dataset.staging import staged_folder
-from dataset.synthetic import synthetic_clips
+from dataset.options import (
+    AmassOptions,
+    BvhOptions,
+    HumanMl3dOptions,
+    KitOptions,
+    MotionXOptions,
+    PackOptions,
+    SyntheticOptions,
+)
 from utils.config import parse_command
 from utils.errors import InputError, exit_on_input_error, shown
 
-SOURCES: dict[str, tuple[type[ConvertOptions], Callable[[Any], Plan]]] = {
-    "humanml3d": (humanml3d.HumanMl3dOptions, humanml3d.plan),
-    "kit": (humanml3d.KitOptions, humanml3d.plan),
-    "amass": (amass.AmassOptions, amass.plan),
-    "motionx": (motionx.MotionXOptions, motionx.plan),
-    "bvh": (bvh.BvhOptions, bvh.plan),
+COMMANDS: dict[str, type] = {
+    "humanml3d": HumanMl3dOptions,
+    "kit": KitOptions,
+    "amass": AmassOptions,
+    "motionx": MotionXOptions,
+    "bvh": BvhOptions,
+    "synthetic": SyntheticOptions,
+    "pack": PackOptions,
 }
 
 
-@dataclass
-class SyntheticOptions:
-    """Write procedural motion (walk, run, turn, jump, squat, wave, ...) for tests and for a first try without data."""
-
-    out: Path
-    """Data folder to write."""
-    count: PositiveInt = 200
-    """Number of clips."""
-    seed: NonNegativeInt = 0
-    """Seed of the clips; the same seed gives the same clips."""
+def read_arguments(arguments: list[str]) -> Any:
+    """Return the options of the command of a command line, or the folder that is given in place of a command."""
+    first, *others = arguments or [""]
+    if not others and (os.path.isdir(first) or Path(first).name != first):
+        return Path(first)
+    if first not in COMMANDS and os.path.exists(first):
+        raise InputError(f"{shown(first, 200)} is no command; give a folder alone, or a command and --source")
+    return parse_command(COMMANDS, __doc__ or "", arguments)
 
 
-@dataclass
-class PackOptions:
-    """Pack the motions of a data folder into .tar files, so that training opens a few large files."""
+if __name__ == "__main__":  # --help and invalid options end here, before the slow imports
+    with exit_on_input_error():
+        OPTIONS = read_arguments(sys.argv[1:])
 
-    source: Path
-    """Data folder in any layout that the trainings read, with one file per motion."""
-    out: Path
-    """Data folder to write."""
+from collections.abc import Callable
+
+from tqdm import tqdm
+
+from dataset.conversion_report import ClipReport, add_report, finish_folder
+from dataset.converting import Plan, convert_source, prepared_clip, write_clip
+from dataset.motion_folder import Statistics
+from dataset.packing import pack
+from dataset.recognize import recognize
+from dataset.sources import amass, bvh, humanml3d, motionx
+from dataset.splits import SPLITS, split_of
+from dataset.staging import staged_folder
+from dataset.synthetic import synthetic_clips
+
+PLANS: dict[type, Callable[[Any], Plan]] = {
+    HumanMl3dOptions: humanml3d.plan,
+    KitOptions: humanml3d.plan,
+    AmassOptions: amass.plan,
+    MotionXOptions: motionx.plan,
+    BvhOptions: bvh.plan,
+}
+
+
+def main(options: Any) -> None:
+    """Run a command, or print the data set in a folder and the commands for it.
+
+    Args:
+        options: Options of the command, or the folder.
+
+    Raises:
+        InputError: the source cannot be used, or the data folder cannot be written.
+    """
+    if isinstance(options, Path):
+        print(f"{shown(options, 200)} holds {recognize(options)}")
+    elif isinstance(options, SyntheticOptions):
+        synthetic(options)
+    elif isinstance(options, PackOptions):
+        print(f"{options.out}: {pack(options.source, options.out)} motions packed")
+    else:
+        convert_source(PLANS[type(options)](options), options)
 
 
 def synthetic(options: SyntheticOptions) -> None:
@@ -86,35 +118,6 @@ def synthetic(options: SyntheticOptions) -> None:
     print(f"{options.out}: {summary}")
 
 
-def describe(folder: Path) -> None:
-    """Print the data set in a folder and the commands for it.
-
-    Raises:
-        InputError: it is no folder, or holds none of the known data sets.
-    """
-    print(f"{shown(folder, 200)} holds {recognize(folder)}")
-
-
-def main() -> None:
-    commands: dict[str, type] = {name: kind for name, (kind, _) in SOURCES.items()}
-    commands |= {"synthetic": SyntheticOptions, "pack": PackOptions}
-    first, *others = sys.argv[1:] or [""]
-    if not others and (os.path.isdir(first) or os.sep in first):
-        describe(Path(first))
-        return
-    if first not in commands and os.path.exists(first):
-        raise InputError(f"{shown(first, 200)} is no command; give a folder alone, or a command and --source")
-    options = parse_command(commands, __doc__ or "")
-    if isinstance(options, SyntheticOptions):
-        synthetic(options)
-        return
-    if isinstance(options, PackOptions):
-        print(f"{options.out}: {pack(options.source, options.out)} motions packed")
-        return
-    plan = next(plan for kind, plan in SOURCES.values() if kind is type(options))
-    convert_source(plan(options), options)
-
-
 if __name__ == "__main__":
     with exit_on_input_error():
-        main()
+        main(OPTIONS)

@@ -12,13 +12,17 @@ import utils.interrupt  # noqa: F401
 
 # isort: split
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from training.options import EvaluatorOptions
+from utils.config import parse_options
+from utils.errors import exit_on_input_error
+
+if __name__ == "__main__":  # --help and invalid options end here, before the slow imports
+    with exit_on_input_error():
+        OPTIONS, OPTIONS_YAML = parse_options(EvaluatorOptions, __doc__)
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from dataset.caption_groups import caption_groups, same_sides
@@ -26,55 +30,24 @@ from dataset.captioned_clips import CaptionedClips, collate, described_features,
 from dataset.clips import Clips
 from dataset.derived import derived_folder
 from dataset.motion_folder import MotionFolder
-from evaluation.evaluators.contrastive import PATCH, EvaluatorConfig, MotionTextEvaluator
+from evaluation.evaluators.config import PATCH
+from evaluation.evaluators.contrastive import MotionTextEvaluator
 from evaluation.text_motion import POOL, match
 from models.text_encoder import load_text_encoder
 from models.text_features import CaptionFeatures
 from training.loop import Loop
 from training.meter import Meter
-from training.options import TrainingOptions
 from training.run import Run
-from utils.config import parse_options
-from utils.errors import InputError, exit_on_input_error
 
 VALIDATION_REPEATS = 10  # with other captions and pools
 
 
-@dataclass(kw_only=True)
-class Options(TrainingOptions):
-    """Options of the evaluator training."""
-
-    model: EvaluatorConfig = field(default_factory=EvaluatorConfig)
-    """Shape of the evaluator."""
-    temperature: PositiveFloat = 0.07
-    """Temperature of the contrastive loss: the similarities of captions and motions are divided by it."""
-    same_meaning: ClosedUnitInterval = 0.95
-    """Similarity of two captions, cosine / 2 + 0.5 of their sentence vectors, above which they are equivalent.
-    Motions of equivalent captions are not negatives of each other, and neither are those of clips that share a
-    caption."""
-    text_encoder_path: Path | None = None
-    """Folder of the text encoder's weights. By default, checkpoints/<name>, the Hugging Face cache and the Hugging Face
-    hub are searched, in this order."""
-    cache_text_features: bool = False
-    """Store the text features of all captions on disk, in text_features/ of the data folder, or in the cache folder if
-    that cannot be written."""
-    draw: NonNegativeInt = 0
-    """No effect: an evaluator generates no motions."""
-
-    def __post_init__(self):
-        if self.batch_size // self.accumulate < 2:
-            raise InputError(
-                f"--batch-size {self.batch_size} with --accumulate {self.accumulate} leaves no other motion as a "
-                "negative; raise --batch-size"
-            )
-
-
-def main(options: Options, options_yaml: str) -> None:
+def main(options: EvaluatorOptions, options_yaml: str) -> None:
     with Run(options, options_yaml) as run:
         train(run, options)
 
 
-def train(run: Run, options: Options) -> None:
+def train(run: Run, options: EvaluatorOptions) -> None:
     """Train an evaluator and save it to the run folder."""
     folder = MotionFolder(options.data)
     clips = {split: folder.clips(split, required=split == "train") for split in ("train", "val")}
@@ -185,4 +158,4 @@ def validate(model: MotionTextEvaluator, clips: dict[str, Clips], encode: Captio
 
 if __name__ == "__main__":
     with exit_on_input_error():
-        main(*parse_options(Options, __doc__))
+        main(OPTIONS, OPTIONS_YAML)

@@ -19,12 +19,18 @@ import utils.interrupt  # noqa: F401
 
 # isort: split
 
-from dataclasses import dataclass, field, replace
+from training.options import GeneratorOptions, GeneratorShape
+from utils.config import parse_options
+from utils.errors import InputError, exit_on_input_error
+
+if __name__ == "__main__":  # --help and invalid options end here, before the slow imports
+    with exit_on_input_error():
+        OPTIONS, OPTIONS_YAML = parse_options(GeneratorOptions, __doc__)
+
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveInt
+from typing import NamedTuple
 
 from control.signal import SIGNAL_WIDTH
 from dataset.clips import Clips
@@ -35,12 +41,12 @@ from dataset.token_rows import TokenDataset, collate
 from dataset.tokenizing import tokenize
 from models.checkpoints import KNOWN, TOKENIZER, check_tokenizer, find_checkpoint
 from models.known import SAMPLE, Known, read_actions
-from models.llama import SIZES, LLaMAConfig, LLaMAHF
+from models.llama import LLaMAHF
+from models.llama_config import SIZES, LLaMAConfig
 from models.motion_vqvae import HumanVQVAE
 from models.pipeline import TextToMotion
-from models.sources import check_checkpoint
 from models.text_dropout import drop_states, drop_text
-from models.text_encoder import EncoderShape, TextEncoder, encoder_shape, encoder_width, load_text_encoder
+from models.text_encoder import EncoderShape, TextEncoder, encoder_shape, load_text_encoder
 from models.text_features import CaptionFeatures
 from training.control import RandomControl, Rows
 from training.costs import MicroBatch, count_flops
@@ -56,125 +62,13 @@ from training.init import (
 from training.loop import Loop
 from training.meter import Meter
 from training.next_token import inputs_and_targets, validate
-from training.options import Size, TrainingOptions
-from training.plan import GPUS, PlannedRun, PlanOptions, count_data, describe_plan
+from training.plan import GPUS, PlannedRun, count_data, describe_plan
 from training.run import Comparison, Run
 from training.scores import GeneratedScores
 from utils.checkpoint import MODEL_FILES, copy_model, fingerprint
-from utils.config import bounded, parse_options
-from utils.errors import InputError, exit_on_input_error
-from utils.hub import check_source, find_folder
+from utils.hub import find_folder
 
 LARGEST_VOCABULARY = 2**20  # each code has a row of the embedding and one of the head
-
-if TYPE_CHECKING:
-    DropoutRate = float
-else:
-    DropoutRate = bounded("DropoutRate", float, (">=", 0), ("<", 1))
-
-
-@dataclass
-class GeneratorShape:
-    """Options of LLaMAConfig that are free to choose; the tokenizer and the text encoder determine the others."""
-
-    size: Size = "demo"
-    """Size of the model, from the size table of models/llama.py."""
-    max_tokens: PositiveInt = 160
-    """Maximum length of a motion in tokens."""
-    dropout: DropoutRate = 0.1
-    """Dropout rate of the embeddings and the block outputs."""
-    text_dropout: DropoutRate = 0.1
-    """Fraction of captions replaced by the null text, for classifier-free guidance."""
-    tie_weights: bool = False
-    """Use the token embedding as the output matrix (weight tying)."""
-
-    def config(self, tokenizer: HumanVQVAE, tokenizer_id: str, encoder: TextEncoder | EncoderShape) -> LLaMAConfig:
-        """Return the configuration of a generator for a tokenizer and a text encoder."""
-        if tokenizer.codebook_size > LARGEST_VOCABULARY:
-            raise InputError(
-                f"the tokenizer has {tokenizer.codebook_size} codes and a generator can have {LARGEST_VOCABULARY}; "
-                "train a tokenizer with fewer levels or residuals"
-            )
-        return LLaMAConfig(
-            codebook_size=tokenizer.codebook_size,
-            tokenizer=tokenizer_id,
-            text_dim=encoder.dim,
-            text_encoder=encoder.name,
-            text_length=encoder.max_length,
-            max_tokens=self.max_tokens,
-            dropout=self.dropout,
-            text_dropout=self.text_dropout,
-            tie_weights=self.tie_weights,
-            **SIZES[self.size],
-        )
-
-
-@dataclass(kw_only=True)
-class Options(PlanOptions, TrainingOptions):
-    """Options of the generator training."""
-
-    tokenizer: str | None = None
-    """Trained tokenizer: a folder, such as the run folder of train_vq.py, or a Hugging Face id, user/name or
-    user/name@revision. With --init, it is taken from that model."""
-    model: GeneratorShape = field(default_factory=GeneratorShape)
-    """Shape of the generator."""
-    text_encoder: str = "minilm"
-    """Frozen text encoder: minilm, clip, flan-t5-small, -base, -large, -xl or -xxl; a suffix :mean, :sum or :cls
-    (flan-t5-xl:mean) pools the features to a single vector."""
-    text_encoder_path: Path | None = None
-    """Folder of the text encoder's weights. By default, checkpoints/<name>, the Hugging Face cache and the Hugging Face
-    hub are searched, in this order."""
-    cache_text_features: bool = False
-    """Store the text features of all captions on disk, in text_features/ of the data folder, or in the cache folder if
-    the data folder cannot be written."""
-    z_loss: NonNegativeFloat = 0.0
-    """Weight of the z-loss, which penalizes large logits; 0 disables it."""
-    joined: NonNegativeInt = 0
-    """Number of additional training rows per clip in which the clip follows part of another clip. Needed for prompts of
-    several sentences and for --init-motion."""
-    cut_longer: bool = False
-    """Cut motions longer than --model.max-tokens at random places instead of raising an error."""
-    token_drop: ClosedUnitInterval = 0.0
-    """Fraction of motions that lose their first or last token in training; T2M-GPT uses 1/3."""
-    state_dropout: ClosedUnitInterval = 0.0
-    """Fraction of captions that lose all text features but the first one in training: minilm then gives the sentence
-    vector alone, which makes the generator less sensitive to wording; 0 disables it."""
-    control: ClosedUnitInterval = 0.0
-    """Fraction of motions that are trained with random constraints (keyframes, paths, pinned joints and so on). Needed
-    for constraints at generation."""
-    only_control: bool = False
-    """Train only the part of the generator that control adds. Without constraints, it stays exactly as --init."""
-    evaluator: Path | None = None
-    """Folder of an evaluator (of train_evaluator.py, or public), with which motions that are generated for validation
-    captions are measured: FID and R-precision. Validation takes longer. Not measured with sharded weights."""
-    prompt_suite: Path | None = None
-    """YAML file of prompts with conditions, such as configs/prompts/demo.yaml, that are generated at validation:
-    prompts_missed is the share of motions that miss a condition."""
-    generate_clips: PositiveInt = 128
-    """Maximum number of validation captions to generate with --evaluator."""
-    batch_tokens: PositiveInt | None = None
-    """Maximum number of motion tokens per step, including padding. Replaces --batch-size."""
-
-    def __post_init__(self):
-        encoder_width(self.text_encoder)  # rejects unknown names before any work is done
-        if self.tokenizer is None and self.init is None:
-            raise InputError("--tokenizer is missing; give a run folder of train_vq.py, or a model as --init")
-        if self.tokenizer is not None:
-            check_source(self.tokenizer, "tokenizer")
-        if self.init is not None and not self.resume:
-            check_checkpoint(self.init)
-        if self.only_control and not (self.init and self.control):
-            raise InputError(
-                "--only-control needs --init and --control; give a trained model and a fraction of motions"
-            )
-        for name, source in (("tokenizer", self.tokenizer), ("init", self.init)):
-            if source is not None and self.out.resolve() == Path(source).resolve():
-                raise InputError(f"--out and --{name} are both {self.out}; choose another --out")
-
-    def new_shape(self, tokenizer: HumanVQVAE, tokenizer_id: str, encoder: TextEncoder | EncoderShape) -> LLaMAConfig:
-        """Return the configuration of a new generator."""
-        shape = self.model.config(tokenizer, tokenizer_id, encoder)
-        return replace(shape, control=SIGNAL_WIDTH if self.control else 0)
 
 
 class Sources(NamedTuple):
@@ -185,7 +79,7 @@ class Sources(NamedTuple):
     shape: LLaMAConfig | None  # of its generator
 
 
-def find_sources(options: Options) -> tuple[Options, Sources]:
+def find_sources(options: GeneratorOptions) -> tuple[GeneratorOptions, Sources]:
     """Find the models that a training starts from; returns the options in agreement with them.
 
     Raises:
@@ -206,12 +100,12 @@ def find_sources(options: Options) -> tuple[Options, Sources]:
         refuse_conflict(f"model.{name}", options.model, GeneratorShape, getattr(shape, name))
     size = next((name for name, size in SIZES.items() if size.items() <= vars(shape).items()), "another size")
     refuse_conflict("model.size", options.model, GeneratorShape, size)
-    refuse_conflict("text_encoder", options, Options, shape.text_encoder)
+    refuse_conflict("text_encoder", options, GeneratorOptions, shape.text_encoder)
     model = replace(options.model, max_tokens=shape.max_tokens, tie_weights=shape.tie_weights)
     return replace(options, model=model, text_encoder=shape.text_encoder), Sources(folder / TOKENIZER, folder, shape)
 
 
-def main(options: Options, options_yaml: str) -> None:
+def main(options: GeneratorOptions, options_yaml: str) -> None:
     options, sources = find_sources(options)
     if options.plan:
         print(make_plan(options, sources))
@@ -220,7 +114,7 @@ def main(options: Options, options_yaml: str) -> None:
         train(run, options, sources)
 
 
-def train(run: Run, options: Options, sources: Sources) -> None:
+def train(run: Run, options: GeneratorOptions, sources: Sources) -> None:
     """Train a generator and save it, with its tokenizer, to the run folder."""
     tokenizer = HumanVQVAE.from_pretrained(sources.tokenizer).to(run.device)
     folder = MotionFolder(options.data)
@@ -281,10 +175,10 @@ def train(run: Run, options: Options, sources: Sources) -> None:
     run.report(f"text-to-motion model saved to {options.out}")
 
 
-def initial_model(options: Options, sources: Sources, tokenizer: HumanVQVAE, encoder: TextEncoder) -> LLaMAHF:
+def initial_model(options: GeneratorOptions, sources: Sources, tokenizer: HumanVQVAE, encoder: TextEncoder) -> LLaMAHF:
     """Return the generator of --init, or a new one."""
     if sources.init is None or sources.shape is None:
-        return LLaMAHF(options.new_shape(tokenizer, fingerprint(sources.tokenizer), encoder))
+        return LLaMAHF(new_config(options, tokenizer, fingerprint(sources.tokenizer), encoder))
     if (sources.shape.codebook_size, sources.shape.text_dim) != (tokenizer.codebook_size, encoder.dim):
         raise InputError(
             f"the generator of --init has {sources.shape.codebook_size} codes and text features of width "
@@ -298,8 +192,33 @@ def initial_model(options: Options, sources: Sources, tokenizer: HumanVQVAE, enc
     return model
 
 
+def new_config(
+    options: GeneratorOptions, tokenizer: HumanVQVAE, tokenizer_id: str, encoder: TextEncoder | EncoderShape
+) -> LLaMAConfig:
+    """Return the configuration of a new generator for a tokenizer and a text encoder."""
+    if tokenizer.codebook_size > LARGEST_VOCABULARY:
+        raise InputError(
+            f"the tokenizer has {tokenizer.codebook_size} codes and a generator can have {LARGEST_VOCABULARY}; "
+            "train a tokenizer with fewer levels or residuals"
+        )
+    shape = options.model
+    return LLaMAConfig(
+        codebook_size=tokenizer.codebook_size,
+        tokenizer=tokenizer_id,
+        text_dim=encoder.dim,
+        text_encoder=encoder.name,
+        text_length=encoder.max_length,
+        max_tokens=shape.max_tokens,
+        dropout=shape.dropout,
+        text_dropout=shape.text_dropout,
+        tie_weights=shape.tie_weights,
+        control=SIGNAL_WIDTH if options.control else 0,
+        **SIZES[shape.size],
+    )
+
+
 def token_rows(
-    run: Run, options: Options, folder: MotionFolder, tokenizer: HumanVQVAE, tokenizer_folder: Path, split: str
+    run: Run, options: GeneratorOptions, folder: MotionFolder, tokenizer: HumanVQVAE, tokenizer_folder: Path, split: str
 ) -> TokenDataset:
     """Return the rows of a split; all processes together tokenize it if that has not been done."""
     is_training = split == "train"
@@ -321,7 +240,7 @@ def token_rows(
     return rows
 
 
-def write_other_parts(options: Options, tokenizer: Path, rows: TokenDataset, encoder: TextEncoder) -> None:
+def write_other_parts(options: GeneratorOptions, tokenizer: Path, rows: TokenDataset, encoder: TextEncoder) -> None:
     """Write the tokenizer and the known sentences into the run folder and into best/; a resumed run has the latter."""
     folders = (options.out, options.out / "best")
     for out in folders:
@@ -332,10 +251,10 @@ def write_other_parts(options: Options, tokenizer: Path, rows: TokenDataset, enc
             known.save(out)
 
 
-def make_plan(options: Options, sources: Sources) -> str:
+def make_plan(options: GeneratorOptions, sources: Sources) -> str:
     """Describe the cost of the training, without loading the weights of the tokenizer or the text encoder."""
     tokenizer = HumanVQVAE.from_pretrained(sources.tokenizer, load_weights=lambda model, folder: None)  # its shape only
-    config = sources.shape or options.new_shape(tokenizer, "", encoder_shape(options.text_encoder))
+    config = sources.shape or new_config(options, tokenizer, "", encoder_shape(options.text_encoder))
     data = count_data(MotionFolder(options.data), tokenizer.config.stride, config.max_tokens, options.joined)
     batch_size = options.batch_size
     if options.batch_tokens:  # rows of mean length, in a number that all numbers of GPUs divide
@@ -375,4 +294,4 @@ def draw(run: Run, step: int, engine: Engine, pipeline: TextToMotion, rows: Toke
 
 if __name__ == "__main__":
     with exit_on_input_error():
-        main(*parse_options(Options, __doc__))
+        main(OPTIONS, OPTIONS_YAML)

@@ -15,65 +15,38 @@ import utils.interrupt  # noqa: F401
 
 # isort: split
 
-from dataclasses import dataclass, field
+from training.options import TokenizerOptions
+from utils.config import parse_options
+from utils.errors import exit_on_input_error
+
+if __name__ == "__main__":  # --help and invalid options end here, before the slow imports
+    with exit_on_input_error():
+        OPTIONS, OPTIONS_YAML = parse_options(TokenizerOptions, __doc__)
 
 import numpy as np
 import torch
-from jsonargparse.typing import PositiveInt
 
 from dataset.clips import Clips
 from dataset.motion_folder import MotionFolder
 from dataset.windows import WindowDataset
 from evaluation.measure_tokenizer import measure_clip
 from evaluation.recorded import SHORTEST
-from models.motion_vqvae import HumanVQVAE, VQVAEConfig
+from models.motion_vqvae import HumanVQVAE
 from models.reconstruction import reconstruct
-from models.vq_loss import MotionLoss, MotionLossConfig, frame_counts
+from models.vq_loss import MotionLoss, frame_counts
 from training.init import initial_source, initial_tokenizer
 from training.loop import Loop
 from training.meter import Meter
-from training.options import TrainingOptions
 from training.run import Comparison, Run
 from training.scores import reconstruction_scores
-from utils.config import parse_options
-from utils.errors import InputError, exit_on_input_error
-from utils.hub import check_source
 
 
-@dataclass(kw_only=True)
-class Options(TrainingOptions):
-    """Options of the tokenizer training."""
-
-    model: VQVAEConfig = field(default_factory=VQVAEConfig)
-    """Shape of the tokenizer."""
-    loss: MotionLossConfig = field(default_factory=MotionLossConfig)
-    """Terms of the loss and their weights."""
-    window: PositiveInt = 64
-    """Frames per training window; a multiple of the frames per token."""
-    validate_clips: PositiveInt = 64
-    """Maximum number of whole clips to validate on."""
-
-    def __post_init__(self):
-        if self.init is None:
-            self.check_window(self.model)
-        elif not self.resume:
-            check_source(self.init, "tokenizer")
-
-    def check_window(self, model: VQVAEConfig) -> None:
-        """Raise InputError unless the window is whole tokens of the model."""
-        if self.window % model.stride:
-            raise InputError(
-                f"--window {self.window} is not a multiple of the {model.stride} frames per token; "
-                "change --window or --model.down-t"
-            )
-
-
-def main(options: Options, options_yaml: str) -> None:
+def main(options: TokenizerOptions, options_yaml: str) -> None:
     with Run(options, options_yaml) as run:
         train(run, options)
 
 
-def train(run: Run, options: Options) -> None:
+def train(run: Run, options: TokenizerOptions) -> None:
     """Train a tokenizer and save it to the run folder."""
     folder = MotionFolder(options.data)
     motions = {split: folder.motions(split, required=split == "train") for split in ("train", "val")}
@@ -88,7 +61,7 @@ def train(run: Run, options: Options) -> None:
 
     loss_function = MotionLoss(options.loss)
     engine = run.prepare(model)
-    meter = Meter(run, "frames", 3 * model.config.flops_per_frame())  # the backward pass costs two forward passes
+    meter = Meter(run, "frames", 3 * model.flops_per_frame())  # the backward pass costs two forward passes
     with Loop(run, engine, meter, run.loader(windows, batch_order)) as loop:
         for step in loop.steps():
             batches = loop.next_batches()
@@ -112,7 +85,7 @@ def train(run: Run, options: Options) -> None:
     run.report(f"tokenizer saved to {options.out}")
 
 
-def initial_model(options: Options, folder: MotionFolder) -> HumanVQVAE:
+def initial_model(options: TokenizerOptions, folder: MotionFolder) -> HumanVQVAE:
     """Return the model of --init with its own statistics, or a new one with the statistics of the data."""
     if options.init is not None:
         model = initial_tokenizer(initial_source(options), options.model)
@@ -148,4 +121,4 @@ def validate(run: Run, model: HumanVQVAE, clips: list[tuple[str, np.ndarray]], s
 
 if __name__ == "__main__":
     with exit_on_input_error():
-        main(*parse_options(Options, __doc__))
+        main(OPTIONS, OPTIONS_YAML)

@@ -21,7 +21,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from models.llama import SIZES, LLaMAConfig, LLaMAHF
+from models.llama import LLaMAHF
+from models.llama_config import SIZES, LLaMAConfig
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from models.motionmillion import DTYPES, MAX_TOKENS, TEXT_LENGTH, tokenizer_names
 from motion.features272 import FEATURES

@@ -26,7 +26,8 @@ from dataset.caption_groups import caption_groups, named_sides
 from dataset.captioned_clips import described_features, long_enough
 from dataset.clips import Clip
 from dataset.corruptions import change_speed, freeze, reflect, reverse, swap_limbs
-from dataset.motion_folder import SPLITS, MotionFolder
+from dataset.motion_folder import MotionFolder
+from dataset.splits import SPLITS
 from evaluation.evaluators.contrastive import MotionTextEvaluator
 from evaluation.evaluators.interface import Caption
 from evaluation.fid import fid

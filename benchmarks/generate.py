@@ -25,7 +25,8 @@ from jsonargparse.typing import PositiveInt
 
 from benchmarks.timing import seconds_of
 from models.generate import Part, Request, decode_steps
-from models.llama import SIZES, LLaMAConfig, LLaMAHF
+from models.llama import LLaMAHF
+from models.llama_config import SIZES, LLaMAConfig
 from models.optimize import optimize
 from models.pipeline import TextToMotion
 from models.sampling import Sampling

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from models.llama import SIZES, LLaMAConfig, LLaMAHF
+from models.llama import LLaMAHF
+from models.llama_config import SIZES, LLaMAConfig
 from models.optimize import INT4_GROUP, optimize
 from training.costs import count_parameters
 from utils.config import parse_options

@@ -22,7 +22,8 @@ from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks.memory import config_of
-from models.llama import SIZES, LLaMAConfig, LLaMAHF
+from models.llama import LLaMAHF
+from models.llama_config import SIZES, LLaMAConfig
 from training.costs import (
     ENGINES,
     MicroBatch,

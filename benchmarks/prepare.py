@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
-from dataset.converting import CORES
+from dataset.options import CORES
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 

@@ -37,7 +37,8 @@ from benchmarks.text_encoder import make_captions, make_t5_base, plain_encoder
 from dataset.batches import TokenBudgetBatches, endless_loader
 from dataset.token_rows import collate
 from models.fsq import FSQ
-from models.llama import SIZES, LLaMAConfig, LLaMAHF
+from models.llama import LLaMAHF
+from models.llama_config import SIZES, LLaMAConfig
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from models.text_encoder import load_text_encoder
 from models.text_features import CaptionFeatures
@@ -211,7 +212,7 @@ def tokenizer_step(options: Options, precision: str, statistics: Callable) -> Me
     optimizer, dtype = make_optimizer(model, "adamw", 1e-4, 0.01), PRECISIONS[precision]
     model.quantizer.compute_perplexity = partial(statistics, model.quantizer)
     motion, lengths = torch.randn(options.windows, 64, 272), torch.full((options.windows,), 64)
-    flops = 3 * config.flops_per_frame() * motion[..., 0].numel()
+    flops = 3 * model.flops_per_frame() * motion[..., 0].numel()
 
     def step() -> tuple[int, float]:
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dataset.feature_files import load_features
-from dataset.motion_folder import SPLITS, STATISTICS, VECTORS, Statistics
+from dataset.motion_folder import STATISTICS, VECTORS, Statistics
+from dataset.splits import SPLITS
 from dataset.staging import Staging
 from motion.resample import FPS
 from utils.errors import InputError

@@ -15,12 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from tqdm import tqdm
 
 from dataset.caption_table import mirrored_line
 from dataset.conversion_report import Action, ClipReport, add_report, finish_folder, write_actions
-from dataset.motion_folder import MIRRORED, SPLITS, VECTORS, Statistics, split_of
+from dataset.motion_folder import VECTORS, Statistics
+from dataset.options import ConvertOptions
+from dataset.splits import MIRRORED, SPLITS
 from dataset.staging import Staging, check_clip_id, staged_folder
 from dataset.takes import Part
 from motion.features272 import check_features, features_from_motion
@@ -31,37 +32,7 @@ from utils.files import refusing_write_errors
 from utils.processes import WorkerDied, exit_on_sigterm, worker_pool
 from utils.reading.files import shown
 
-CORES = os.cpu_count() or 1
 STOPPED = "stopped; run the same command again to continue"
-
-
-@dataclass
-class ConvertOptions:
-    """Options of every conversion."""
-
-    source: Path
-    """Folder of the data set."""
-    out: Path
-    """Data folder to write."""
-    val_share: ClosedUnitInterval = field(default=0.03, kw_only=True)
-    """Share of the clips in the validation split, where the source defines no splits."""
-    test_share: ClosedUnitInterval = field(default=0.05, kw_only=True)
-    """Share of the clips in the test split, where the source defines no splits."""
-    min_frames: PositiveInt = field(default=16, kw_only=True)
-    """Minimum length of a clip in frames, after resampling to 30 fps; shorter clips are rejected."""
-    workers: PositiveInt = field(default=CORES, kw_only=True)
-    """Number of processes. (default: number of CPU cores)"""
-
-    def __post_init__(self):
-        if self.val_share + self.test_share >= 1:
-            raise InputError(
-                f"--val-share {self.val_share:g} and --test-share {self.test_share:g} leave no training clip; "
-                "reduce them"
-            )
-
-    def split_of(self, clip_id: str) -> str:
-        """Return the split of a clip of a source without splits."""
-        return split_of(clip_id, self.val_share, self.test_share)
 
 
 class Cut(NamedTuple):

@@ -9,7 +9,6 @@ Published layouts are in dataset/layouts.py. In every layout, the folder of the 
 of the .npy files instead (dataset/packing.py).
 """
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from dataset.clips import Clips
 from dataset.feature_files import Place, load_features
 from dataset.layouts import OURS, Split, layout_of
 from dataset.packing import read_tars
+from dataset.splits import split_of
 from motion.features272 import FEATURES, LAYOUT
 from utils.errors import InputError, shown
 from utils.reading.arrays import read_vector
@@ -29,16 +29,7 @@ from utils.reading.texts import read_lines
 
 VECTORS = Path(OURS.motions)
 STATISTICS = Path(OURS.statistics[0])
-SPLITS = ("train", "val", "test")
-MIRRORED = "_mirrored"  # suffix of the id of a mirrored clip
 LARGEST_LIST = 1024 * MB  # bytes of a split file
-
-
-def split_of(clip_id: str, val_share: float = 0.03, test_share: float = 0.05) -> str:
-    """Return the split of a clip, given by the hash of its id; a mirrored clip is in the split of its original."""
-    digest = hashlib.sha256(clip_id.removesuffix(MIRRORED).encode()).digest()
-    place = int.from_bytes(digest[:4], "big") / 2**32
-    return "test" if place < test_share else "val" if place < test_share + val_share else "train"
 
 
 class Statistics:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataset.layouts import LAYOUTS, find_layout
-from dataset.motion_folder import SPLITS
 from dataset.sources import babel, motionx
 from dataset.sources.amass import NO_MOTION
 from dataset.sources.humanml3d import FEATURES
 from dataset.sources.humanml3d_index import find_index
+from dataset.splits import SPLITS
 from models.sources import refuse_release
 from motion.features263 import SKELETONS
 from utils.errors import InputError, shown

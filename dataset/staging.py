@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dataset.motion_folder import MIRRORED, SPLITS, STATISTICS, VECTORS
+from dataset.motion_folder import STATISTICS, VECTORS
+from dataset.splits import MIRRORED, SPLITS
 from utils.errors import InputError
 from utils.files import refusing_write_errors
 from utils.locks import exclusive_folder

@@ -10,7 +10,8 @@ import torch
 from dataset.caption_groups import caption_groups
 from dataset.captions import CaptionStyle
 from dataset.clips import Clips
-from dataset.motion_folder import SPLITS, MotionFolder
+from dataset.motion_folder import MotionFolder
+from dataset.splits import SPLITS
 from evaluation.evaluators.interface import Caption, Evaluator
 from evaluation.protocol import crop, takes
 from evaluation.text_motion import POOL

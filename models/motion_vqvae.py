@@ -9,89 +9,22 @@ row equals that of the row alone.
 """
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, cast, get_args
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
 from models.fsq import FSQ
-from models.quantizers import LibraryQuantizer, QuantizerName, build_quantizer
+from models.quantizers import LibraryQuantizer, build_quantizer
+from models.vqvae_config import VQVAEConfig
 from motion.features272 import FEATURES
 from utils.checkpoint import PretrainedModel
 from utils.errors import InputError
 
-Activation = Literal["relu", "gelu", "silu"]
-Norm = Literal["none", "layer"]
-PatchSize = Literal[1, 2, 4]
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
-MAX_DILATION = 10_000  # frames, more than a motion has
 State = dict["Conv", Tensor]  # the last inputs of each causal convolution, while decoding in chunks
-
-
-@dataclass
-class VQVAEConfig:
-    """Shape of the tokenizer."""
-
-    quantizer: QuantizerName = "fsq"
-    """Quantizer of the latent vectors (models/quantizers.py)."""
-    levels: list[int] = field(default_factory=lambda: [8, 5, 5, 5])
-    """Number of levels in each dimension; the codebook size is their product. For lfq, all levels must be 2."""
-    residuals: PositiveInt = 2
-    """Number of residual quantizers of rfsq. The codebook size is (product of levels)^residuals."""
-    code_dim: PositiveInt = 256
-    """Width of the latent before and after quantization."""
-    width: PositiveInt = 256
-    """Channels of the convolutions."""
-    down_t: PositiveInt = 2
-    """Number of strided convolutions, each of which halves the frame rate."""
-    patch_size: PatchSize = 1
-    """Frames packed into one by a Haar wavelet transform before the first convolution; 1 disables it."""
-    depth: PositiveInt = 3
-    """Residual blocks after each halving (and before each doubling) of the frame rate."""
-    dilation_growth: PositiveInt = 3
-    """Ratio of the dilations of successive residual blocks. The first block has dilation growth^(depth-1), the last \
-has 1."""
-    activation: Activation = "relu"
-    """Activation inside the residual blocks; outside them it is always relu."""
-    norm: Norm = "none"
-    """Normalization inside the residual blocks: LayerNorm over the channels (layer) or none."""
-    causal: bool = True
-    """Use causal convolutions, which streaming requires: tokens do not depend on later frames, nor frames on later \
-tokens."""
-
-    def __post_init__(self):
-        for name, choices in (("quantizer", QuantizerName), ("activation", Activation), ("norm", Norm)):
-            if getattr(self, name) not in get_args(choices):
-                raise InputError(f"{name} {getattr(self, name)} is unknown; use one of {', '.join(get_args(choices))}")
-        if self.patch_size not in get_args(PatchSize):
-            raise InputError(f"patch_size is {self.patch_size}; use 1, 2 or 4")
-        for name in ("residuals", "code_dim", "width", "down_t", "depth", "dilation_growth"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.dilation_growth ** min(self.depth - 1, 64) > MAX_DILATION:
-            raise InputError(
-                f"depth {self.depth} and dilation_growth {self.dilation_growth} make dilations of more than "
-                f"{MAX_DILATION} frames; lower one of them"
-            )
-
-    @property
-    def stride(self) -> int:
-        """Frames per token."""
-        return self.patch_size * 2**self.down_t
-
-    def flops_per_frame(self) -> float:
-        """Return the FLOPs to encode and decode one frame; a training step takes three times as many."""
-        from torch.utils.flop_counter import FlopCounterMode  # slow to import, and large
-
-        frames = 16 * self.stride
-        with torch.device("meta"), FlopCounterMode(display=False) as counter:
-            latent = Encoder(self)(torch.empty(1, FEATURES, frames), None)
-            Decoder(self)(latent, None)
-        return counter.get_total_flops() / frames
 
 
 def haar_patch(x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -295,6 +228,16 @@ class HumanVQVAE(PretrainedModel):
     def codebook_size(self) -> int:
         """Number of codes."""
         return self.quantizer.codebook_size
+
+    def flops_per_frame(self) -> float:
+        """Return the FLOPs to encode and decode one frame; a training step takes three times as many."""
+        from torch.utils.flop_counter import FlopCounterMode  # slow to import, and large
+
+        frames = 16 * self.config.stride
+        with torch.device("meta"), FlopCounterMode(display=False) as counter:
+            latent = Encoder(self.config)(torch.empty(1, FEATURES, frames), None)
+            Decoder(self.config)(latent, None)
+        return counter.get_total_flops() / frames
 
     def normalize(self, features: Tensor) -> Tensor:
         """Normalize features (..., 272) as the network takes them."""

@@ -30,10 +30,12 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from jsonargparse.typing import PositiveInt
 from safetensors.torch import save_file
 
-from models.llama import SIZES, LLaMAConfig, LLaMAHF
-from models.motion_vqvae import Activation, HumanVQVAE, PatchSize, VQVAEConfig
+from models.encoder_names import encoder_width
+from models.llama import LLaMAHF
+from models.llama_config import SIZES, LLaMAConfig
+from models.motion_vqvae import HumanVQVAE
 from models.motionmillion_release import GENERATOR, TOKENIZER, Tensors, find_release, read_tensors
-from models.text_encoder import encoder_width
+from models.vqvae_config import Activation, PatchSize, VQVAEConfig
 from motion.features272 import FEATURES
 from utils.checkpoint import CONFIG, INDEX, fingerprint
 from utils.config import parse_options
@@ -85,7 +87,7 @@ class Options:
     """Text encoder that the generator was trained with. Default: the encoder that MotionMillion-Codes uses for this
     width."""
     n_head: PositiveInt | None = None
-    """Number of attention heads of the generator; needed if its size is not in the table of models/llama.py."""
+    """Number of attention heads of the generator; needed if its size is not in the table of models/llama_config.py."""
     levels: list[int] | None = None
     """Number of FSQ levels in each dimension; needed if neither mm_config.json nor the codebook size determines
     them."""

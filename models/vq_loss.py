@@ -1,44 +1,15 @@
 """Reconstruction loss of the motion tokenizer: feature error plus terms computed on the motion itself."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from jsonargparse.typing import NonNegativeFloat
 from torch import Tensor
 
+from models.vqvae_config import MotionLossConfig
 from motion.features272 import ROOT, local_joints, local_joints_fk, recover_root
-from utils.errors import InputError
 
-LossKind = Literal["l1", "l2", "smooth_l1"]
 POINTWISE: dict[str, Callable[..., Tensor]] = {"l1": F.l1_loss, "l2": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
-
-
-@dataclass
-class MotionLossConfig:
-    """Kind of error and weights of the terms; a weight of zero disables a term."""
-
-    kind: LossKind = "smooth_l1"
-    """Pointwise error of all terms."""
-    features: NonNegativeFloat = 1.0
-    """Weight of the error of all 272 normalized features."""
-    root: NonNegativeFloat = 0.5
-    """Additional weight of the 8 normalized root features, because their errors accumulate over a clip."""
-    joints: NonNegativeFloat = 1.0
-    """Weight of the joint position error, in decimetres and relative to the root's heading. Applied to the stored \
-positions and to the positions computed from the rotations."""
-    velocity: NonNegativeFloat = 1.0
-    """Weight of the joint velocity error (difference between consecutive frames)."""
-    acceleration: NonNegativeFloat = 0.0
-    """Weight of the joint acceleration error."""
-    path: NonNegativeFloat = 0.5
-    """Weight of the error of the root path (ground position and heading), integrated over the window."""
-
-    def __post_init__(self):
-        if self.kind not in get_args(LossKind):
-            raise InputError(f"loss kind {self.kind} is unknown; use one of {', '.join(get_args(LossKind))}")
 
 
 class MotionLoss:

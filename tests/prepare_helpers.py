@@ -28,9 +28,7 @@ def threads(workers: int, *arguments: object) -> Iterator[ThreadPoolExecutor]:
 def prepare(monkeypatch, kind: str, source: Path, out: Path, **options) -> None:
     """Convert a source in this process."""
     monkeypatch.setattr(converting, "worker_pool", threads)
-    options_kind, plan = prepare_data.SOURCES[kind]
-    chosen = options_kind(source, out, **options)
-    converting.convert_source(plan(chosen), chosen)
+    prepare_data.main(prepare_data.COMMANDS[kind](source, out, **options))
 
 
 def write_amass(file: Path, fps: float, seconds: float, **changes: object) -> np.ndarray:

@@ -9,7 +9,7 @@ import benchmarks.train
 import dataset.clip_index
 from dataset.synthetic import synthetic_clips
 from formats.bvh_writer import write_bvh
-from models.llama import SIZES, LLaMAConfig
+from models.llama_config import SIZES, LLaMAConfig
 from motion.smplx import motion_to_smplx85
 from tests.conftest import ROOT, run_script
 

@@ -8,11 +8,13 @@ import torch
 import yaml
 
 import train_t2m
-from models.llama import SIZES, LLaMAConfig, LLaMAHF
+from models.llama import LLaMAHF
+from models.llama_config import SIZES, LLaMAConfig
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from models.pipeline import TextToMotion
 from tests import fake_hub
 from training.init import freeze_all_but_control, initial_generator, with_control
+from training.options import GeneratorOptions
 from utils.checkpoint import CONFIG, WEIGHTS, fingerprint
 from utils.config import parse_options
 from utils.errors import InputError
@@ -112,7 +114,7 @@ def test_models_that_do_not_fit_are_refused(base, refused, data_folder, tmp_path
 def test_given_tokenizer_of_the_model_and_equal_options_are_no_conflict(base, tmp_path):
     places = ["--data", "d", "--out", "o", "--init", str(base), "--tokenizer", str(base / "tokenizer")]
     equal = ["--model.size", "debug", "--model.max-tokens", "120", "--text-encoder", "minilm"]
-    options, _ = parse_options(train_t2m.Options, "", [*places, *equal])
+    options, _ = parse_options(GeneratorOptions, "", [*places, *equal])
     options, sources = train_t2m.find_sources(options)
     assert sources.init == base and options.model.max_tokens == 120
 

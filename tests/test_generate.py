@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from models.generate import Part, Request, compact_slots, decode_steps, generate
-from models.llama import SIZES, LLaMAConfig, LLaMAHF
+from models.llama import LLaMAHF
+from models.llama_config import SIZES, LLaMAConfig
 from models.sampling import Sampling, sample_tokens
 from tests.conftest import golden
 from utils.errors import InputError

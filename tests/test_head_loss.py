@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from models import head_loss
-from models.llama import SIZES, LLaMAConfig, LLaMAHF
+from models.llama import LLaMAHF
+from models.llama_config import SIZES, LLaMAConfig
 
 
 def expected(hidden, weight, targets, z_loss):

@@ -16,7 +16,8 @@ import yaml
 from models import pipeline
 from models.checkpoints import KNOWN
 from models.known import Action, Known
-from models.llama import SIZES, LLaMAConfig, LLaMAHF
+from models.llama import LLaMAHF
+from models.llama_config import SIZES, LLaMAConfig
 from models.model_card import CARD, CardOptions
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from models.pipeline import TextToMotion

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.llama import SIZES, LLaMAConfig, LLaMAHF
+from models.llama import LLaMAHF
+from models.llama_config import SIZES, LLaMAConfig
 from models.text_dropout import drop_states, drop_text, null_text
 from tests.conftest import golden
 from utils.errors import InputError

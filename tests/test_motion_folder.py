@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dataset.motion_folder import MIRRORED, STATISTICS, MotionFolder, Statistics, split_of
+from dataset.motion_folder import STATISTICS, MotionFolder, Statistics
+from dataset.splits import MIRRORED, split_of
 from dataset.windows import WindowDataset
 from utils.errors import InputError
 

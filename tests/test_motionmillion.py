@@ -14,7 +14,8 @@ import torch
 
 from models import motionmillion, offload
 from models.generate import Part, Request, Sampling, generate
-from models.llama import SIZES, LLaMAConfig, LLaMAHF
+from models.llama import LLaMAHF
+from models.llama_config import SIZES, LLaMAConfig
 from models.motion_vqvae import HumanVQVAE
 from models.motionmillion import Options, generator_config, tokenizer_names
 from models.offload import load_offloaded

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset.motion_folder import SPLITS, MotionFolder, split_of
+from dataset.motion_folder import MotionFolder
 from dataset.packing import pack, tar_members
+from dataset.splits import SPLITS, split_of
 from tests.conftest import golden_eval
 from utils.errors import InputError
 

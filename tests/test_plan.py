@@ -8,11 +8,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-import train_t2m
-import train_vq
 from benchmarks.memory import config_of
 from dataset.motion_folder import MotionFolder
-from models.llama import SIZES, LLaMAConfig, LLaMAHF
+from models.llama import LLaMAHF
+from models.llama_config import SIZES, LLaMAConfig
 from models.text_encoder import WIDTHS, EncoderShape, MiniLMEncoder, encoder_shape
 from tests.conftest import ROOT
 from training.costs import (
@@ -26,6 +25,7 @@ from training.costs import (
     scamo_optimum_for_tokens,
     text_share,
 )
+from training.options import GeneratorOptions, TokenizerOptions
 from training.plan import count_data
 from utils.config import parse_options
 from utils.errors import InputError
@@ -210,17 +210,17 @@ def test_invalid_options_of_the_plan(refused, arguments, tmp_path, more, words):
 def test_switch_without_a_value_is_true(tmp_path):
     places = ["--data", "d", "--tokenizer", str(tmp_path), "--out", "o"]
     for given in (["--plan", *places], [*places, "--plan"], [*places, "--plan", "true"], [*places, "--plan=true"]):
-        assert parse_options(train_t2m.Options, "", given)[0].plan
-    assert not parse_options(train_t2m.Options, "", ["--plan", "false", *places])[0].plan
+        assert parse_options(GeneratorOptions, "", given)[0].plan
+    assert not parse_options(GeneratorOptions, "", ["--plan", "false", *places])[0].plan
 
 
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "configs").glob("*2m/*.yaml")) + sorted((ROOT / "configs/vq").iterdir())
 )
 def test_shipped_training_configs_are_valid(path, tmp_path):
-    script = train_t2m if path.parent.name == "t2m" else train_vq
-    start = ["--tokenizer", str(tmp_path)] if script is train_t2m else []
+    kind = GeneratorOptions if path.parent.name == "t2m" else TokenizerOptions
+    start = ["--tokenizer", str(tmp_path)] if kind is GeneratorOptions else []
     if path.stem == "control":
         start = ["--init", str(ROOT / "checkpoints" / "demo")]
-    options, as_yaml = parse_options(script.Options, "", ["--config", str(path), "--data", "d", "--out", "o", *start])
+    options, as_yaml = parse_options(kind, "", ["--config", str(path), "--data", "d", "--out", "o", *start])
     assert options.steps > 0 and f"steps: {options.steps}" in as_yaml

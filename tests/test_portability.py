@@ -66,13 +66,16 @@ def test_names_of_motions_are_allowed_on_windows(text):
     assert not set(item.name) & set('<>:"/\\|?*.') and item.name == item.name.strip() and len(item.name) <= 80
 
 
-@pytest.mark.parametrize("script", ["app", "edit_motion", "evaluate", "inference_batch", "visualize.export"])
+COMMANDS = {"edit_motion": ["redo"], "evaluate": ["t2m"], "prepare_data": ["bvh"]}  # of scripts with commands
+SCRIPTS = ("app", "inference_batch", "train_evaluator", "train_t2m", "train_vq", "visualize.export", *COMMANDS)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_help_and_option_errors_come_before_slow_imports(script):
     code = (
         f"import runpy, sys; sys.modules.update(torch=None, scipy=None); runpy.run_module({script!r}, None, '__main__')"
     )
-    words = [["redo", "--help"]] if script == "edit_motion" else [["t2m", "--help"]] if script == "evaluate" else []
-    for arguments, status in [(["--help"], 0), (["--no-option"], 2), *((each, 0) for each in words)]:
+    for arguments, status in ([*COMMANDS.get(script, []), "--help"], 0), (["--no-option"], 2):
         ended = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
         assert ended.returncode == status and "Traceback" not in ended.stderr
         assert "_" not in "".join(

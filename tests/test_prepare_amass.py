@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset.motion_folder import MIRRORED, MotionFolder
+from dataset.motion_folder import MotionFolder
 from dataset.sources.amass import frame_rate
 from dataset.sources.humanml3d_index import SequenceKey
+from dataset.splits import MIRRORED
 from motion.features272 import LAYOUT, features_from_motion, local_rotations, recover_joints
 from motion.resample import FPS
 from motion.rotation import axis_angle_to_matrix, matrix_to_axis_angle

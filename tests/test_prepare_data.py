@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from dataset.converting import convert_source
-from dataset.motion_folder import MIRRORED, VECTORS, MotionFolder, split_of
+from dataset.motion_folder import VECTORS, MotionFolder
 from dataset.sources import bvh
 from dataset.sources.bvh import BvhOptions
+from dataset.splits import MIRRORED, split_of
 from dataset.synthetic import synthetic_clips
 from motion.features272 import LAYOUT, features_from_motion, recover_joints_fk, recover_rotations
 from motion.resample import FPS

@@ -9,10 +9,11 @@ import pytest
 import prepare_data
 from dataset.caption_table import caption_line, mirrored_line
 from dataset.captions import CaptionLine
-from dataset.motion_folder import MIRRORED, SPLITS, MotionFolder
+from dataset.motion_folder import MotionFolder
 from dataset.recognize import recognize
 from dataset.sources.humanml3d import FEATURES
 from dataset.sources.motionx import MOTIONS, TEXTS
+from dataset.splits import MIRRORED, SPLITS
 from motion.features263 import HUMANML3D, KIT
 from motion.features272 import features_from_motion
 from motion.resample import FPS
@@ -186,4 +187,4 @@ def test_folders_are_recognized_with_the_command_for_them(tmp_path, capfd, run_h
     (tmp_path / "empty" / "ACCAD.tar.bz2").touch()
     with pytest.raises(InputError, match="holds ACCAD.tar.bz2 as downloaded"):
         recognize(tmp_path / "empty")
-    assert prepare_data.SOURCES.keys() >= set(known.values())
+    assert prepare_data.COMMANDS.keys() >= set(known.values())

@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from torch import distributed, multiprocessing
 
 import benchmarks.quantizers
-import train_vq
 from dataset.motion_folder import MotionFolder
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from models.pipeline import TextToMotion
@@ -21,6 +20,7 @@ from models.quantizers import build_quantizer
 from tests.conftest import ROOT, start_script
 from tests.test_resume import step_of, tensors_of, wait_for_state
 from tests.test_training import T2M, VQ, scalars
+from training.options import TokenizerOptions
 from training.state import states
 from utils.checkpoint import CONFIG, WEIGHTS
 from utils.config import parse_options
@@ -294,7 +294,7 @@ def test_missing_codebooks_and_indices_outside_them_are_refused():
 
 def test_the_compared_codebooks_have_similar_sizes(tmp_path):
     recipe = benchmarks.quantizers.Options(data=tmp_path, work=tmp_path).recipe
-    options, _ = parse_options(train_vq.Options, "", [f"--config={recipe}", "--data=a", "--out=b"])
+    options, _ = parse_options(TokenizerOptions, "", [f"--config={recipe}", "--data=a", "--out=b"])
     for compared in benchmarks.quantizers.LEVELS.values():
         sizes = [
             HumanVQVAE(replace(options.model, quantizer=name, levels=levels)).codebook_size

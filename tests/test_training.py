@@ -16,8 +16,6 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
 
-import train_t2m
-import train_vq
 import training.run
 from dataset.motion_folder import MotionFolder
 from dataset.windows import WindowDataset
@@ -28,6 +26,7 @@ from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from models.vq_loss import MotionLoss
 from tests.conftest import ROOT
 from training.optimizer import EMA, make_optimizer, orthogonal, schedule_factor
+from training.options import GeneratorOptions, TokenizerOptions
 from training.state import states
 from utils import checkpoint
 from utils.checkpoint import CONFIG, WEIGHTS, fingerprint, save_model
@@ -77,19 +76,19 @@ def test_generator_run_folder_is_a_complete_text_to_motion_model(t2m_run, tokeni
     assert generator.config.codebook_size == tokenizer.codebook_size
 
 
-@pytest.mark.parametrize("script", [train_vq, train_t2m])
-def test_train_yaml_holds_every_option_of_the_run(request, script):
-    run = request.getfixturevalue("tokenizer_run" if script is train_vq else "t2m_run")
-    debug = VQ if script is train_vq else T2M
-    options, _ = parse_options(script.Options, "", ["--config", str(run / "train.yaml")])
-    tokenizer = [] if script is train_vq else ["--tokenizer", str(options.tokenizer)]
+@pytest.mark.parametrize("kind", [TokenizerOptions, GeneratorOptions])
+def test_train_yaml_holds_every_option_of_the_run(request, kind):
+    run = request.getfixturevalue("tokenizer_run" if kind is TokenizerOptions else "t2m_run")
+    debug = VQ if kind is TokenizerOptions else T2M
+    options, _ = parse_options(kind, "", ["--config", str(run / "train.yaml")])
+    tokenizer = [] if kind is TokenizerOptions else ["--tokenizer", str(options.tokenizer)]
     places = ["--data", str(options.data), "--out", str(run), *tokenizer]
-    assert asdict(options) == asdict(parse_options(script.Options, "", [*map(str, debug), *places])[0])
+    assert asdict(options) == asdict(parse_options(kind, "", [*map(str, debug), *places])[0])
 
 
 def training_loss(run, data_folder, untrained=False):
     """Return the mean loss of a tokenizer over the first training windows."""
-    options, _ = parse_options(train_vq.Options, "", ["--config", str(run / "train.yaml")])
+    options, _ = parse_options(TokenizerOptions, "", ["--config", str(run / "train.yaml")])
     model = HumanVQVAE.from_pretrained(run)
     if untrained:
         torch.manual_seed(0)
@@ -362,7 +361,7 @@ def test_device_and_precision_are_chosen_with_a_reason():
 def test_options_from_file_and_command_line_with_hyphens_or_underscores(tmp_path):
     (tmp_path / "some.yaml").write_text("window: 16\nmodel:\n  width: 24\n  depth: 2\n")
     options, as_yaml = parse_options(
-        train_vq.Options, "", ["--config", str(tmp_path / "some.yaml"), "--batch-size", "3", "--model.code-dim=5",
+        TokenizerOptions, "", ["--config", str(tmp_path / "some.yaml"), "--batch-size", "3", "--model.code-dim=5",
                                "--model.width", "20", "--data", "a-b", "--out=c-d"],
     )  # fmt: skip
     assert (options.window, options.batch_size) == (16, 3)

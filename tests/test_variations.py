@@ -7,7 +7,7 @@ from torch import Tensor
 from control.random_tracks import Frames
 from control.signal import SIGNAL_WIDTH
 from control.variations import bent, played_at, turn_of, varied
-from models.llama import SIZES, LLaMAConfig
+from models.llama_config import SIZES, LLaMAConfig
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from motion.features272 import LAYOUT, features_from_motion, recover_joints, recover_joints_fk, recover_root
 from motion.rotation import axis_angle_to_matrix, y_rotation

@@ -10,7 +10,7 @@ from control.random_tracks import Frames, random_tracks
 from control.signal import ControlSignal
 from control.track import Track
 from control.variations import varied
-from models.llama import LLaMAConfig
+from models.llama_config import LLaMAConfig
 from models.motion_vqvae import HumanVQVAE
 
 

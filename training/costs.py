@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.head_loss import ROWS
-from models.llama import SIZES, LLaMAConfig
+from models.llama_config import SIZES, LLaMAConfig
 
 ENGINES = ("DDP", "ZeRO-2", "FSDP")
 FLOAT = 4  # bytes: master weights, gradients, both moments, EMA

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 
 from models.checkpoints import find_tokenizer
-from models.llama import LLaMAConfig, LLaMAHF
-from models.motion_vqvae import HumanVQVAE, VQVAEConfig
+from models.llama import LLaMAHF
+from models.llama_config import LLaMAConfig
+from models.motion_vqvae import HumanVQVAE
+from models.vqvae_config import VQVAEConfig
 from training.options import TrainingOptions
 from utils.checkpoint import WEIGHTS
 from utils.config import spelled

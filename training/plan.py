@@ -1,13 +1,11 @@
 """The plan printed by ``train_t2m.py --plan``: cost of a training run, from its options and the headers of the data."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-from jsonargparse.typing import NonNegativeInt, PositiveFloat
 
 from dataset.motion_folder import MotionFolder
-from models.llama import LLaMAConfig
+from models.llama_config import LLaMAConfig
 from motion.resample import FPS
 from training.costs import (
     ENGINES,
@@ -21,30 +19,11 @@ from training.costs import (
     text_share,
     training_days,
 )
-from utils.config import bounded
+from training.options import PlanOptions
 from utils.errors import InputError
 
 GPUS = (1, 2, 4, 8, 16, 32, 64)
 TOKENS_PER_PARAMETER = 20  # Hoffmann et al., "Training Compute-Optimal Large Language Models" (2022), for language
-
-if TYPE_CHECKING:
-    Utilisation = float
-else:
-    Utilisation = bounded("Utilisation", float, (">", 0), ("<=", 1))
-
-
-@dataclass(kw_only=True)
-class PlanOptions:
-    """Options of the plan."""
-
-    plan: bool = False
-    """Print the cost of the training (parameters, FLOPs, memory per GPU, days) and exit without training."""
-    plan_tflops: PositiveFloat = 989.0
-    """Assumed peak speed of a GPU in 10^12 FLOPs per second; 989 is an H100 SXM in dense bf16 (data sheet)."""
-    plan_utilisation: Utilisation = 0.4
-    """Assumed model FLOPs utilization (MFU), as a fraction of the peak speed."""
-    plan_text: NonNegativeInt | None = None
-    """Assumed number of text features per caption; by default the maximum of the text encoder."""
 
 
 @dataclass

@@ -4,18 +4,15 @@ Motion of any frame rate is interpolated to 30 fps. The public code for the 272 
 frame instead: the same where fps / 30 is whole, while its 100 fps becomes 33.3 and its 59.94 fps stays.
 """
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jsonargparse.typing import PositiveInt
 
 from dataset.conversion_report import ClipReport
 from dataset.converting import (
     Converted,
-    ConvertOptions,
     Cut,
     Plan,
     PreparedClip,
@@ -24,10 +21,11 @@ from dataset.converting import (
     cut_clip,
     reason_for,
 )
-from dataset.motion_folder import MIRRORED
+from dataset.options import AmassOptions
 from dataset.sources import babel, humanml3d_index
 from dataset.sources.humanml3d_texts import HUMANML3D, kept_lines
 from dataset.sources.whole_files import plan_whole_files
+from dataset.splits import MIRRORED
 from formats.amass import amass_to_smplx85, body_poses
 from formats.import_options import MAX_FRAMES
 from motion.body_shape import leg_scale
@@ -43,30 +41,6 @@ from utils.reading.texts import read_lines
 KEYS = ("poses", "trans", "betas", "surface_model_type", "mocap_framerate", "mocap_frame_rate")  # none is a pickle
 RATES = ("mocap_framerate", "mocap_frame_rate")  # of SMPL+H and SMPL-X files
 NO_MOTION = ("shape.npz", "_stagei.npz")  # ends of the names of files that hold body shapes
-
-
-@dataclass
-class AmassOptions(ConvertOptions):
-    """Convert AMASS, with the captions of HumanML3D, of BABEL, of a table, or without captions."""
-
-    humanml3d: Path | None = None
-    """Folder of HumanML3D with index.csv, texts and train.txt, val.txt, test.txt: its clips are cut out of AMASS,
-    with its captions, mirrored copies and splits."""
-    babel: Path | None = None
-    """Folder of BABEL with train.json and val.json: whole sequences with its labels as captions of clips and parts."""
-    captions: Path | None = None
-    """CSV or JSON lines with the columns file, text, from and to, or YAML with caption rules."""
-    mirrored: bool = True
-    """Add a left-right mirrored copy of every training clip, with left and right exchanged in its captions; HumanML3D
-    has copies of its own."""
-    captions_per_clip: PositiveInt = 16
-    """Maximum number of captions per clip from caption rules."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        given = [name for name in ("humanml3d", "babel", "captions") if getattr(self, name)]
-        if len(given) > 1:
-            raise InputError(f"--{given[0]} and --{given[1]} both give captions; give one of them")
 
 
 def plan(options: AmassOptions) -> Plan:

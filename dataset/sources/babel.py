@@ -16,8 +16,8 @@ from typing import Any
 
 from dataset.caption_table import caption_line
 from dataset.converting import Converted, Cut, Plan, Task
-from dataset.motion_folder import MIRRORED, SPLITS
 from dataset.sources.humanml3d_index import SequenceKey, by_sequence
+from dataset.splits import MIRRORED, SPLITS
 from utils.errors import InputError, shown
 from utils.reading.files import MB, refusing
 from utils.reading.texts import read_json

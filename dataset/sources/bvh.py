@@ -1,18 +1,16 @@
 """Source: a folder of BVH or glTF files with captions."""
 
 from collections import Counter
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from jsonargparse.typing import PositiveInt
-
 from dataset.caption_table import is_rules
 from dataset.captions import CaptionRules
-from dataset.converting import Converted, ConvertOptions, Plan, Task, check_frames, cut_clip
-from dataset.motion_folder import MIRRORED
+from dataset.converting import Converted, Plan, Task, check_frames, cut_clip
+from dataset.options import BvhOptions
 from dataset.sources.labelled import convert_takes, plan_labelled
 from dataset.sources.whole_files import plan_whole_files
+from dataset.splits import MIRRORED
 from dataset.staging import check_clip_id
 from formats.bvh import bvh_length
 from formats.import_options import ImportOptions
@@ -21,26 +19,6 @@ from formats.skeleton_map import SkeletonMap
 from motion.resample import FPS
 from utils.errors import InputError
 from utils.reading.texts import read_lines
-
-
-@dataclass
-class BvhOptions(ConvertOptions, ImportOptions):
-    """Convert a folder of BVH files, or of glTF files with an animation (.glb, .gltf, .vrma)."""
-
-    skeleton: Path | None = None
-    """YAML file that maps the joints of the files to the 22 SMPL-X joints; by default joints are found by name and
-    hierarchy."""
-    captions: Path | None = None
-    """CSV or JSON lines with the columns file, text, from and to, or YAML with caption rules; by default, a text file
-    beside each motion file (walk.txt for walk.bvh)."""
-    mirrored: bool = True
-    """Add a left-right mirrored copy of every training clip, with left and right exchanged in its captions."""
-    captions_per_clip: PositiveInt = 16
-    """Maximum number of captions per clip from caption rules."""
-
-    def __post_init__(self):
-        ConvertOptions.__post_init__(self)
-        ImportOptions.__post_init__(self)
 
 
 def plan(options: BvhOptions) -> Plan:

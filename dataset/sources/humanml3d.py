@@ -6,17 +6,17 @@ given ones, at the bone lengths of our skeleton, is stated in report.json.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from dataset.converting import Converted, ConvertOptions, Cut, Plan, Task, check_frames, prepared_clip
-from dataset.motion_folder import SPLITS
+from dataset.converting import Converted, Cut, Plan, Task, check_frames, prepared_clip
+from dataset.options import HumanMl3dOptions, KitOptions
 from dataset.sources import humanml3d_texts
 from dataset.sources.humanml3d_index import find_texts, read_splits
 from dataset.sources.humanml3d_texts import Limits, kept_lines
+from dataset.splits import SPLITS
 from motion.features263 import HUMANML3D, KIT, FeatureSkeleton, joints_from_features
 from motion.inverse_kinematics import FittedMotion, fit_joints, fit_kit_joints
 from motion.resample import FPS, resample_positions, resample_rotations
@@ -25,16 +25,6 @@ from utils.reading.arrays import read_npy
 from utils.reading.texts import read_lines
 
 FEATURES = "new_joint_vecs"
-
-
-@dataclass
-class HumanMl3dOptions(ConvertOptions):
-    """Convert HumanML3D: 263-dim features, with its captions, mirrored copies and splits."""
-
-
-@dataclass
-class KitOptions(ConvertOptions):
-    """Convert KIT-ML: 251-dim features, with its captions, mirrored copies and splits."""
 
 
 class DataSet(NamedTuple):

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from dataset.converting import Converted, Cut, Plan, Task
-from dataset.motion_folder import SPLITS
+from dataset.splits import SPLITS
 from motion.humanml3d import WHOLE, clip_span
 from utils.errors import InputError, shown
 from utils.reading.files import refusing

@@ -12,7 +12,6 @@ from dataset.captions import CaptionRules
 from dataset.conversion_report import Action, ClipReport
 from dataset.converting import (
     Converted,
-    ConvertOptions,
     Cut,
     Plan,
     PreparedClip,
@@ -21,8 +20,9 @@ from dataset.converting import (
     cut_clip,
     reason_for,
 )
-from dataset.motion_folder import MIRRORED, SPLITS
+from dataset.options import ConvertOptions
 from dataset.sources.whole_files import FileOptions
+from dataset.splits import MIRRORED, SPLITS
 from dataset.takes import Part, Take, copies, shares, tiles
 from utils.errors import InputError
 

@@ -4,13 +4,11 @@ motion_data/smplx_322/SUBSET/.../NAME.npy          (T, 322), see motion/smplx.py
 texts/semantic_labels/SUBSET/.../NAME.txt          a caption per line, or lines of HumanML3D (subset humanml)
 """
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from jsonargparse.typing import PositiveInt
-
-from dataset.converting import Converted, ConvertOptions, Plan, Task, check_frames, cut_clip
+from dataset.converting import Converted, Plan, Task, check_frames, cut_clip
+from dataset.options import MotionXOptions
 from dataset.sources.whole_files import plan_whole_files
 from motion.body_shape import leg_scale, rest_joints
 from motion.smplx import SMPLX85, smplx85_to_motion, smplx322_to_85
@@ -20,19 +18,6 @@ from utils.reading.texts import read_lines
 
 MOTIONS = Path("motion_data/smplx_322")
 TEXTS = Path("texts/semantic_labels")
-
-
-@dataclass
-class MotionXOptions(ConvertOptions):
-    """Convert Motion-X: SMPL-X parameters of 322 values per frame, with its captions."""
-
-    captions: Path | None = None
-    """CSV or JSON lines with the columns file, text, from and to, or YAML with caption rules; by default the files in
-    texts/semantic_labels."""
-    mirrored: bool = True
-    """Add a left-right mirrored copy of every training clip, with left and right exchanged in its captions."""
-    captions_per_clip: PositiveInt = 16
-    """Maximum number of captions per clip from caption rules."""
 
 
 def plan(options: MotionXOptions) -> Plan:

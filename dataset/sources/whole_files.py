@@ -6,7 +6,7 @@ from typing import Protocol
 
 from dataset.caption_table import CaptionFile
 from dataset.converting import Converted, Cut, Plan, Task
-from dataset.motion_folder import MIRRORED
+from dataset.splits import MIRRORED
 from utils.errors import InputError
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from dataset.captions import CaptionRules
-from dataset.motion_folder import MIRRORED, split_of
 from dataset.sources.labelled import convert_takes, plan_labelled
+from dataset.splits import MIRRORED, split_of
 from dataset.takes import Part, Take, copies, shares, tiles
 from motion.features272 import heading_angle
 from motion.rotation import y_rotation

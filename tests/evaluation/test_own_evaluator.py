@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import train_evaluator
 from dataset.caption_groups import caption_groups, named_sides, same_sides
 from dataset.captioned_clips import CaptionedClips, collate
 from dataset.corruptions import change_speed, freeze, reflect, replay, reverse, swap_limbs
@@ -18,6 +17,7 @@ from evaluation.evaluators.interface import Caption
 from motion.features272 import LAYOUT, features_from_motion, recover_joints
 from tests.conftest import ROOT
 from train_evaluator import contrastive_loss
+from training.options import EvaluatorOptions
 from utils.checkpoint import WEIGHTS, save_model
 from utils.config import parse_options
 from utils.errors import InputError
@@ -208,7 +208,7 @@ def test_data_that_cannot_be_trained_on_is_refused(refused, validated_folder, tm
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "evaluator").iterdir()), ids=lambda path: path.stem)
 def test_shipped_configs_are_valid(path):
-    options, _ = parse_options(train_evaluator.Options, "", ["--config", str(path), "--data", "d", "--out", "o"])
+    options, _ = parse_options(EvaluatorOptions, "", ["--config", str(path), "--data", "d", "--out", "o"])
     MotionTextEvaluator(options.model)
 
 

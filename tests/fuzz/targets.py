@@ -20,8 +20,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401 (impo
 
 import inference_batch
 import prepare_data
-import train_t2m
-import train_vq
 from characters.character import load_character
 from characters.write import write_character
 from control.checks import check_constraints
@@ -43,6 +41,7 @@ from motion.features272 import features_to_smplx85
 from serving.options import Options
 from serving.requests import GenerationRequest
 from serving.schemas import GenerateBody, checked
+from training.options import GeneratorOptions, TokenizerOptions
 from training.state import newest_state, read_description
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
@@ -205,7 +204,8 @@ converting.worker_pool = threads
 
 
 def run_prepare(kind: str, *arguments: object) -> None:
-    command(prepare_data.main, kind, *arguments, "--out", "out", "--workers", 1)
+    words = [kind, *map(str, arguments), "--out", "out", "--workers", "1"]
+    command(lambda: prepare_data.main(prepare_data.read_arguments(words)))
 
 
 TARGETS = {
@@ -224,13 +224,13 @@ TARGETS = {
     "CaptionRules": Target("captions", captions),
     "SkeletonMap": Target("skeleton", lambda: SkeletonMap.from_yaml("skeleton.yaml")),
     "train_vq --config": Target("vq_options", lambda: options_of(
-        train_vq.Options, "--config", "options.yaml", "--data", "d", "--out", "o")),
+        TokenizerOptions, "--config", "options.yaml", "--data", "d", "--out", "o")),
     "train_t2m --config": Target("t2m_options", lambda: options_of(
-        train_t2m.Options, "--config", "options.yaml", "--data", "d", "--out", "o", "--tokenizer",
+        GeneratorOptions, "--config", "options.yaml", "--data", "d", "--out", "o", "--tokenizer",
         str(static / "model" / "tokenizer"))),
     "inference_batch words": Target("inference_words", lambda: options_of(
         inference_batch.Options, *words(), "--checkpoint", str(static / "model"))),
-    "train_vq words": Target("train_words", lambda: options_of(train_vq.Options, *words())),
+    "train_vq words": Target("train_words", lambda: options_of(TokenizerOptions, *words())),
     "export words": Target("export_words", lambda: options_of(export.Options, *words())),
     "HumanVQVAE": Target("tokenizer", lambda: HumanVQVAE.from_pretrained(Path.cwd())),
     "TextToMotion": Target("model", lambda: TextToMotion.from_pretrained(Path.cwd())),
