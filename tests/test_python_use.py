@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+import tomllib
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -131,3 +132,16 @@ def test_installed_package_imports_only_itself_and_runs_anywhere(installed):
     command = [sys.executable, "-c", start, *options]
     subprocess.run(command, cwd=installed, env=environment, check=True)
     assert list(installed.glob("outputs/*.npz"))
+
+
+COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_console_command_shows_its_own_name(command):
+    start = "from {0} import {1}; {1}()".format(*COMMANDS[command].split(":"))  # as the installed command does
+    ended = subprocess.run(
+        [sys.executable, "-c", start, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.startswith(f"usage: {command} ")
+    assert f"\n    {command} " in ended.stdout and "python " not in ended.stdout

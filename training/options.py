@@ -16,7 +16,8 @@ from utils.errors import InputError
 from utils.hub import check_source
 
 if TYPE_CHECKING:
-    DropoutRate = Utilisation = float
+    DropoutRate = float
+    Utilisation = float
     Seed = int
     Size = str
 else:

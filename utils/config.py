@@ -119,9 +119,8 @@ def parse_command(
     width = max(map(len, commands))
     lines = [f"  {name:{width}}  {(inspect.getdoc(kind) or '').splitlines()[0]}" for name, kind in commands.items()]
     program = _program() or Path(sys.argv[0]).name
-    print(
-        f"usage: {program} COMMAND {'' if files is None else 'FILE ... '}[options]\n\n{inspect.cleandoc(description)}\n"
-    )
+    usage = f"{program} COMMAND {'' if files is None else 'FILE ... '}[options]"
+    print(f"usage: {usage}\n\n{inspect.cleandoc(_with_command(description))}\n")
     print(f"commands (`{program} COMMAND --help` lists the options of a command):", *lines, sep="\n")
     raise SystemExit(0)
 
@@ -150,6 +149,7 @@ def spelled(name: str) -> str:
 
 def _make_parser(options: type, description: str) -> ArgumentParser:
     """Make a parser that accepts options with hyphens and underscores, and whose help shows hyphens only."""
+    description = _with_command(description)
     parser = ArgumentParser(_program(), description=description, formatter_class=HelpFormatter, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
     parser.add_class_arguments(options, as_group=False)
@@ -171,9 +171,19 @@ def _make_parser(options: type, description: str) -> ArgumentParser:
 
 
 def _program() -> str | None:
-    """Return ``python -m MODULE`` if a module of the repository is run, or None if a script is run."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return f"python -m {spec.name}" if spec else None
+    """Return the console command or ``python -m MODULE`` that is run, or None if a script is run."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    return getattr(main, "COMMAND", None) or (f"python -m {spec.name}" if spec else None)
+
+
+def _with_command(description: str) -> str:
+    """Return a description whose examples call the console command that is run, if one is."""
+    main = sys.modules["__main__"]
+    if not hasattr(main, "COMMAND"):
+        return description
+    name = Path(str(main.__file__)).stem
+    return re.sub(rf"python (-m \S*\b{name}\b|{name}\.py)", main.COMMAND, description)
 
 
 def _parse(parser: ArgumentParser, arguments: list[str], options: type) -> Namespace:
