@@ -11,7 +11,7 @@ from utils.prompts import expand
 
 WITHOUT_POSIX = """
 import fcntl, os, select, signal, sys
-for module, names in ((os, "nice O_NONBLOCK O_CLOEXEC sched_getaffinity"), (select, "poll"),
+for module, names in ((os, "getuid nice O_NONBLOCK O_CLOEXEC sched_getaffinity"), (select, "poll"),
                       (signal, "pthread_sigmask")):
     for name in names.split():
         delattr(module, name)
@@ -29,6 +29,7 @@ from pathlib import Path
 from utils.errors import exit_on_input_error
 from utils.files import atomic_write
 from utils.locks import exclusive_file, exclusive_folder, shared_folder
+from utils.paths import cache_folder
 from utils.processes import exit_on_sigterm, worker_pool
 from utils.reading.texts import read_json
 
@@ -42,6 +43,8 @@ if __name__ == "__main__":
             pass
         assert pool.submit(abs, -3).result() == 3
         assert [path.name for path in folder.iterdir()] == ["results.json"]
+        assert cache_folder() == folder.parent / "text-to-motion"
+        print("走 → walk")
 """
 
 
@@ -52,11 +55,16 @@ def test_folders_locks_and_processes_work_without_posix(tmp_path):
     ended = subprocess.run(
         [sys.executable, script, tmp_path / "out"],
         cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT)},
+        env={
+            "PYTHONPATH": str(ROOT),
+            "XDG_CACHE_HOME": str(script),
+            "TMPDIR": str(tmp_path),
+            "PYTHONIOENCODING": "cp1252",
+        },
         capture_output=True,
         text=True,
     )
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "\\u8d70 \\u2192 walk\n")
 
 
 @pytest.mark.parametrize("text", ["CON", "nul", "COM1", "aux.", "a:b", 'say "hi" <now>?', "a|b*c", "end.  ", "a\\b/c"])

@@ -170,7 +170,7 @@ class Run:
         model.train()
         if self.accelerator.is_main_process:
             with atomic_write(options.out / "train.yaml") as file:
-                file.write_text(self.options_yaml)
+                file.write_text(self.options_yaml, encoding="utf-8")
         parameters = sum(parameter.numel() for parameter in model.parameters())
         self.report(f"{parameters / 1e6:.1f} M parameters, steps {self.first_step} to {options.steps}")
         return engine

@@ -1,6 +1,7 @@
 """The exception for invalid input, its one-line messages, and the exit status of scripts that raise it."""
 
 import difflib
+import io
 import os
 import select
 import signal
@@ -60,8 +61,11 @@ def reason_of(error: Exception) -> str:
 def exit_on_input_error() -> Iterator[None]:
     """Exit with status 2 and a one-line message on an InputError, and with status 130 on Ctrl-C.
 
-    If the program that reads the output ends first, as ``head`` does, the script exits without a message.
+    If the program that reads the output ends first, as ``head`` does, the script exits without a message. Characters
+    that the encoding of the output lacks, as in a file on Windows, are written as escapes.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     in_main = threading.current_thread() is threading.main_thread()
     earlier = signal.getsignal(signal.SIGINT)
     if in_main and earlier != signal.SIG_IGN:

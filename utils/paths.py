@@ -28,7 +28,10 @@ def cache_folder() -> Path:
     own = user_cache()
     if own is not None and is_writable(own / APP):
         return own / APP
-    return _private_folder(Path(tempfile.gettempdir(), f"{APP}-{os.getuid()}"))
+    temporary = Path(tempfile.gettempdir())
+    if not hasattr(os, "getuid"):  # Windows, where each user has a temporary folder
+        return temporary / APP
+    return _private_folder(temporary / f"{APP}-{os.getuid()}")
 
 
 def user_cache() -> Path | None:

@@ -215,7 +215,8 @@ def end_with_parent() -> None:
 
 
 def _exit_after(parent_id: int) -> None:
-    while os.getppid() == parent_id:  # a pipe to the parent would be held open by its other children
+    # A pipe to the parent would be held open by its other children. On Windows, getppid stays the same.
+    while os.getppid() == parent_id and psutil.pid_exists(parent_id):
         time.sleep(POLL)
     os._exit(1)
 
