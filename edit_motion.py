@@ -29,6 +29,7 @@ from formats.import_options import ImportOptions
 from motion.frame_rate import FPS
 from utils.config import parse_command
 from utils.errors import InputError, exit_on_input_error
+from utils.paths import files_of
 from utils.prompts import Prompt
 from visualize.options import Options as ExportOptions
 
@@ -220,9 +221,10 @@ def read_arguments(arguments: list[str]) -> tuple[list[Path], EditOptions]:
     Raises:
         InputError: an option is invalid, or the number of files does not fit the command.
     """
-    command, *words = arguments or [""]
-    files = [Path(word) for word in takewhile(lambda word: not word.startswith("-"), words)]
-    options = parse_command(COMMANDS, __doc__ or "", [command, *words[len(files) :]], FILES)
+    command, *others = arguments or [""]
+    words = list(takewhile(lambda word: not word.startswith("-"), others))
+    options = parse_command(COMMANDS, __doc__ or "", [command, *others[len(words) :]], FILES)
+    files = files_of(words)
     check_files(len(files), FILES[command])
     return files, options
 

@@ -239,7 +239,7 @@ def main(options: Options) -> None:
         failures = dict(gather_object(list(drawn.items())))
         if processes.is_main_process:
             results = folder.write_results(items, failures)
-            print(f"{len(items)} motions in {options.out_dir}, listed in {results}")
+            print(f"{counted(len(items))} in {options.out_dir}, listed in {results}")
             overviews = folder.write_overviews(options.body_model, options.smplx_path)
             if overviews:
                 print(f"open {' and '.join(map(str, overviews))}")
@@ -365,7 +365,12 @@ def save_each(
         folder.save(item, smplx85, motion.features, motion.tokens, motion.prompt, errors, sentences)
         folder.draw_missing(item, renderers)
     if items:
-        print(f"{len(items)} motions generated in {time.perf_counter() - started:.1f} s")
+        print(f"{counted(len(items))} generated in {time.perf_counter() - started:.1f} s")
+
+
+def counted(count: int) -> str:
+    """Return a number of motions in words."""
+    return "1 motion" if count == 1 else f"{count} motions"
 
 
 if __name__ == "__main__":

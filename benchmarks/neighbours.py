@@ -4,7 +4,8 @@
     python -m benchmarks.neighbours --neighbours "[0]" --rounds 10    (on a quiet machine: the cost of each setting)
 
 Neighbours are processes that compute all the time. The settings alternate, each in a process of its own, because the
-OpenMP library of PyTorch reads its environment once. A setting is named by its environment, "default" is none.
+OpenMP library of PyTorch reads its environment once. The table holds the shortest and the longest seconds that the
+prompts take, and digests of the tokens: equal ones are of equal motions.
 """
 
 import utils.interrupt  # noqa: F401
@@ -50,16 +51,14 @@ class Options:
     """Numbers of busy neighbours."""
     rounds: int = 3
     """Number of times that each setting is measured."""
-    only: str | None = None
+    only: bool = False
     """Measure this process with its environment, print the seconds and a digest of the tokens, and exit."""
 
 
 def main(options: Options) -> None:
-    if options.only is not None:
+    if options.only:
         print(json.dumps(measure(options)))
         return
-    print("| setting |" + "".join(f" {count} neighbours |" for count in options.neighbours) + " tokens |")
-    print("|---|" + "---|" * (len(options.neighbours) + 1))
     seconds: dict[tuple[str, int], list[float]] = {}
     digests: dict[str, set[str]] = {name: set() for name in SETTINGS}
     for count in options.neighbours:
@@ -70,6 +69,8 @@ def main(options: Options) -> None:
                     seconds.setdefault((name, count), []).append(result["seconds"])
                     digests[name].add(result["digest"])
                     print(f"{name}, {count} neighbours: {result}", file=sys.stderr)
+    print("| setting |" + "".join(f" {count} neighbours, s |" for count in options.neighbours) + " tokens |")
+    print("|---|" + "---|" * (len(options.neighbours) + 1))
     for name in SETTINGS:
         cells = [f"{min(seconds[name, count]):.1f} to {max(seconds[name, count]):.1f}" for count in options.neighbours]
         print(f"| {name} | {' | '.join(cells)} | {' '.join(sorted(digests[name]))} |")
@@ -92,7 +93,7 @@ def run(options: Options, environment: dict[str, str]) -> dict:
     names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
     clean = {name: value for name, value in os.environ.items() if name not in names}
     files = ("--checkpoint", options.checkpoint, "--prompts", options.prompts, "--seeds", str(options.seeds))
-    words = [sys.executable, "-m", "benchmarks.neighbours", "--only", "true", *files]
+    words = [sys.executable, "-m", "benchmarks.neighbours", "--only", *files]
     printed = subprocess.run(words, env=clean | environment, check=True, capture_output=True, text=True).stdout
     return json.loads(printed.splitlines()[-1])
 

@@ -379,4 +379,4 @@ def test_the_rewritten_text_is_saved_with_the_prompt(chat_folder, t2m_run, tmp_p
     model = TextToMotion.from_pretrained(t2m_run)
     assert np.array_equal(model.generate(["a person strolls"], [0], seconds=[1.0])[0].tokens, tokens)
     assert "1 of 1 motions are in" in run_here(*rewriting)
-    assert "1 motions generated" in run_here(*command, "--prompt", "it ambles")  # another motion
+    assert "1 motion generated" in run_here(*command, "--prompt", "it ambles")  # another motion

@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
-from pathlib import PureWindowsPath
+from pathlib import Path, PureWindowsPath
 
 import pytest
 
 from tests.conftest import ROOT
+from utils.paths import files_of
 from utils.prompts import expand
 
 WITHOUT_POSIX = """
@@ -72,6 +73,14 @@ def test_names_of_motions_are_allowed_on_windows(text):
     (item,) = expand([{"prompt": "a person walks", "name": text}], 0, 1)
     assert not PureWindowsPath(f"{item.name}.npz").is_reserved()
     assert not set(item.name) & set('<>:"/\\|?*.') and item.name == item.name.strip() and len(item.name) <= 80
+
+
+def test_patterns_that_the_shell_leaves_are_replaced_by_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.npz", "a.npz", "c[1].npz", "c1.npz"):
+        Path(name).touch()
+    named = files_of(["[ab].npz", "c[1].npz", "*.bvh", "new.html"])
+    assert named == [Path(name) for name in ("a.npz", "b.npz", "c[1].npz", "*.bvh", "new.html")]
 
 
 COMMANDS = {"edit_motion": ["redo"], "evaluate": ["t2m"], "prepare_data": ["bvh"]}  # of scripts with commands

@@ -3,7 +3,9 @@
 import os
 import stat
 import tempfile
+from collections.abc import Iterable
 from functools import cache
+from glob import glob
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]  # folder of the packages: the repository, or the installed package
@@ -20,6 +22,18 @@ def find_shipped(path: str | Path) -> Path:
     beside = ROOT / path
     is_shipped = not path.is_absolute() and path.parts[:1] and path.parts[0] in SHIPPED and ".." not in path.parts
     return beside if is_shipped and not os.path.exists(path) and os.path.exists(beside) else path
+
+
+def files_of(words: Iterable[str]) -> list[Path]:
+    """Return the files that the words of a command line name.
+
+    A word that is no file may be a pattern such as outputs/*.npz, which PowerShell does not replace by the files.
+    """
+    files: list[Path] = []
+    for word in words:
+        matching = [] if os.path.exists(word) else sorted(glob(word))
+        files += map(Path, matching or [word])
+    return files
 
 
 @cache

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from utils.config import parse_options, spelled
 from utils.errors import InputError, exit_on_input_error
+from utils.paths import files_of
 from visualize.options import MAX_SIDE, Options
 
 USAGE = "%(prog)s INPUT [INPUT ...] OUTPUT [options]"
@@ -36,8 +37,8 @@ def read_arguments(arguments: list[str]) -> tuple[list[Path], Options]:
     Raises:
         InputError: an option is invalid, or there are fewer than two files.
     """
-    files = [Path(word) for word in takewhile(lambda word: not word.startswith("--"), arguments)]
-    options = parse_options(Options, __doc__, arguments[len(files) :], USAGE)[0]
+    words = list(takewhile(lambda word: not word.startswith("--"), arguments))
+    options, files = parse_options(Options, __doc__, arguments[len(words) :], USAGE)[0], files_of(words)
     if len(files) < 2:
         raise InputError("give one or more motion files and then the file to write; --help shows examples")
     return files, options
