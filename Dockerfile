@@ -2,11 +2,11 @@
 #
 #   docker build -t motion .
 #   docker build -t motion:cuda --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
-#   docker run --rm -p 8000:8000 motion
-#   docker run --rm -p 8000:8000 --gpus all motion:cuda
+#   docker run --rm -p 127.0.0.1:8000:8000 motion
+#   docker run --rm -p 127.0.0.1:8000:8000 --gpus all motion:cuda
 #
-# BASE is any Debian or Ubuntu image; wheels of PyTorch for CUDA bring its libraries, so that nvidia/cuda images, such as
-# nvidia/cuda:13.0.1-base-ubuntu24.04, are only needed for other software.
+# BASE is any image of Debian 12, Ubuntu 24.04 or newer; wheels of PyTorch for CUDA bring its libraries, so that
+# nvidia/cuda images, such as nvidia/cuda:13.0.1-base-ubuntu24.04, are only needed for other software.
 ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE}
 
