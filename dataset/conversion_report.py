@@ -85,7 +85,8 @@ def finish_folder(
     frames = {split: sum(kept[name].frames for name in ids) for split, ids in splits.items()}
     summary: dict[str, Any] = {"fps": FPS, "clips": clips, "frames": frames, "rejected": dict(sorted(rejected.items())),
                                "notes": notes}  # fmt: skip
-    text = f"clips {clips}, frames {frames}, {len(rejected)} files rejected"
+    counts = ", ".join(f"{split} {clips[split]:,} clips of {frames[split]:,} frames" for split in SPLITS)
+    text = f"{counts}; {len(rejected)} files rejected"
     if errors := [1000 * report.error for report in kept.values() if report.error is not None]:
         summary["joint_error_mm"] = {"mean": float(np.mean(errors)), "worst_clip": float(np.max(errors))}
         text += f"; joints differ by {np.mean(errors):.1f} mm from those of the source"

@@ -56,7 +56,8 @@ def choose_device(
         precision, reason = "float32", "on a CPU, motions are then independent of their batch"
     if not training and device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), free_cores()))
-    name = torch.cuda.get_device_name(device) if on_cuda else f"{torch.get_num_threads()} CPU threads"
+    threads = torch.get_num_threads()
+    name = torch.cuda.get_device_name(device) if on_cuda else f"{threads} CPU thread{'s' * (threads > 1)}"
     return torch.device(device), PRECISIONS[precision], f"running on {device} ({name}) in {precision}: {reason}"
 
 
