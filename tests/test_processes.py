@@ -61,7 +61,7 @@ def command(request, data_folder, tokenizer_run) -> tuple:
 @pytest.fixture(scope="module")
 def ddp_run(command, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("ddp") / "run"
-    assert "2 process(es), MULTI_CPU" in run_on(2, "ddp", out, *command)
+    assert "2 processes (MULTI_CPU)" in run_on(2, "ddp", out, *command)
     return out
 
 
@@ -74,7 +74,7 @@ def test_two_processes_or_micro_batches_equal_one_process(command, ddp_run, tmp_
 
 def test_sharded_training_equals_ddp_and_resumes_on_one_process(command, ddp_run, tmp_path):
     run = tmp_path / "run"
-    assert "2 process(es), FSDP" in run_on(2, "fsdp2", run, *command, "--recompute", "--steps", 10)
+    assert "2 processes (FSDP)" in run_on(2, "fsdp2", run, *command, "--recompute", "--steps", 10)
     shards = [path.stat().st_size for path in (run / "states" / "step-00000010").glob("shard-*")]
     assert len(shards) == 2 and max(shards) < 0.7 * sum(shards)
     assert "steps 10 to 20" in run_script(*command, *SETTINGS, "--out", run, "--resume")
@@ -102,7 +102,7 @@ def test_resumed_sharded_run_restores_the_random_numbers_of_every_process(data_f
 
 @pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs DeepSpeed: pip install deepspeed")
 def test_deepspeed_equals_ddp(command, ddp_run, tmp_path):
-    assert "2 process(es), DEEPSPEED" in run_on(2, "deepspeed_zero2", tmp_path, *command)
+    assert "2 processes (DEEPSPEED)" in run_on(2, "deepspeed_zero2", tmp_path, *command)
     assert difference(tmp_path, ddp_run) < 1e-4
 
 
@@ -110,7 +110,7 @@ def test_accelerate_launches_one_process(command, tmp_path):
     launch = (sys.executable, "-m", "accelerate.commands.launch", "--config_file", CONFIGS / "single.yaml")
     words = [*launch, *command, *SETTINGS, "--out", tmp_path, "--steps", 2]
     result = subprocess.run([str(word) for word in words], cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0 and "1 process(es), NO" in result.stdout, result.stdout + result.stderr
+    assert result.returncode == 0 and "; 1 process\n" in result.stdout, result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("config", sorted(path.stem for path in CONFIGS.glob("*.yaml")))

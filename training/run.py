@@ -85,9 +85,8 @@ class Run:
         self.device = self.accelerator.device
         if options.optimizer == "muon" and self.accelerator.distributed_type in SHARDED:
             raise InputError("--optimizer muon needs whole weight matrices; use DDP, or --optimizer adamw")
-        self.report(
-            f"{reason}; {self.accelerator.num_processes} process(es), {self.accelerator.distributed_type.value}"
-        )
+        count, kind = self.accelerator.num_processes, self.accelerator.distributed_type.value
+        self.report(f"{reason}; {'1 process' if count == 1 else f'{count} processes ({kind})'}")
         self.first_step = self.saved_step = 0
         self.best = float("inf")
         self.state: Path | None = None
