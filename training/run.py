@@ -14,18 +14,18 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedType, gather_object
 from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
 from dataset.batches import EndlessBatches, FixedSizeBatches, StepDivision, TokenBudgetBatches, endless_loader
 from motion.features272 import recover_joints_fk
-from training.engine import SHARDED, Engine, configure_blocks, make_accelerator
+from training.engine import SHARDED, Engine, configure_blocks, connect_processes, make_accelerator, shard
 from training.optimizer import make_optimizer
 from training.options import TrainingOptions
 from training.state import newest_state, prune_states, read_description, save_state, states
 from utils.checkpoint import CONFIG, PretrainedModel, copy_model, save_model
-from utils.device import can_compile, choose_device
+from utils.device import can_compile, check_gpus, choose_device
 from utils.errors import InputError
 from utils.files import atomic_write
 from utils.locks import FolderInUse, exclusive_folder
@@ -63,8 +63,9 @@ class Run:
         best: Lowest validation score so far.
 
     Raises:
-        InputError: the device, precision, compiler or tracker is not available, a step cannot be divided among the
-            processes, ``out`` holds a run and --resume is not set, or it holds none and --resume is set.
+        InputError: the device, precision, compiler or tracker is not available, processes share a GPU, a step cannot be
+            divided among the processes, ``out`` holds a run and --resume is not set, or it holds none and --resume is
+            set.
     """
 
     def __init__(self, options: TrainingOptions, options_yaml: str, batch_tokens: int | None = None):
@@ -73,11 +74,13 @@ class Run:
             raise InputError(f"{options.out} already holds a run; continue it with --resume, or choose another --out")
         if options.wandb and find_spec("wandb") is None:
             raise InputError("wandb is not installed; pip install wandb, or leave out --wandb")
-        device, self.dtype, reason = choose_device(options.device, options.precision)
+        check_gpus(options.device)
+        device, dtype, reason = choose_device(options.device, options.precision)
         if options.compiled and not can_compile(device):
             raise InputError(
                 "--compiled needs a C++ compiler on a CPU and none is found; install g++, or leave out --compiled"
             )
+        self.dtype = connect_processes(device, dtype)
         trackers = ["tensorboard", "wandb"] if options.wandb else ["tensorboard"]
         self.accelerator = make_accelerator(
             device, self.dtype, options.accumulate, options.clip_norm, trackers, options.out
@@ -162,6 +165,8 @@ class Run:
         options = self.options
         model.to(self.device)
         configure_blocks(model, options.recompute, options.compiled)
+        if self.accelerator.distributed_type == DistributedType.FSDP:
+            shard(model, self.dtype)
         optimizer = make_optimizer(model, options.optimizer, options.learning_rate, options.weight_decay)
         engine = Engine(self.accelerator, model, optimizer, options.ema)
         torch.manual_seed(options.seed + 1_000_003 * self.accelerator.process_index)
