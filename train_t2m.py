@@ -347,6 +347,7 @@ def make_plan(options: Options, sources: Sources) -> str:
         accumulate=options.accumulate,
         ema=options.ema > 0,
         precision="float32" if options.precision == "float32" else "bf16",
+        optimizer=options.optimizer,
     )
     return describe_plan(options, config, data, run)
 
