@@ -5,7 +5,7 @@ file of configs/accelerate. A step is the same under every engine: ``batch_size`
 and every loss is divided by the number of tokens or frames in the whole step.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -19,6 +19,9 @@ from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
 from dataset.batches import EndlessBatches, FixedSizeBatches, StepDivision, TokenBudgetBatches, endless_loader
+from dataset.derived import derived_folder
+from models.text_encoder import TextEncoder
+from models.text_features import CaptionFeatures
 from motion.features272 import recover_joints_fk
 from training.engine import SHARDED, Engine, configure_blocks, connect_processes, make_accelerator, shard
 from training.optimizer import make_optimizer
@@ -152,6 +155,19 @@ class Run:
         """Return an endless loader of this process's micro-batches, starting at the first step of the run."""
         loader = endless_loader(dataset, batches, self.options.workers, self.device, collate)
         return cast(Generator[tuple, None, None], loader)
+
+    def caption_features(self, encoder: TextEncoder, cached: Iterable[str] | None = None) -> CaptionFeatures:
+        """Return the features of captions.
+
+        Args:
+            encoder: Encoder of the captions.
+            cached: Captions whose features are stored on disk; all processes together encode those that are missing.
+        """
+        if cached is None:
+            return CaptionFeatures(encoder)
+        index, processes = self.accelerator.process_index, self.accelerator.num_processes
+        folder = derived_folder(self.options.data, "text_features")
+        return CaptionFeatures(encoder, folder, cached, index, processes, self.accelerator.wait_for_everyone)
 
     def prepare(self, model: PretrainedModel) -> Engine:
         """Set up a model for training (restoring the newest state if resuming), and write train.yaml.
