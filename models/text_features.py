@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.text_encoder import TextEncoder
+from utils.device import to_device
 from utils.errors import InputError
 from utils.files import atomic_write
 from utils.reading.files import open_regular
@@ -77,8 +78,8 @@ class CaptionFeatures:
             else:
                 features, mask = next(encoded)
                 rows.append(features[mask])
-        features = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device, non_blocking=True)
-        lengths = torch.tensor([len(row) for row in rows]).to(device, non_blocking=True)
+        features = to_device(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), device)
+        lengths = to_device(torch.tensor([len(row) for row in rows]), device)
         return features, torch.arange(features.shape[1], device=device) < lengths[:, None]
 
     def _write(self, folder: Path, captions: list[str]) -> None:

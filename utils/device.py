@@ -114,6 +114,14 @@ def _name(device: torch.device) -> str:
     return "Apple GPU" if device.type == "mps" else f"{torch.get_num_threads()} CPU threads"
 
 
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor to a device, without waiting for the device if it is CUDA's.
+
+    On MPS, the memory of a temporary tensor could be freed before it has been copied.
+    """
+    return tensor.to(device, non_blocking=device.type == "cuda")
+
+
 def free_cores(seconds: float = 0.2) -> int:
     """Return the number of cores, at least one, that other programs leave to this one.
 

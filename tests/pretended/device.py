@@ -12,7 +12,8 @@ number generator of another device, and float64 on MPS.
 These are counted:
 
 - waits: the host waits for the device (item, tolist, bool, nonzero, boolean indices, unique, copies to the host);
-- uploads: copies from host memory that is not pinned (torch.tensor(..., device="cuda"), .to("cuda"), lists as indices);
+- uploads: copies from host memory for which the host waits, too: torch.tensor(..., device="cuda"), .to("cuda"), lists
+  as indices; not copies of pinned memory and those with non_blocking=True;
 - kernels: operators that compute, without views and allocations. Linear layers, attention and RMSNorm are one each; a
   boolean mask costs attention one more, because it is converted.
 
@@ -194,7 +195,7 @@ def run(func, args: tuple, kwargs: dict) -> Any:
         return func(*args, **kwargs)
     on_device = bool(ours) if asked is None else asked.type == current.device.type
     check(func, args, kwargs, ours, others, on_device)
-    count(func, args, asked, ours, others)
+    count(func, args, kwargs, asked, ours, others)
     if operator_name(func) == "_fused_sdp_choice":
         return 0  # attention by several operators
     held = [value.held if isinstance(value, DeviceTensor) else value for value in flat]
@@ -229,7 +230,7 @@ def check(func, args: tuple, kwargs: dict, ours: list, others: list, on_device: 
         raise DeviceMismatch(f"{func}: a generator on {generator.device} for a tensor elsewhere")
 
 
-def count(func, args: tuple, asked: torch.device | None, ours: list, others: list) -> None:
+def count(func, args: tuple, kwargs: dict, asked: torch.device | None, ours: list, others: list) -> None:
     """Count the waits, uploads and kernels of an operator."""
     current, name, is_copy = Pretended.current, operator_name(func), func in COPIES
     into_cpu = asked == CPU if func is aten._to_copy.default else not isinstance(args[0], DeviceTensor)
@@ -242,7 +243,8 @@ def count(func, args: tuple, asked: torch.device | None, ours: list, others: lis
         current.waits[f"{place()} boolean index"] += 1
     elif name in WAITING:
         current.waits[f"{place()} {name}"] += 1
-    if is_upload and others[0].numel() and not getattr(others[0], "is_pretended_pinned", False):
+    is_blocking = not (kwargs.get("non_blocking") or (func is aten.copy_.default and len(args) > 2 and args[2]))
+    if is_upload and is_blocking and others[0].numel() and not getattr(others[0], "is_pretended_pinned", False):
         current.uploads[f"{place()} copy"] += 1
     if any(not isinstance(index, DeviceTensor) for index in indices):
         current.uploads[f"{place()} index"] += 1
