@@ -28,7 +28,6 @@ from torch import Tensor
 from dataset.caption_groups import caption_groups, same_sides
 from dataset.captioned_clips import CaptionedClips, collate, described_features, long_enough
 from dataset.clips import Clips
-from dataset.derived import derived_folder
 from dataset.motion_folder import MotionFolder
 from evaluation.evaluators.config import PATCH
 from evaluation.evaluators.contrastive import MotionTextEvaluator
@@ -58,12 +57,9 @@ def train(run: Run, options: EvaluatorOptions) -> None:
     if len(long_enough(clips["val"], options.model.min_frames)) < POOL:
         run.report(f"fewer than {POOL} validation clips: only the training loss is reported")
     captions = [caption for of_split in clips.values() for texts in captions_of(of_split) for caption in texts]
-    with run.accelerator.main_process_first():
-        encode = CaptionFeatures(
-            load_text_encoder(options.model.text_encoder, run.device, options.text_encoder_path),
-            derived_folder(options.data, "text_features") if options.cache_text_features else None,
-            captions if options.cache_text_features else (),
-        )
+    with run.accelerator.main_process_first():  # which downloads the weights, if need be
+        encoder = load_text_encoder(options.model.text_encoder, run.device, options.text_encoder_path)
+    encode = run.caption_features(encoder, captions if options.cache_text_features else None)
 
     model = MotionTextEvaluator(options.model)
     for statistic, values in zip((model.mean, model.std), folder.mean_std(), strict=True):

@@ -35,7 +35,6 @@ from typing import NamedTuple
 from control.signal import SIGNAL_WIDTH
 from dataset.clips import Clips
 from dataset.conversion_report import ACTIONS
-from dataset.derived import derived_folder
 from dataset.motion_folder import MotionFolder
 from dataset.token_rows import TokenDataset, collate
 from dataset.tokenizing import tokenize
@@ -47,7 +46,6 @@ from models.motion_vqvae import HumanVQVAE
 from models.pipeline import TextToMotion
 from models.text_dropout import drop_states, drop_text
 from models.text_encoder import EncoderShape, TextEncoder, encoder_shape, load_text_encoder
-from models.text_features import CaptionFeatures
 from training.control import RandomControl, Rows
 from training.costs import MicroBatch, count_flops
 from training.engine import Engine
@@ -129,12 +127,10 @@ def train(run: Run, options: GeneratorOptions, sources: Sources) -> None:
     batch_order = run.batches(len(data["train"]), data["train"].lengths)
     if "val" not in data:
         run.report("no validation clips: only the training loss is reported")
-    with run.accelerator.main_process_first():
-        encode = CaptionFeatures(
-            load_text_encoder(options.text_encoder, run.device, options.text_encoder_path),
-            derived_folder(options.data, "text_features") if options.cache_text_features else None,
-            [caption for rows in data.values() for caption in rows.captions()] if options.cache_text_features else (),
-        )
+    with run.accelerator.main_process_first():  # which downloads the weights, if need be
+        encoder = load_text_encoder(options.text_encoder, run.device, options.text_encoder_path)
+    cached = (caption for rows in data.values() for caption in rows.captions())
+    encode = run.caption_features(encoder, cached if options.cache_text_features else None)
 
     generated = None
     if options.evaluator or options.prompt_suite:
@@ -266,6 +262,7 @@ def make_plan(options: GeneratorOptions, sources: Sources) -> str:
         accumulate=options.accumulate,
         ema=options.ema > 0,
         precision="float32" if options.precision == "float32" else "bf16",
+        optimizer=options.optimizer,
     )
     return describe_plan(options, config, data, run)
 

@@ -223,8 +223,11 @@ def tokenizer_step(options: Options, precision: str, statistics: Callable) -> Me
     return measure(step, gemm_rate(CPU, dtype), options.repeats)
 
 
-def dense_statistics(quantizer: FSQ, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def dense_statistics(
+    quantizer: FSQ, indices: torch.Tensor, mask: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return perplexity and active fraction as in public code: through a one-hot matrix (codes, tokens)."""
+    indices = indices if mask is None else indices[mask]
     one_hot = torch.zeros(quantizer.codebook_size, indices.numel()).scatter_(0, indices.reshape(1, -1), 1)
     counts = one_hot.sum(dim=1)
     share = counts / counts.sum()

@@ -13,6 +13,7 @@ from operator import index
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utils.errors import InputError
@@ -60,8 +61,13 @@ def check_indices(indices: Tensor, codebook_size: int) -> None:
             raise InputError(f"index {outside} is outside the codebook; give 0 .. {codebook_size - 1}")
 
 
-def codebook_usage(indices: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
+def codebook_usage(indices: Tensor, codebook_size: int, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Measure how evenly and how widely indices of any shape use a codebook; memory is O(indices).
+
+    Args:
+        indices: Indices of any shape.
+        codebook_size: Number of codes.
+        mask: Booleans of the same shape or without its last axes, true at indices that count; None counts all.
 
     Returns:
         The perplexity, which is exp of the entropy of the histogram of indices (1 .. codebook_size), and the active
@@ -72,10 +78,15 @@ def codebook_usage(indices: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]
     """
     if not indices.numel():
         raise InputError("there are no indices to compute the perplexity of; give at least one token")
-    counts = indices.unique(return_counts=True)[1]
-    share = counts / counts.sum()
-    perplexity = torch.exp(-(share * torch.log(share + 1e-7)).sum())
-    return perplexity, torch.tensor(len(counts) / codebook_size, device=indices.device)
+    if mask is not None:
+        indices = indices.masked_fill(~mask.reshape(*mask.shape, *[1] * (indices.ndim - mask.ndim)), -1)
+    ordered = indices.flatten().sort().values  # unlike unique(), this does not wait for the device
+    counts = torch.searchsorted(ordered, ordered, right=True) - torch.searchsorted(ordered, ordered)  # of each index
+    counted = ordered >= 0
+    share = counts / counted.sum()
+    perplexity = torch.exp(-torch.where(counted, torch.log(share + 1e-7), 0).sum() / counted.sum())
+    is_first = F.pad(ordered.diff() != 0, (1, 0), value=True) & counted
+    return perplexity, is_first.sum() / codebook_size
 
 
 class FSQ(nn.Module):
@@ -150,8 +161,7 @@ class FSQ(nn.Module):
         indices = self._indices(codes.detach())  # (B, ..., C)
         out = self.project_out(codes.flatten(-2).to(latent.dtype)).to(z.dtype)
         out = out.movedim(-1, 1) if self.channel_first else out
-        counted = indices if mask is None else indices[mask]
-        perplexity, active_fraction = self.compute_perplexity(counted) if self.statistics else (None, None)
+        perplexity, active_fraction = self.compute_perplexity(indices, mask) if self.statistics else (None, None)
         indices = indices if self.keep_num_codebooks_dim else indices.squeeze(-1)
         return QuantizerOutput(out, indices, torch.zeros((), device=z.device), perplexity, active_fraction, indices)
 
@@ -241,6 +251,6 @@ class FSQ(nn.Module):
         """All codes by index, (codebook_size, K); computed on access."""
         return self.indices_to_latent_codes(torch.arange(self.codebook_size, device=self.levels.device))
 
-    def compute_perplexity(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_perplexity(self, indices: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return ``codebook_usage`` of the indices; several codebooks are counted together."""
-        return codebook_usage(indices, self.codebook_size)
+        return codebook_usage(indices, self.codebook_size, mask)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ROWS = 1024  # positions per chunk
+IGNORED = -1  # target of a position without one
 
 
 class HeadLoss(torch.autograd.Function):
@@ -30,7 +31,8 @@ class HeadLoss(torch.autograd.Function):
         for first in range(0, len(hidden), rows):
             chunk, target = hidden[first : first + rows], targets[first : first + rows]
             logits, probs = (buffer[: len(chunk)] for buffer in buffers)
-            at_target = torch.arange(len(chunk), device=hidden.device), target
+            counted = target != IGNORED
+            at_target = torch.arange(len(chunk), device=hidden.device), target.clamp(min=0)
             torch.mm(chunk, cast.T, out=logits)
             torch.softmax(logits, dim=1, out=probs)
             prob_target = probs[at_target].float()  # (rows,)
@@ -38,16 +40,17 @@ class HeadLoss(torch.autograd.Function):
             prob_others = probs.sum(dim=1).float()  # keeps the distance from 1, which bf16 rounds away
             prob_target = torch.where(prob_target < 0.5, prob_target, 1 - prob_others)
             log_prob = prob_target.clamp(min=torch.finfo(torch.float32).tiny).log()
-            loss -= log_prob.sum()
+            loss -= (log_prob * counted).sum()
             if z_loss:
                 log_sum_exp = logits[at_target].float() - log_prob
-                loss += z_loss * log_sum_exp.square().sum()
+                loss += z_loss * (log_sum_exp.square() * counted).sum()
                 probs *= (1 + 2 * z_loss * log_sum_exp)[:, None]
                 prob_others -= 2 * z_loss * log_sum_exp * prob_target
             probs[at_target] = -prob_others.to(probs.dtype)  # the gradient with respect to the logits
             torch.mm(probs, cast, out=hidden_grad[first : first + rows])
+            hidden_grad[first : first + rows] *= counted[:, None]
             if weight_grad is not None:
-                weight_grad.add_(torch.mm(probs.T, chunk, out=product))
+                weight_grad.add_(torch.mm(probs.T, chunk * counted[:, None], out=product))
         ctx.save_for_backward(hidden_grad, weight_grad)
         return loss
 
@@ -66,7 +69,7 @@ def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0
     Args:
         hidden: (P, C).
         weight: (V, C).
-        targets: (P,) int64 below V.
+        targets: (P,) int64 below V, or ``IGNORED``.
         z_loss: Weight of the squared log of the softmax's denominator, which keeps logits small (Chowdhery et al.,
             "PaLM", 2022).
 
@@ -75,7 +78,8 @@ def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0
     """
     if not torch.is_grad_enabled():
         logits = F.linear(hidden, weight).float()
-        return F.cross_entropy(logits, targets, reduction="sum") + z_loss * logits.logsumexp(dim=1).square().sum()
+        squares = logits.logsumexp(dim=1).square() * (targets != IGNORED)
+        return F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum") + z_loss * squares.sum()
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     return HeadLoss.apply(hidden.to(dtype), weight, targets, z_loss)

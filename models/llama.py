@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.head_loss import head_loss
+from models.head_loss import IGNORED, head_loss
 from models.kv_cache import CacheShape, KVCache, KVWriter
 from models.llama_config import LLaMAConfig
 from models.llama_layers import MLP, Attention, ControlMLP, RMSNorm, rope_table
@@ -125,8 +125,8 @@ class LLaMAHF(PretrainedModel):
 
         Returns:
             logits (B, N + 1, vocab_size - 1), or vocab_size with tied weights: column i predicts motion token i, the
-            first one from the text alone. With targets: their mean cross entropy, (); the head is computed only at
-            positions with a target.
+            first one from the text alone. With targets: their mean cross entropy, (); on a CPU, the head is computed
+            only at positions with a target.
 
         Raises:
             InputError: text or tokens are too long for the model, or the text features have another width.
@@ -137,7 +137,10 @@ class LLaMAHF(PretrainedModel):
         if targets is None:
             return self.lm_head(hidden)
         kept = targets != self.config.pad_id
-        loss = head_loss(hidden[kept], self.lm_head.weight, targets[kept], z_loss)
+        targets = targets.masked_fill(~kept, IGNORED)
+        if hidden.device.type == "cpu":  # elsewhere, the selection would wait for the device
+            hidden, targets = hidden[kept], targets[kept]
+        loss = head_loss(hidden.flatten(0, -2), self.lm_head.weight, targets.flatten(), z_loss)
         return loss / (kept.sum() if count is None else count).clamp(min=1)  # a batch may have no targets
 
     def next_tokens(self, tokens: Tensor) -> Tensor:

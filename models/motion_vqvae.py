@@ -40,9 +40,10 @@ def haar_patch(x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None
     if x.shape[-1] % 2:
         x = torch.cat((x, x[..., x.shape[-1] - 2 :][..., :1]), dim=-1)
     if lengths is not None:
-        odd = (lengths % 2 == 1).nonzero()[:, 0]
+        rows, is_odd = torch.arange(len(x), device=x.device), lengths % 2 == 1
+        end, last_but_one = (torch.where(is_odd, frame, 0) for frame in (lengths, (lengths - 2).clamp(min=0)))
         x = x.clone()
-        x[odd, :, lengths[odd]] = x[odd, :, (lengths[odd] - 2).clamp(min=0)]
+        x[rows, :, end] = x[rows, :, last_but_one]
     first, second = rearrange(x, "b c (t two) -> two b c t", two=2)
     x = torch.cat((first + second, first - second), dim=1) / math.sqrt(8)
     return x, None if lengths is None else (lengths + 1) // 2

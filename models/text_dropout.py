@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from utils.device import to_device
+
 
 def null_text(text: Tensor) -> tuple[Tensor, Tensor]:
     """Return the null text used for classifier-free guidance.
@@ -36,7 +38,7 @@ def drop_text(
     Returns:
         new text and text_mask.
     """
-    drop = (torch.rand(len(text), generator=generator) < p).to(text.device)
+    drop = to_device(torch.rand(len(text), generator=generator) < p, text.device)
     null, null_mask = null_text(text)
     return torch.where(drop[:, None, None], null, text), torch.where(drop[:, None], null_mask, text_mask)
 
@@ -55,5 +57,5 @@ def drop_states(text_mask: Tensor, p: float, generator: torch.Generator | None =
     Returns:
         new text_mask.
     """
-    drop = (torch.rand(len(text_mask), generator=generator) < p).to(text_mask.device)
+    drop = to_device(torch.rand(len(text_mask), generator=generator) < p, text_mask.device)
     return text_mask & ((text_mask.cumsum(1) == 1) | ~drop[:, None])

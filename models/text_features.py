@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.text_encoder import TextEncoder
+from utils.device import to_device
 from utils.errors import InputError
 from utils.files import atomic_write
 from utils.reading.files import open_regular
@@ -28,6 +29,8 @@ class CaptionFeatures:
         folder: Cache folder. Each encoder has its own subfolder, named by its name and weights, with files of features
             in half precision. None disables the cache.
         captions: Captions to encode into the cache now, unless present. Interrupted encoding can be resumed.
+        process, processes: Number of this process and of all that encode the captions together.
+        wait: Returns when all processes have called it; called once this one has encoded its share.
 
     Raises:
         InputError: if a file is damaged, or the folder cannot be written.
@@ -35,48 +38,66 @@ class CaptionFeatures:
 
     CAPTIONS_PER_FILE = 512
 
-    def __init__(self, encoder: TextEncoder, folder: Path | None = None, captions: Iterable[str] = ()):
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        folder: Path | None = None,
+        captions: Iterable[str] = (),
+        process: int = 0,
+        processes: int = 1,
+        wait: Callable[[], None] = lambda: None,
+    ):
         self.encoder = encoder
         self.cached: dict[str, tuple[Any, int, int]] = {}  # caption -> (open file, first row, row after the last)
+        self.files: set[Path] = set()  # that are open
         if folder is None:
             return
         folder = folder / f"{encoder.name.replace(':', '-')}-{weights_digest(encoder)}"
-        for path in sorted(folder.glob("*.safetensors")):
-            self._open(path)
+        self._open_files(folder)
         # Captions of similar length share a file; the files are the same if an earlier run was interrupted.
-        missing = sorted(set(captions) - self.cached.keys(), key=lambda caption: (len(caption), caption))
+        own = sorted(set(captions), key=lambda caption: (len(caption), caption))[process::processes]
+        missing = [caption for caption in own if caption not in self.cached]
         for first in tqdm(
-            range(0, len(missing), self.CAPTIONS_PER_FILE), desc="encoding captions", disable=not missing
+            range(0, len(missing), self.CAPTIONS_PER_FILE), desc="encoding captions", disable=process > 0 or not missing
         ):
-            self._open(self._write(folder, missing[first : first + self.CAPTIONS_PER_FILE]))
+            self._write(folder, missing[first : first + self.CAPTIONS_PER_FILE])
+        wait()
+        self._open_files(folder)
 
     def __call__(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         """Return the features (B, L, D) float32 and the mask (B, L) bool of captions."""
         uncached = [caption for caption in captions if caption not in self.cached]
         encoded = iter(zip(*self.encoder.encode(uncached), strict=True) if uncached else ())
+        device = self.encoder.device
         rows = []  # (length, D) each
         for caption in captions:
             if caption in self.cached:
                 file, start, stop = self.cached[caption]
-                rows.append(file.get_slice("features")[start:stop].to(self.encoder.device).float())
+                row = file.get_slice("features")[start:stop].float()
+                rows.append(row.to(device) if uncached else row)
             else:
                 features, mask = next(encoded)
                 rows.append(features[mask])
-        lengths = torch.tensor([len(row) for row in rows], device=self.encoder.device)
-        features = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        return features, torch.arange(features.shape[1], device=self.encoder.device) < lengths[:, None]
+        features = to_device(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), device)
+        lengths = to_device(torch.tensor([len(row) for row in rows]), device)
+        return features, torch.arange(features.shape[1], device=device) < lengths[:, None]
 
-    def _write(self, folder: Path, captions: list[str]) -> Path:
-        """Encode captions into a new file of the cache and return its path."""
+    def _write(self, folder: Path, captions: list[str]) -> None:
+        """Encode captions into a new file of the cache."""
         features, mask = self.encoder.encode(captions)
         path = folder / f"{hashlib.sha256(json.dumps(captions).encode()).hexdigest()[:16]}.safetensors"
         tensors = {"features": features[mask].half().cpu(), "lengths": mask.sum(dim=1).cpu()}
         with atomic_write(path) as file:
             save_file(tensors, file, {"captions": json.dumps(captions)})
-        return path
+
+    def _open_files(self, folder: Path) -> None:
+        """Add the captions of the files that have not been opened to the cache."""
+        for path in sorted(set(folder.glob("*.safetensors")) - self.files):
+            self._open(path)
 
     def _open(self, path: Path) -> None:
         """Add the captions of a file to the cache."""
+        self.files.add(path)
         with open_regular(path, "text features", advice="remove that file") as checked:
             header = safetensors_header(checked)
             captions = parse_json(header.metadata["captions"])

@@ -16,6 +16,7 @@ MotionMillion-Codes, ICCV 2025). All functions accept NumPy arrays or torch tens
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from motion.rotation import Array, matrix_to_rotation_6d, numpy_or_torch, rotation_6d_to_matrix, y_rotation
@@ -173,7 +174,7 @@ def local_joints(features: Tensor) -> Tensor:
 @numpy_or_torch
 def local_joints_fk(features: Tensor, offsets: Array = REST_OFFSETS) -> Tensor:
     """Return joint positions (..., T, 22, 3) in the heading frame, over the origin, from the rotations."""
-    pelvis = local_joints(features)[..., 0, :] * features.new_tensor([0.0, 1.0, 0.0])
+    pelvis = F.pad(local_joints(features)[..., 0, 1:2], (1, 1))  # its height
     return forward_kinematics(local_rotations(features), pelvis, offsets)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from motion.rotation import Array, numpy_or_torch
+from utils.device import to_device
 
 # Name, parent, rest offset from the parent in metres, for the mean neutral SMPL-X body (zero shape) as published by the
 # mannequin-x package. The pelvis' offset is its position in the body model's own frame.
@@ -91,7 +92,7 @@ def world_pose(
     Returns:
         World rotations (..., J, 3, 3) and positions (..., J, 3), in the unit of ``offsets``.
     """
-    local_positions = torch.as_tensor(offsets, dtype=rotations.dtype, device=rotations.device)
+    local_positions = to_device(torch.as_tensor(offsets, dtype=rotations.dtype), rotations.device)
     world: list[Tensor] = []
     positions: list[Tensor] = []
     for joint, parent in enumerate(parents):

@@ -253,6 +253,19 @@ def test_interrupted_encoding_resumes_to_the_same_files(encoder, tmp_path, monke
         CaptionFeatures(encoder, tmp_path / "part")
 
 
+def test_processes_share_the_encoding(encoder, tmp_path):
+    alone, _ = CaptionFeatures(encoder, tmp_path / "alone", CAPTIONS)(CAPTIONS)
+    first = []
+
+    def other_process():
+        first.extend((tmp_path / "shared").glob("*/*"))
+        CaptionFeatures(encoder, tmp_path / "shared", CAPTIONS, process=1, processes=2)
+
+    shared = CaptionFeatures(encoder, tmp_path / "shared", CAPTIONS, process=0, processes=2, wait=other_process)
+    assert len(first) == 1 and len(shared.files) == 2 and shared.cached.keys() == set(CAPTIONS)
+    torch.testing.assert_close(shared(CAPTIONS)[0], alone, atol=2e-3, rtol=2e-3)
+
+
 def test_each_encoder_and_its_weights_have_their_own_cache(t5_folder, tmp_path):
     names = set()
     for folder in (t5_folder, make_t5(tmp_path / "other", seed=1)):

@@ -197,6 +197,15 @@ def test_statistics_count_distinct_codes():
     close(active, torch.tensor(1 / 16))
 
 
+def test_statistics_leave_out_padding():
+    quantizer, mask = FSQ([4, 4]), torch.tensor([[True, True, False], [True, False, False]])
+    indices = torch.tensor([[3, 3, 9], [5, 0, 15]])
+    for ours, expected in zip(
+        quantizer.compute_perplexity(indices, mask), quantizer.compute_perplexity(indices[mask]), strict=True
+    ):
+        close(ours, expected)
+
+
 def test_statistics_can_be_disabled():
     result = FSQ([4, 4], statistics=False)(torch.randn(2, 3, 2))
     assert result.loss == 0 and result.perplexity is None and result.active_fraction is None

@@ -49,6 +49,22 @@ def test_head_loss_is_as_exact_as_cross_entropy_of_all_logits(monkeypatch, preci
         assert head_loss.head_loss(hidden, weight, targets, z_loss).item() == pytest.approx(exact[0].item(), rel=1e-5)
 
 
+def test_positions_without_a_target_are_ignored(monkeypatch):
+    monkeypatch.setattr(head_loss, "ROWS", 4)
+    torch.manual_seed(0)
+    hidden, weight, targets = torch.randn(9, 5, requires_grad=True), torch.randn(7, 5), torch.randint(7, (9,))
+    targets[[0, 5, 6]] = head_loss.IGNORED
+    weight.requires_grad_()
+    kept = targets != head_loss.IGNORED
+    results = []
+    for own, own_targets in ((hidden, targets), (hidden[kept], targets[kept])):
+        loss = head_loss.head_loss(own, weight, own_targets, 0.01)
+        with torch.no_grad():
+            torch.testing.assert_close(head_loss.head_loss(own, weight, own_targets, 0.01), loss)
+        results.append((loss, *torch.autograd.grad(loss, (hidden, weight))))
+    torch.testing.assert_close(*results)
+
+
 def test_head_loss_without_targets_is_zero():
     hidden, weight = torch.randn(0, 4, requires_grad=True), torch.randn(9, 4, requires_grad=True)
     loss = head_loss.head_loss(hidden, weight, torch.zeros(0, dtype=torch.long))

@@ -21,10 +21,12 @@ from training.costs import (
     count_flops,
     count_parameters,
     estimate_memory,
+    muon_moments,
     scamo_optimum,
     scamo_optimum_for_tokens,
     text_share,
 )
+from training.optimizer import make_optimizer
 from training.options import GeneratorOptions, TokenizerOptions
 from training.plan import count_data
 from utils.config import parse_options
@@ -54,7 +56,7 @@ def test_parameter_count_equals_the_model(size, tied):
         model = LLaMAHF(config)
     count = count_parameters(config)
     assert count.total == sum(parameter.numel() for parameter in model.parameters())
-    in_blocks = sum(parameter.numel() for parameter in model.transformer.h.parameters())
+    in_blocks = sum(parameter.numel() for parameter in model.transformer.h.parameters() if parameter.ndim > 1)
     assert count.root == count.total - in_blocks
     vocabulary = {model.transformer.wte.weight, model.lm_head.weight}
     assert count.core == count.total - sum(weight.numel() for weight in vocabulary)
@@ -110,6 +112,18 @@ def test_memory_decreases_with_sharding_and_adds_up_in_plain_training():
         assert peak(engine, accumulate=2) >= peak(engine)
     ddp, zero, fsdp = (peak(engine, 64) for engine in ENGINES)
     assert ddp > zero > fsdp
+
+
+@pytest.mark.parametrize("control", [0, 30])
+def test_moments_of_muon_are_those_of_the_optimizer(control):
+    config = small_config("debug", control=control)
+    model = LLaMAHF(config)
+    optimizer = make_optimizer(model, "muon", 1e-3, 0.0)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    moments = [value for state in optimizer.state.values() for value in state.values() if value.ndim]
+    assert muon_moments(config) == sum(value.nbytes for value in moments)
 
 
 def test_scaling_law_equals_the_published_values():

@@ -81,6 +81,19 @@ def test_sharded_training_equals_ddp_and_resumes_on_one_process(command, ddp_run
     assert difference(run, ddp_run) < 1e-4
 
 
+def test_bf16_is_the_same_arithmetic_under_ddp_and_fsdp2():
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    result = subprocess.run(
+        [*launcher, "-m", "tests.engines"],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout
+
+
 def test_resumed_sharded_run_restores_the_random_numbers_of_every_process(data_folder, tokenizer_run, tmp_path):
     command = (
         "train_t2m.py",

@@ -31,7 +31,6 @@ from training.state import states
 from utils import checkpoint
 from utils.checkpoint import CONFIG, WEIGHTS, fingerprint, save_model
 from utils.config import parse_options
-from utils.device import choose_device
 from utils.errors import InputError
 
 VQ = ("--config", ROOT / "configs" / "vq" / "debug.yaml", "--precision", "float32")
@@ -286,7 +285,7 @@ def test_validation_motions_are_rendered_beside_their_targets(t2m_run, tokenizer
         assert len(frames) >= 4 and np.abs(np.diff(frames.astype(int), axis=0)).max() > 50  # something moves
 
 
-# --- Optimizer, options, device
+# --- Optimizer, options
 
 
 def test_learning_rate_warms_up_then_decays_to_the_floor_or_stays_constant():
@@ -347,15 +346,6 @@ def test_newton_schulz_keeps_the_singular_vectors():
     values = torch.diagonal(left.T @ orthogonal(matrix) @ right.T)
     assert torch.allclose(left @ torch.diag(values) @ right, orthogonal(matrix), atol=1e-4)
     assert values.min() > 0.5 and values.max() < 1.3
-
-
-def test_device_and_precision_are_chosen_with_a_reason():
-    device, dtype, reason = choose_device("cpu", "bf16")
-    assert device.type == "cpu" and dtype == torch.bfloat16 and "cpu" in reason and "bf16" in reason
-    assert choose_device("auto", "float32")[1] == torch.float32
-    for arguments, words in ((("toaster", "auto"), "device toaster"), (("cpu", "float8"), "precision float8")):
-        with pytest.raises(InputError, match=words):
-            choose_device(*arguments)
 
 
 def test_options_from_file_and_command_line_with_hyphens_or_underscores(tmp_path):

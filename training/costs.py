@@ -56,8 +56,8 @@ class ParameterCount:
 
     @property
     def root(self) -> int:
-        """All outside the blocks."""
-        return self.total - self.blocks * (self.block + 2 * self.bias)  # two norms per block, as wide as the bias
+        """All but the linear layers of the blocks."""
+        return self.total - self.blocks * self.block
 
 
 def count_parameters(config: LLaMAConfig) -> ParameterCount:
@@ -73,6 +73,14 @@ def count_parameters(config: LLaMAConfig) -> ParameterCount:
         head=0 if config.tie_weights else head_width(config) * width,
         control=(2 * config.control + 8 * width + 4) * width if config.control else 0,
     )
+
+
+def muon_moments(config: LLaMAConfig) -> float:
+    """Return the bytes of the moments of Muon: one per hidden weight matrix, and two per other parameter, by AdamW."""
+    count = count_parameters(config)
+    control_biases = 4 * config.n_embd if config.control else 0
+    matrices = count.blocks * count.block + count.projection + count.control - control_biases
+    return FLOAT * (2 * count.total - matrices)
 
 
 def head_width(config: LLaMAConfig) -> int:
@@ -126,7 +134,7 @@ class Memory:
     weights: float
     """Master weights in float32, and the engine's own copies of them."""
     moments: float
-    """Moments of AdamW."""
+    """Moments of the optimizer."""
     ema: float
     """EMA of the weights."""
     gradients: float
@@ -158,12 +166,13 @@ def estimate_memory(
     recompute: bool = False,
     precision: str = "bf16",
 ) -> Memory:
-    """Estimate the memory of one GPU in training, without the text encoder, CUDA, NCCL and fragmentation.
+    """Estimate the memory of one GPU in training with AdamW, without the text encoder, CUDA, NCCL and fragmentation.
 
     Args:
         batch: One micro-batch of one GPU, at its longest.
         engine: One of ``ENGINES``. DDP on one GPU is plain training. ZeRO-2 keeps all weights on each GPU, and a second
-            copy of those that the GPU updates. FSDP shards everything, block by block.
+            copy of those that the GPU updates. FSDP shards everything, and gathers the linear layers of the blocks one
+            by one in the precision of the arithmetic, the rest at once in float32.
         ema: Whether an EMA of the weights is kept.
         accumulate: Micro-batches per step.
         recompute: Whether the activations of a block are recomputed in the backward pass.
@@ -184,9 +193,10 @@ def estimate_memory(
         gradients = total / gpus + bucket
         held = total / gpus * (accumulate > 1) + bucket
     else:
-        unsharded = size * (count.root + 2 * count.block)  # outside the blocks, a block, and the next, being prefetched
-        weights, moments, average, copies = total / gpus + unsharded, 2 * total / gpus, total * ema / gpus, 0
-        gradients = total / gpus + (size + FLOAT) * count.root  # unsharded as computed, and in float32 to be reduced
+        unsharded = FLOAT * count.root + size * count.block  # a layer of a block, and the next, being prefetched
+        weights, moments, average = total / gpus + unsharded, 2 * total / gpus, total * ema / gpus
+        copies = size * (count.projection + count.control) * bf16
+        gradients = total / gpus + 2 * FLOAT * count.root  # as computed, and to be reduced
         held = total / gpus * (accumulate > 1)
     return Memory(
         weights=weights,

@@ -1,6 +1,7 @@
 """The training engines: Accelerate's DDP, FSDP2 and DeepSpeed ZeRO-2, or a single process."""
 
 import os
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -13,6 +14,7 @@ from accelerate.utils import (
     DistributedType,
     GradientAccumulationPlugin,
     ProjectConfiguration,
+    broadcast_object_list,
 )
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -22,7 +24,7 @@ from torch.distributed.checkpoint.state_dict import (
     get_state_dict,
     set_state_dict,
 )
-from torch.distributed.fsdp import MixedPrecisionPolicy, register_fsdp_forward_method
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.utils.checkpoint import checkpoint
 
 from training.optimizer import EMA
@@ -31,20 +33,30 @@ from utils.checkpoint import PretrainedModel, without_tied_duplicates
 
 FLATTENED = StateDictOptions(flatten_optimizer_state_dict=True)
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)  # engines that shard weights or optimizer states
+LONGEST_WAIT = timedelta(hours=6)  # of processes for one that downloads weights, renders or writes
 UNSHARDED_ON_CPU = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+def connect_processes(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """Connect the processes that ``accelerate launch`` or ``torchrun`` started.
+
+    Returns:
+        The precision of the main process, for all: with "auto", each process chose by its own measurement.
+    """
+    if device.index is not None:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
+    PartialState(cpu=device.type == "cpu", timeout=LONGEST_WAIT)
+    return broadcast_object_list([dtype])[0]
 
 
 def make_accelerator(
     device: torch.device, dtype: torch.dtype, accumulate: int, clip_norm: float, trackers: list[str], out: Path
 ) -> Accelerator:
-    """Create the Accelerator for the processes that ``accelerate launch`` or ``torchrun`` started, or for this one."""
-    if device.index is not None:
-        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
+    """Create the Accelerator for the processes that ``connect_processes`` connected, or for this one."""
     bf16 = dtype == torch.bfloat16
     plugins: dict[str, Any] = {}
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
-        policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
-        plugins["fsdp_plugin"] = FullyShardedDataParallelPlugin(fsdp_version=2, mixed_precision_policy=policy)
+        plugins["fsdp_plugin"] = FullyShardedDataParallelPlugin(fsdp_version=2)
     elif os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
         plugins["deepspeed_plugin"] = DeepSpeedPlugin(
             gradient_accumulation_steps=accumulate, gradient_clipping=clip_norm
@@ -81,6 +93,28 @@ def configure_blocks(model: PretrainedModel, recompute: bool, compiled: bool) ->
                 module.compile(dynamic=True)
 
 
+def shard(model: PretrainedModel, dtype: torch.dtype) -> None:
+    """Shard a model over all processes with FSDP2, in place; the arithmetic is that of the other engines.
+
+    The layers inside the blocks are gathered in ``dtype``, the precision that autocast would convert their matrices to,
+    and each is freed after use. Norms and everything outside the blocks are gathered in float32, and so is the sum of
+    the gradients. Inputs are not cast: that is left to autocast.
+    """
+    in_dtype = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    in_float32 = MixedPrecisionPolicy(cast_forward_inputs=False)
+    for block in (module for module in model.modules() if type(module).__name__ in model._no_split_modules):
+        for layer in block.children():
+            if any(parameter.ndim > 1 for parameter in layer.parameters()):
+                fully_shard(layer, mp_policy=in_dtype)
+    fully_shard(model, mp_policy=in_float32)
+    if dtype != torch.float32:
+        device = next(model.parameters()).device.type
+        for name in ("forward", *model.forward_methods):
+            setattr(model, name, torch.autocast(device, dtype)(getattr(model, name)))
+    for name in model.forward_methods:
+        register_fsdp_forward_method(model, name)
+
+
 class StateDicts(NamedTuple):
     """State dicts of a run on this process."""
 
@@ -92,6 +126,12 @@ class StateDicts(NamedTuple):
 class Engine:
     """A model with its optimizer and EMA, distributed over the processes of a run.
 
+    Args:
+        accelerator: From ``make_accelerator``.
+        model: On the device; sharded by ``shard`` if the engine is FSDP2.
+        optimizer: Optimizer of its parameters.
+        ema: Decay of the EMA; 0 disables it.
+
     Attributes:
         model: The model itself.
         wrapped: Wrapped model to call for the forward pass.
@@ -102,13 +142,14 @@ class Engine:
 
     def __init__(self, accelerator: Accelerator, model: PretrainedModel, optimizer: torch.optim.Optimizer, ema: float):
         self.accelerator, self.model = accelerator, model
-        prepared: tuple[nn.Module, Any] = accelerator.prepare(model, optimizer)
+        self.is_sharded = accelerator.distributed_type == DistributedType.FSDP
+        prepared: tuple[nn.Module, Any] = (
+            (model, accelerator.prepare_optimizer(optimizer))
+            if self.is_sharded
+            else accelerator.prepare(model, optimizer)
+        )
         self.wrapped, self.optimizer = prepared
         self.ema = EMA(model, ema)
-        self.is_sharded = accelerator.distributed_type == DistributedType.FSDP
-        if self.is_sharded:
-            for name in model.forward_methods:
-                register_fsdp_forward_method(model, name)
 
     def write_state(self, folder: Path) -> None:
         """Write this process's part of the state of the run; all processes must call it."""
@@ -117,9 +158,9 @@ class Engine:
             save_tensors(self._averages(), folder)
         else:
             save_tensors(self._state_dicts().tensors, folder)
-        random_state = {"cpu": torch.get_rng_state()}
-        if self.accelerator.device.type == "cuda":
-            random_state["cuda"] = torch.cuda.get_rng_state(self.accelerator.device)
+        random_state, kind = {"cpu": torch.get_rng_state()}, self.accelerator.device.type
+        if kind != "cpu":
+            random_state[kind] = torch.get_device_module(kind).get_rng_state()
         save_file(random_state, folder / self._random_file())
 
     def read_state(self, folder: Path) -> None:
@@ -146,8 +187,9 @@ class Engine:
         if (folder / self._random_file()).is_file():
             random_state = load_file(folder / self._random_file())
             torch.set_rng_state(random_state["cpu"])
-            if self.accelerator.device.type == "cuda" and "cuda" in random_state:
-                torch.cuda.set_rng_state(random_state["cuda"], self.accelerator.device)
+            kind = self.accelerator.device.type
+            if kind != "cpu" and kind in random_state:
+                torch.get_device_module(kind).set_rng_state(random_state[kind])
 
     def full_weights(self) -> dict[str, torch.Tensor]:
         """Gather the unsharded weights on the CPU of the main process; they may share memory with the model."""

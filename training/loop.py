@@ -12,6 +12,7 @@ from training.engine import Engine
 from training.meter import Meter
 from training.optimizer import schedule_factor
 from training.run import Run
+from utils.device import to_device
 from utils.errors import InputError, reason_of
 
 
@@ -113,7 +114,10 @@ class Loop:
         with self.meter.waiting_for_data():
             batches = [next(self.loader) for _ in range(self.options.accumulate)]
         self.clips = [clip for batch in batches for clip in batch[0]]
-        return [tuple(_to_device(part, self.run.device) for part in batch[1:]) for batch in batches]
+        return [
+            tuple(to_device(part, self.run.device) if isinstance(part, torch.Tensor) else part for part in batch[1:])
+            for batch in batches
+        ]
 
     def total(self, counts: Iterable[torch.Tensor]) -> torch.Tensor:
         """Sum counts over micro-batches and processes; the losses of the step are divided by this sum."""
@@ -152,7 +156,7 @@ class Loop:
         gradient_norm = self.accelerator.clip_grad_norm_(self.engine.wrapped.parameters(), self.options.clip_norm)
         if isinstance(gradient_norm, DTensor):
             gradient_norm = gradient_norm.full_tensor()
-        own = torch.tensor([float(self.received == number) for number in STOPS], device=self.run.device)
+        own = [torch.full((), float(self.received == number), device=self.run.device) for number in STOPS]
         total_loss, *received = self.accelerator.reduce(torch.stack((self.loss.float(), *own)), "sum")
         values = total_loss, torch.as_tensor(gradient_norm).to(total_loss), count, *received
         loss, norm, units, *stopping = torch.stack(values).tolist()  # one transfer from the device
@@ -187,7 +191,3 @@ class Loop:
 
 def _is_ignored(number: int) -> bool:
     return signal.getsignal(number) == signal.SIG_IGN
-
-
-def _to_device(part: object, device: torch.device) -> object:
-    return part.to(device, non_blocking=True) if isinstance(part, torch.Tensor) else part

@@ -1,6 +1,6 @@
 """The plan printed by ``train_t2m.py --plan``: cost of a training run, from its options and the headers of the data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from training.costs import (
     count_flops,
     count_parameters,
     estimate_memory,
+    muon_moments,
     scamo_optimum,
     scamo_optimum_for_tokens,
     text_share,
@@ -78,6 +79,8 @@ class PlannedRun:
     """Whether an EMA of the weights is kept."""
     precision: str
     """Arithmetic: "bf16" or "float32"."""
+    optimizer: str
+    """"adamw", or "muon", which needs DDP."""
 
 
 def describe_plan(options: PlanOptions, config: LLaMAConfig, data: DataSize, run: PlannedRun) -> str:
@@ -115,19 +118,21 @@ def _gpu_row(options: PlanOptions, config: LLaMAConfig, run: PlannedRun, gpus: i
         return f"| {gpus} | {run.batch_size} rows cannot be divided evenly |"
     batch = MicroBatch(rows, config.text_length, config.max_tokens)
     settings = {"ema": run.ema, "accumulate": run.accumulate, "precision": run.precision}
-    cells = [memory_cell(config, batch, engine, gpus, **settings) for engine in ENGINES]
+    cells = [memory_cell(config, batch, engine, gpus, run.optimizer, **settings) for engine in ENGINES]
     days = training_days(flops, gpus, options.plan_tflops, options.plan_utilisation)
     return f"| {gpus} | {rows} | {' | '.join(cells)} | {days:,.2f} |"
 
 
-def memory_cell(config: LLaMAConfig, batch: MicroBatch, engine: str, gpus: int, **settings) -> str:
+def memory_cell(
+    config: LLaMAConfig, batch: MicroBatch, engine: str, gpus: int, optimizer: str = "adamw", **settings
+) -> str:
     """Return the peak memory in GB with activations kept, and recomputed; settings are those of ``estimate_memory``."""
-    if engine != "DDP" and gpus == 1:
+    if engine != "DDP" and (gpus == 1 or optimizer == "muon"):
         return "-"
-    peaks = (
-        estimate_memory(config, batch, engine, gpus, recompute=recompute, **settings).peak
-        for recompute in (False, True)
-    )
+    peaks = []
+    for recompute in (False, True):
+        memory = estimate_memory(config, batch, engine, gpus, recompute=recompute, **settings)
+        peaks.append((replace(memory, moments=muon_moments(config)) if optimizer == "muon" else memory).peak)
     return " / ".join(f"{peak / 1e9:,.1f}" for peak in peaks)
 
 

@@ -5,7 +5,7 @@ file of configs/accelerate. A step is the same under every engine: ``batch_size`
 and every loss is divided by the number of tokens or frames in the whole step.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -14,18 +14,21 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedType, gather_object
 from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
 from dataset.batches import EndlessBatches, FixedSizeBatches, StepDivision, TokenBudgetBatches, endless_loader
+from dataset.derived import derived_folder
+from models.text_encoder import TextEncoder
+from models.text_features import CaptionFeatures
 from motion.features272 import recover_joints_fk
-from training.engine import SHARDED, Engine, configure_blocks, make_accelerator
+from training.engine import SHARDED, Engine, configure_blocks, connect_processes, make_accelerator, shard
 from training.optimizer import make_optimizer
 from training.options import TrainingOptions
 from training.state import newest_state, prune_states, read_description, save_state, states
 from utils.checkpoint import CONFIG, PretrainedModel, copy_model, save_model
-from utils.device import can_compile, choose_device
+from utils.device import can_compile, check_gpus, choose_device
 from utils.errors import InputError
 from utils.files import atomic_write
 from utils.locks import FolderInUse, exclusive_folder
@@ -63,8 +66,9 @@ class Run:
         best: Lowest validation score so far.
 
     Raises:
-        InputError: the device, precision, compiler or tracker is not available, a step cannot be divided among the
-            processes, ``out`` holds a run and --resume is not set, or it holds none and --resume is set.
+        InputError: the device, precision, compiler or tracker is not available, processes share a GPU, a step cannot be
+            divided among the processes, ``out`` holds a run and --resume is not set, or it holds none and --resume is
+            set.
     """
 
     def __init__(self, options: TrainingOptions, options_yaml: str, batch_tokens: int | None = None):
@@ -73,11 +77,13 @@ class Run:
             raise InputError(f"{options.out} already holds a run; continue it with --resume, or choose another --out")
         if options.wandb and find_spec("wandb") is None:
             raise InputError("wandb is not installed; pip install wandb, or leave out --wandb")
-        device, self.dtype, reason = choose_device(options.device, options.precision)
+        check_gpus(options.device)
+        device, dtype, reason = choose_device(options.device, options.precision)
         if options.compiled and not can_compile(device):
             raise InputError(
                 "--compiled needs a C++ compiler on a CPU and none is found; install g++, or leave out --compiled"
             )
+        self.dtype = connect_processes(device, dtype)
         trackers = ["tensorboard", "wandb"] if options.wandb else ["tensorboard"]
         self.accelerator = make_accelerator(
             device, self.dtype, options.accumulate, options.clip_norm, trackers, options.out
@@ -149,6 +155,19 @@ class Run:
         loader = endless_loader(dataset, batches, self.options.workers, self.device, collate)
         return cast(Generator[tuple, None, None], loader)
 
+    def caption_features(self, encoder: TextEncoder, cached: Iterable[str] | None = None) -> CaptionFeatures:
+        """Return the features of captions.
+
+        Args:
+            encoder: Encoder of the captions.
+            cached: Captions whose features are stored on disk; all processes together encode those that are missing.
+        """
+        if cached is None:
+            return CaptionFeatures(encoder)
+        index, processes = self.accelerator.process_index, self.accelerator.num_processes
+        folder = derived_folder(self.options.data, "text_features")
+        return CaptionFeatures(encoder, folder, cached, index, processes, self.accelerator.wait_for_everyone)
+
     def prepare(self, model: PretrainedModel) -> Engine:
         """Set up a model for training (restoring the newest state if resuming), and write train.yaml.
 
@@ -161,6 +180,8 @@ class Run:
         options = self.options
         model.to(self.device)
         configure_blocks(model, options.recompute, options.compiled)
+        if self.accelerator.distributed_type == DistributedType.FSDP:
+            shard(model, self.dtype)
         optimizer = make_optimizer(model, options.optimizer, options.learning_rate, options.weight_decay)
         engine = Engine(self.accelerator, model, optimizer, options.ema)
         torch.manual_seed(options.seed + 1_000_003 * self.accelerator.process_index)

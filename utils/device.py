@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from functools import cache
 
 import psutil
 import torch
@@ -18,11 +19,11 @@ def choose_device(
     """Resolve the device and the precision of a run.
 
     Args:
-        device: auto, cpu, cuda, cuda:1, ...
+        device: auto (a GPU of CUDA, ROCm or MPS if there is one), cpu, cuda (also for ROCm), cuda:1, mps, ...
         precision: auto or one of ``PRECISIONS``; float16 is for inference only.
-        training: Selects the meaning of "auto". In training it is bf16 if the device has it, else float32. In inference
-            it is float32 on a CPU, where motions are then independent of their batch, and bf16 on a GPU, or float16 if
-            the GPU lacks bf16.
+        training: Selects the meaning of "auto". In training it is bf16 if the device has it, else float32; on a CPU,
+            bf16 products must also be the faster ones in a short measurement. In inference it is float32 on a CPU,
+            where motions are then independent of their batch, and bf16 on a GPU, or float16 if the GPU lacks bf16.
         quantized: Whether the weights will be quantized, which needs bf16.
 
     Returns:
@@ -34,31 +35,92 @@ def choose_device(
     choices = [name for name in ("auto", *PRECISIONS) if not (training and name == "float16")]
     if precision not in choices:
         raise InputError(f"precision {precision} is unknown; use {', '.join(choices[:-1])} or {choices[-1]}")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _resolved(device)
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(
             f"device {device} cannot be used here ({str(error).splitlines()[0]}); use auto or cpu"
         ) from error
-    on_cuda = device.startswith("cuda")
-    has_bf16 = (
-        torch.cuda.is_bf16_supported(including_emulation=False) if on_cuda else torch.cpu._is_avx512_bf16_supported()
-    )
+    place = torch.device(device)
     reason = "as requested"
     if precision == "auto" and quantized:
         precision, reason = "bf16", "quantized weights need it"
-    elif precision == "auto" and (training or on_cuda):
-        reason = f"the device {'has' if has_bf16 else 'lacks'} bf16 arithmetic"
-        precision = "bf16" if has_bf16 else "float32" if training else "float16"
+    elif precision == "auto" and place.type == "cpu":
+        precision, reason = _precision_on_cpu(training)
     elif precision == "auto":
-        precision, reason = "float32", "on a CPU, motions are then independent of their batch"
-    if not training and device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        is_fast = has_bf16(place)
+        reason = f"the device {'has' if is_fast else 'lacks'} bf16 arithmetic"
+        precision = "bf16" if is_fast else "float32" if training else "float16"
+    if not training and place.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), free_cores()))
+    return place, PRECISIONS[precision], f"running on {device} ({_name(place)}) in {precision}: {reason}"
+
+
+def check_gpus(device: str) -> None:
+    """Check that each process of this machine, as started by ``accelerate launch`` or ``torchrun``, has its own GPU.
+
+    Args:
+        device: auto, cpu, cuda, cuda:1, ...
+
+    Raises:
+        InputError: ``device`` is one GPU for several processes, or there are fewer GPUs than processes.
+    """
+    processes, device = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), _resolved(device)
+    if processes > 1 and device.startswith("cuda:"):
+        raise InputError(f"device {device} is one GPU for {processes} processes; use cuda, or start one process")
+    gpus = {"cuda": torch.cuda.device_count(), "mps": 1}
+    if processes > gpus.get(device, processes):
+        raise InputError(f"{processes} processes were started and the machine has {gpus[device]} GPU(s); start fewer")
+
+
+def _resolved(device: str) -> str:
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Return whether a device has bf16 arithmetic."""
+    if device.type == "cuda":  # also ROCm
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "mps":
+        return torch.backends.mps.is_macos_or_newer(14, 0)
+    return torch.cpu._is_avx512_bf16_supported()
+
+
+def _precision_on_cpu(training: bool) -> tuple[str, str]:
+    """Return the precision that "auto" selects on a CPU, and the reason."""
+    if not training:
+        return "float32", "on a CPU, motions are then independent of their batch"
+    if not has_bf16(torch.device("cpu")):
+        return "float32", "the device lacks bf16 arithmetic"
+    speedup = bf16_speedup()
+    if speedup < 1:
+        return "float32", f"products in bf16 take {1 / speedup:.1f} times as long here"
+    return "bf16", f"its products are {speedup:.1f} times as fast as those of float32 here"
+
+
+@cache
+def bf16_speedup() -> float:
+    """Measure how many times as fast as in float32 matrix products in bf16 are on this CPU."""
+    cpu = torch.device("cpu")
+    return gemm_rate(cpu, torch.bfloat16) / gemm_rate(cpu, torch.float32)
+
+
+def _name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
-    name = torch.cuda.get_device_name(device) if on_cuda else f"{threads} CPU thread{'s' * (threads > 1)}"
-    return torch.device(device), PRECISIONS[precision], f"running on {device} ({name}) in {precision}: {reason}"
+    return "Apple GPU" if device.type == "mps" else f"{threads} CPU thread{'s' * (threads > 1)}"
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor to a device, without waiting for the device if it is CUDA's.
+
+    On MPS, the memory of a temporary tensor could be freed before it has been copied.
+    """
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def free_cores(seconds: float = 0.2) -> int:

@@ -1,0 +1,55 @@
+"""Device and precision of a run."""
+
+import pytest
+import torch
+
+from tests.pretended.patches import pretended
+from utils import device
+from utils.device import PRECISIONS, check_gpus, choose_device
+from utils.errors import InputError
+
+
+def test_device_and_precision_are_chosen_with_a_reason():
+    place, dtype, reason = choose_device("cpu", "bf16")
+    assert place.type == "cpu" and dtype == torch.bfloat16 and "cpu" in reason and "bf16" in reason
+    assert choose_device("auto", "float32")[1] == torch.float32
+    for arguments, words in ((("toaster", "auto"), "device toaster"), (("cpu", "float8"), "precision float8")):
+        with pytest.raises(InputError, match=words):
+            choose_device(*arguments)
+
+
+@pytest.mark.parametrize(("rates", "precision"), [((9.0, 3.0), "bf16"), ((1.0, 3.0), "float32")])
+def test_auto_selects_the_precision_with_the_faster_products_on_a_cpu(monkeypatch, rates, precision):
+    measured = dict(zip((torch.bfloat16, torch.float32), rates, strict=True))
+    monkeypatch.setattr(device, "gemm_rate", lambda place, dtype: measured.pop(dtype))  # once per process
+    monkeypatch.setattr(device, "has_bf16", lambda place: True)
+    device.bf16_speedup.cache_clear()
+    for _ in range(2):
+        place, dtype, reason = choose_device("cpu", "auto")
+        assert dtype == PRECISIONS[precision] and "3.0 times as" in reason
+    device.bf16_speedup.cache_clear()
+    monkeypatch.setattr(device, "has_bf16", lambda place: False)
+    assert choose_device("cpu", "auto")[1] == torch.float32
+
+
+def test_auto_takes_a_gpu_of_apple_in_a_precision_that_it_supports(monkeypatch):
+    for training, precision in ((True, torch.float32), (False, torch.float16)):
+        with pretended("mps"):
+            monkeypatch.setattr("torch.backends.mps.is_macos_or_newer", lambda major, minor: False)
+            assert choose_device("auto", "auto", training)[1] == precision
+            monkeypatch.setattr("torch.backends.mps.is_macos_or_newer", lambda major, minor: True)
+            place, dtype, reason = choose_device("auto", "auto", training)
+            assert place.type == "mps" and dtype == torch.bfloat16 and "mps (Apple GPU)" in reason
+
+
+def test_processes_that_would_share_a_gpu_are_refused(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    for name in ("cpu", "auto"):
+        check_gpus(name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(InputError, match="cuda:1 is one GPU for 2 processes"):
+        check_gpus("cuda:1")
+    for name in ("cuda", "auto"):
+        with pytest.raises(InputError, match="2 processes were started and the machine has 1 GPU"):
+            check_gpus(name)
