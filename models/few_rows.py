@@ -81,11 +81,9 @@ def plain_weights(model: LLaMAHF) -> Any:
     layers = [[each.c_attn for each in kinds[0]], [each.c_proj for each in kinds[0]]]
     layers += [[each.c_fc for each in kinds[1]], [each.c_proj for each in kinds[1]], [model.lm_head]]
     weights = [layer.weight for group in layers for layer in group]
-    dtype = weights[0].dtype
-    size = sum(weight.nbytes for weight in weights)
-    if kernels() is None or {weight.dtype for weight in weights} - {dtype}:
-        return None
-    if dtype not in (torch.float32, torch.bfloat16, torch.int8) or (dtype != torch.int8 and size > MOST_COPIED):
+    dtype, size = weights[0].dtype, sum(weight.nbytes for weight in weights)
+    supported = dtype == torch.int8 or (dtype in (torch.float32, torch.bfloat16) and size <= MOST_COPIED)
+    if not supported or {weight.dtype for weight in weights} != {dtype} or kernels() is None:
         return None
     matrices = [array for group in layers for array in _stacked(group)]
     matrices[-2:] = [matrices[-2][0], matrices[-1][0]]  # one head
@@ -128,9 +126,10 @@ class FewRowsStep:
         config, rows = model.config, MOST_ROWS
         self.pytorch: Step = model.step
         self.weights, self.most_columns = weights, config.block_size
-        widths = (config.n_embd, config.n_embd, 3 * config.n_embd, config.n_embd, config.mlp_hidden)
+        width, hidden = config.n_embd, config.mlp_hidden
+        widths = (width, width, 3 * width, width, 2 * hidden, hidden)
         scores = np.zeros((rows, config.n_head, config.block_size), dtype=np.float32)
-        self.scratch = kernels().Scratch(*(np.zeros((rows, width), dtype=np.float32) for width in widths), scores)
+        self.scratch = kernels().Scratch(*(np.zeros((rows, each), dtype=np.float32) for each in widths), scores)
         self.choice = self._choose(model)
 
     def __call__(self, tokens: Tensor, cache: KVCache, extent: int, control: Tensor | None = None) -> Tensor:

@@ -55,6 +55,7 @@ class Scratch(NamedTuple):
     normed: np.ndarray  # (R, C)
     qkv: np.ndarray  # (R, 3 C)
     attended: np.ndarray  # (R, C)
+    gated: np.ndarray  # (R, 2 H)
     hidden: np.ndarray  # (R, H)
     scores: np.ndarray  # (R, heads, columns)
 
@@ -120,7 +121,8 @@ def decode(tokens, weights, cache, scratch, logits):
         _attend(scratch, cache, layer, weights.rope, rows)
         product(weights.projection[layer], weights.projection_scale[layer], scratch.attended, x, rows, True)
         _norm(x, weights.norms[layer, 1], scratch.normed, rows)
-        _gated(weights.gate[layer], weights.gate_scale[layer], scratch.normed, scratch.hidden, rows)
+        product(weights.gate[layer], weights.gate_scale[layer], scratch.normed, scratch.gated, rows, False)
+        _gate(scratch.gated, scratch.hidden, rows)
         product(weights.output[layer], weights.output_scale[layer], scratch.hidden, x, rows, True)
     _norm(x, weights.norms[layers, 0], scratch.normed, rows)
     product(weights.head, weights.head_scale, scratch.normed, logits, rows, False)
@@ -172,24 +174,13 @@ def product(weight, scale, x, y, rows, add):
             y[r, i] = _dot(weight[i], x[r]) * scale[i] + (y[r, i] if add else ZERO)
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, parallel=True)
-def _gated(weight, scale, x, y, rows):
-    """Write SiLU of the first half of the products times the second half into y (R, H)."""
-    hidden = len(weight) // 2
-    for i in prange(hidden):
-        for r in range(0, rows - 1, 2):
-            first, second = _two_dots(weight[i], x[r], x[r + 1])
-            value, other = _two_dots(weight[hidden + i], x[r], x[r + 1])
-            y[r, i] = _silu(first * scale[i]) * value * scale[hidden + i]
-            y[r + 1, i] = _silu(second * scale[i]) * other * scale[hidden + i]
-        if rows % 2:
-            r = rows - 1
-            y[r, i] = _silu(_dot(weight[i], x[r]) * scale[i]) * _dot(weight[hidden + i], x[r]) * scale[hidden + i]
-
-
 @njit(cache=True, nogil=True, fastmath=FAST)
-def _silu(x):
-    return x / (ONE + math.exp(-x))
+def _gate(gated, y, rows):
+    """Write SiLU of the first half of ``gated`` (R, 2 H) times its second half into y (R, H)."""
+    hidden = y.shape[1]
+    for r in range(rows):
+        for i in range(hidden):
+            y[r, i] = gated[r, i] / (ONE + math.exp(-gated[r, i])) * gated[r, hidden + i]
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, parallel=True)
