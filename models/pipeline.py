@@ -273,6 +273,8 @@ class TextToMotion:
         free = [job for job in jobs if job.constraints is None]
         # Longest first: motions in the batch are then of similar length, and no long one is left over at the end.
         free.sort(key=lambda job: -sum(most for _, most in job.tokens))
+        if not self.generator.static_shapes:
+            slots = min(slots, len(free))
         finished = generate(self.generator, self._requests(free, context), sampling, slots) if free else iter(())
         constrained = [job for job in jobs if job.constraints is not None]
         return chain(self._decoded(free, context, finished), self._constrained(constrained, context, sampling))

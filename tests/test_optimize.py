@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch._inductor.output_code import CompiledFxGraph
 
 from models import few_rows
 from models.few_rows import Choice, FewRowsStep
@@ -126,6 +127,26 @@ def test_compiled_step_generates_the_same_motions_without_recompiling():
     assert generate_all(compiled, Sampling(), 4) == generate_all(plain, Sampling(), 4)
     with torch.compiler.set_stance("fail_on_recompile"):
         assert generate_all(compiled, Sampling(), 4) == generate_all(plain, Sampling(), 4)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+@torch.inference_mode()
+def test_a_compiled_step_changes_only_tensors_of_constant_address(monkeypatch):
+    """A CUDA graph needs this; the compiler's frontend decides it, which is the same on every device."""
+    changed = []  # inputs that a compiled graph changes in place, and those of a constant address
+    post_compile = CompiledFxGraph.post_compile
+
+    def seen(self, inputs, constants, settings, *rest):
+        changed.append((set(self.mutated_input_idxs), set(settings.get("static_input_idxs") or ())))
+        return post_compile(self, inputs, constants, settings, *rest)
+
+    monkeypatch.setattr(CompiledFxGraph, "post_compile", seen)
+    torch.compiler.reset()
+    model = make_model()
+    model.static_shapes = True
+    cache = model.new_cache(2, 28)
+    torch.compile(model.step, dynamic=False)(torch.tensor([1, 2]), cache, 28)
+    assert changed and all(mutated and mutated <= constant for mutated, constant in changed)
 
 
 def test_without_a_compiler_the_step_is_not_compiled(monkeypatch):
