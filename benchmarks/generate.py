@@ -3,8 +3,9 @@
     python -m benchmarks.generate
 
 A 44M model with random weights generates 50 tokens per prompt, greedily, for texts of 6 to 40 features. Each line of
-the table is measured in a process of its own: best of three after a warm-up. The limit of one row is the time to read
-the weights from memory per token; that of 32 rows is the arithmetic at the speed of the fastest matrix product in that
+the tables is measured in a process of its own. The processes of one number of rows take turns, so that other load on
+the machine meets all of them, and each line is the median of its turns. The limit of one row is the time to read the
+weights from memory per token; that of 32 rows is the arithmetic at the speed of the fastest matrix product in that
 precision. Further measurements: prompts of very different length, and the shipped checkpoint.
 """
 
@@ -15,7 +16,9 @@ import utils.interrupt  # noqa: F401
 import resource
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,10 +51,23 @@ class Options:
     """Model size in the table of models/llama.py."""
     tokens: PositiveInt = 50
     """Number of tokens per prompt."""
-    repeats: PositiveInt = 3
-    """Number of repetitions of each measurement; the best counts."""
+    repeats: PositiveInt = 5
+    """Number of turns of each measurement; the median counts."""
     checkpoint: Path = Path("checkpoints/demo")
     """Folder of the text-to-motion model for the end-to-end measurements."""
+
+
+Generate = Callable[[int], Any]  # generates a number of tokens for every prompt
+
+
+class Case(NamedTuple):
+    """A line of the tables."""
+
+    name: str
+    rows: int
+    precision: str
+    prepare: Callable[..., Generate]
+    arguments: tuple[Any, ...]
 
 
 class Measured(NamedTuple):
@@ -84,11 +100,6 @@ def make_requests(count: int, tokens: list[int]) -> list[Request]:
     return [Request([Part(text, n, n)]) for text, n in zip(texts, tokens, strict=True)]
 
 
-def best(measure: Callable[[], None], repeats: int) -> float:
-    """Return the seconds of the fastest of ``repeats`` calls, after a warm-up."""
-    return min(seconds_of(measure, repeats))
-
-
 def peak_memory() -> float:
     """Return the peak memory of this process in GB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
@@ -97,30 +108,30 @@ def peak_memory() -> float:
 def bandwidth() -> float:
     """Return the GB/s at which all cores together read memory."""
     numbers = torch.ones(100_000_000)
-    return numbers.nbytes / best(numbers.sum, 5) / 1e9
+    return numbers.nbytes / min(seconds_of(numbers.sum, 5)) / 1e9
 
 
 # --- three implementations
 
 
-@torch.inference_mode()
-def reference(options: Options) -> Measured:
-    """Measure the public algorithm: one prompt at a time, no cache, logits of every position."""
-    model, requests = make_model(options.size, options.tokens), make_requests(4, [options.tokens] * 4)
+def reference(options: Options) -> Generate:
+    """Return the public algorithm: one prompt at a time, no cache, logits of every position."""
+    model, [request] = make_model(options.size, options.tokens), make_requests(1, [options.tokens])
+    text = request.parts[0].text[None]
+    mask = torch.ones(text.shape[:2], dtype=torch.bool)
 
-    def one(request: Request, tokens: int) -> None:
-        text, generated = request.parts[0].text[None], []
-        mask = torch.ones(text.shape[:2], dtype=torch.bool)
+    @torch.inference_mode()
+    def generate(tokens: int) -> None:
+        generated: list[int] = []
         for _ in range(tokens):
             hidden = model.hidden_states(text, mask, torch.tensor([generated]).long())
             generated.append(int(model.lm_head(hidden)[0, -1, : model.config.end_id].argmax()))
 
-    seconds = best(lambda: [one(request, options.tokens) for request in requests], 1) / len(requests)
-    return Measured(seconds, best(lambda: one(requests[0], 1), options.repeats), peak_memory())
+    return generate
 
 
-def hugging_face(options: Options, rows: int, precision: str) -> Measured:
-    """Measure LlamaForCausalLM.generate of the same shape; texts are given as embeddings."""
+def hugging_face(options: Options, rows: int, precision: str) -> Generate:
+    """Return LlamaForCausalLM.generate of the same shape; texts are given as embeddings."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = make_model(options.size, options.tokens).config
@@ -137,51 +148,77 @@ def hugging_face(options: Options, rows: int, precision: str) -> Measured:
     mask = (torch.arange(int(lengths.max())) >= lengths.max() - lengths[:, None]).long()  # padded on the left
     texts = torch.randn(*mask.shape, config.n_embd, dtype=PRECISIONS[precision])
 
-    def make(tokens: int) -> None:
+    def generate(tokens: int) -> None:
         settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False, "pad_token_id": 0}
         model.generate(inputs_embeds=texts, attention_mask=mask, **settings)
 
-    seconds = best(lambda: make(options.tokens), options.repeats)
-    return Measured(seconds, best(lambda: make(1), options.repeats), peak_memory())
+    return generate
 
 
-def ours(options: Options, rows: int, precision: str, quantize: str, compiled: bool) -> Measured:
+def ours(options: Options, rows: int, precision: str, quantize: str, compiled: bool) -> Generate:
     model = optimize(make_model(options.size, options.tokens), PRECISIONS[precision], quantize, compiled)
     requests = make_requests(rows, [options.tokens] * rows)
-    seconds = best(lambda: list(decode_steps(model, requests, GREEDY, slots=rows)), options.repeats)
-    first_token = best(lambda: next(decode_steps(model, requests, GREEDY, slots=rows)), options.repeats)
-    return Measured(seconds, first_token, peak_memory())
+    return lambda tokens: list(islice(decode_steps(model, requests, GREEDY, slots=rows), tokens))
+
+
+def prepared(options: Options, case: Case) -> None:
+    """Prepare a case in this process, and warm up."""
+    global generate
+    generate = case.prepare(options, *case.arguments)
+    generate(options.tokens)
+
+
+def turn(tokens: int) -> Measured:
+    """Measure one turn of the case of this process."""
+    started = time.perf_counter()
+    generate(tokens)
+    seconds = time.perf_counter() - started
+    started = time.perf_counter()
+    generate(1)
+    return Measured(seconds, time.perf_counter() - started, peak_memory())
+
+
+def in_turns(options: Options, cases: list[Case]) -> list[Measured]:
+    """Return the medians of cases whose processes take turns."""
+    with ExitStack() as stack:
+        pools = [stack.enter_context(worker_pool(1)) for _ in cases]
+        for pool, case in zip(pools, cases, strict=True):
+            pool.submit(prepared, options, case).result()
+        turns = [[pool.submit(turn, options.tokens).result() for pool in pools] for _ in range(options.repeats)]
+    return [Measured(*np.median(each, axis=0)) for each in np.array(turns).swapaxes(0, 1)]
 
 
 # --- many prompts
 
 
-def waiting(options: Options, way: str) -> float:
+def waiting(options: Options) -> dict[str, float]:
     """Return the requested tokens per second for 256 prompts of 1 to 10 s at 7.5 tokens/s, 32 at a time, in bf16.
 
-    Args:
-        way: "fixed" batches, or continuous batching "in order" or with the "longest first", which is the order of
-            ``TextToMotion`` if lengths are given.
+    The ways are "fixed" batches, and continuous batching "in order" or with the "longest first", which is the order of
+    ``TextToMotion`` if lengths are given. They take turns.
     """
     model = optimize(make_model(options.size, 75), torch.bfloat16)
     generator = torch.Generator().manual_seed(2)
     tokens = torch.randint(8, 76, (256,), generator=generator).tolist()
     requests = make_requests(len(tokens), tokens)
-    if way == "longest first":
-        requests.sort(key=lambda request: -request.max_tokens)
-    if way == "fixed":  # all rows of a batch continue until its longest motion is finished
-        for first in range(0, len(requests), 32):
-            longest = max(tokens[first : first + 32])
-            for request in requests[first : first + 32]:
-                request.parts[0].min_tokens = request.parts[0].max_tokens = longest
-
-    together = 32 if way == "fixed" else len(requests)
-
-    def make() -> None:
-        for first in range(0, len(requests), together):
-            list(decode_steps(model, requests[first : first + together], GREEDY, slots=32))
-
-    return sum(tokens) / best(make, 1)
+    fixed = make_requests(len(tokens), tokens)
+    for first in range(0, len(fixed), 32):  # all rows of a batch continue until its longest motion is finished
+        longest = max(tokens[first : first + 32])
+        for request in fixed[first : first + 32]:
+            request.parts[0].min_tokens = request.parts[0].max_tokens = longest
+    ways = {
+        "fixed": [fixed[first : first + 32] for first in range(0, len(fixed), 32)],
+        "in order": [requests],
+        "longest first": [sorted(requests, key=lambda request: -request.max_tokens)],
+    }
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(1 + options.repeats):
+        for way, batches in ways.items():
+            started = time.perf_counter()
+            for batch in batches:
+                list(decode_steps(model, batch, GREEDY, slots=32))
+            seconds[way].append(time.perf_counter() - started)
+    return {way: sum(tokens) / float(np.median(each[1:])) for way, each in seconds.items()}
 
 
 def long_motions(options: Options) -> float:
@@ -199,15 +236,19 @@ def shipped(options: Options) -> str:
     model = TextToMotion.from_pretrained(options.checkpoint)
     prompts = ["a person walks forward", "someone waves the left hand", "a person runs", "a person bows slowly"] * 8
     motions = model.generate(prompts, list(range(32)))
-    seconds = best(lambda: model.generate(prompts, list(range(32))), options.repeats)
+    seconds = float(np.median(seconds_of(lambda: model.generate(prompts, list(range(32))), options.repeats)))
     generated = sum(len(motion.features) for motion in motions) / FPS
 
     length = model.max_frames / FPS
     list(model.stream(prompts[0], seconds=1.0))
-    times = [time.perf_counter()]
-    for _ in model.stream(prompts[0], seconds=length):
-        times.append(time.perf_counter())
-    each = 1000 * np.diff(times)  # ms per token; the first includes the text
+    turns = []
+    for _ in range(options.repeats):
+        times = [time.perf_counter()]
+        for chunk in model.stream(prompts[0], seconds=length):
+            assert chunk.smplx85.size  # computed on access
+            times.append(time.perf_counter())
+        turns.append(1000 * np.diff(times))  # ms per token; the first includes the text
+    each = np.median(turns, axis=0)
     pace = 1000 / each[1:].mean() / model.tokens_of(1.0)
     early, late = np.median(each[1:21]), np.median(each[130:150])
     return (
@@ -248,6 +289,18 @@ def alone(measure: Callable[..., Any], *arguments: object) -> Any:
         return pool.submit(measure, *arguments).result()
 
 
+def cases_of(rows: int) -> list[Case]:
+    """Return the cases that are compared with each other."""
+    cases = [Case("public algorithm, float32", 1, "float32", reference, ())] if rows == 1 else []
+    for precision in ("float32", "bf16"):
+        cases.append(Case(f"Hugging Face, {precision}", rows, precision, hugging_face, (rows, precision)))
+        cases.append(Case(f"ours, {precision}", rows, precision, ours, (rows, precision, "none", False)))
+    cases.append(Case("ours, int8", rows, "int8", ours, (rows, "bf16", "int8", False)))
+    cases.append(Case("ours, bf16, compiled", rows, "bf16", ours, (rows, "bf16", "none", True)))
+    cases.append(Case("ours, int8, compiled", rows, "int8", ours, (rows, "bf16", "int8", True)))
+    return cases
+
+
 def main(options: Options) -> None:
     read = alone(bandwidth)
     rates = {name: alone(gemm_rate, torch.device("cpu"), PRECISIONS[name]) / 1e9 for name in ("float32", "bf16")}
@@ -257,34 +310,25 @@ def main(options: Options) -> None:
     print(", ".join(f"{precision} products {rate:.0f} GFLOPS" for precision, rate in rates.items()), end="\n\n")
     model = make_model(options.size, options.tokens)
     weights = sum(parameter.numel() for parameter in model.transformer.h.parameters()) + model.lm_head.weight.numel()
-    cases = [("public algorithm, float32", 1, "float32", reference, (options,))]
-    for precision in rates:
-        for rows in (1, 32):
-            arguments = (options, rows, precision)
-            cases.append((f"Hugging Face, {precision}", rows, precision, hugging_face, arguments))
-            cases.append((f"ours, {precision}", rows, precision, ours, (*arguments, "none", False)))
-    for rows in (1, 32):
-        cases.append(("ours, int8", rows, "int8", ours, (options, rows, "bf16", "int8", False)))
-        cases.append(("ours, bf16, compiled", rows, "bf16", ours, (options, rows, "bf16", "none", True)))
-        cases.append(("ours, int8, compiled", rows, "int8", ours, (options, rows, "bf16", "int8", True)))
     speeds = "tokens/s | speedup over public | motions/s | s of motion/s"
     print(f"| | rows | {speeds} | first token, ms | memory, GB | % of limit |")
     print("|---|---|---|---|---|---|---|---|---|")
     public = None
-    for name, rows, precision, measure, arguments in cases:
-        measured = alone(measure, *arguments)
-        speed = rows * options.tokens / measured.seconds
-        public = public or speed
-        bytes_each = {"float32": 4, "bf16": 2, "int8": 1}[precision]
-        rate = rates["float32" if precision == "float32" else "bf16"]
-        share = weights * bytes_each * speed / read / 1e9 if rows == 1 else 2 * weights * speed / rate / 1e9
-        print(
-            f"| {name} | {rows} | {speed:,.0f} | {speed / public:.1f} | {rows / measured.seconds:.1f} "
-            f"| {speed * FRAMES_PER_TOKEN / FPS:,.0f} | {1000 * measured.first_token:.0f} | {measured.memory:.2f} "
-            f"| {100 * share:.0f} % |",
-            flush=True,
-        )
-    fixed, in_order, longest = (alone(waiting, options, way) for way in ("fixed", "in order", "longest first"))
+    for rows in (1, 32):
+        cases = cases_of(rows)
+        for case, measured in zip(cases, in_turns(options, cases), strict=True):
+            speed = rows * options.tokens / measured.seconds
+            public = public or speed
+            bytes_each = {"float32": 4, "bf16": 2, "int8": 1}[case.precision]
+            rate = rates["float32" if case.precision == "float32" else "bf16"]
+            share = weights * bytes_each * speed / read / 1e9 if rows == 1 else 2 * weights * speed / rate / 1e9
+            print(
+                f"| {case.name} | {rows} | {speed:,.0f} | {speed / public:.1f} | {rows / measured.seconds:.1f} "
+                f"| {speed * FRAMES_PER_TOKEN / FPS:,.0f} | {1000 * measured.first_token:.0f} | {measured.memory:.2f} "
+                f"| {100 * share:.0f} % |",
+                flush=True,
+            )
+    fixed, in_order, longest = alone(waiting, options).values()
     print(
         f"\n256 prompts of 8 to 75 tokens, 32 at a time, bf16: fixed batches {fixed:,.0f} tokens/s, continuous ", end=""
     )

@@ -36,6 +36,11 @@ class KVCache:
         self.lengths = torch.zeros(shape.rows, dtype=torch.long, device=device)
         self.columns = torch.arange(shape.columns, device=device)
 
+    def keep_addresses(self) -> None:
+        """Let a compiled step become a CUDA graph, which may change in place only tensors of a constant address."""
+        for tensor in (self.keys, self.values, self.starts, self.lengths, self.columns):
+            torch._dynamo.mark_static_address(tensor, guard=False)
+
     def prefill_writer(self, first: int) -> KVWriter:
         """Write a prefill of B rows and S columns into rows ``first .. first + B - 1``, from column 0 on.
 

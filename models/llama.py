@@ -167,7 +167,11 @@ class LLaMAHF(PretrainedModel):
         shape = CacheShape(config.n_layer, rows, config.n_head, columns, config.head_dim)
         if idle is not None and idle.shape == shape and idle.keys.dtype == weight.dtype:
             return idle
-        return KVCache(shape, weight.device, weight.dtype)
+        del idle  # its memory is free for the new one
+        cache = KVCache(shape, weight.device, weight.dtype)
+        if self.static_shapes:
+            cache.keep_addresses()
+        return cache
 
     def release_cache(self, cache: KVCache) -> None:
         """Keep a cache that is no longer used for the next ``new_cache``."""

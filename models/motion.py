@@ -111,24 +111,32 @@ class MotionChunk:
         part: Number of the sentence, from 0; -1 for the initial motion.
         tokens: (n,) int64.
         features: (T, 272) float32, not normalized.
-        smplx85: (T, 85) SMPL-X body parameters.
-        joints: (T, 22, 3) metres.
+        rotations: (T, 22, 3, 3) float64 local rotations, the root's in the world.
+        pelvis: (T, 3) float64, metres.
     """
 
     part: int
     tokens: np.ndarray
     features: np.ndarray
-    smplx85: np.ndarray
-    joints: np.ndarray
+    rotations: np.ndarray
+    pelvis: np.ndarray
+
+    @cached_property
+    def smplx85(self) -> np.ndarray:
+        """(T, 85) float32 SMPL-X body parameters."""
+        return motion_to_smplx85(self.rotations, self.pelvis).astype(np.float32)
+
+    @cached_property
+    def joints(self) -> np.ndarray:
+        """(T, 22, 3) float32 world joint positions in metres, y up, by forward kinematics."""
+        return forward_kinematics(self.rotations, self.pelvis).astype(np.float32)
 
     @classmethod
     def of(
         cls, part: int, tokens: list[int], features: np.ndarray, rotations: np.ndarray, pelvis: np.ndarray
     ) -> "MotionChunk":
-        """Return the chunk of local rotations (T, 22, 3, 3), the root's in the world, and the pelvis (T, 3)."""
-        smplx85, joints = motion_to_smplx85(rotations, pelvis), forward_kinematics(rotations, pelvis)
-        values = (each.astype(np.float32) for each in (features, smplx85, joints))
-        return cls(part, np.array(tokens, dtype=np.int64), *values)
+        """Return a chunk of the given tokens."""
+        return cls(part, np.array(tokens, dtype=np.int64), features.astype(np.float32), rotations, pelvis)
 
 
 class RootTracker:

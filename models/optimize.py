@@ -2,7 +2,8 @@
 
 On a CPU every linear layer gets a kernel that reads its weight at the speed of the memory: oneDNN with the weight in
 oneDNN's blocked layout, or int8 weights. PyTorch's plain linear layer reaches a third to a half of that speed with few
-rows (measured by ``benchmarks/generate.py``). Optimized models are for inference only and cannot be saved.
+rows (measured by ``benchmarks/generate.py``). Steps of up to four rows become one function (``models.few_rows``).
+Optimized models are for inference only and cannot be saved.
 """
 
 import logging
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.few_rows import FewRowsStep, plain_weights
 from models.kv_cache import KVCache
 from models.llama import LLaMAHF
 from models.llama_layers import MLP
@@ -51,7 +53,10 @@ def optimize(model: LLaMAHF, dtype: torch.dtype, quantize: str = "none", compile
     if device.type == "cpu":
         _use_int8_kernel(model)
         if not compiled:
+            weights = plain_weights(model)
             pack_linears(model)
+            if weights is not None:
+                model.step = FewRowsStep(model, weights)  # type: ignore[method-assign]
     if compiled:
         if device.type == "cpu":  # PyTorch warns about CUDA compilers on machines without a GPU
             logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)

@@ -35,12 +35,13 @@ from models.arguments import (
 from models.checkpoints import TOKENIZER, check_tokenizer, find_checkpoint
 from models.constrained import constrained_chunks, constrained_motion, goal_of, start_before
 from models.controlled import Goal, decode_controlled
+from models.frames import FrameStream, compiled_weights
 from models.generate import NewToken, Part, Request, decode_steps, generate
 from models.known import Closest, Known
 from models.llama import LLaMAHF
 from models.model_card import CardOptions
 from models.motion import Motion, MotionChunk, RootTracker
-from models.motion_vqvae import HumanVQVAE, State
+from models.motion_vqvae import HumanVQVAE
 from models.offload import load_offloaded
 from models.optimize import check_support, optimize
 from models.publish import MESSAGE, publish, save_copy
@@ -92,6 +93,7 @@ class TextToMotion:
         self.generator, self.tokenizer, self.text_encoder = generator.eval(), tokenizer.eval(), text_encoder
         self.checkpoint_id, self.folder = checkpoint_id, folder
         self.known = None if folder is None else Known.load(folder)
+        self.frame_weights: Any = None  # see models.frames
 
     @classmethod
     def from_pretrained(
@@ -137,9 +139,11 @@ class TextToMotion:
         check_tokenizer(checkpoint, generator.config)
         try:
             text_encoder = load_text_encoder(generator.config.text_encoder, device, text_encoder_path)
-            return cls(generator, tokenizer, text_encoder, checkpoint_id, checkpoint)
+            model = cls(generator, tokenizer, text_encoder, checkpoint_id, checkpoint)
         except InputError as error:
             raise InputError(f"the checkpoint {checkpoint} cannot be used: {error}") from error
+        model.frame_weights = compiled_weights(model.tokenizer)
+        return model
 
     def save_pretrained(self, folder: str | Path, card: CardOptions | None = None) -> None:
         """Copy the files of the checkpoint into a folder, and write a model card; errors as ``push_to_hub``."""
@@ -269,6 +273,8 @@ class TextToMotion:
         free = [job for job in jobs if job.constraints is None]
         # Longest first: motions in the batch are then of similar length, and no long one is left over at the end.
         free.sort(key=lambda job: -sum(most for _, most in job.tokens))
+        if not self.generator.static_shapes:
+            slots = min(slots, len(free))
         finished = generate(self.generator, self._requests(free, context), sampling, slots) if free else iter(())
         constrained = [job for job in jobs if job.constraints is not None]
         return chain(self._decoded(free, context, finished), self._constrained(constrained, context, sampling))
@@ -375,17 +381,12 @@ class TextToMotion:
 
     @torch.inference_mode()
     def _chunks(self, context: list[int], steps: Iterator[list[NewToken]]) -> Iterator[MotionChunk]:
-        state, root = None, RootTracker()
+        frames, root = FrameStream(self.tokenizer, self.frame_weights), RootTracker()
         if context:
-            features, state = self._decode_next(context, state)
+            features = frames.next(context)
             yield MotionChunk.of(-1, context, features, *root.place(features))
         for step in steps:
             for _, part, token in step:
                 if token is not None:
-                    features, state = self._decode_next([token], state)
+                    features = frames.next([token])
                     yield MotionChunk.of(part, [token], features, *root.place(features))
-
-    def _decode_next(self, tokens: list[int], state: State | None) -> tuple[np.ndarray, State]:
-        """Return the features (n * frames_per_token, 272) of the next n tokens of a stream."""
-        motion, state = self.tokenizer.decode_chunk(torch.tensor([tokens], device=self.device), state)
-        return self.tokenizer.denormalize(motion)[0].cpu().numpy(), state

@@ -77,14 +77,13 @@ def test_foot_lock_prints_its_table(t2m_run):
 
 def test_generate_times_each_method(t2m_run):
     options = benchmarks.generate.Options(size="debug", tokens=4, repeats=1, checkpoint=t2m_run)
-    for measured in (
-        benchmarks.generate.reference(options),
-        benchmarks.generate.hugging_face(options, 2, "bf16"),
-        benchmarks.generate.ours(options, 2, "float32", "none", False),
-        benchmarks.generate.ours(options, 2, "bf16", "int8", False),
-    ):
+    cases = benchmarks.generate.cases_of(1)
+    assert len(cases) == 8
+    for case in (cases[0], cases[3], cases[5]):
+        benchmarks.generate.prepared(options, case)
+        measured = benchmarks.generate.turn(options.tokens)
         assert len(measured) == 3 and all(value > 0 for value in measured)
-    assert all(benchmarks.generate.waiting(options, way) > 0 for way in ("fixed", "longest first"))
+    assert all(speed > 0 for speed in benchmarks.generate.waiting(options).values())
     bf16, int8 = benchmarks.generate.precision_costs(options).splitlines()
     assert bf16.startswith("bf16: logits change by ") and int8.startswith("int8: logits change by ")
 

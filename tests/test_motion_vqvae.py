@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.frames import FrameStream, compiled_weights
 from models.fsq import FSQ
 from models.motion_vqvae import Conv, HumanVQVAE, VQVAEConfig, haar_patch, haar_unpatch
 from models.vq_loss import MotionLoss, MotionLossConfig
@@ -114,6 +115,26 @@ def test_decoding_in_chunks_equals_decoding_at_once(chunks, patch_size):
         again, _ = model.decode_chunk(part, before)  # the given state is not modified
         torch.testing.assert_close(again, frames)
     torch.testing.assert_close(torch.cat(parts, dim=1), model.decode(tokens), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("down_t", "depth"), [(1, 2), (2, 1)])
+def test_a_compiled_stream_equals_decoding_at_once(down_t, depth):
+    model = tokenizer(causal=True, down_t=down_t, depth=depth, dilation_growth=2)
+    tokens = torch.arange(14)
+    weights = compiled_weights(model)
+    assert weights is not None
+    stream = FrameStream(model, weights)
+    frames = [stream.next(part.tolist()) for part in tokens.split([1] * 10 + [4])]
+    expected = model.denormalize(model.decode(tokens[None]))[0].detach()
+    torch.testing.assert_close(torch.from_numpy(np.concatenate(frames)), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("other", [{"norm": "layer"}, {"activation": "gelu"}, {"patch_size": 2}, {"causal": False}])
+def test_tokenizers_of_other_layers_stream_by_pytorch(other):
+    model = tokenizer(**({"causal": True} | other))
+    assert compiled_weights(model) is None
+    if model.config.causal:
+        assert FrameStream(model, None).next([0, 1]).shape == (2 * model.config.stride, 272)
 
 
 def test_non_causal_models_refuse_to_stream():

@@ -1,12 +1,16 @@
 """Precision, packed and quantized weights, compiled steps: equal or similar results, and errors."""
 
+import os
 import shutil
 import warnings
 
 import pytest
 import torch
 from torch import nn
+from torch._inductor.output_code import CompiledFxGraph
 
+from models import few_rows
+from models.few_rows import Choice, FewRowsStep
 from models.generate import Part, Request, generate
 from models.llama import LLaMAConfig, LLaMAHF
 from models.optimize import Int8Linear, PackedLinear, check_support, optimize
@@ -55,7 +59,8 @@ def generate_all(model: LLaMAHF, sampling: Sampling, slots: int) -> list[list[in
 
 def test_packed_weights_generate_the_same_motions():
     plain, packed = make_model(), optimize(make_model(), torch.float32)
-    assert isinstance(packed.lm_head, PackedLinear)
+    assert isinstance(packed.lm_head, PackedLinear) and isinstance(packed.step, FewRowsStep)
+    packed.step.choice = Choice(threads=1, rows=4)  # 5 rows and more are computed by PyTorch
     torch.testing.assert_close(logits_of(packed), logits_of(plain), atol=1e-4, rtol=1e-4)
     for sampling in (Sampling(), Sampling(guidance=2.0, top_p=0.9), Sampling(temperature=0)):
         expected = generate_all(plain, sampling, 4)
@@ -68,11 +73,39 @@ def test_lower_precision_is_close_to_float32(quantize):
     plain, fast = make_model(), optimize(make_model(), torch.bfloat16, quantize)
     assert isinstance(fast.lm_head, Int8Linear if quantize == "int8" else PackedLinear)
     assert isinstance(fast.llama_proj, PackedLinear), "the int8 kernel needs an input width that is a multiple of 32"
-    expected, logits = logits_of(plain), logits_of(fast)
-    assert (logits - expected).norm() < 0.05 * expected.norm()
+    for rows in (0, 4):  # computed by the compiled function
+        fast.step.choice = Choice(threads=1, rows=rows)
+        expected, logits = logits_of(plain), logits_of(fast)
+        assert (logits - expected).norm() < 0.05 * expected.norm()
     motions = generate_all(fast, Sampling(), 4)
     assert motions == generate_all(fast, Sampling(), 4), "the same call gives the same motions"
     assert all(3 <= len(motion) <= 20 and set(motion) <= set(range(50)) for motion in motions)
+
+
+def test_without_numba_steps_are_computed_by_pytorch(monkeypatch):
+    monkeypatch.setattr(few_rows, "kernels", lambda: None)
+    model = optimize(make_model(), torch.float32)
+    assert not isinstance(model.step, FewRowsStep)
+    assert generate_all(model, Sampling(), 2) == generate_all(make_model(), Sampling(), 2)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only POSIX has fork")
+def test_a_forked_process_does_not_use_the_threads_of_numba():
+    assert few_rows.kernels() is not None
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if few_rows.kernels() is None else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_the_fastest_step_is_measured_once_per_machine(monkeypatch, tmp_path):
+    monkeypatch.setattr(few_rows, "cache_folder", lambda: tmp_path)
+    (tmp_path / "steps.json").write_text("damaged")
+    measured = []
+    monkeypatch.setattr(FewRowsStep, "_measure", lambda *arguments: measured.append(1) or Choice(1, 2))
+    for _ in range(2):
+        assert optimize(make_model(), torch.float32).step.choice == Choice(1, 2)
+    assert len(measured) == 1
 
 
 def test_int8_scales_each_output_row_by_its_largest_weight():
@@ -94,6 +127,26 @@ def test_compiled_step_generates_the_same_motions_without_recompiling():
     assert generate_all(compiled, Sampling(), 4) == generate_all(plain, Sampling(), 4)
     with torch.compiler.set_stance("fail_on_recompile"):
         assert generate_all(compiled, Sampling(), 4) == generate_all(plain, Sampling(), 4)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+@torch.inference_mode()
+def test_a_compiled_step_changes_only_tensors_of_constant_address(monkeypatch):
+    """A CUDA graph needs this; the compiler's frontend decides it, which is the same on every device."""
+    changed = []  # inputs that a compiled graph changes in place, and those of a constant address
+    post_compile = CompiledFxGraph.post_compile
+
+    def seen(self, inputs, constants, settings, *rest):
+        changed.append((set(self.mutated_input_idxs), set(settings.get("static_input_idxs") or ())))
+        return post_compile(self, inputs, constants, settings, *rest)
+
+    monkeypatch.setattr(CompiledFxGraph, "post_compile", seen)
+    torch.compiler.reset()
+    model = make_model()
+    model.static_shapes = True
+    cache = model.new_cache(2, 28)
+    torch.compile(model.step, dynamic=False)(torch.tensor([1, 2]), cache, 28)
+    assert changed and all(mutated and mutated <= constant for mutated, constant in changed)
 
 
 def test_without_a_compiler_the_step_is_not_compiled(monkeypatch):

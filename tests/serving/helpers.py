@@ -10,7 +10,6 @@ import httpx2 as httpx
 import numpy as np
 
 from models.known import Closest
-from models.pipeline import MotionChunk
 from utils.errors import InputError
 
 STREAMED = {"accept": "application/x-ndjson"}
@@ -55,7 +54,7 @@ class FakeModel:
                     data = np.zeros((CHUNK, 85), np.float32)
                     data[:, 73], data[:, 74] = 0.95, part + 0.01 * number
                     data[:, 3] = 0.1 * seed
-                    yield MotionChunk(part, np.zeros(1, int), np.zeros((CHUNK, 272)), data, np.zeros((CHUNK, 22, 3)))
+                    yield SimpleNamespace(part=part, smplx85=data)
         finally:
             self.closed.append(prompts[0])
 
