@@ -1,5 +1,6 @@
 """A clip: one validated motion with a title. Functions that draw or export motion accept a clip or a plain array."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +26,8 @@ class Clip:
     """Any text, for example the prompt."""
     notes: tuple[str, ...] = ()
     """Decisions of the reader that the user should know."""
+    rights: str = ""
+    """License, in one line; files of the motion state it."""
 
     def __post_init__(self):
         object.__setattr__(self, "smplx85", check_smplx85(self.smplx85))
@@ -53,6 +56,12 @@ class Clip:
 
 
 AnyMotion = Clip | np.ndarray | Tensor
+
+
+def rights_of(motions: AnyMotion | Sequence[AnyMotion]) -> str:
+    """Return the licenses of motions in one line; empty if none is stated."""
+    several = motions if isinstance(motions, list | tuple) else [motions]
+    return "; ".join(dict.fromkeys(clip.rights for clip in several if isinstance(clip, Clip) and clip.rights))
 
 
 def smplx85_of(motion: AnyMotion) -> np.ndarray:

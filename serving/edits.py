@@ -13,7 +13,7 @@ from models.pipeline import TextToMotion
 from motion.clip import Clip
 from motion.resample import FPS
 from serving.options import Options
-from serving.requests import Start, as_object, longest_seconds, number, whole_number
+from serving.requests import Start, as_object, longest_seconds, number, truth, whole_number
 from utils.errors import InputError
 from utils.prompts import MAX_SEED, Prompt, safe_name
 
@@ -38,6 +38,7 @@ class EditRequest:
     """Name of each result and the function that makes it."""
     sentences: tuple[str, ...] = ()
     """Sentences that the generator follows."""
+    foot_lock: bool = False
 
     def starts(self) -> dict[str, Start]:
         """Return the name of each result and the function that starts it."""
@@ -79,28 +80,28 @@ class EditRequest:
     def parse_loop(cls, data: object, motions: Motions) -> "EditRequest":
         """Validate the JSON data of a request to make motions seamless; arguments and errors as in ``parse_redo``."""
         values = as_object(data)
-        clips, travel = finished(values, motions), values.get("travel", True)
-        if not isinstance(travel, bool):
-            raise InputError("travel must be true or false")
+        clips = finished(values, motions)
+        travel, foot_lock = truth(values, "travel", True), truth(values, "foot_lock", False)
         name = safe_name(clips[0].title)
         return cls(
             clips[0].title,
-            {f"{name}_loop{count}": partial(looped, clip, travel) for count, clip in enumerate(clips, 1)},
+            {f"{name}_loop{count}": partial(looped, clip, travel, foot_lock) for count, clip in enumerate(clips, 1)},
         )
 
 
 def finished(values: dict, motions: Motions) -> list[Clip]:
-    """Return the motions that a request names by their token; raises InputError if they are no longer kept."""
-    token = values.get("motion")
-    clips = list(motions(token).values()) if isinstance(token, str) else []
+    """Return the motions of the token of a request, all or those in ``names``; raises InputError without any."""
+    token, names = values.get("motion"), values.get("names")
+    kept = motions(token) if isinstance(token, str) else {}
+    clips = [clip for name, clip in kept.items() if not isinstance(names, list) or name in names]
     if not clips:
         raise InputError("this motion is no longer available; generate it again")
     return clips
 
 
-def looped(clip: Clip, travel: bool, model: TextToMotion) -> Clip:
+def looped(clip: Clip, travel: bool, foot_lock: bool, model: TextToMotion) -> Clip:
     """Return a clip as a seamless loop, on its way or in place."""
-    return loop(clip, travel)
+    return loop(clip, travel, foot_lock=foot_lock)
 
 
 def redone(clip: Clip, sentence: str, start: float, end: float, seed: int, model: TextToMotion) -> Clip:

@@ -55,7 +55,7 @@ class Endpoints:
         self.characters = Characters(options)
         self.proxy = Proxy(options.trusted_proxy)
         self.defaults = resolve_guidance(model.generator, DEFAULT_SAMPLING)
-        data = {
+        self.data = {
             "body": pack_body(body),
             "limits": {
                 "sentences": options.sentences,
@@ -67,11 +67,23 @@ class Endpoints:
             "defaults": {"temperature": self.defaults.temperature, "guidance": self.defaults.guidance},
             "kinds": list(MEDIA_TYPES),
             "actions": [action._asdict() for action in model.known.actions] if model.known else [],
+            "rights": model.rights,
+            "api": "",  # start of the addresses below
         }
-        self.html = app_page(data).encode()
+        self.html = app_page(self.data).encode()
 
     async def show(self, request: Request) -> Response:
         return in_pieces(self.html, "text/html", PAGE_HEADERS)
+
+    async def make_example(self) -> None:
+        """Generate motion for the first known action; the page shows it to all later visitors at once."""
+        if not self.data["actions"]:
+            return
+        prompts = [self.data["actions"][0]["caption"]]
+        data = {"prompts": prompts, "foot_lock": True}
+        request = GenerationRequest.parse(data, self.options, self.model, self.defaults)
+        if lines := await self.service.make_example(request):
+            self.html = app_page(self.data | {"example": {"prompts": prompts, "lines": lines}}).encode()
 
     async def generate(self, request: Request) -> Response:
         return await self._answer(
@@ -226,7 +238,9 @@ def make_app(model: TextToMotion, options: Options) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await asyncio.to_thread(remove_leftovers)
+        example = asyncio.create_task(endpoints.make_example())
         yield
+        example.cancel()
         endpoints.service.close()
         await asyncio.to_thread(endpoints.downloads.close)
 

@@ -1,6 +1,6 @@
 """Process that draws one video for the web app: python -m serving.film
 
-Its job names the folder that contains motion.npy and receives motion.mp4, the title, size and body.
+Its job names the folder that contains motion.npy and receives motion.mp4, the title, license, size and body.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ def draw(job: dict) -> None:
     from visualize.export import Options, export
 
     folder = Path(job["folder"])
-    clip = Clip(np.load(folder / "motion.npy"), job["title"])
+    clip = Clip(np.load(folder / "motion.npy"), job["title"], rights=job["rights"])
     body = body_from_options(None, Path(job["smplx_path"]) if job["smplx_path"] else None)
     export([clip], folder / "motion.mp4", Options(size=job["size"]), body)
 

@@ -55,6 +55,8 @@ class GenerationRequest:
     seconds: list[float | None]
     """Length of each sentence in seconds; None lets the generator decide."""
     constraints: Constraints | None
+    foot_lock: bool = False
+    """Whether foot sliding is removed from the finished motions."""
 
     @classmethod
     def parse(
@@ -84,6 +86,7 @@ class GenerationRequest:
             sampling=parse_sampling(values, defaults, model.tokens_of(longest)),
             seconds=seconds,
             constraints=limited_constraints(values.get("constraints"), seconds, longest, poses),
+            foot_lock=truth(values, "foot_lock", False),
         )
 
     @property
@@ -123,6 +126,14 @@ def number(values: dict, name: str, low: float, high: float, default: float | No
     value = values.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise InputError(f"{name} must be a number from {low} to {high}")
+    return value
+
+
+def truth(values: dict, name: str, default: bool) -> bool:
+    """Return a truth value of a request; raises InputError for anything else."""
+    value = values.get(name, default)
+    if not isinstance(value, bool):
+        raise InputError(f"{name} must be true or false")
     return value
 
 

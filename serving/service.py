@@ -6,17 +6,19 @@ import secrets
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from models.pipeline import TextToMotion
 from motion.clip import Clip
+from motion.foot_lock import lock_feet
 from serving.options import Options
 from serving.places import Busy, Places, keep, share_of
 from serving.requests import Frames, Start
 from utils.errors import InputError
+from utils.language import is_foreign
 from visualize.body import Body, floor_height
 from visualize.page import pack_motion
 
@@ -33,6 +35,10 @@ class MotionRequest(Protocol):
     @property
     def sentences(self) -> Sequence[str]:
         """Sentences that the generator follows."""
+
+    @property
+    def foot_lock(self) -> bool:
+        """Whether foot sliding is removed from the finished motions."""
 
     def starts(self) -> dict[str, Start]:
         """Return the name of each motion and the function that starts its generation."""
@@ -78,6 +84,7 @@ class MotionService:
         )
         self.queue: list[Visitor] = []  # in order of arrival
         self.results: OrderedDict[str, Result] = OrderedDict()  # by token, the oldest first
+        self.examples: dict[str, Result] = {}  # by token; never dropped
 
     def close(self) -> None:
         """Cancel all work; the current chunk is finished."""
@@ -86,7 +93,9 @@ class MotionService:
     async def stream(self, request: MotionRequest, address: str) -> AsyncIterator[bytes]:
         """Yield lines of JSON: {"waiting": n}, chunks of frames, and {"done": token, ...}; or {"error": sentence}.
 
-        {"far": [...]} lists the sentences that are far from all captions that the model knows.
+        A line with "far", "cut" or "foreign" lists sentences that are far from all captions that the model knows, that
+        are longer than the text encoder reads, or that are not in English. A chunk with "whole" replaces the frames of
+        its variation.
         """
         try:
             self.places.take(address)
@@ -102,9 +111,9 @@ class MotionService:
                 await visitor.changed.wait()
                 visitor.changed.clear()
             starts = request.starts()
-            motions, far = await run_in(self.thread, self._start, starts, request.sentences)
-            if far:
-                yield _line(far=far)
+            motions, notes = await run_in(self.thread, self._start, starts, request.sentences)
+            if notes:
+                yield _line(**notes)
             chunks: list[list[np.ndarray]] = [[] for _ in motions]
             unfinished = dict(enumerate(motions))
             while unfinished:
@@ -117,8 +126,12 @@ class MotionService:
                         yield line
             token = secrets.token_urlsafe(16)
             results = {
-                name: Clip(np.concatenate(parts), request.title) for name, parts in zip(starts, chunks, strict=True)
+                name: Clip(np.concatenate(parts), request.title, rights=self.model.rights)
+                for name, parts in zip(starts, chunks, strict=True)
             }
+            for number, name in enumerate(results if request.foot_lock else ()):
+                results[name], line = await run_in(self.thread, self._locked, number, results[name])
+                yield line
             errors = [await run_in(self.thread, request.errors, clip.smplx85) for clip in results.values()]
             self._keep(token, Result(address, results))
             yield _line(done=token, names=list(results), errors=errors)
@@ -149,10 +162,15 @@ class MotionService:
 
     def _start(
         self, starts: dict[str, Start], sentences: Sequence[str]
-    ) -> tuple[list[Iterator[Frames]], list[dict[str, Any]]]:
-        """Start motions; returns them, and the sentences that are far from all known captions. Runs in the thread."""
+    ) -> tuple[list[Iterator[Frames]], dict[str, list]]:
+        """Start motions; returns them, and the sentences that may not be followed, by reason. Runs in the thread."""
         motions = [start(self.model) for start in starts.values()]
-        return motions, [each.to_dict() for each in self.model.closest(sentences) if each.is_far]
+        notes = {
+            "far": [each.to_dict() for each in self.model.closest(sentences) if each.is_far],
+            "cut": self.model.text_encoder.too_long(sentences),
+            "foreign": list(filter(is_foreign, sentences)),
+        }
+        return motions, {reason: found for reason, found in notes.items() if found}
 
     def _next(self, number: int, motion: Iterator[Frames], first: bool) -> tuple[np.ndarray | None, bytes]:
         """Generate the next frames of a variation and pack them for the browser; runs in the thread.
@@ -168,6 +186,21 @@ class MotionService:
         packed = pack_motion(smplx85, floor_height(self.body, smplx85)) if first else pack_motion(smplx85)
         return chunk.smplx85, _line(variation=number, part=chunk.part, **packed)
 
+    def _locked(self, number: int, clip: Clip) -> tuple[Clip, bytes]:
+        """Return a variation without foot sliding, and its line for the browser; runs in the thread."""
+        locked = lock_feet(clip)
+        line = _line(variation=number, whole=True, **pack_motion(locked, floor_height(self.body, locked)))
+        return replace(clip, smplx85=locked.astype(np.float32)), line
+
+    async def make_example(self, request: MotionRequest) -> list[dict]:
+        """Return the parsed lines of an answer whose motions stay available; none if they cannot be generated."""
+        lines = [json.loads(line) async for line in self.stream(request, "")]
+        token = lines[-1].get("done")
+        if token is None:
+            return []
+        self.examples[token] = self.results.pop(token)
+        return lines
+
     def _keep(self, token: str, result: Result) -> None:
         keep(self.results, token, result, lambda kept: len(kept.motions), KEPT_RESULTS)
 
@@ -177,7 +210,7 @@ class MotionService:
 
     def motions(self, token: str) -> dict[str, Clip]:
         """Return the finished motions of a request by name; none if it is unknown or they are no longer kept."""
-        result = self.results.get(token)
+        result = self.results.get(token) or self.examples.get(token)
         return result.motions if result else {}
 
 

@@ -34,7 +34,7 @@ from formats.bvh_writer import Unit, write_bvh
 from formats.clip import read_clip
 from formats.fbx import find_blender, write_fbx
 from formats.import_options import ImportOptions
-from motion.clip import AnyMotion, Clip
+from motion.clip import AnyMotion, Clip, rights_of
 from motion.foot_lock import lock_feet
 from motion.resample import FPS
 from motion.skeleton import forward_kinematics
@@ -209,7 +209,7 @@ def export_on_character(clips: Sequence[Clip], target: Path, options: Options, c
         write_strip(poses, title, target, options.size)
     else:
         frames = render_actors(actors, title, FPS, picture_size(options.size, len(clips)), options.camera)
-        write_video(target, frames, FPS)
+        write_video(target, frames, FPS, rights_of(clips))
 
 
 def picture_size(height: int, people: int) -> tuple[int, int]:
@@ -218,9 +218,10 @@ def picture_size(height: int, people: int) -> tuple[int, int]:
 
 
 def write_npz(path: Path, clip: Clip) -> None:
-    """Write ``motion_arrays`` of a clip, and its title under the key ``prompt``."""
+    """Write ``motion_arrays`` of a clip, its title under the key ``prompt``, and its license."""
+    rights = {"license": clip.rights} if clip.rights else {}
     with atomic_write(path) as file:
-        np.savez_compressed(file, **motion_arrays(clip), prompt=clean(clip.title))
+        np.savez_compressed(file, **motion_arrays(clip), prompt=clean(clip.title), **rights)
 
 
 def motion_arrays(motion: AnyMotion) -> dict[str, np.ndarray]:
