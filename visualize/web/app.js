@@ -3,7 +3,7 @@
 
 const MISSED = 0.1; // metres
 const START = "a person walks forward"; // without an example of the server
-const LINK_MILLISECONDS = 300; // after which the address follows an edit
+const LINK_MILLISECONDS = 300; // between changes of the address, which browsers limit
 const NARROW = window.matchMedia("(max-width: 700px)"); // the stage is above the form
 
 class App {
@@ -71,7 +71,6 @@ class App {
     window.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.form.requestSubmit();
     });
-    window.addEventListener("pagehide", () => this.#writeLink());
   }
 
   #set(name, value) {
@@ -91,10 +90,7 @@ class App {
     }
     this.form.elements.feet.checked = state.settings.foot_lock;
     if (state.shown !== this.offered) this.#offer(state.shown);
-    if (this.editor.edits.canUndo || location.hash) {
-      clearTimeout(this.writing);
-      this.writing = setTimeout(() => this.#writeLink(), LINK_MILLISECONDS);
-    }
+    this.#writeLink();
     if (this.abort) return; // the status tells of the work
     const current = !state.shown || state.shown.request === JSON.stringify(this.#request());
     if (!current) this.say("Changed. Generate shows the result.");
@@ -110,14 +106,19 @@ class App {
 
   // --- The link
 
+  /** Let the address follow the document, at once or after a short time, so that a reload keeps it. */
   #writeLink() {
-    if (!this.editor.edits.canUndo && !location.hash) return;
+    const wait = LINK_MILLISECONDS - (performance.now() - (this.written ?? -Infinity));
     clearTimeout(this.writing);
-    history.replaceState(null, "", `#${fragmentOf(this.editor.state)}`);
+    if (wait > 0) {
+      this.writing = setTimeout(() => this.#writeLink(), wait);
+    } else if (this.editor.edits.canUndo || location.hash) {
+      this.written = performance.now();
+      history.replaceState(null, "", `#${fragmentOf(this.editor.state)}`);
+    }
   }
 
   async #copyLink() {
-    this.#writeLink();
     const fragment = fragmentOf(this.editor.state);
     const lacks = this.editor.state.shown?.edited ? " It holds neither redone parts nor loops." : "";
     try {
@@ -151,7 +152,8 @@ class App {
     const { shown } = this.editor.state;
     const sentences = withSentence(this.editor.state, span, text);
     const end = Math.max(...shown.motions.map((motion) => motion.frames)) / FPS;
-    const near = (time) => (time < SHORTEST ? 0 : time > end - SHORTEST ? Number(end.toFixed(2)) : time); // no tiny rest
+    const last = Number(end.toFixed(2));
+    const near = (time) => (time < SHORTEST ? 0 : time > end - SHORTEST ? last : time); // no tiny rest
     const part = { from: near(span.start), to: near(span.end), prompt: text, seed: randomSeed() };
     const title = sentences.map((sentence) => sentence.text).join(" → ");
     const request = { motion: shown.token, names: shown.names, ...part };

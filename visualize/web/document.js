@@ -11,7 +11,8 @@ const SHORTEST = 0.3; // seconds, of a sentence or a selection
  *   settings   { seed, variations, temperature, guidance, foot_lock }
  *   path       [[x, z], ...] in metres on the floor; empty without a path
  *   keyframes  [{ time, pose }], a pose as poseOf returns it
- *   shown      the motions on the stage, or null: { motions, title, lengths, token, names, errors, request, edited, stopped }
+ *   shown      the motions on the stage, or null: { motions, title, lengths, token, names, errors, request, edited,
+ *              stopped }, where request is the JSON of what was asked for
  */
 class EditDocument {
   constructor(state, changed) {

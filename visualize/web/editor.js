@@ -32,7 +32,7 @@ class Editor {
   /** What the server is asked for, without the settings of the form. */
   request(sentences = this.state.sentences) {
     const { path, keyframes } = this.state;
-    const request = { prompts: sentences.map(({ text }) => text), seconds: sentences.map(({ seconds }) => seconds) };
+    const request = { prompts: sentences.map(({ text }) => text.trim()), seconds: sentences.map(({ seconds }) => seconds) };
     const constraints = {};
     if (path.length) constraints.path = { points: path };
     if (keyframes.length) {

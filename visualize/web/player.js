@@ -25,12 +25,12 @@ class Player {
    * @param tag    Tag of the title: h1 where the player is the page.
    */
   constructor(parent, parts, tag = "p") {
-    const button = (name, label) =>
-      element("button", { type: "button", className: name, textContent: label, ariaLabel: name });
+    const button = (className, textContent) => element("button", { type: "button", className, textContent });
     this.canvas = element("canvas", { tabIndex: 0, role: "img", ariaLabel: "motion" });
     this.title = element(tag, { className: "title", dir: "auto" });
     this.badges = element("div", { className: "badges" });
     this.button = button("play", "▶");
+    this.button.ariaLabel = "play";
     this.slider = element("input", { type: "range", min: 0, max: 0, step: "any", value: 0, ariaLabel: "time" });
     this.clock = element("span", { className: "clock" });
     this.speed = element("select", { ariaLabel: "speed" });

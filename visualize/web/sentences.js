@@ -30,7 +30,7 @@ class SentenceList {
         seconds.value = sentence.seconds ?? "";
       }
       remove.hidden = sentences.length < 2;
-      const found = this.notes.get(sentence.text) ?? [];
+      const found = this.notes.get(sentence.text.trim()) ?? [];
       if (notes.textContent !== found.join("")) {
         notes.replaceChildren(...found.map((textContent) => element("p", { dir: "auto", textContent })));
       }
@@ -84,7 +84,7 @@ class SentenceList {
   #read(index, { value }) {
     const sentences = sentencesOf(value);
     if (/[|\n]/.test(value)) this.#put(index, 1, sentences);
-    else this.#change(index, { text: value }, `text ${index}`);
+    else this.#change(index, { text: value.trimStart() }, `text ${index}`);
   }
 
   /** Enter continues in a new sentence, and Backspace removes an empty one. */
