@@ -95,7 +95,7 @@ def test_sentences_are_split_joined_and_marked_while_they_play(app, model):
     wait_for(app, lambda: model.asked[-1][0] == [None, 2.5, None])  # without the empty sentence
 
 
-def test_reload_keeps_the_document_and_a_link_makes_the_same_motion(app, model):
+def test_reload_keeps_the_document_and_a_link_makes_the_same_motion(app):
     app.context.grant_permissions(["clipboard-read", "clipboard-write"])
     generate(app, "walk\nwave & turn")
     app.get_by_label("time", exact=True).fill("0.5")
@@ -109,16 +109,19 @@ def test_reload_keeps_the_document_and_a_link_makes_the_same_motion(app, model):
     app.reload()
     assert sentences_of(app) == ["walk", "wave & turn"] and app.locator("[name=seed]").input_value() == "7"
     assert not app.get_by_role("switch").is_checked() and app.get_by_role("slider", name="pose 1").count() == 1
-    app.keyboard.press("Control+Enter")
+    with app.expect_request("**/generate") as first:
+        app.keyboard.press("Control+Enter")
     wait_for(app, lambda: status(app).startswith("Done"))
-    asked = model.asked[-2:]
     app.get_by_role("button", name="Copy link").click()
     wait_for(app, lambda: "Link copied" in status(app))
     link = app.evaluate("navigator.clipboard.readText()")
     app.goto("about:blank")
-    app.goto(link)
+    with app.expect_request("**/generate") as second:
+        app.goto(link)
     wait_for(app, lambda: status(app).startswith("Done"))
-    assert len(model.asked) == 6 and model.asked[-2:] == asked and asked[0][1].path.points[-1] == (0.25, 0.25)
+    asked = json.loads(first.value.post_data)
+    assert json.loads(second.value.post_data) == asked and len(asked["constraints"]["keyframes"][0]["pose"][0]) == 85
+    assert asked["constraints"]["path"] == {"points": [[0, 0], [0, 0.25], [0.25, 0.25]]} and not asked["foot_lock"]
     wait_for(app, lambda: "play=1" not in app.evaluate("location.hash"))
 
 

@@ -240,10 +240,10 @@ class App {
     this.say(`Generating: ${this.player.seconds.toFixed(1)} s …`);
   }
 
-  #finish({ title, motions, done, names, errors, lengths, asked, edited, stopped, ...others }) {
-    const { sentences = this.editor.state.sentences } = others;
-    const shown = { title, motions, lengths, token: done, names, errors, request: asked, edited, stopped };
-    if (!asked) {
+  #finish(received) {
+    const { sentences = this.editor.state.sentences } = received;
+    const shown = shownOf(received);
+    if (!shown.request) {
       shown.lengths = spansOf({ ...this.editor.state, sentences }).map(({ seconds }) => seconds);
       shown.request = JSON.stringify(this.#request(sentences));
     }
@@ -255,8 +255,7 @@ class App {
     const received = startOf(workOf(this.#request()));
     for (const line of lines) this.#receive(line, received);
     this.player.growing = false;
-    this.#finish(received);
-    this.editor.edits.forget();
+    this.editor.edits.start({ shown: shownOf(received) });
   }
 
   #offer(shown) {
@@ -275,6 +274,11 @@ function workOf(request) {
 /** The motions of a work before the first frame. */
 function startOf(work) {
   return { ...work, motions: Array.from({ length: work.count }, () => new Motion()), lengths: [] };
+}
+
+/** The finished motions of a work, as a document holds them. */
+function shownOf({ title, motions, done, names, errors, lengths, asked, edited, stopped }) {
+  return { title, motions, lengths, token: done, names, errors, request: asked, edited, stopped };
 }
 
 function done({ stopped }) {

@@ -48,9 +48,9 @@ class EditDocument {
     this.changed(next);
   }
 
-  /** Make the state the first one. */
-  forget() {
-    this.states = [this.state];
+  /** Replace parts of the state and make it the first one. */
+  start(parts) {
+    this.states = [{ ...this.state, ...parts }];
     this.position = 0;
     this.gesture = null;
     this.changed(this.state);
