@@ -38,7 +38,7 @@ from models.controlled import Goal, decode_controlled
 from models.generate import NewToken, Part, Request, decode_steps, generate
 from models.known import Closest, Known
 from models.llama import LLaMAHF
-from models.model_card import CardOptions
+from models.model_card import CardOptions, rights_of_motions
 from models.motion import Motion, MotionChunk, RootTracker
 from models.motion_vqvae import HumanVQVAE, State
 from models.offload import load_offloaded
@@ -92,6 +92,7 @@ class TextToMotion:
         self.generator, self.tokenizer, self.text_encoder = generator.eval(), tokenizer.eval(), text_encoder
         self.checkpoint_id, self.folder = checkpoint_id, folder
         self.known = None if folder is None else Known.load(folder)
+        self.rights = "" if folder is None else rights_of_motions(folder)
 
     @classmethod
     def from_pretrained(

@@ -12,6 +12,7 @@ class Gallery {
     this.search = document.querySelector("input[type=search]");
     this.count = document.querySelector("header output");
     this.dialog = document.querySelector("dialog");
+    this.dialog.ariaLabel = "player";
     this.waiting = []; // cards whose poster is not drawn yet
     const seen = new IntersectionObserver((entries) => this.#drawPosters(entries, seen), { rootMargin: "200px" });
     this.cards = data.motions.map((packed) => this.#card(packed));
@@ -90,6 +91,7 @@ class Gallery {
     this.dialog.showModal();
     this.player ??= new Player(this.dialog.querySelector(".stage"), this.parts);
     this.player.show([this.#motion(card)], card.packed.title);
+    this.player.canvas.focus();
   }
 
   #filter() {
