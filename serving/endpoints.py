@@ -136,7 +136,7 @@ class Endpoints:
         if not self.data["actions"]:
             return
         prompts = [self.data["actions"][0]["caption"]]
-        body = schemas.GenerateBody(prompts=prompts, foot_lock=True)
+        body = schemas.checked(schemas.GenerateBody, {"prompts": prompts, "foot_lock": True})
         request = GenerationRequest.parse(body, self.options, self.model, self.defaults)
         if lines := await self.service.make_example(request):
             self.html = app_page(self.data | {"example": {"prompts": prompts, "lines": lines}}).encode()

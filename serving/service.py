@@ -214,7 +214,7 @@ class MotionService:
     ) -> tuple[list[Iterator[Frames]], dict[str, list]]:
         """Start motions; returns them, and the sentences that may not be followed, by reason. Runs in the thread."""
         motions = [start(self.model) for start in starts.values()]
-        notes = {
+        notes: dict[str, list] = {
             "far": [each.to_dict() for each in self.model.closest(sentences) if each.is_far],
             "cut": self.model.text_encoder.too_long(sentences),
             "foreign": list(filter(is_foreign, sentences)),

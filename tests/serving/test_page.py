@@ -143,7 +143,7 @@ def test_variations_are_numbered_and_one_is_kept(app):
 
 
 def test_a_lost_connection_is_told_and_retried(app):
-    app.evaluate("window.answers = { '/generate': null }")
+    app.evaluate("window.answers = { '/api/v1/generate': null }")
     write_sentences(app, "walk")
     app.get_by_role("button", name="Generate").click()
     wait_for(app, lambda: status(app) == "The connection to the server was lost.")
@@ -154,16 +154,16 @@ def test_a_lost_connection_is_told_and_retried(app):
 
 
 def test_a_stopped_motion_can_be_downloaded(app):
-    app.evaluate("window.answers = { '/generate': 'stream', '/motion/T/stop': '' }")
+    app.evaluate("window.answers = { '/api/v1/generate': 'stream', '/api/v1/motion/T/stop': '' }")
     app.get_by_role("button", name="Generate").click()
     frames = {"variation": 0, "part": 0, "floor": 0, "rotations": zeros(22 * 4 * 2), "pelvis": zeros(3 * 4)}
-    send(app, "/generate", {"motion": "T"}, frames)
+    send(app, "/api/v1/generate", {"motion": "T"}, frames)
     wait_for(app, lambda: status(app).startswith("Generating"))
     app.get_by_role("button", name="Stop").click()
     assert status(app) == "Stopping …"
-    send(app, "/generate", {"done": "T", "names": ["walk"], "errors": [[]], "stopped": True}, end=True)
+    send(app, "/api/v1/generate", {"done": "T", "names": ["walk"], "errors": [[]], "stopped": True}, end=True)
     wait_for(app, lambda: status(app).startswith("Stopped"))
-    assert app.get_by_role("link", name="bvh").get_attribute("href") == "/motion/T/walk.bvh"
+    assert app.get_by_role("link", name="bvh").get_attribute("href") == "/api/v1/motion/T/walk.bvh"
 
 
 def zeros(width: int) -> str:
