@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from utils.prompts import read_prompts
 from visualize.page import write_gallery, write_player
 
 SENTENCES = "a person walks forward | a person waves with both hands"
+PATIENCE, SETTLED = 180, 4  # seconds: for a step of the browser, between two equal screenshots
 STEPS = np.linspace(0, 1, 30)  # of a drawn path
 BROWSER = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 DESKTOP, PHONE = {"width": 1100, "height": 720}, {"width": 390, "height": 844}
@@ -42,19 +44,22 @@ def main() -> None:
         player, gallery = pages(Path(name))
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=BROWSER)
         page = browser.new_page(viewport=DESKTOP)
+        page.set_default_timeout(1000 * PATIENCE)
         page.goto(address)
         edit(page)
-        save_screenshot(page, "app.png", 4)
+        save_screenshot(page, "app.png")
         page.emulate_media(color_scheme="dark")
-        save_screenshot(page, "app_dark.png", 4)
+        save_screenshot(page, "app_dark.png")
         page.emulate_media(color_scheme="light")
         page.set_viewport_size(PHONE)
-        save_screenshot(page, "app_phone.png", 4)
+        save_screenshot(page, "app_phone.png")
         page.set_viewport_size(DESKTOP)
         page.goto(player)
-        save_screenshot(page, "player.png", 4)
+        page.get_by_label("pause").click()
+        page.get_by_label("time", exact=True).fill("1.5")
+        save_screenshot(page, "player.png")
         page.goto(gallery)
-        save_screenshot(page, "gallery.png", 12)
+        save_screenshot(page, "gallery.png")
         browser.close()
 
 
@@ -92,7 +97,7 @@ def edit(page) -> None:
     draw_curve(page)
     for is_pinned in (True, False):
         page.get_by_text("Generate", exact=True).click()
-        expect(page.get_by_role("button", name="Stop")).to_be_disabled(timeout=180_000)
+        expect(page.get_by_role("button", name="Stop")).to_be_disabled(timeout=1000 * PATIENCE)
         expect(page.get_by_role("status")).to_have_text(re.compile("Done"))
         page.get_by_label("pause").click()
         page.get_by_label("time", exact=True).fill("1.2" if is_pinned else "2.4")
@@ -112,12 +117,13 @@ def draw_curve(page) -> None:
     page.mouse.up()
 
 
-def save_screenshot(page, name: str, seconds: float) -> None:
-    """Save a screenshot after some seconds, which software WebGL needs to draw."""
-    page.wait_for_timeout(1000 * seconds)
-    with tempfile.NamedTemporaryFile(suffix=".png") as file:
-        page.screenshot(path=file.name)
-        save(Image.open(file.name).convert("RGB"), name)
+def save_screenshot(page, name: str) -> None:
+    """Save a screenshot of a page that does not change any more; software WebGL takes seconds to draw."""
+    before, now = b"", page.screenshot()
+    while now != before:
+        page.wait_for_timeout(1000 * SETTLED)
+        before, now = now, page.screenshot()
+    save(Image.open(BytesIO(now)).convert("RGB"), name)
 
 
 if __name__ == "__main__":

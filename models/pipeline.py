@@ -13,6 +13,7 @@ for chunk in model.stream(["a person walks forward", "a person waves"]):
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -272,7 +273,8 @@ class TextToMotion:
         free.sort(key=lambda job: -sum(most for _, most in job.tokens))
         finished = generate(self.generator, self._requests(free, context), sampling, slots) if free else iter(())
         constrained = [job for job in jobs if job.constraints is not None]
-        return chain(self._decoded(free, context, finished), self._constrained(constrained, context, sampling))
+        motions = chain(self._decoded(free, context, finished), self._constrained(constrained, context, sampling))
+        return ((number, replace(motion, rights=self.rights)) for number, motion in motions)
 
     def stream(
         self,
