@@ -32,7 +32,7 @@ from visualize.page import write_gallery, write_player
 
 SENTENCES = "a person walks forward | a person waves with both hands"
 PATIENCE, SETTLED = 180, 4  # seconds: for a step of the browser, between two equal screenshots
-STEPS = np.linspace(0, 1, 30)  # of a drawn path
+STEPS = np.linspace(0, 1, 12)  # of a drawn path
 BROWSER = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 DESKTOP, PHONE = {"width": 1100, "height": 720}, {"width": 390, "height": 844}
 
@@ -43,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, app() as address, sync_playwright() as play:
         player, gallery = pages(Path(name))
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=BROWSER)
-        page = browser.new_page(viewport=DESKTOP)
+        page = browser.new_page(viewport=DESKTOP, reduced_motion="reduce")  # nothing plays by itself
         page.set_default_timeout(1000 * PATIENCE)
         page.goto(address)
         edit(page)
@@ -55,7 +55,6 @@ def main() -> None:
         save_screenshot(page, "app_phone.png")
         page.set_viewport_size(DESKTOP)
         page.goto(player)
-        page.get_by_label("pause").click()
         page.get_by_label("time", exact=True).fill("1.5")
         save_screenshot(page, "player.png")
         page.goto(gallery)
@@ -99,7 +98,6 @@ def edit(page) -> None:
         page.get_by_text("Generate", exact=True).click()
         expect(page.get_by_role("button", name="Stop")).to_be_disabled(timeout=1000 * PATIENCE)
         expect(page.get_by_role("status")).to_have_text(re.compile("Done"))
-        page.get_by_label("pause").click()
         page.get_by_label("time", exact=True).fill("1.2" if is_pinned else "2.4")
         if is_pinned:
             page.get_by_text("Pin pose").click()
@@ -108,7 +106,7 @@ def edit(page) -> None:
 def draw_curve(page) -> None:
     """Draw a path from the left to the right of the stage."""
     box = page.locator(".view canvas").bounding_box()
-    along, across = 0.3 + 0.3 * STEPS, 0.5 - 0.1 * STEPS**2  # shares of the stage
+    along, across = 0.28 + 0.36 * STEPS, 0.5 - 0.1 * STEPS**2  # shares of the stage
     places = list(zip(box["x"] + box["width"] * along, box["y"] + box["height"] * across, strict=True))
     page.mouse.move(*places[0])
     page.mouse.down()

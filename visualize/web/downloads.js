@@ -43,8 +43,8 @@ class DownloadRows {
   /** Fetch a video, which the server draws meanwhile. */
   async #film(link, address) {
     const abort = new AbortController();
-    const share = element("span", { textContent: "video …" });
-    const cancel = element("button", { type: "button", textContent: "Cancel", ariaLabel: "Cancel the video" });
+    const share = element("span", { textContent: "mp4 …" });
+    const cancel = element("button", { type: "button", textContent: "✕", title: "Cancel", ariaLabel: "Cancel the video" });
     const box = element("span", { className: "film", role: "group", ariaLabel: "video" }, share, " ", cancel);
     cancel.addEventListener("click", () => abort.abort());
     this.films.add(abort);
@@ -69,7 +69,7 @@ class DownloadRows {
       const response = signal.aborted ? null : await fetch(address, { signal }).catch(() => null);
       if (!response?.ok) return;
       const { ahead, percent } = await response.json();
-      share.textContent = ahead ? `video: ${ahead} before it` : `video ${percent} %`;
+      share.textContent = ahead ? `mp4: ${ahead} before it` : `mp4 ${percent} %`;
     }
   }
 }
