@@ -19,6 +19,7 @@ class Gallery {
     this.nothing = element("p", { className: "nothing" });
     document.querySelector("main").append(this.nothing, ...this.cards.map((card) => card.root));
     this.cards.forEach((card) => seen.observe(card.root));
+    DARK.addEventListener("change", () => this.cards.forEach((card) => seen.observe(card.root))); // draws them again
     this.search.addEventListener("input", () => this.#filter());
     this.dialog.addEventListener("close", () => this.player.play(false));
     this.dialog.querySelector(".close").addEventListener("click", () => this.dialog.close());

@@ -16,6 +16,7 @@ function fit(parent, count, make) {
 
 const IDLE_FPS = 15; // of a body that waits
 const ABOVE = 1.95; // metres: height of the numbers of several bodies
+const BADGE = 14; // pixels: half of the height of a number
 const KEEP_SPACE = "button, a, select, textarea, input:not([type=range]), [role=slider]"; // they use the key themselves
 
 class Player {
@@ -172,11 +173,12 @@ class Player {
 
   #placeBadges() {
     const place = new THREE.Vector3();
+    const top = this.title.offsetTop + this.title.offsetHeight + 2 * BADGE; // below the title
     [...this.badges.children].forEach((badge, index) => {
       this.motions[index].place(this.time, place);
       place.setX(place.x + this.stage.offsets[index]).setY(ABOVE).project(this.stage.camera);
       badge.style.left = `${50 + 50 * place.x}%`;
-      badge.style.top = `${50 - 50 * place.y}%`;
+      badge.style.top = `max(${50 - 50 * place.y}%, ${top}px)`;
       badge.hidden = !this.motions[index].frames || place.z > 1;
     });
   }

@@ -181,15 +181,15 @@ class Stage {
   /** Show motions from the front; draw() sets the time. */
   show(motions) {
     while (this.bodies.length < motions.length) this.bodies.push(new Body(this.parts));
-    const wide = Math.max(0, motions.length - 1) * SPACING;
-    this.offsets = (motions.length ? motions : [null]).map((_, index) => index * SPACING - wide / 2); // metres along x
+    this.motions = motions;
+    const half = this.#width / 2;
+    this.offsets = (motions.length ? motions : [null]).map((_, index) => index * SPACING - half); // metres along x
     this.bodies.forEach((body, index) => {
       if (index < motions.length) this.scene.add(body.mesh);
       else this.scene.remove(body.mesh);
       body.mesh.position.x = this.offsets[index] ?? 0;
     });
-    this.motions = motions;
-    const distance = Math.max(4.4, (2.2 + wide) / (2 * Math.tan(Math.PI / 12) * Math.min(1.5, this.camera.aspect)));
+    const distance = this.#distance;
     const azimuth = motions.length > 1 ? AZIMUTH / 2 : AZIMUTH;
     this.centre(0, this.target);
     this.camera.position.set(
@@ -200,11 +200,24 @@ class Stage {
     this.camera.lookAt(this.target);
   }
 
+  /** Metres between the outer people. */
+  get #width() {
+    return Math.max(0, this.motions.length - 1) * SPACING;
+  }
+
+  /** Metres from which all people are seen. */
+  get #distance() {
+    return Math.max(4.4, (2.2 + this.#width) / (2 * Math.tan(Math.PI / 12) * Math.min(1.5, this.camera.aspect)));
+  }
+
+  /** Change the size of the picture; the camera moves so that it shows the same people. */
   resize(width, height, ratio) {
+    const before = this.#distance;
     this.renderer.setPixelRatio(ratio);
     this.renderer.setSize(width, height, false);
     this.camera.aspect = width / height;
     this.camera.updateProjectionMatrix();
+    this.camera.position.sub(this.target).multiplyScalar(this.#distance / before).add(this.target);
   }
 
   /** Set `target` to the point the camera looks at, at a time in seconds. */
