@@ -106,6 +106,7 @@ def test_reload_keeps_the_document_and_a_link_makes_the_same_motion(app):
     app.locator("[name=seed]").fill("7")
     app.locator("[name=variations]").fill("2")
     app.get_by_role("switch").uncheck()
+    wait_for(app, lambda: "feet=0" in app.evaluate("location.hash"))  # which follows changes after a moment
     app.reload()
     assert sentences_of(app) == ["walk", "wave & turn"] and app.locator("[name=seed]").input_value() == "7"
     assert not app.get_by_role("switch").is_checked() and app.get_by_role("slider", name="pose 1").count() == 1
