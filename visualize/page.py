@@ -68,7 +68,8 @@ APP_BODY = f"""<main class="app"><form autocomplete="off">
 <label>Variations<input name="variations" type="number" min="1" value="1" required></label>
 <label>Temperature<input name="temperature" type="number" min="0" max="2" step="0.05" required></label>
 <label>Guidance<input name="guidance" type="number" min="0" max="10" step="0.1" required></label>
-<label class="wide"><input name="feet" type="checkbox" role="switch" checked>Foot lock: standing feet do not slide</label>
+<label class="wide"><input name="feet" type="checkbox" role="switch" checked>
+Foot lock: standing feet do not slide</label>
 </div>
 <p class="row"><button type="button" name="link">Copy link</button></p>
 <footer></footer>
