@@ -4,7 +4,7 @@
 # make fuzz     read 10,000 changed inputs with every reader; report those that are neither read nor refused
 # make format   fix style and formatting
 # make addon    write the Blender add-on, outputs/text_to_motion.zip
-# make browser  install Chromium and the glTF validator, which some tests need
+# make browser  install Chromium, the glTF validator and axe-core, which some tests need
 # make test-blender  install Blender 5.0 as a Python module (400 MB, Python 3.11) and run the tests that need it
 # make lock     pin all packages with hashes in requirements.lock and requirements-dev.lock
 #
@@ -16,7 +16,9 @@ BIN := .venv/bin
 LOCKED := CPython 3.11 Linux x86_64
 PLATFORM := $(shell $(PYTHON) -c "import platform as p; print(p.python_implementation(), p.python_version()[:4], p.system(), p.machine())")
 REQUIREMENTS := $(if $(findstring $(LOCKED),$(PLATFORM)),lock,txt)
-VALIDATOR := .venv/npm/node_modules/gltf-validator
+NPM := .venv/npm/node_modules
+VALIDATOR := $(NPM)/gltf-validator
+AXE := $(NPM)/axe-core
 
 BLENDER := .venv/blender
 
@@ -31,6 +33,8 @@ test: lint
 	  || echo "tests/test_browser.py will be skipped: Chromium is not installed; make browser installs it"
 	@test -d $(VALIDATOR) \
 	  || echo "one test of tests/test_export.py will be skipped: the glTF validator is not installed; make browser installs it"
+	@test -d $(AXE) \
+	  || echo "one test of tests/serving/test_accessible.py will be skipped: axe-core is not installed; make browser installs it"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 fuzz: .venv/installed-dev
@@ -57,15 +61,16 @@ $(BLENDER)/installed:
 	$(BLENDER)/bin/python -m pip install --quiet bpy==5.0.1
 	touch $@
 
-browser: chromium $(VALIDATOR)
+browser: chromium $(NPM)/installed
 
 chromium:
 	@command -v chromium || command -v google-chrome || timeout 600 sh -c \
 	  "apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null" \
 	  || { echo "Chromium was not installed; apt-get needs root and a network"; exit 1; }
 
-$(VALIDATOR):
-	timeout 300 npm install --silent --no-save --prefix .venv/npm gltf-validator@2.0.0-dev.3.10
+$(NPM)/installed:
+	timeout 300 npm install --silent --no-save --prefix .venv/npm gltf-validator@2.0.0-dev.3.10 axe-core@4.14.1
+	touch $@
 
 lock:
 	for name in requirements requirements-dev; do \

@@ -220,7 +220,9 @@ def main(options: Options) -> None:
         model, device, dtype = load_model(options, processes)
         sampling = resolve_guidance(model.generator, options.sampling)
         settings = settings_of(options, sampling, dtype, init, model)
-        folder = OutputFolder(folder_in_use, options.formats, options.video_views, model.checkpoint_id, settings)
+        folder = OutputFolder(
+            folder_in_use, options.formats, options.video_views, model.checkpoint_id, settings, model.rights
+        )
         todo = select_missing(folder, share, renderers, options.overwrite)
         texts = rewrite_prompts(options.rewrite_model, [item.prompt for item in todo], device)
         prompts = [texts.get(item.prompt, item.prompt) for item in todo]

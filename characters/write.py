@@ -37,7 +37,8 @@ def write_character(path: str | Path, character: Character, clips: Sequence[Clip
     for clip in clips:
         name = unused_name(clip.title, names)
         names.append(name)
-        animations.append({"name": name, **_animation(parts, character, pose_character(character, clip))})
+        rights = {"extras": {"license": clip.rights}} if clip.rights else {}  # the copyright is that of the character
+        animations.append({"name": name, **_animation(parts, character, pose_character(character, clip)), **rights})
     document["animations"] = animations
     document["buffers"][0]["byteLength"] = len(binary)
     return write_glb(path, document, binary)

@@ -64,8 +64,9 @@ NPZ_FORMATS = (  # the first whose keys are in the file is read
     NpzFormat("root_orient pose_body trans|transl", _amass, None),  # the input of GMR
     NpzFormat("global_orient body_pose trans|transl", _amass, None),  # parameters of the smplx package
 )
+MAX_RIGHTS = 400  # characters of a license
 FPS_KEYS = ("mocap_framerate", "mocap_frame_rate", "fps")
-OTHER_KEYS = ("prompt", "betas", "surface_model_type", "posed_joints", *FPS_KEYS)  # read if they are there
+OTHER_KEYS = ("prompt", "license", "betas", "surface_model_type", "posed_joints", *FPS_KEYS)  # read if they are there
 NPZ_KEYS = {key for kind in NPZ_FORMATS for key in kind.keys.replace("|", " ").split()} | set(OTHER_KEYS)
 PICKLES = {  # suffix -> Python code that converts sys.argv[1] to sys.argv[2]
     ".pkl": "np.savez(sys.argv[2], **np.load(sys.argv[1], allow_pickle=True, encoding='latin1'))",
@@ -119,6 +120,7 @@ def _pickle_refusal(path: Path) -> InputError:
 def _read_npz(path: Path, options: ImportOptions) -> Clip:
     arrays = {name: _double(array) for name, array in read_npz(path, NPZ_KEYS).items()}
     title = str(arrays["prompt"]) if "prompt" in arrays else path.stem
+    rights = str(arrays["license"])[:MAX_RIGHTS] if "license" in arrays else ""
     kind = next((kind for kind in NPZ_FORMATS if _has(arrays, kind.keys)), None)
     if kind is None:
         raise InputError(
@@ -131,7 +133,7 @@ def _read_npz(path: Path, options: ImportOptions) -> Clip:
     if fps is None:
         raise InputError("it has no mocap_framerate; give the frames per second of the capture with --fps")
     notes: list[str] = []
-    clip = _at_our_fps(Clip(kind.read(arrays, options, notes), title, tuple(notes)), fps)
+    clip = _at_our_fps(Clip(kind.read(arrays, options, notes), title, tuple(notes), rights=rights), fps)
     return clip if ours else _plausible(clip, options)
 
 

@@ -4,6 +4,7 @@ It states facts from the files and ``train.yaml`` of the checkpoint and those gi
 """
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +20,17 @@ from motion.resample import FPS
 from utils.checkpoint import stored_weights
 from utils.errors import InputError, shown
 from utils.hub import parse_hub_id
-from utils.reading.texts import read_json, read_yaml
+from utils.reading.texts import read_json, read_text, read_yaml
 
 CARD = "README.md"
 TRAINING = ("steps", "batch_size", "batch_tokens", "learning_rate", "seed")  # options of train.yaml that are listed
 MAX_MEASURES = 100
+CREATIVE_COMMONS = {
+    "by": "name the source",
+    "nc": "no commercial use",
+    "sa": "share under the same license",
+    "nd": "no changes",
+}
 GENERATOR_SNIPPET = """from models.pipeline import TextToMotion
 
 model = TextToMotion.from_pretrained("{name}")
@@ -103,6 +110,21 @@ def model_card(folder: Path, name: str, options: CardOptions) -> str:
             "",
         ]
     )
+
+
+def rights_of_motions(folder: Path) -> str:
+    """Return the license of motions made with the weights of a folder, in one line; empty if its card names none."""
+    card = folder / CARD
+    text = read_text(card, "a model card") if card.is_file() else ""
+    found = re.search(r"\A---\n(?:(?!---\n).*\n)*?license:[ \t]*['\"]?([\w.-]{1,40})", text)
+    if not found:
+        return ""
+    first, *terms = found[1].lower().split("-")
+    if first != "cc" or not terms:
+        return f"made with weights under {found[1]}"
+    *terms, version = terms
+    rules = [CREATIVE_COMMONS[term] for term in terms if term in CREATIVE_COMMONS]
+    return f"made with weights under CC {'-'.join(terms).upper()} {version}: {', '.join(rules)}".removesuffix(": ")
 
 
 def _describe_generator(folder: Path) -> str:

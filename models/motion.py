@@ -34,6 +34,7 @@ class Motion:
         start: Place of the first frame: x and z of the pelvis in metres, heading in radians (0 is +z).
         constraints: Constraints that it was generated under.
         errors: Remaining distance in metres from each of them.
+        rights: License of the motion, in one line.
     """
 
     prompt: str
@@ -43,6 +44,7 @@ class Motion:
     start: Placement = ORIGIN
     constraints: Constraints | None = None
     errors: list[ConstraintError] = field(default_factory=list)
+    rights: str = ""
 
     @cached_property
     def smplx85(self) -> np.ndarray:
@@ -57,7 +59,7 @@ class Motion:
     @property
     def clip(self) -> Clip:
         """The motion for the functions that draw, edit and export motions."""
-        return Clip(self.smplx85, self.prompt)
+        return Clip(self.smplx85, self.prompt, rights=self.rights)
 
     def save(self, path: str | Path, **settings: Any) -> Path:
         """Write the motion into a file, which is replaced if it exists.

@@ -13,6 +13,7 @@ for chunk in model.stream(["a person walks forward", "a person waves"]):
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -39,7 +40,7 @@ from models.frames import FrameStream, compiled_weights
 from models.generate import NewToken, Part, Request, decode_steps, generate
 from models.known import Closest, Known
 from models.llama import LLaMAHF
-from models.model_card import CardOptions
+from models.model_card import CardOptions, rights_of_motions
 from models.motion import Motion, MotionChunk, RootTracker
 from models.motion_vqvae import HumanVQVAE
 from models.offload import load_offloaded
@@ -94,6 +95,7 @@ class TextToMotion:
         self.checkpoint_id, self.folder = checkpoint_id, folder
         self.known = None if folder is None else Known.load(folder)
         self.frame_weights: Any = None  # see models.frames
+        self.rights = "" if folder is None else rights_of_motions(folder)
 
     @classmethod
     def from_pretrained(
@@ -277,7 +279,8 @@ class TextToMotion:
             slots = min(slots, len(free))
         finished = generate(self.generator, self._requests(free, context), sampling, slots) if free else iter(())
         constrained = [job for job in jobs if job.constraints is not None]
-        return chain(self._decoded(free, context, finished), self._constrained(constrained, context, sampling))
+        motions = chain(self._decoded(free, context, finished), self._constrained(constrained, context, sampling))
+        return ((number, replace(motion, rights=self.rights)) for number, motion in motions)
 
     def stream(
         self,

@@ -116,6 +116,11 @@ class TextEncoder(ABC):
             mask[batch, :length] = batch_mask
         return features, mask
 
+    def too_long(self, texts: Sequence[str]) -> list[str]:
+        """Return the captions of which only the beginning is read."""
+        pieces = self._tokenize(list(texts), self.max_pieces + 1) if texts else []
+        return [text for text, ids in zip(texts, pieces, strict=True) if len(ids) > self.max_pieces]
+
     def _tokenize_and_cut(self, texts: list[str]) -> list[list[int]]:
         pieces = self._tokenize(texts, self.max_pieces + 1)  # one more than is used reveals captions that are too long
         too_long = [text for text, ids in zip(texts, pieces, strict=True) if len(ids) > self.max_pieces]

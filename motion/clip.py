@@ -1,6 +1,6 @@
 """A clip: one validated motion with a title. Functions that draw or export motion accept a clip or a plain array."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,6 +29,8 @@ class Clip:
     """Decisions of the reader that the user should know."""
     arrays: Mapping[str, Any] = field(default_factory=dict)
     """Further arrays for its .npz file, which belong to these poses: motion tokens, for example."""
+    rights: str = ""
+    """License, in one line; files of the motion state it."""
 
     def __post_init__(self):
         object.__setattr__(self, "smplx85", check_smplx85(self.smplx85))
@@ -57,6 +59,12 @@ class Clip:
 
 
 AnyMotion = Clip | np.ndarray | Tensor
+
+
+def rights_of(motions: AnyMotion | Sequence[AnyMotion]) -> str:
+    """Return the licenses of motions in one line; empty if none is stated."""
+    several = motions if isinstance(motions, list | tuple) else [motions]
+    return "; ".join(dict.fromkeys(clip.rights for clip in several if isinstance(clip, Clip) and clip.rights))
 
 
 def smplx85_of(motion: AnyMotion) -> np.ndarray:

@@ -84,7 +84,7 @@ class Characters:
                 with temporary_folder() as folder:
                     (folder / "character.glb").write_bytes(content)
                     np.save(folder / "motion.npy", clip.smplx85)
-                    await self._run(folder, clip.title)
+                    await self._run(folder, clip)
                     return (folder / "motion.glb").read_bytes()
 
     def poses(self, token: str) -> Clip:
@@ -98,9 +98,10 @@ class Characters:
             raise InputError("the character has no animation, or several; give it one, whose frames are the poses")
         return poses
 
-    async def _run(self, folder: Path, title: str | None) -> None:
+    async def _run(self, folder: Path, clip: Clip | None) -> None:
+        job = {"folder": str(folder), "title": clip and clip.title, "rights": clip and clip.rights}
         try:
-            status = await run_job("rigging", {"folder": str(folder), "title": title}, SECONDS)
+            status = await run_job("rigging", job, SECONDS)
         except TimeoutError as error:
             raise InputError(f"the character took more than {SECONDS} s; give one with fewer vertices") from error
         refused = folder / "error.txt"

@@ -131,7 +131,8 @@ class Downloads:
             drawing.folder = folder
             np.save(folder / "motion.npy", clip.smplx85)
             smplx = str(self.smplx_path.resolve()) if self.smplx_path else None
-            job = {"folder": str(folder), "title": clip.title, "size": VIDEO_SIZE, "smplx_path": smplx}
+            job = {"folder": str(folder), "title": clip.title, "rights": clip.rights, "size": VIDEO_SIZE}
+            job["smplx_path"] = smplx
             try:
                 status = await run_job("film", job, VIDEO_SECONDS)
             except TimeoutError as error:

@@ -39,6 +39,8 @@ class EditRequest:
     """Name of each result and the function that makes it."""
     sentences: tuple[str, ...] = ()
     """Sentences that the generator follows."""
+    foot_lock: bool = False
+    """Whether foot sliding is removed from the results; an edit keeps the rest of its motion as it is."""
 
     def starts(self) -> dict[str, Start]:
         """Return the name of each result and the function that starts it."""
@@ -60,7 +62,7 @@ class EditRequest:
         Raises:
             InputError: a value is beyond the limits, or the motion is no longer kept.
         """
-        clips, longest = finished(body.motion, motions), longest_seconds(options, model)
+        clips, longest = finished(body, motions), longest_seconds(options, model)
         seconds, start, end = max(len(clip.smplx85) for clip in clips) / FPS, body.start, body.to
         if end > round(seconds, 2):
             raise InputError(f"to is {end:.2f} s, and the motion has {seconds:.2f} s; select a span within it")
@@ -78,25 +80,29 @@ class EditRequest:
     @classmethod
     def parse_loop(cls, body: LoopBody, motions: FindMotions) -> "EditRequest":
         """Validate a request to make motions seamless; arguments and errors as in ``parse_redo``."""
-        clips = finished(body.motion, motions)
+        clips = finished(body, motions)
         name = safe_name(clips[0].title)
         return cls(
             clips[0].title,
-            {f"{name}_loop{count}": partial(looped, clip, body.travel) for count, clip in enumerate(clips, 1)},
+            {
+                f"{name}_loop{count}": partial(looped, clip, body.travel, body.foot_lock)
+                for count, clip in enumerate(clips, 1)
+            },
         )
 
 
-def finished(token: str, motions: FindMotions) -> list[Clip]:
-    """Return the motions of a token; raises InputError if they are no longer kept."""
-    clips = list(motions(token).values())
+def finished(body: RedoBody | LoopBody, motions: FindMotions) -> list[Clip]:
+    """Return the motions that a request edits; raises InputError if they are no longer kept."""
+    kept = motions(body.motion)
+    clips = [clip for name, clip in kept.items() if body.names is None or name in body.names]
     if not clips:
         raise InputError("this motion is no longer available; generate it again")
     return clips
 
 
-def looped(clip: Clip, travel: bool, model: TextToMotion) -> Clip:
+def looped(clip: Clip, travel: bool, foot_lock: bool, model: TextToMotion) -> Clip:
     """Return a clip as a seamless loop, on its way or in place."""
-    return loop(clip, travel)
+    return loop(clip, travel, foot_lock=foot_lock)
 
 
 def redone(clip: Clip, sentence: str, start: float, end: float, seed: int, model: TextToMotion) -> Clip:

@@ -92,7 +92,8 @@ class Endpoints:
             self.service.metrics.watch(kind, partial(getattr, places, "taken"))
         self.proxy = Proxy(options.trusted_proxy)
         self.defaults = resolve_guidance(model.generator, DEFAULT_SAMPLING)
-        self.html = app_page(self._page_data(pack_body(body))).encode()
+        self.data = self._page_data(pack_body(body))
+        self.html = app_page(self.data).encode()
 
     def _page_data(self, body: dict) -> dict[str, Any]:
         limits = self._limits()
@@ -108,6 +109,8 @@ class Endpoints:
             "defaults": {"temperature": self.defaults.temperature, "guidance": self.defaults.guidance},
             "kinds": list(MEDIA_TYPES),
             "actions": [action._asdict() for action in self.model.known.actions] if self.model.known else [],
+            "rights": self.model.rights,
+            "api": API,  # start of the addresses of requests
         }
 
     def _limits(self) -> schemas.Limits:
@@ -127,6 +130,16 @@ class Endpoints:
 
     async def show(self) -> Response:
         return in_pieces(self.html, "text/html", PAGE_HEADERS)
+
+    async def make_example(self) -> None:
+        """Generate motion for the first known action; the page shows it to all later visitors at once."""
+        if not self.data["actions"]:
+            return
+        prompts = [self.data["actions"][0]["caption"]]
+        body = schemas.checked(schemas.GenerateBody, {"prompts": prompts, "foot_lock": True})
+        request = GenerationRequest.parse(body, self.options, self.model, self.defaults)
+        if lines := await self.service.make_example(request):
+            self.html = app_page(self.data | {"example": {"prompts": prompts, "lines": lines}}).encode()
 
     async def live(self) -> schemas.Health:
         """Answer while the process serves requests."""
@@ -174,11 +187,12 @@ class Endpoints:
         return Response(answer.model_dump_json(), media_type="application/json", headers=DATA_HEADERS)
 
     async def _finished(self, items: AsyncGenerator[dict[str, Any]]) -> schemas.Motions:
-        far: list[dict[str, Any]] = []
+        notes: dict[str, Any] = {}
         done: dict[str, Any] = {}
         async with aclosing(items):
             async for item in items:
-                far, done = item.get("far", far), item
+                notes |= {reason: item[reason] for reason in ("far", "cut", "foreign") if reason in item}
+                done = item
         token, motions = done["done"], self.service.motions(done["done"])
         return schemas.Motions(
             motion=token,
@@ -193,7 +207,7 @@ class Endpoints:
                 for name, errors in zip(done["names"], done["errors"], strict=True)
             ],
             stopped=done["stopped"],
-            far=far,
+            **notes,
         )
 
     async def stop(self, token: str) -> Response:
@@ -285,7 +299,9 @@ def make_app(model: TextToMotion, options: Options) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(remove_leftovers)
+        example = asyncio.create_task(endpoints.make_example())
         yield
+        example.cancel()
         endpoints.service.close()
         await asyncio.to_thread(endpoints.downloads.close)
 

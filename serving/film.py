@@ -1,7 +1,7 @@
 """Process that draws one video for the web app: python -m serving.film
 
-Its job names the folder that contains motion.npy and receives motion.mp4, the title, size and body. The file ``drawn``
-in that folder grows by one byte per frame.
+Its job names the folder that contains motion.npy and receives motion.mp4, the title, license, size and body. The file
+``drawn`` in that folder grows by one byte per frame.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,7 +26,7 @@ def draw(job: dict) -> None:
     folder = Path(job["folder"])
     body = body_from_options(None, Path(job["smplx_path"]) if job["smplx_path"] else None)
     frames = render_body(np.load(folder / "motion.npy"), job["title"], size=(job["size"], job["size"]), body=body)
-    write_mp4(folder / "motion.mp4", counted(frames, folder / "drawn"), FPS)
+    write_mp4(folder / "motion.mp4", counted(frames, folder / "drawn"), FPS, job["rights"])
 
 
 def counted(frames: "Iterable[np.ndarray]", file: Path) -> "Iterator[np.ndarray]":

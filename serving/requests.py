@@ -54,6 +54,8 @@ class GenerationRequest:
     seconds: list[float | None]
     """Length of each sentence in seconds; None lets the generator decide."""
     constraints: Constraints | None
+    foot_lock: bool = False
+    """Whether foot sliding is removed from the finished motions; constraints hold the feet themselves."""
 
     @classmethod
     def parse(
@@ -83,6 +85,7 @@ class GenerationRequest:
             sampling=parse_sampling(body, defaults, model.tokens_of(longest)),
             seconds=seconds,
             constraints=limited_constraints(body.constraints, seconds, longest, poses),
+            foot_lock=body.foot_lock and body.constraints is None,
         )
 
     @property

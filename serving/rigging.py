@@ -36,7 +36,8 @@ def rig(job: dict) -> None:
     file = folder / "character.glb"
     character = load_character(file)
     if job["title"] is not None:
-        write_character(folder / "motion.glb", character, [Clip(np.load(folder / "motion.npy"), job["title"])])
+        clip = Clip(np.load(folder / "motion.npy"), job["title"], rights=job["rights"])
+        write_character(folder / "motion.glb", character, [clip])
         return
     bones, vertices = len(character.skeleton.names), sum(len(part.vertices) for part in character.parts)
     if bones > MAX_BONES or vertices > MAX_VERTICES:

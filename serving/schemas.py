@@ -21,6 +21,10 @@ CONSTRAINTS = {  # an example
 }
 
 
+FOOT_LOCK = "Whether foot sliding is removed from the finished motions."
+NAMES = "Names of the motions to edit; null edits all."
+
+
 class Body(BaseModel):
     """Body of a request: unknown keys and values of another type are refused."""
 
@@ -41,12 +45,14 @@ class GenerateBody(Body):
     constraints: dict[str, Any] | None = Field(
         None, description="Keyframes, pins, waypoints and a path as in docs/control.md.", examples=[CONSTRAINTS]
     )
+    foot_lock: bool = Field(False, description=FOOT_LOCK)
 
 
 class RedoBody(Body):
     """A span of finished motions made anew."""
 
     motion: str = Field(description="Token of the finished motions.")
+    names: list[str] | None = Field(None, description=NAMES)
     start: float = Field(alias="from", ge=0, description="Seconds.")
     to: float = Field(ge=0, description="Seconds.")
     prompt: str
@@ -57,7 +63,9 @@ class LoopBody(Body):
     """Finished motions made seamless."""
 
     motion: str = Field(description="Token of the finished motions.")
+    names: list[str] | None = Field(None, description=NAMES)
     travel: bool = Field(True, description="Whether the loop goes on its way, or stays in place.")
+    foot_lock: bool = Field(False, description=FOOT_LOCK)
 
 
 class Problem(BaseModel):
@@ -83,7 +91,9 @@ class Motions(BaseModel):
     motion: str = Field(description="Token of the motions.")
     motions: list[Motion]
     stopped: bool = Field(description="Whether the motions were stopped before their end.")
-    far: list[dict[str, Any]] = Field(description="Sentences that are far from all captions that the model knows.")
+    far: list[dict[str, Any]] = Field([], description="Sentences that are far from all captions that the model knows.")
+    cut: list[str] = Field([], description="Sentences that are longer than the text encoder reads.")
+    foreign: list[str] = Field([], description="Sentences that are not in English.")
 
 
 class Progress(BaseModel):

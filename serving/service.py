@@ -7,20 +7,22 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import aclosing
-from dataclasses import dataclass, field
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from models.pipeline import TextToMotion
 from motion.clip import Clip
+from motion.foot_lock import lock_feet
 from serving.errors import Refused
 from serving.metrics import Metrics
 from serving.options import Options
 from serving.places import Places, keep, share_of
 from serving.requests import Frames, Start
 from utils.errors import InputError
+from utils.language import is_foreign
 from visualize.body import Body, floor_height
 from visualize.page import pack_motion
 
@@ -38,6 +40,10 @@ class MotionRequest(Protocol):
     @property
     def sentences(self) -> Sequence[str]:
         """Sentences that the generator follows."""
+
+    @property
+    def foot_lock(self) -> bool:
+        """Whether foot sliding is removed from the finished motions."""
 
     def starts(self) -> dict[str, Start]:
         """Return the name of each motion and the function that starts its generation."""
@@ -88,6 +94,7 @@ class MotionService:
         )
         self.queue: list[Visitor] = []  # in order of arrival
         self.results: OrderedDict[str, Result] = OrderedDict()  # by token, the oldest first
+        self.examples: dict[str, Result] = {}  # by token; never dropped
         self.is_broken = False  # whether the last motion failed, as all do after a fault of a GPU
         self.metrics = Metrics()
         self.metrics.watch("generating", lambda: sum(visitor.served for visitor in self.queue))
@@ -100,8 +107,10 @@ class MotionService:
     async def stream(self, request: MotionRequest, address: str) -> AsyncGenerator[dict[str, Any]]:
         """Yield {"motion": token}, {"waiting": n}, chunks of frames, and {"done": token, ...}.
 
-        {"far": [...]} lists the sentences that are far from all captions that the model knows. The work ends when the
-        iterator is closed; ``stop`` ends it with the frames that were made so far.
+        {"far": [...], "cut": [...], "foreign": [...]} lists the sentences that are far from all captions that the model
+        knows, longer than the text encoder reads, or not in English; empty lists are left out. A chunk
+        with "whole" replaces the frames of its motion. The work ends when the iterator is closed; ``stop`` ends it with
+        the frames that were made so far.
 
         Raises:
             Busy: no place is free; before the first item.
@@ -147,9 +156,9 @@ class MotionService:
             visitor.changed.clear()
         starts, motions = request.starts(), []
         try:
-            motions, far = await run_in(self.thread, self._start, starts, request.sentences)
-            if far:
-                yield {"far": far}
+            motions, notes = await run_in(self.thread, self._start, starts, request.sentences)
+            if notes:
+                yield notes
             chunks: list[list[np.ndarray]] = [[] for _ in motions]
             unfinished = dict(enumerate(motions))
             while unfinished and not (visitor.is_stopped and all(chunks)):  # every motion has frames
@@ -164,7 +173,13 @@ class MotionService:
         finally:
             for motion in motions:
                 self.thread.submit(motion.close)
-        results = {name: Clip(np.concatenate(parts), request.title) for name, parts in zip(starts, chunks, strict=True)}
+        results = {
+            name: Clip(np.concatenate(parts), request.title, rights=self.model.rights)
+            for name, parts in zip(starts, chunks, strict=True)
+        }
+        for number, name in enumerate(results if request.foot_lock else ()):
+            results[name], line = await run_in(self.thread, self._locked, number, results[name])
+            yield line
         errors = [await run_in(self.thread, request.errors, clip.smplx85) for clip in results.values()]
         keep(
             self.results, visitor.token, Result(visitor.address, results), lambda kept: len(kept.motions), KEPT_RESULTS
@@ -196,10 +211,15 @@ class MotionService:
 
     def _start(
         self, starts: dict[str, Start], sentences: Sequence[str]
-    ) -> tuple[list[Iterator[Frames]], list[dict[str, Any]]]:
-        """Start motions; returns them, and the sentences that are far from all known captions. Runs in the thread."""
+    ) -> tuple[list[Iterator[Frames]], dict[str, list]]:
+        """Start motions; returns them, and the sentences that may not be followed, by reason. Runs in the thread."""
         motions = [start(self.model) for start in starts.values()]
-        return motions, [each.to_dict() for each in self.model.closest(sentences) if each.is_far]
+        notes: dict[str, list] = {
+            "far": [each.to_dict() for each in self.model.closest(sentences) if each.is_far],
+            "cut": self.model.text_encoder.too_long(sentences),
+            "foreign": list(filter(is_foreign, sentences)),
+        }
+        return motions, {reason: found for reason, found in notes.items() if found}
 
     def _next(self, number: int, motion: Iterator[Frames], first: bool) -> tuple[np.ndarray | None, dict[str, Any]]:
         """Generate the next frames of a variation and pack them; runs in the thread.
@@ -215,13 +235,30 @@ class MotionService:
         packed = pack_motion(smplx85, floor_height(self.body, smplx85)) if first else pack_motion(smplx85)
         return chunk.smplx85, {"variation": number, "part": chunk.part, **packed}
 
+    def _locked(self, number: int, clip: Clip) -> tuple[Clip, dict[str, Any]]:
+        """Return a motion without foot sliding, and its line for the browser; runs in the thread."""
+        locked = lock_feet(clip)
+        line = {"variation": number, "whole": True, **pack_motion(locked, floor_height(self.body, locked))}
+        return replace(clip, smplx85=locked.astype(np.float32)), line
+
+    async def make_example(self, request: MotionRequest) -> list[dict[str, Any]]:
+        """Return the items of an answer whose motions stay available; none if they cannot be generated."""
+        items: list[dict[str, Any]] = []
+        with suppress(InputError):
+            async for item in self.stream(request, ""):
+                items.append(item)
+            token = items[-1]["done"]
+            self.examples[token] = self.results.pop(token)
+            return items
+        return []
+
     def motion(self, token: str, name: str) -> Clip | None:
         """Return a finished motion, or None if it is unknown or no longer kept."""
         return self.motions(token).get(name)
 
     def motions(self, token: str) -> dict[str, Clip]:
         """Return the finished motions of a request by name; none if it is unknown or they are no longer kept."""
-        result = self.results.get(token)
+        result = self.results.get(token) or self.examples.get(token)
         return result.motions if result else {}
 
 

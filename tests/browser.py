@@ -51,6 +51,17 @@ def wood(frame: np.ndarray) -> np.ndarray:
     return frame[..., 0] - frame[..., 2] > 40
 
 
+def write_sentences(page, text: str) -> None:
+    """Enter sentences, one per line, in the place of those on the page of the app."""
+    for _ in range(page.locator(".sentences li").count() - 1):
+        page.get_by_role("button", name="Remove sentence 2").click()
+    page.get_by_label("Sentence 1", exact=True).fill(text)
+
+
+def sentences_of(page) -> list[str]:
+    return [field.input_value() for field in page.locator("textarea").all()]
+
+
 def wait_for(page, condition, seconds: float = 60) -> None:
     for _ in range(int(seconds * 10)):
         if condition():

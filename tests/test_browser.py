@@ -15,7 +15,7 @@ from control.paths import distances
 from formats.clip import Clip, read_clip
 from motion.skeleton import forward_kinematics
 from motion.smplx import smplx85_to_motion
-from tests.browser import SECONDS, picture, wait_for, watched_page, wood
+from tests.browser import SECONDS, picture, wait_for, watched_page, wood, write_sentences
 from visualize.body import load_body
 from visualize.page import write_gallery, write_player
 
@@ -144,8 +144,9 @@ def test_app_serves_two_visitors_from_sentence_to_download(app, browser, page, t
     other = next(others)
     for visitor, sentences in ((page, "a person walks forward"), (other, "someone takes a bow\na person waves")):
         visitor.goto(app)
-        visitor.locator("textarea").fill(sentences)
-        visitor.get_by_label("Seconds per sentence").fill("2")
+        write_sentences(visitor, sentences)
+        for field in visitor.get_by_label("Seconds of sentence").all():
+            field.fill("2")
     other.get_by_label("Variations").fill("2")
     for visitor in (page, other):
         visitor.get_by_text("Generate", exact=True).click()
@@ -163,12 +164,12 @@ def test_app_serves_two_visitors_from_sentence_to_download(app, browser, page, t
         assert download.value.suggested_filename == f"a-person-walks-forward_seed0.{kind}"
         assert abs(len(read_clip(tmp_path / f"clip.{kind}").smplx85) - frames) <= 4
 
-    other.locator("textarea").fill("\n".join(HOSTILE[:3]))
+    write_sentences(other, "\n".join(HOSTILE[:3]))
     other.get_by_text("Generate", exact=True).click()
     playwright.expect(other.get_by_role("status")).to_have_text(re.compile("Done"), timeout=60 * SECONDS)
     assert HOSTILE[0] in other.locator(".title").inner_text() and other.locator("img").count() == 0
     assert other.title() == "Text to motion"
-    other.locator("textarea").fill("\n".join(["walk"] * 7))
+    write_sentences(other, "\n".join(["walk"] * 7))
     other.get_by_text("Generate", exact=True).click()
     playwright.expect(other.get_by_role("status")).to_have_text(re.compile("1 to 6 sentences"), timeout=60 * SECONDS)
     with pytest.raises(StopIteration):

@@ -60,7 +60,7 @@ from formats.amass import amass_arrays
 from formats.bvh_writer import write_bvh
 from formats.clip import read_clip
 from formats.fbx import find_blender, write_fbx
-from motion.clip import AnyMotion, Clip
+from motion.clip import AnyMotion, Clip, rights_of
 from motion.foot_lock import lock_feet
 from motion.resample import FPS
 from motion.skeleton import forward_kinematics
@@ -209,7 +209,7 @@ def export_on_character(clips: Sequence[Clip], target: Path, options: Options, c
     else:
         title = " | ".join(dict.fromkeys(clip.title for clip in clips))
         frames = render_actors(actors, title, FPS, picture_size(options.size, len(clips)), options.camera)
-        write_video(target, frames, FPS)
+        write_video(target, frames, FPS, rights_of(clips))
 
 
 def _write_png(target: Path, clips: Sequence[Clip], actors: Sequence[Actor], options: Options) -> None:
@@ -227,9 +227,10 @@ def picture_size(height: int, people: int) -> tuple[int, int]:
 
 
 def write_npz(path: Path, clip: Clip) -> None:
-    """Write ``motion_arrays`` of a clip, its further arrays, and its title under the key ``prompt``."""
+    """Write ``motion_arrays`` of a clip, its further arrays, its title under the key ``prompt``, and its license."""
+    rights = {"license": clip.rights} if clip.rights else {}
     with atomic_write(path) as file:
-        np.savez_compressed(file, **motion_arrays(clip), **clip.arrays, prompt=clean(clip.title))
+        np.savez_compressed(file, **motion_arrays(clip), **clip.arrays, prompt=clean(clip.title), **rights)
 
 
 def motion_arrays(motion: AnyMotion) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from formats.gltf_writer import FLOAT, UBYTE, UINT, Parts, animation_name
 from formats.gltf_writer import write_glb as write_document
-from motion.clip import AnyMotion, smplx85_of
+from motion.clip import AnyMotion, rights_of, smplx85_of
 from motion.resample import FPS
 from motion.skeleton import JOINT_NAMES, JOINTS, PARENTS
 from motion.smplx import SMPLX85
@@ -36,6 +36,8 @@ def write_glb(path: str | Path, motion: AnyMotion, title: str = "", body: Body |
     smplx85, body = smplx85_of(motion), body or load_body()
     skin = skin_of(body, smplx85[0, SMPLX85["betas"]])
     document: dict[str, Any] = {"asset": {"version": "2.0", "generator": "text to motion"}}
+    if rights := rights_of(motion):
+        document["asset"]["copyright"] = rights
     parts = Parts(document, bytearray())
     document |= {
         "scene": 0,

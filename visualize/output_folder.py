@@ -73,16 +73,23 @@ class OutputFolder:
         views: views of ``VIEWS`` to draw in videos; NAME.mp4 shows the mesh, NAME_skeleton.mp4 the skeleton.
         checkpoint_id: name and fingerprint of the checkpoint.
         settings: settings that determine a motion besides prompt, seed and length, as one string.
+        rights: license of the motions, in one line; the npz and files drawn from it state it.
 
     Attributes:
         finished: motions that were found complete or have been saved.
     """
 
     def __init__(
-        self, folder: FolderInUse, formats: Sequence[str], views: Sequence[str], checkpoint_id: str, settings: str
+        self,
+        folder: FolderInUse,
+        formats: Sequence[str],
+        views: Sequence[str],
+        checkpoint_id: str,
+        settings: str,
+        rights: str = "",
     ):
         self.folder, self.path, self.formats, self.views = folder, folder.path, formats, views
-        self.checkpoint_id, self.settings = checkpoint_id, settings
+        self.checkpoint_id, self.settings, self.rights = checkpoint_id, settings, rights
         self.finished: list[PromptItem] = []
 
     def motion_file(self, item: PromptItem) -> Path:
@@ -145,6 +152,7 @@ class OutputFolder:
                 asked_seconds=np.nan if item.seconds is None else item.seconds,
                 **({} if item.constraints is None else constrained),
                 **({"sentences": json.dumps(list(sentences))} if sentences else {}),
+                **({"license": self.rights} if self.rights else {}),
             )
         self.finished.append(item)
         for file in self._files_of(item, FORMATS, VIEWS):

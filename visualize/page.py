@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from motion.clip import Clip, smplx85_of
+from motion.clip import Clip, rights_of, smplx85_of
 from motion.resample import FPS
 from motion.skeleton import PARENTS
 from motion.smplx import SMPLX85
@@ -36,30 +36,43 @@ GALLERY_BODY = """<header><h1></h1><input type="search" placeholder="Search" ari
 <dialog><button type="button" class="close" aria-label="close">✕</button><div class="stage"></div></dialog>"""
 APP_SCRIPTS = (
     "player.js",
+    "standing.js",
     "document.js",
+    "sentences.js",
     "timeline.js",
     "floor_path.js",
     "pinned_poses.js",
     "editor.js",
     "known_actions.js",
+    "requests.js",
+    "downloads.js",
+    "link.js",
     "app.js",
 )
+ICON = (  # a person with raised arms
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16' fill='none' stroke='%23b8743a' "
+    "stroke-width='2' stroke-linecap='round'%3E%3Ccircle cx='8' cy='3' r='1.6' fill='%23b8743a' stroke='none'/%3E"
+    "%3Cpath d='M3 4l5 3 5-3M8 7v4M8 11l-3 4M8 11l3 4'/%3E%3C/svg%3E"
+)
 APP_BODY = f"""<main class="app"><form autocomplete="off">
-<label>Sentences, one per line; several lines make one continuous motion
-<textarea name="prompts" rows="4" dir="auto" required maxlength="{MAX_PROMPT}"
-aria-describedby="far">a person walks forward</textarea></label>
-<div id="far" aria-live="polite"></div>
+<h1></h1>
+<div class="sentences" role="group" aria-label="Sentences" data-longest="{MAX_PROMPT}"></div>
+<p class="row"><button type="submit" name="go">Generate</button> <kbd>Ctrl+Enter</kbd>
+<button type="button" name="stop" disabled>Stop</button></p>
+<div class="state"><p role="status"></p><button type="button" name="retry" hidden>Retry</button></div>
+<div class="downloads"></div>
 <div class="known"></div>
 <div class="fields">
 <label>Seed<span><input name="seed" type="number" min="0" max="1000000000" value="0" required>
-<button type="button" name="dice" aria-label="random seed">⚄</button></span></label>
+<button type="button" name="dice" aria-label="Random seed" title="Random seed">⚄</button></span></label>
 <label>Variations<input name="variations" type="number" min="1" value="1" required></label>
 <label>Temperature<input name="temperature" type="number" min="0" max="2" step="0.05" required></label>
 <label>Guidance<input name="guidance" type="number" min="0" max="10" step="0.1" required></label>
-<label class="wide">Seconds per sentence<input name="seconds" type="number" min="0.1" step="0.1"></label>
+<label class="wide"><input name="feet" type="checkbox" role="switch" checked>
+Foot lock: standing feet do not slide</label>
 </div>
-<p><button type="submit" name="go">Generate</button> <button type="button" name="stop" disabled>Stop</button></p>
-<p role="status"></p><div class="downloads"></div>
+<p class="row"><button type="button" name="link">Copy link</button></p>
+<footer></footer>
 </form><div class="stage"></div></main>"""
 
 
@@ -128,7 +141,7 @@ def _page_of(
         note = clean(notes[number]) if notes else f"{len(smplx85) / FPS:.1f} s"
         motions.append({"title": clean(clip.title), "note": note, **pack_motion(smplx85, floor_height(body, smplx85))})
     data = {"title": title, "body": pack_body(body, clips[0].smplx85[0, SMPLX85["betas"]]), "motions": motions}
-    return page(title, scripts, content, data)
+    return page(title, scripts, content, data, rights=rights_of(clips))
 
 
 def _write(path: str | Path, text: str) -> Path:
@@ -139,7 +152,7 @@ def _write(path: str | Path, text: str) -> Path:
 
 def app_page(data: dict) -> str:
     """Return the page of the web app, with an editor, which sends requests to its own server."""
-    return page("Text to motion", APP_SCRIPTS, APP_BODY, data, ("page.css", "app.css"), connect="'self'")
+    return page("Text to motion", APP_SCRIPTS, APP_BODY, data, ("page.css", "app.css"), "'self'", data["rights"])
 
 
 def page(
@@ -149,6 +162,7 @@ def page(
     data: dict,
     styles: Sequence[str] = ("page.css",),
     connect: str = "'none'",
+    rights: str = "",
 ) -> str:
     """Return the HTML of a page.
 
@@ -159,6 +173,7 @@ def page(
         data: Data for the scripts, anything JSON can hold.
         styles: Style sheets of visualize/web.
         connect: Source of the policy's connect-src, to which the scripts may send requests.
+        rights: License of the motions, for the metadata.
     """
     sources = [(WEB / name).read_text(encoding="utf-8") for name in ("three.min.js", "stage.js", *scripts)]
     style = "".join((WEB / name).read_text(encoding="utf-8") for name in styles)
@@ -171,7 +186,8 @@ def page(
     lines = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">',
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="{ICON}">',
+        *([f'<meta name="license" content="{html.escape(rights)}">'] if rights else []),
         f"<title>{html.escape(title)}</title><style>{style}</style></head><body>",
         content.replace("<h1></h1>", f"<h1>{html.escape(title)}</h1>"),
         f'<script type="text/plain" id="data">{packed}</script>',

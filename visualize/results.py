@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -71,7 +72,7 @@ def saved_motions(folder: Path, shown_in: str) -> Iterator[tuple[Clip, dict[str,
         file = folder / f"{entry['name']}.npz"
         if file.is_file() and file.resolve().parent == folder.resolve():
             try:
-                yield Clip(read_clip(file).smplx85, entry["prompt"]), entry
+                yield replace(read_clip(file), title=entry["prompt"]), entry
             except InputError as error:
                 print(f"left out of {shown_in}: {error}")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from motion.clip import AnyMotion, smplx85_of
+from motion.clip import AnyMotion, rights_of, smplx85_of
 from motion.resample import FPS, check_fps
 from motion.skeleton import forward_kinematics
 from motion.smplx import smplx85_to_322, smplx85_to_motion, smplx322_to_85
@@ -67,7 +67,7 @@ def visualize_smplx_85(
     """
     check_size(size)
     joints = [forward_kinematics(*smplx85_to_motion(motion)) for motion in _validated(data)]
-    return _write(output_path, lambda: skeleton_frames(joints, title, fps, size, floor, camera), fps)
+    return _write(output_path, lambda: skeleton_frames(joints, title, fps, size, floor, camera), fps, rights_of(data))
 
 
 def render_mesh_video(
@@ -88,7 +88,12 @@ def render_mesh_video(
     """
     check_size(size)
     motions, body = _validated(data), body or load_body()
-    return _write(output_path, lambda: render_actors(_actors(motions, body, floor), title, fps, size, camera), fps)
+    return _write(
+        output_path,
+        lambda: render_actors(_actors(motions, body, floor), title, fps, size, camera),
+        fps,
+        rights_of(data),
+    )
 
 
 def render_body(
@@ -147,8 +152,8 @@ def _validated(data: AnyMotion | Sequence[AnyMotion]) -> list[np.ndarray]:
     return [smplx85_of(motion) for motion in motions]
 
 
-def _write(output_path: str | Path, render: Callable[[], Iterator[np.ndarray]], fps: float) -> list[Path]:
+def _write(output_path: str | Path, render: Callable[[], Iterator[np.ndarray]], fps: float, comment: str) -> list[Path]:
     """Write one video, or an MP4 and a GIF; each is rendered separately, so that frames are never all in memory."""
     path = Path(output_path)
     paths = [path] if path.suffix else [path.with_name(f"{path.name}.mp4"), path.with_name(f"{path.name}.gif")]
-    return [write_video(each, render(), fps) for each in paths]
+    return [write_video(each, render(), fps, comment) for each in paths]

@@ -21,7 +21,7 @@ TITLE_LINES = 3
 TITLE_COLOR = np.float32((38, 42, 50))
 
 
-def write_mp4(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> Path:
+def write_mp4(path: str | Path, frames: Iterable[np.ndarray], fps: float, comment: str = "") -> Path:
     """Write H.264 video (yuv420p, supported by all players; playback can start before the file is fully loaded).
 
     Odd sizes are padded to even ones.
@@ -30,6 +30,7 @@ def write_mp4(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> Pat
         path: Target; its folder is created if needed.
         frames: (T, H, W, 3) uint8 array or an iterator of (H, W, 3) frames.
         fps: Frames per second.
+        comment: Text for the metadata of the file.
 
     Raises:
         InputError: no frames, frames of different sizes, fps not positive, or a target that cannot be written.
@@ -39,7 +40,7 @@ def write_mp4(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> Pat
     def encode(target: Path, frames: Iterator[np.ndarray], width: int, height: int) -> None:
         pad = ((0, height % 2), (0, width % 2), (0, 0))
         size = (width + width % 2, height + height % 2)
-        options = ["-crf", "21", "-movflags", "+faststart"]
+        options = ["-crf", "21", "-movflags", "+faststart", *(["-metadata", f"comment={comment}"] if comment else [])]
         writer = FFMPEG_VideoWriter(str(target), size, fps, preset="superfast", ffmpeg_params=options, threads=1)
         encoder = writer.proc
         try:
@@ -53,8 +54,11 @@ def write_mp4(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> Pat
     return _write(path, frames, fps, ".mp4", encode)
 
 
-def write_gif(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> Path:
-    """Write a looping GIF with a palette optimised for the clip; arguments and errors as in ``write_mp4``."""
+def write_gif(path: str | Path, frames: Iterable[np.ndarray], fps: float, comment: str = "") -> Path:
+    """Write a looping GIF with a palette optimised for the clip; arguments and errors as in ``write_mp4``.
+
+    The format has no place for the comment.
+    """
     import imageio_ffmpeg
 
     def encode(target: Path, frames: Iterator[np.ndarray], width: int, height: int) -> None:
@@ -81,13 +85,13 @@ def write_gif(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> Pat
     return _write(path, frames, fps, ".gif", encode)
 
 
-def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> Path:
+def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, comment: str = "") -> Path:
     """Write an MP4 or a GIF, according to the suffix of ``path``; arguments and errors as in ``write_mp4``."""
     writers = {".mp4": write_mp4, ".gif": write_gif}
     suffix = Path(path).suffix.lower()
     if suffix not in writers:
         raise InputError(f"{path} is neither .mp4 nor .gif; give one of these suffixes")
-    return writers[suffix](path, frames, fps)
+    return writers[suffix](path, frames, fps, comment)
 
 
 def write_png(path: str | Path, frame: np.ndarray, mark: str | None = None) -> Path:

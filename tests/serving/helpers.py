@@ -30,6 +30,10 @@ class FakeModel:
     asked: list[tuple] = field(default_factory=list)
     """Lengths and constraints of each motion."""
     known: SimpleNamespace | None = None
+    rights: str = "made with weights under CC BY-NC 4.0: name the source, no commercial use"
+    text_encoder: SimpleNamespace = field(
+        default_factory=lambda: SimpleNamespace(too_long=lambda texts: [text for text in texts if len(text) > 200])
+    )
     near: dict[str, Closest] = field(default_factory=dict)
     """Closest known caption of some sentences."""
 

@@ -1,5 +1,6 @@
 """The HTTP API for programs: JSON answers, streams that are stopped, progress of videos, metrics, health, documents."""
 
+import base64
 import json
 import threading
 
@@ -30,6 +31,30 @@ def test_json_answer_names_the_files_of_finished_motions(server, model):
             assert client.get(path).status_code == 200
     looped = client.post("/api/v1/loop", json={"motion": result["motion"]}, headers=JSON)
     assert [motion["name"] for motion in looped.json()["motions"]] == ["walk_loop1", "walk_loop2"]
+
+
+def test_foot_lock_replaces_the_frames_and_edits_take_the_motions_that_are_named(server, model):
+    client, service = server()
+    model.go.set()
+    *frames, whole, done = generate(client, WALK["prompts"], foot_lock=True, variations=2)
+    assert whole["whole"] and whole["variation"] == 1 and not any("whole" in line for line in frames[:-1])
+    assert len(base64.b64decode(whole["pelvis"])) == CHUNK * CHUNKS * 3 * 4
+    locked, free = (
+        service.motions(lines[-1]["done"])["walk_seed0"] for lines in ([done], generate(client, WALK["prompts"]))
+    )
+    slides = [np.ptp(clip.joints()[:, 10], axis=0).max() for clip in (locked, free)]  # of the left foot
+    assert slides[0] < 0.001 < 0.03 < slides[1]
+    looped = client.post("/api/v1/loop", json={"motion": done["done"], "names": ["walk_seed1"]}, headers=JSON).json()
+    assert [motion["name"] for motion in looped["motions"]] == ["walk_loop1"]
+    assert client.post("/api/v1/loop", json={"motion": done["done"], "names": []}, headers=JSON).status_code == 400
+
+
+def test_sentences_that_may_not_be_followed_are_told(server, model):
+    client, _ = server()
+    model.go.set()
+    prompts = ["walk", "walk " * 50, "eine Person tanzt"]
+    answer = client.post("/api/v1/generate", json={"prompts": prompts}, headers=JSON).json()
+    assert answer["cut"] == [prompts[1].strip()] and answer["foreign"] == [prompts[2]] and answer["far"] == []
 
 
 def test_visitor_that_leaves_before_a_json_answer_stops_its_generation(server, model):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from models.known import Action, Closest
-from tests.browser import wait_for
+from tests.browser import sentences_of, wait_for, write_sentences
 
 NAMES = ["walk", "bow", "walk left", "walk <b>back</b>", "jump", *(f"dance {number}" for number in range(60))]
 
@@ -26,20 +26,19 @@ def chip(page, name: str):
     return page.get_by_role("toolbar", name="Known actions").get_by_role("button", name=name, exact=True)
 
 
-def test_a_chip_fills_the_line_of_the_caret(app, model):
-    text = app.locator("textarea")
+def test_a_chip_fills_the_sentence_edited_last(app):
     chip(app, "jump").click()
-    assert text.input_value() == "a person does the jump"
-    text.press("End")
-    text.press("Enter")
+    assert sentences_of(app) == ["a person does the jump"]
+    app.get_by_label("Sentence 1", exact=True).press("End")
+    app.keyboard.press("Enter")
     chip(app, "walk <b>back</b>").click()
-    assert text.input_value() == "a person does the jump\na person does the walk <b>back</b>"
-    text.press("Control+Home")
+    assert sentences_of(app) == ["a person does the jump", "a person does the walk <b>back</b>"]
+    app.get_by_label("Sentence 1", exact=True).focus()
     chip(app, "bow").click()
-    assert text.input_value() == "a person does the bow\na person does the walk <b>back</b>"
+    assert sentences_of(app) == ["a person does the bow", "a person does the walk <b>back</b>"]
     assert app.locator(".bar").count() == 2  # the timeline has the sentences
     app.get_by_role("button", name="Undo").click()
-    assert text.input_value().startswith("a person does the jump\n")
+    assert sentences_of(app)[0] == "a person does the jump"
 
 
 def test_chips_are_grouped_large_enough_and_reached_by_the_keyboard(app):
@@ -53,8 +52,8 @@ def test_chips_are_grouped_large_enough_and_reached_by_the_keyboard(app):
     assert min(min(box["width"], box["height"]) for box in boxes) >= 24
     assert chips.evaluate("list => list.scrollHeight > 2 * list.clientHeight && list.clientHeight < 300")
 
-    app.locator("textarea").focus()
-    app.keyboard.press("Tab")  # one stop for all chips
+    app.locator("[name=seed]").focus()
+    app.keyboard.press("Shift+Tab")  # one stop for all chips
     for key in ("End", "ArrowLeft", "ArrowUp", "ArrowRight", "ArrowDown"):
         app.keyboard.press(key)
     last = chip(app, "walk left")
@@ -62,24 +61,35 @@ def test_chips_are_grouped_large_enough_and_reached_by_the_keyboard(app):
     list_box, box = chips.bounding_box(), last.bounding_box()
     assert list_box["y"] <= box["y"] and box["y"] + box["height"] <= list_box["y"] + list_box["height"]  # scrolled
     app.keyboard.press("Enter")
-    assert app.locator("textarea").input_value() == "a person does the walk left"
+    assert sentences_of(app) == ["a person does the walk left"]
     app.keyboard.press("Tab")
     assert app.locator("[name=seed]").evaluate("input => input === document.activeElement")
 
 
-def test_the_closest_known_caption_stands_by_a_far_sentence(app):
-    app.locator("textarea").fill("walk\nplays the violin")
+def generate(app, text: str) -> None:
+    write_sentences(app, text)
     app.get_by_role("button", name="Generate").click()
     wait_for(app, lambda: app.get_by_role("status").inner_text().startswith("Done"))
-    far = app.locator("#far p")
-    assert far.count() == 1 and "closest known: a person <i>jumps</i> (0.41)" in far.inner_text()
-    assert "plays the violin" in far.inner_text() and app.locator("#far").get_attribute("aria-live") == "polite"
+
+
+def test_a_word_stands_beside_sentences_that_may_not_be_followed(app):
+    long = "walk and " * 40
+    generate(app, f"walk\nplays the violin\neine Person tanzt\n{long}")
+    rows = app.locator(".sentences li")
+    notes = [row.locator(".notes").inner_text() for row in rows.all()]
+    assert notes[0] == "" and "Not in English" in notes[2] and "only the beginning" in notes[3]
+    assert "closest known: a person <i>jumps</i> (0.41)" in notes[1]
+    far = rows.nth(1).locator(".notes p")
     contrast = far.evaluate(CONTRAST), chip(app, "bow").evaluate(CONTRAST), app.locator(".known p").evaluate(CONTRAST)
     assert min(contrast) > 4.5  # WCAG AA
-    app.locator("textarea").fill("walk")
-    app.get_by_role("button", name="Generate").click()
-    wait_for(app, lambda: app.get_by_role("status").inner_text().startswith("Done"))
+    described = rows.nth(1).locator("textarea").get_attribute("aria-describedby")
+    assert app.locator(f"#{described} p").inner_text() == far.inner_text()
+    app.get_by_label("Sentence 2", exact=True).fill("plays")
     assert far.count() == 0
+    app.get_by_role("button", name="Undo").click()
+    assert far.count() == 1
+    generate(app, "walk")
+    assert app.locator(".notes p").count() == 0
 
 
 CONTRAST = """element => {

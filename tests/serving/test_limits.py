@@ -354,7 +354,7 @@ def test_video_process_ends_with_the_app(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "serving.film"], cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True
     )
-    job = {"folder": str(folder), "title": "", "size": 512, "smplx_path": None}
+    job = {"folder": str(folder), "title": "", "rights": "", "size": 512, "smplx_path": None}
     process.stdin.write(json.dumps(job).encode() + b"\n")
     process.stdin.flush()
     time.sleep(0.3)

@@ -2,100 +2,149 @@
 "use strict";
 
 const MISSED = 0.1; // metres
+const START = "a person walks forward"; // without an example of the server
+const LINK_MILLISECONDS = 300; // between changes of the address, which browsers limit
+const NARROW = window.matchMedia("(max-width: 700px)"); // the stage is above the form
 
 class App {
   constructor(data) {
     this.data = data;
     this.form = document.querySelector("form");
     this.status = document.querySelector("[role=status]");
-    this.downloads = document.querySelector(".downloads");
-    this.far = document.getElementById("far");
-    const { prompts, seed, seconds, variations, temperature, guidance, dice, stop } = this.form.elements;
-    seconds.max = data.limits.seconds;
-    variations.max = data.limits.variations;
-    temperature.value = data.defaults.temperature;
-    guidance.value = data.defaults.guidance;
-    guidance.closest("label").hidden = data.defaults.guidance === 1; // the model was trained without guidance
     this.player = new Player(document.querySelector(".stage"), new BodyParts(data.body));
-    this.editor = new Editor(this.player, data, sentencesOf(prompts.value, []), this);
+    this.downloads = new DownloadRows(document.querySelector(".downloads"), data, this);
+    this.#prepareForm();
+    const fragment = location.hash.slice(1);
+    this.editor = new Editor(this.player, data, documentOf(fragment, this.#start(), data.limits), this);
+    this.list = new SentenceList(document.querySelector(".sentences"), this.editor.edits, data.limits);
+    this.editor.timeline.entered = (number) => this.list.mark(number);
+    new KnownActions(document.querySelector(".known"), data.actions, (sentence) => this.list.fill(sentence));
+    this.#listen();
     this.editor.render();
-    new KnownActions(document.querySelector(".known"), data.actions, (sentence) => this.#fill(sentence));
-    dice.addEventListener("click", () => (seed.value = randomSeed()));
-    stop.addEventListener("click", () => this.abort?.abort());
-    prompts.addEventListener("input", () => this.#readSentences("text"));
-    seconds.addEventListener("input", () => this.#readSeconds());
-    this.form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.#generate();
-    });
-    prompts.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.form.requestSubmit();
-    });
+    if (new URLSearchParams(fragment).has("play")) this.#generate();
+    else if (data.example && !fragment) this.#showExample(data.example);
   }
 
   // --- The form and the document
 
-  #readSentences(gesture) {
-    const { edits, state } = this.editor;
-    edits.change({ sentences: sentencesOf(this.form.elements.prompts.value, state.sentences) }, gesture);
+  #start() {
+    const { temperature, guidance } = this.data.defaults;
+    const prompts = this.data.example?.prompts ?? [START];
+    const sentences = prompts.map((text) => ({ text, seconds: null }));
+    const settings = { seed: 0, variations: 1, temperature, guidance, foot_lock: true };
+    return { sentences, settings, path: [], keyframes: [] };
   }
 
-  /** Replace the line of the caret with a sentence. */
-  #fill(sentence) {
-    const { prompts } = this.form.elements;
-    const { value, selectionStart, selectionEnd } = prompts;
-    const start = value.slice(0, selectionStart).lastIndexOf("\n") + 1;
-    const end = value.indexOf("\n", selectionEnd);
-    prompts.setRangeText(sentence, start, end < 0 ? value.length : end, "end");
-    this.#readSentences(null);
+  #prepareForm() {
+    const { limits, defaults, rights } = this.data;
+    const { variations, guidance } = this.form.elements;
+    variations.max = limits.variations;
+    guidance.closest("label").hidden = defaults.guidance === 1; // the model was trained without guidance
+    const reach = `Up to ${limits.sentences} sentences in English, of up to ${limits.seconds} s each.`;
+    const lines = rights ? [reach, `Motions are ${rights}.`] : [reach];
+    this.form.querySelector("footer").append(...lines.map((textContent) => element("p", { textContent })));
+    if (/Mac|iP/.test(navigator.platform)) this.form.querySelector("kbd").textContent = "⌘ Enter";
+    const stage = document.querySelector(".stage");
+    const order = () => (NARROW.matches ? this.form.before(stage) : this.form.after(stage));
+    NARROW.addEventListener("change", order); // the focus then moves as the eye does
+    order();
   }
 
-  #readSeconds() {
-    const { value, validity } = this.form.elements.seconds;
-    if (!validity.valid) return;
-    const seconds = value ? Number(value) : null;
+  #listen() {
+    const { dice, stop, retry, link, feet } = this.form.elements;
+    for (const name of NUMBERS) {
+      const input = this.form.elements[name];
+      input.addEventListener("input", () => {
+        if (input.validity.valid) this.#set(name, Number(input.value));
+      });
+      input.addEventListener("blur", () => this.editor.edits.settle());
+    }
+    feet.addEventListener("change", () => this.#set("foot_lock", feet.checked));
+    dice.addEventListener("click", () => this.#set("seed", randomSeed()));
+    stop.addEventListener("click", () => this.#stop());
+    retry.addEventListener("click", () => this.again());
+    link.addEventListener("click", () => this.#copyLink());
+    this.form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#generate();
+    });
+    window.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.form.requestSubmit();
+    });
+  }
+
+  #set(name, value) {
     const { edits, state } = this.editor;
-    edits.change({ sentences: state.sentences.map(({ text }) => ({ text, seconds })) }, "seconds");
+    edits.change({ settings: { ...state.settings, [name]: value } }, `setting ${name}`);
   }
 
   /** Show the document in the form; called after each edit. */
   changed() {
+    if (!this.list) return; // the editor is being made
     const { state } = this.editor;
-    const { prompts, seconds } = this.form.elements;
-    const lines = (sentences) => sentences.map(({ text }) => text).join("\n");
-    if (lines(sentencesOf(prompts.value, [])) !== lines(state.sentences)) prompts.value = lines(state.sentences);
-    const lengths = new Set(state.sentences.map((sentence) => sentence.seconds));
-    const [common] = lengths.size === 1 ? lengths : [null];
-    if ((Number(seconds.value) || null) !== common) seconds.value = common ?? "";
-    seconds.placeholder = lengths.size > 1 ? "as on the timeline" : `automatic, at most ${this.data.limits.seconds}`;
+    this.list.render();
+    for (const name of NUMBERS) {
+      const input = this.form.elements[name];
+      const typed = input === document.activeElement && !input.validity.valid; // not a number yet
+      if (!typed && Number(input.value || NaN) !== state.settings[name]) input.value = state.settings[name];
+    }
+    this.form.elements.feet.checked = state.settings.foot_lock;
     if (state.shown !== this.offered) this.#offer(state.shown);
+    this.#writeLink();
     if (this.abort) return; // the status tells of the work
-    const current = !state.shown || state.shown.request === JSON.stringify(this.editor.request());
-    if (!current) this.status.textContent = "Changed. Generate shows the result.";
-    else if (state.shown) this.status.textContent = `Done: ${this.player.seconds.toFixed(1)} s.${misses(state.shown)}`;
+    const current = !state.shown || state.shown.request === JSON.stringify(this.#request());
+    if (!current) this.say("Changed. Generate shows the result.");
+    else if (state.shown) this.say(`${done(state.shown)}: ${this.player.seconds.toFixed(1)} s.${misses(state.shown)}`);
+  }
+
+  /** Show a sentence, with a button if the work can be tried again. */
+  say(text, again = null) {
+    this.status.textContent = text;
+    this.again = again;
+    this.form.elements.retry.hidden = !again;
+  }
+
+  // --- The link
+
+  /** Let the address follow the document, at once or after a short time, so that a reload keeps it. */
+  #writeLink() {
+    const wait = LINK_MILLISECONDS - (performance.now() - (this.written ?? -Infinity));
+    clearTimeout(this.writing);
+    if (wait > 0) {
+      this.writing = setTimeout(() => this.#writeLink(), wait);
+    } else if (this.editor.edits.canUndo || location.hash) {
+      this.written = performance.now();
+      history.replaceState(null, "", `#${fragmentOf(this.editor.state)}`);
+    }
+  }
+
+  async #copyLink() {
+    const fragment = fragmentOf(this.editor.state);
+    const lacks = this.editor.state.shown?.edited ? " It holds neither redone parts nor loops." : "";
+    try {
+      await navigator.clipboard.writeText(`${location.origin}${location.pathname}#${fragment}&play=1`);
+      this.say(`Link copied; it makes the same motion.${lacks}`);
+    } catch { // without https
+      history.replaceState(null, "", `#${fragment}`);
+      this.say(`Copy the address of this page; it holds the sentences and the settings.${lacks}`);
+    }
   }
 
   // --- Requests
 
+  /** What the server is asked for. */
+  #request(sentences = this.editor.state.sentences) {
+    return { ...this.editor.request(sentences), ...this.editor.state.settings };
+  }
+
   #generate() {
-    const { seed, variations, temperature, guidance } = this.form.elements;
-    const request = this.editor.request();
+    const { edits } = this.editor;
+    const written = edits.state.sentences.filter(({ text }) => text.trim());
     const limit = this.data.limits.sentences;
-    if (request.prompts.length < 1 || request.prompts.length > limit) {
-      this.status.textContent = `Enter 1 to ${limit} sentences, one per line.`;
-      return;
-    }
-    const settings = {
-      seed: Number(seed.value),
-      variations: Number(variations.value),
-      temperature: Number(temperature.value),
-      guidance: Number(guidance.value),
-    };
-    this.#send("/api/v1/generate", { ...request, ...settings }, {
-      title: request.prompts.join(" → "),
-      count: settings.variations,
-      asked: JSON.stringify(request),
-    });
+    if (written.length < 1 || written.length > limit) return this.say(`Enter 1 to ${limit} sentences.`);
+    if (written.length < edits.state.sentences.length) edits.change({ sentences: written });
+    const request = this.#request();
+    this.#send("/generate", request, workOf(request));
   }
 
   /** Make a span of the motions shown anew with a sentence. */
@@ -103,36 +152,61 @@ class App {
     const { shown } = this.editor.state;
     const sentences = withSentence(this.editor.state, span, text);
     const end = Math.max(...shown.motions.map((motion) => motion.frames)) / FPS;
-    const near = (time) => (time < SHORTEST ? 0 : time > end - SHORTEST ? Number(end.toFixed(2)) : time); // no tiny rest
-    const request = { motion: shown.token, from: near(span.start), to: near(span.end), prompt: text, seed: randomSeed() };
+    const last = Number(end.toFixed(2));
+    const near = (time) => (time < SHORTEST ? 0 : time > end - SHORTEST ? last : time); // no tiny rest
+    const part = { from: near(span.start), to: near(span.end), prompt: text, seed: randomSeed() };
     const title = sentences.map((sentence) => sentence.text).join(" → ");
-    this.#send("/api/v1/redo", request, { title, count: shown.names.length, sentences });
+    const request = { motion: shown.token, names: shown.names, ...part };
+    this.#send("/redo", request, { title, count: shown.names.length, sentences, edited: true });
   }
 
   /** Make the motions shown seamless: on their way, or in place. */
   loop(travel) {
-    const { shown } = this.editor.state;
-    this.#send("/api/v1/loop", { motion: shown.token, travel }, { title: shown.title, count: shown.names.length, asked: shown.request });
+    const { shown, settings } = this.editor.state;
+    const request = { motion: shown.token, names: shown.names, travel, foot_lock: settings.foot_lock };
+    const { title, names, request: asked } = shown;
+    this.#send("/loop", request, { title, count: names.length, asked, edited: true });
+  }
+
+  /** Keep one of the variations shown; the seed becomes its own. */
+  keep(number) {
+    const { edits, state } = this.editor;
+    const { motions, names, errors, request, ...rest } = state.shown;
+    const asked = JSON.parse(request);
+    const own = { seed: asked.seed + number, variations: 1 };
+    const [motion, name, error] = [motions, names, errors].map((values) => [values[number]]);
+    const kept = { motions: motion, names: name, errors: error, request: JSON.stringify({ ...asked, ...own }) };
+    edits.change({ shown: { ...rest, ...kept }, settings: { ...state.settings, ...own } });
+  }
+
+  /** End the work; the server is asked to finish with what it has made. */
+  #stop() {
+    const { abort, token } = this;
+    if (!token) return abort.abort();
+    this.say("Stopping …");
+    answerOf(`${this.data.api}/motion/${token}/stop`, { method: "POST" }).catch(() => abort.abort());
   }
 
   /**
    * Send a request and show the motions that come back.
-   * @param work Their title and count; what the editor asked for (to tell later whether it has changed), or, if the
-   *             motions were edited, their sentences.
+   * @param work Their title and count; what was asked for (to tell later whether it has changed), or, if the motions
+   *             were edited, their sentences.
    */
   async #send(address, request, work) {
     this.abort?.abort(); // one request at a time per page
     const abort = (this.abort = new AbortController());
-    const received = { ...work, motions: Array.from({ length: work.count }, () => new Motion()), lengths: [] };
+    const received = startOf(work);
+    this.token = null;
     this.#offer(null);
-    this.far.replaceChildren();
+    this.list.note(new Map());
     this.form.elements.stop.disabled = false;
-    this.status.textContent = "Requesting …";
-    let sentence;
+    this.say("Requesting …");
+    let failure;
     try {
-      for await (const line of linesOf(address, request, abort.signal)) this.#receive(line, received);
+      for await (const line of linesOf(this.data.api + address, request, abort.signal)) this.#receive(line, received);
     } catch (error) {
-      sentence = abort.signal.aborted ? "Stopped." : error.message;
+      const again = error instanceof Lost ? () => this.#send(address, request, work) : null;
+      failure = abort.signal.aborted ? ["Stopped."] : [error.message, again];
     }
     if (this.abort !== abort) return;
     this.abort = null;
@@ -140,69 +214,75 @@ class App {
     this.player.growing = false;
     if (received.done) this.#finish(received);
     else if (!received.motions[0].frames) this.#offer(this.editor.state.shown);
-    if (sentence) this.status.textContent = sentence;
+    if (failure) this.say(...failure);
   }
 
   #receive(line, received) {
     if (line.error) throw new Error(line.error);
-    if (line.waiting) this.status.textContent = `Waiting: ${line.waiting} ahead of you in the queue …`;
-    if (line.far) this.far.replaceChildren(...line.far.map((each) => element("p", { dir: "auto" }, describeFar(each))));
-    if (line.rotations) {
-      const { motions, lengths } = received;
-      const first = motions.every((motion) => motion.frames === 0);
-      const before = motions[0].frames;
-      motions[line.variation].append(line);
-      lengths[line.part] = (lengths[line.part] ?? 0) + (motions[0].frames - before) / FPS;
-      if (first) {
-        this.editor.display(motions, received.title);
-        this.player.growing = true;
-      }
-      this.status.textContent = `Generating: ${this.player.seconds.toFixed(1)} s …`;
-    }
+    if (line.motion) this.token = line.motion;
+    if (line.waiting) this.say(`Waiting: ${line.waiting} ahead of you in the queue …`);
+    if (line.far || line.cut || line.foreign) this.list.note(notesOf(line));
+    if (line.whole) Object.assign(received.motions[line.variation], Motion.from(line));
+    else if (line.rotations) this.#grow(line, received);
     if (line.done) Object.assign(received, line);
   }
 
-  #finish({ title, motions, done, names, errors, lengths, asked, sentences = this.editor.state.sentences }) {
-    const shown = { title, motions, lengths, token: done, names, errors, request: asked };
-    if (!asked) {
+  #grow(line, received) {
+    const { motions, lengths, title } = received;
+    const first = motions.every((motion) => motion.frames === 0);
+    const before = motions[0].frames;
+    motions[line.variation].append(line);
+    lengths[line.part] = (lengths[line.part] ?? 0) + (motions[0].frames - before) / FPS;
+    if (first) {
+      this.editor.display(motions, title, received.edited ? [] : lengths);
+      this.player.growing = true;
+    }
+    this.say(`Generating: ${this.player.seconds.toFixed(1)} s …`);
+  }
+
+  #finish(received) {
+    const { sentences = this.editor.state.sentences } = received;
+    const shown = shownOf(received);
+    if (!shown.request) {
       shown.lengths = spansOf({ ...this.editor.state, sentences }).map(({ seconds }) => seconds);
-      shown.request = JSON.stringify(this.editor.request(sentences));
+      shown.request = JSON.stringify(this.#request(sentences));
     }
     this.editor.keep(shown, sentences);
   }
 
+  /** Show the motion that the server has made in advance, from the lines of its answer. */
+  #showExample({ lines }) {
+    const received = startOf(workOf(this.#request()));
+    for (const line of lines) this.#receive(line, received);
+    this.player.growing = false;
+    this.editor.edits.start({ shown: shownOf(received) });
+  }
+
   #offer(shown) {
     this.offered = shown;
-    const links = (name) =>
-      this.data.kinds.map((kind) =>
-        element("a", { href: `/api/v1/motion/${shown.token}/${name}.${kind}`, download: "", textContent: kind }),
-      );
-    const label = (number) => (shown.names.length > 1 ? `Variation ${number + 1}: ` : "Download: ");
-    const rows = (shown?.names ?? []).map((name, number) =>
-      element("p", {}, label(number), ...links(name).flatMap((link) => [link, " "])),
-    );
-    this.downloads.replaceChildren(...rows);
+    this.downloads.show(shown);
   }
 }
 
-/** Send a request and yield the lines of its answer, parsed from JSON. */
-async function* linesOf(address, request, signal) {
-  const response = await fetch(address, {
-    method: "POST",
-    headers: { "Content-Type": "application/json", Accept: "application/x-ndjson" },
-    body: JSON.stringify(request),
-    signal,
-  });
-  if (!response.ok) throw new Error((await response.json()).error);
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let text = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    const lines = (text + value).split("\n");
-    text = lines.pop();
-    for (const line of lines) yield JSON.parse(line);
-  }
+// --- Work and its results
+
+/** What is to be told of the motions that a request makes. */
+function workOf(request) {
+  return { title: request.prompts.join(" → "), count: request.variations, asked: JSON.stringify(request) };
+}
+
+/** The motions of a work before the first frame. */
+function startOf(work) {
+  return { ...work, motions: Array.from({ length: work.count }, () => new Motion()), lengths: [] };
+}
+
+/** The finished motions of a work, as a document holds them. */
+function shownOf({ title, motions, done, names, errors, lengths, asked, edited, stopped }) {
+  return { title, motions, lengths, token: done, names, errors, request: asked, edited, stopped };
+}
+
+function done({ stopped }) {
+  return stopped ? "Stopped" : "Done";
 }
 
 /** Sentences about the constraints that motions miss by more than the width of a hand. */
@@ -216,9 +296,16 @@ function misses({ names, errors }) {
   return missed.join("");
 }
 
-/** A sentence that is unlike all captions that the model knows, and the closest of them. */
-function describeFar({ sentence, closest, similarity }) {
-  return `“${sentence}” is far from all training captions; closest known: ${closest} (${similarity.toFixed(2)})`;
+/** Why sentences may not be followed: texts by sentence. */
+function notesOf({ far = [], cut = [], foreign = [] }) {
+  const notes = new Map();
+  const add = (sentence, text) => notes.set(sentence, [...(notes.get(sentence) ?? []), text]);
+  for (const sentence of cut) add(sentence, "Too long: the model reads only the beginning.");
+  for (const sentence of foreign) add(sentence, "Not in English, which the model expects.");
+  for (const { sentence, closest, similarity } of far) {
+    add(sentence, `Far from all training captions; closest known: ${closest} (${similarity.toFixed(2)})`);
+  }
+  return notes;
 }
 
 function randomSeed() {

@@ -8,9 +8,11 @@ const SHORTEST = 0.3; // seconds, of a sentence or a selection
 /**
  * A history of states. A state is never modified; every change makes a new one. Its parts:
  *   sentences  [{ text, seconds }], where seconds is null if the generator decides the length
+ *   settings   { seed, variations, temperature, guidance, foot_lock }
  *   path       [[x, z], ...] in metres on the floor; empty without a path
  *   keyframes  [{ time, pose }], a pose as poseOf returns it
- *   shown      the motions on the stage, or null: { motions, title, lengths, token, names, errors, request }
+ *   shown      the motions on the stage, or null: { motions, title, lengths, token, names, errors, request, edited,
+ *              stopped }, where request is the JSON of what was asked for
  */
 class EditDocument {
   constructor(state, changed) {
@@ -46,6 +48,14 @@ class EditDocument {
     this.changed(next);
   }
 
+  /** Replace parts of the state and make it the first one. */
+  start(parts) {
+    this.states = [{ ...this.state, ...parts }];
+    this.position = 0;
+    this.gesture = null;
+    this.changed(this.state);
+  }
+
   /** End a gesture: the next change can be undone by itself. */
   settle() {
     this.gesture = null;
@@ -77,11 +87,10 @@ function spansOf({ sentences, shown }) {
   });
 }
 
-/** Sentences of a text, one per line. A sentence keeps its length as long as it stays in its line. */
-function sentencesOf(text, before) {
-  const lines = text.split("\n").map((line) => line.trim()).filter(Boolean);
-  const seconds = (index) => (before[index] ?? before.at(-1))?.seconds ?? null;
-  return lines.map((line, index) => ({ text: line, seconds: seconds(index) }));
+/** Sentences of a text: as on the command line, a bar separates them, and so does a line break. */
+function sentencesOf(text) {
+  const parts = text.split(/[|\n]/).map((part) => part.trim());
+  return parts.filter((part, index) => part || index === parts.length - 1);
 }
 
 /** Sentences before a time with the lengths that the timeline shows, so that the time stays within its sentence. */

@@ -5,12 +5,12 @@ class Editor {
   /**
    * @param player    Player on whose stage the motions are shown.
    * @param data      Data of the page: body and limits.
-   * @param sentences Sentences at the start.
-   * @param app       Has changed(), called after each edit, and redo(span, text) and loop(travel), called by the toolbar.
+   * @param start     Sentences, settings, path and keyframes at the start.
+   * @param app       Has changed(), called after each edit, and redo(span, text) and loop(travel) for the toolbar.
    */
-  constructor(player, data, sentences, app) {
+  constructor(player, data, start, app) {
     Object.assign(this, { player, app, limits: data.limits });
-    this.edits = new EditDocument({ sentences, path: [], keyframes: [], shown: null }, () => this.render());
+    this.edits = new EditDocument({ ...start, shown: null }, () => this.render());
     this.shown = null; // of the state that was rendered last
     this.path = new FloorPath(player, data.limits.path, (path, complete) => {
       this.edits.change({ path }, "path");
@@ -21,8 +21,8 @@ class Editor {
     this.#makeToolbar();
     player.root.lastChild.before(this.toolbar, this.timeline.root);
     window.addEventListener("keydown", (event) => this.#shortcut(event));
+    player.idle = standing(player.stage.parts);
     this.display([], "");
-    player.play(false);
   }
 
   get state() {
@@ -32,7 +32,7 @@ class Editor {
   /** What the server is asked for, without the settings of the form. */
   request(sentences = this.state.sentences) {
     const { path, keyframes } = this.state;
-    const request = { prompts: sentences.map(({ text }) => text), seconds: sentences.map(({ seconds }) => seconds) };
+    const request = { prompts: sentences.map(({ text }) => text.trim()), seconds: sentences.map(({ seconds }) => seconds) };
     const constraints = {};
     if (path.length) constraints.path = { points: path };
     if (keyframes.length) {
@@ -41,9 +41,10 @@ class Editor {
     return Object.keys(constraints).length ? { ...request, constraints } : request;
   }
 
-  /** Put motions on the stage. */
-  display(motions, title) {
+  /** Put motions on the stage; `lengths` are the seconds of their sentences, which may grow. */
+  display(motions, title, lengths = []) {
     this.displayed = motions;
+    this.timeline.lengths = lengths;
     this.player.show(motions, title);
     this.path.show(this.state.path);
     this.poses.show(this.state.keyframes);
@@ -61,6 +62,7 @@ class Editor {
       this.shown = shown;
       const { time, playing } = this.player;
       if (shown?.motions !== this.displayed) this.display(shown?.motions ?? [], shown?.title ?? "");
+      this.timeline.lengths = shown?.lengths ?? [];
       this.player.seek(time);
       this.player.play(playing);
     }

@@ -12,12 +12,14 @@ class Gallery {
     this.search = document.querySelector("input[type=search]");
     this.count = document.querySelector("header output");
     this.dialog = document.querySelector("dialog");
+    this.dialog.ariaLabel = "player";
     this.waiting = []; // cards whose poster is not drawn yet
     const seen = new IntersectionObserver((entries) => this.#drawPosters(entries, seen), { rootMargin: "200px" });
     this.cards = data.motions.map((packed) => this.#card(packed));
     this.nothing = element("p", { className: "nothing" });
     document.querySelector("main").append(this.nothing, ...this.cards.map((card) => card.root));
     this.cards.forEach((card) => seen.observe(card.root));
+    DARK.addEventListener("change", () => this.cards.forEach((card) => seen.observe(card.root))); // draws them again
     this.search.addEventListener("input", () => this.#filter());
     this.dialog.addEventListener("close", () => this.player.play(false));
     this.dialog.querySelector(".close").addEventListener("click", () => this.dialog.close());
@@ -90,6 +92,7 @@ class Gallery {
     this.dialog.showModal();
     this.player ??= new Player(this.dialog.querySelector(".stage"), this.parts);
     this.player.show([this.#motion(card)], card.packed.title);
+    this.player.canvas.focus();
   }
 
   #filter() {

@@ -26,7 +26,7 @@ class KnownActions {
     this.buttons = [...list.querySelectorAll("button")];
     this.#enter(this.buttons[0]);
     list.addEventListener("keydown", (event) => this.#step(event));
-    root.append(element("p", {}, `Known actions (${actions.length})`), list);
+    root.append(element("p", {}, `Examples: the ${actions.length} known actions`), list);
   }
 
   /** Make a button the one that the Tab key reaches. */

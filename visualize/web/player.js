@@ -8,13 +8,30 @@ function element(tag, properties = {}, ...children) {
   return created;
 }
 
+/** Make `parent` have `count` children. Elements stay, so that focus and drags survive a change. */
+function fit(parent, count, make) {
+  while (parent.children.length > count) parent.lastChild.remove();
+  while (parent.children.length < count) parent.append(make(parent.children.length));
+}
+
+const IDLE_FPS = 15; // of a body that waits
+const ABOVE = 1.95; // metres: height of the numbers of several bodies
+const BADGE = 14; // pixels: half of the height of a number
+const KEEP_SPACE = "button, a, select, textarea, input:not([type=range]), [role=slider]"; // they use the key themselves
+
 class Player {
-  constructor(parent, parts) {
-    const button = (name, label) =>
-      element("button", { type: "button", className: name, textContent: label, ariaLabel: name });
-    this.canvas = element("canvas", { tabIndex: 0, ariaLabel: "motion" });
-    this.title = element("p", { className: "title", dir: "auto" });
+  /**
+   * @param parent Element that receives the player.
+   * @param parts  BodyParts.
+   * @param tag    Tag of the title: h1 where the player is the page.
+   */
+  constructor(parent, parts, tag = "p") {
+    const button = (className, textContent) => element("button", { type: "button", className, textContent });
+    this.canvas = element("canvas", { tabIndex: 0, role: "img", ariaLabel: "motion" });
+    this.title = element(tag, { className: "title", dir: "auto" });
+    this.badges = element("div", { className: "badges" });
     this.button = button("play", "▶");
+    this.button.ariaLabel = "play";
     this.slider = element("input", { type: "range", min: 0, max: 0, step: "any", value: 0, ariaLabel: "time" });
     this.clock = element("span", { className: "clock" });
     this.speed = element("select", { ariaLabel: "speed" });
@@ -26,7 +43,7 @@ class Player {
     this.root = element(
       "div",
       { className: "player" },
-      element("div", { className: "view" }, this.canvas, this.title),
+      element("div", { className: "view" }, this.canvas, this.title, this.badges),
       element(
         "div",
         { className: "controls" },
@@ -51,6 +68,7 @@ class Player {
     this.growing = false; // more frames will arrive: wait at the end instead of restarting
     this.dirty = true;
     this.span = 0; // seconds: least range of the slider
+    this.idle = null; // motion that is repeated while there is no other
     this.drawn = () => {}; // called with the time that is shown
     this.last = performance.now();
 
@@ -60,6 +78,8 @@ class Player {
     this.follow.addEventListener("change", () => (this.dirty = true));
     this.controls.addEventListener("change", () => (this.dirty = true));
     this.canvas.addEventListener("keydown", (event) => this.#key(event));
+    window.addEventListener("keydown", (event) => this.#space(event));
+    DARK.addEventListener("change", () => (this.dirty = true));
     new ResizeObserver(() => this.#resize()).observe(this.canvas.parentElement);
     this.#resize();
     const tick = (now) => {
@@ -74,7 +94,7 @@ class Player {
     this.title.textContent = title;
     this.time = 0;
     this.#reset();
-    this.play(true);
+    this.play(!CALM.matches);
   }
 
   play(playing) {
@@ -95,7 +115,9 @@ class Player {
   }
 
   #reset() {
-    this.stage.show(this.motions);
+    this.stage.show(this.motions.length || !this.idle ? this.motions : [this.idle]);
+    fit(this.badges, this.motions.length > 1 ? this.motions.length : 0, () => element("span"));
+    [...this.badges.children].forEach((badge, index) => (badge.textContent = index + 1));
     this.snap = this.dirty = true;
   }
 
@@ -107,9 +129,15 @@ class Player {
 
   #key(event) {
     const steps = { ArrowLeft: -1 / FPS, ArrowRight: 1 / FPS };
-    if (event.key === " ") this.play(!this.playing);
-    else if (event.key in steps) this.seek(this.time + steps[event.key]);
-    else return;
+    if (!(event.key in steps)) return;
+    this.seek(this.time + steps[event.key]);
+    event.preventDefault();
+  }
+
+  /** The space bar plays and pauses, unless the focused element uses it. */
+  #space(event) {
+    if (event.key !== " " || event.target.closest?.(KEEP_SPACE) || !this.root.checkVisibility()) return;
+    this.play(!this.playing);
     event.preventDefault();
   }
 
@@ -117,7 +145,11 @@ class Player {
     const elapsed = Math.min(Math.max(now - this.last, 0) / 1000, 0.1);
     this.last = now;
     if (!this.motions || !this.root.isConnected || (!this.playing && !this.dirty)) return;
-    if (this.playing) {
+    const waits = !this.motions.length && this.idle;
+    if (waits && !this.dirty && now - this.drawnAt < 1000 / IDLE_FPS) return;
+    this.drawnAt = now;
+    if (waits && this.playing) this.idleTime = ((this.idleTime ?? 0) + elapsed) % this.idle.seconds;
+    else if (this.playing) {
       this.time += elapsed * Number(this.speed.value);
       if (this.time >= this.seconds) {
         this.snap = !this.growing;
@@ -134,7 +166,20 @@ class Player {
     this.slider.max = Math.max(this.seconds, this.span);
     this.slider.value = this.time;
     this.clock.textContent = `${this.time.toFixed(1)} / ${this.seconds.toFixed(1)} s`;
-    this.stage.draw(this.time);
+    this.stage.draw(waits ? this.idleTime ?? 0 : this.time);
+    this.#placeBadges();
     this.drawn(this.time);
+  }
+
+  #placeBadges() {
+    const place = new THREE.Vector3();
+    const top = this.title.offsetTop + this.title.offsetHeight + 2 * BADGE; // below the title
+    [...this.badges.children].forEach((badge, index) => {
+      this.motions[index].place(this.time, place);
+      place.setX(place.x + this.stage.offsets[index]).setY(ABOVE).project(this.stage.camera);
+      badge.style.left = `${50 + 50 * place.x}%`;
+      badge.style.top = `max(${50 - 50 * place.y}%, ${top}px)`;
+      badge.hidden = !this.motions[index].frames || place.z > 1;
+    });
   }
 }

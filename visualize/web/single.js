@@ -3,5 +3,5 @@
 
 readData().then((data) => {
   const motions = data.motions.map(Motion.from);
-  new Player(document.querySelector("main"), new BodyParts(data.body)).show(motions, data.title);
+  new Player(document.querySelector("main"), new BodyParts(data.body), "h1").show(motions, data.title);
 });

@@ -6,7 +6,12 @@ const SPACING = 1.4; // metres between people side by side
 const AZIMUTH = 0.56; // radians from the direction in which the first frame faces
 const ELEVATION = 0.19; // radians above the horizon
 const LOOK_AT = 0.86; // metres above the floor
-const BACKGROUND = 0xd9dde3;
+const DARK = window.matchMedia("(prefers-color-scheme: dark)");
+const CALM = window.matchMedia("(prefers-reduced-motion: reduce)");
+const COLORS = {
+  light: { background: 0xd9dde3, tiles: ["#c9ced6", "#bac0c9"] },
+  dark: { background: 0x1d2026, tiles: ["#383d47", "#2d323a"] },
+};
 
 function bytesOf(base64) {
   return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
@@ -124,8 +129,8 @@ class Stage {
     this.renderer = new THREE.WebGLRenderer({ canvas, antialias: true });
     this.renderer.shadowMap.enabled = true;
     this.scene = new THREE.Scene();
-    this.scene.background = new THREE.Color(BACKGROUND);
-    this.scene.fog = new THREE.Fog(BACKGROUND, 9, 24);
+    this.scene.background = new THREE.Color();
+    this.scene.fog = new THREE.Fog(0, 9, 24);
     this.camera = new THREE.PerspectiveCamera(30, 1, 0.1, 60);
     this.scene.add(new THREE.HemisphereLight(0xe8eef8, 0x8a8378, 1.7));
     this.sun = new THREE.DirectionalLight(0xfff2e0, 2.4);
@@ -139,17 +144,27 @@ class Stage {
     this.motions = [];
     this.offsets = [0];
     this.target = new THREE.Vector3(0, LOOK_AT, 0);
+    this.#paint();
+    DARK.addEventListener("change", () => this.#paint());
+  }
+
+  /** Colour the background and the tiles of the floor for a light or a dark page. */
+  #paint() {
+    const { background, tiles } = DARK.matches ? COLORS.dark : COLORS.light;
+    this.scene.background.set(background);
+    this.scene.fog.color.set(background);
+    const paint = this.tiles.getContext("2d");
+    for (const [x, y] of [[0, 0], [1, 0], [0, 1], [1, 1]]) {
+      paint.fillStyle = tiles[x === y ? 0 : 1];
+      paint.fillRect(128 * x, 128 * y, 128, 128);
+    }
+    this.floor.material.map.needsUpdate = true;
   }
 
   #makeFloor() {
-    const tiles = document.createElement("canvas");
-    tiles.width = tiles.height = 256;
-    const paint = tiles.getContext("2d");
-    for (const [x, y] of [[0, 0], [1, 0], [0, 1], [1, 1]]) {
-      paint.fillStyle = x === y ? "#c9ced6" : "#bac0c9";
-      paint.fillRect(128 * x, 128 * y, 128, 128);
-    }
-    const texture = new THREE.CanvasTexture(tiles);
+    this.tiles = document.createElement("canvas");
+    this.tiles.width = this.tiles.height = 256;
+    const texture = new THREE.CanvasTexture(this.tiles);
     texture.colorSpace = THREE.SRGBColorSpace;
     texture.wrapS = texture.wrapT = THREE.RepeatWrapping;
     texture.repeat.set(60, 60);
@@ -166,15 +181,15 @@ class Stage {
   /** Show motions from the front; draw() sets the time. */
   show(motions) {
     while (this.bodies.length < motions.length) this.bodies.push(new Body(this.parts));
-    const wide = Math.max(0, motions.length - 1) * SPACING;
-    this.offsets = (motions.length ? motions : [null]).map((_, index) => index * SPACING - wide / 2); // metres along x
+    this.motions = motions;
+    const half = this.#width / 2;
+    this.offsets = (motions.length ? motions : [null]).map((_, index) => index * SPACING - half); // metres along x
     this.bodies.forEach((body, index) => {
       if (index < motions.length) this.scene.add(body.mesh);
       else this.scene.remove(body.mesh);
       body.mesh.position.x = this.offsets[index] ?? 0;
     });
-    this.motions = motions;
-    const distance = Math.max(4.4, (2.2 + wide) / (2 * Math.tan(Math.PI / 12) * Math.min(1.5, this.camera.aspect)));
+    const distance = this.#distance;
     const azimuth = motions.length > 1 ? AZIMUTH / 2 : AZIMUTH;
     this.centre(0, this.target);
     this.camera.position.set(
@@ -185,11 +200,24 @@ class Stage {
     this.camera.lookAt(this.target);
   }
 
+  /** Metres between the outer people. */
+  get #width() {
+    return Math.max(0, this.motions.length - 1) * SPACING;
+  }
+
+  /** Metres from which all people are seen. */
+  get #distance() {
+    return Math.max(4.4, (2.2 + this.#width) / (2 * Math.tan(Math.PI / 12) * Math.min(1.5, this.camera.aspect)));
+  }
+
+  /** Change the size of the picture; the camera moves so that it shows the same people. */
   resize(width, height, ratio) {
+    const before = this.#distance;
     this.renderer.setPixelRatio(ratio);
     this.renderer.setSize(width, height, false);
     this.camera.aspect = width / height;
     this.camera.updateProjectionMatrix();
+    this.camera.position.sub(this.target).multiplyScalar(this.#distance / before).add(this.target);
   }
 
   /** Set `target` to the point the camera looks at, at a time in seconds. */

@@ -33,7 +33,13 @@ class Timeline {
     );
     this.rows = this.root.lastChild;
     this.bars.addEventListener("pointerdown", (event) => this.#sweep(event));
-    player.drawn = (time) => this.#place(this.playhead, time);
+    this.lengths = []; // seconds of the sentences of the motions on the stage
+    this.current = null; // number of the sentence at the time shown
+    this.entered = () => {}; // called with it when it changes
+    player.drawn = (time) => {
+      this.#place(this.playhead, time);
+      this.#enter(this.#sentenceAt(time));
+    };
     this.render();
   }
 
@@ -45,8 +51,8 @@ class Timeline {
     if (!this.held) this.scale = MARGIN * end;
     this.player.span = this.scale;
     this.player.dirty = true; // for the slider and the playhead
-    this.#fit(this.bars, state.sentences.length, (index) => this.#bar(index));
-    this.#fit(this.marks, state.keyframes.length, (index) => this.#mark(index));
+    fit(this.bars, state.sentences.length, (index) => this.#bar(index));
+    fit(this.marks, state.keyframes.length, (index) => this.#mark(index));
     state.sentences.forEach((sentence, index) => this.#showBar(index, sentence, spans[index]));
     state.keyframes.forEach(({ time }, index) => {
       const mark = this.marks.children[index];
@@ -54,7 +60,22 @@ class Timeline {
       mark.classList.toggle("selected", index === this.pose);
     });
     if (this.pose >= state.keyframes.length) this.selectPose(null);
+    this.#enter(this.#sentenceAt(this.player.time), true);
     this.#showSpan();
+  }
+
+  /** Number of the sentence that a time belongs to, or null without motions. */
+  #sentenceAt(time) {
+    let end = 0;
+    const number = this.lengths.findIndex((seconds) => (end += seconds) > time);
+    return this.lengths.length ? (number < 0 ? this.lengths.length - 1 : number) : null;
+  }
+
+  #enter(number, changed = number !== this.current) {
+    if (!changed) return;
+    this.current = number;
+    [...this.bars.children].forEach((bar, index) => bar.classList.toggle("current", index === number));
+    this.entered(number);
   }
 
   select(span) {
@@ -223,12 +244,6 @@ class Timeline {
     const length = seconds === null ? null : Math.min(Math.max(rounded(seconds), SHORTEST), this.longest);
     const { sentences } = this.edits.state;
     this.edits.change({ sentences: sentences.with(index, { ...sentences[index], seconds: length }) }, `length ${index}`);
-  }
-
-  /** Make `parent` have `count` children. Elements stay, so that focus and drags survive a change. */
-  #fit(parent, count, make) {
-    while (parent.children.length > count) parent.lastChild.remove();
-    while (parent.children.length < count) parent.append(make(parent.children.length));
   }
 
   #place(target, time) {
