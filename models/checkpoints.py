@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from models.llama import LLaMAConfig
+from models.llama_config import LLaMAConfig
 from models.sources import SETTINGS, check_checkpoint, refuse_release
 from utils.checkpoint import CONFIG, MODEL_FILES, fingerprint
 from utils.errors import InputError, shown

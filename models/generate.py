@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from models.llama import LLaMAConfig, LLaMAHF
+from models.llama import LLaMAHF
+from models.llama_config import LLaMAConfig
 from models.sampling import Sampling, apply_guidance, resolve_guidance, sample_tokens
 from models.text_dropout import null_text
 from utils.errors import InputError

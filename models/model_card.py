@@ -14,7 +14,8 @@ import yaml
 
 from models.checkpoints import TOKENIZER
 from models.known import Known
-from models.llama import LLaMAConfig, LLaMAHF
+from models.llama import LLaMAHF
+from models.llama_config import LLaMAConfig
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from motion.resample import FPS
 from utils.checkpoint import stored_weights

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from accelerate.state import AcceleratorState, GradientState
 
-from models.llama import SIZES, LLaMAConfig, LLaMAHF
+from models.llama import LLaMAHF
+from models.llama_config import SIZES, LLaMAConfig
 from training.engine import Engine, configure_blocks, connect_processes, make_accelerator, shard
 from training.optimizer import make_optimizer
 

@@ -12,7 +12,8 @@ from torch._inductor.output_code import CompiledFxGraph
 from models import few_rows
 from models.few_rows import Choice, FewRowsStep
 from models.generate import Part, Request, generate
-from models.llama import LLaMAConfig, LLaMAHF
+from models.llama import LLaMAHF
+from models.llama_config import LLaMAConfig
 from models.optimize import Int8Linear, PackedLinear, check_support, optimize
 from models.sampling import Sampling
 from utils.errors import InputError

@@ -24,7 +24,8 @@ from dataset.tokenizing import tokenize
 from formats.bvh_writer import write_bvh
 from formats.clip import Clip
 from formats.gltf_file import read_gltf
-from models.llama import LLaMAConfig, LLaMAHF
+from models.llama import LLaMAHF
+from models.llama_config import LLaMAConfig
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from motion.features263 import HUMANML3D, KIT, features_from_joints
 from motion.skeleton import forward_kinematics

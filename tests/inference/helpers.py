@@ -9,7 +9,8 @@ import imageio_ffmpeg
 import numpy as np
 import torch
 
-from models.llama import LLaMAConfig, LLaMAHF
+from models.llama import LLaMAHF
+from models.llama_config import LLaMAConfig
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from motion.features272 import encode
 from motion.skeleton import JOINTS, forward_kinematics

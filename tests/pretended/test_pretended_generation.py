@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from models.generate import Part, Request, decode_steps, generate
-from models.llama import SIZES, LLaMAConfig, LLaMAHF
+from models.llama import LLaMAHF
+from models.llama_config import SIZES, LLaMAConfig
 from models.optimize import optimize
 from models.pipeline import TextToMotion
 from models.sampling import Sampling
