@@ -33,7 +33,8 @@ from training.costs import (
     text_share,
     training_days,
 )
-from training.plan import GPUS, Utilisation, memory_cell
+from training.options import Utilisation
+from training.plan import GPUS, memory_cell
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 from utils.processes import worker_pool
