@@ -36,6 +36,12 @@ def status(page) -> str:
     return page.get_by_role("status").inner_text()
 
 
+def is_still(page, canvas) -> bool:
+    before = picture(canvas)
+    page.wait_for_timeout(500)
+    return bool((picture(canvas) == before).all())
+
+
 def generate(page, text: str) -> None:
     write_sentences(page, text)
     page.keyboard.press("Control+Enter")
@@ -50,10 +56,7 @@ def test_a_body_breathes_before_the_first_motion_and_space_pauses_it(app):
     wait_for(app, lambda: (np.abs(picture(canvas) - before).max(axis=-1) > 20).sum() > 5)
     app.keyboard.press("Space")
     assert app.get_by_role("button", name="play", exact=True).count() == 1
-    app.wait_for_timeout(300)
-    before = picture(canvas)
-    app.wait_for_timeout(500)
-    assert (picture(canvas) == before).all()
+    wait_for(app, lambda: is_still(app, canvas))
     assert app.locator("h1").inner_text() == "Text to motion" and "CC BY-NC 4.0" in app.locator("footer").inner_text()
 
 
