@@ -1,8 +1,10 @@
 """Training on a pretended GPU: both scripts in bf16 with validation, saving and resuming; waits of a step."""
 
+import os
 import sys
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -42,9 +44,10 @@ def train(script: str, out: Path, *options: object, kind: str = "cuda") -> list[
         return values
 
     words = ["--draw", 0, "--precision", "bf16", *options, "--out", out]
-    with pytest.MonkeyPatch.context() as patch, pretended(kind):
+    with pytest.MonkeyPatch.context() as patch, mock.patch.dict(os.environ), pretended(kind):
         patch.setattr(sys, "argv", [script, *map(str, words)])
         patch.setattr(training.loop.Loop, "update", counted)
+        patch.setattr("visualize.skeleton.plot_3d_motion", lambda arguments: None)
         patch.setattr("training.meter.gemm_rate", lambda device, dtype: 1e12)  # a GPU's product takes minutes here
         run_in_this_process(script)
     AcceleratorState._reset_state(reset_partial_state=True)
