@@ -27,11 +27,13 @@ def compiled_weights(tokenizer: HumanVQVAE) -> Any:
 
     decoder: Any = tokenizer.decoder
     stages = [[*stage["blocks"]] for stage in decoder.stages]
+    up, up_bias = _stacked([[_layer(stage["up"])] for stage in decoder.stages])
     weights = frame_kernels.Weights(
         *_layer(decoder.conv_in),
         *_stacked([[_layer(block.conv1) for block in stage] for stage in stages]),
         *_stacked([[_layer(block.conv2) for block in stage] for stage in stages]),
-        *(each[:, 0] for each in _stacked([[_layer(stage["up"])] for stage in decoder.stages])),
+        up[:, 0],
+        up_bias[:, 0],
         *_layer(decoder.conv_mid),
         *_layer(decoder.conv_out),
         np.array([block.conv1.dilation[0] for block in stages[0]]),
@@ -96,7 +98,8 @@ class FrameStream:
         from models.frame_kernels import Rings, Scratch
 
         self.weights, self.number = weights, 0
-        stages, blocks, width, code_dim = *weights.dilated.shape[:3], weights.first.shape[1] // 3
+        stages, blocks, width, _ = weights.dilated.shape
+        code_dim = weights.first.shape[1] // 3
         frames, longest = 2**stages, int(weights.dilations.max())
         length = 2 * longest + frames
 
