@@ -70,11 +70,14 @@ def decode_token(code, number, weights, rings, scratch, frames):
             _relu(x, hidden)
             _convolve(hidden, count, ring, number * count, dilation, layer, weights.ones, scratch.window, hidden)
             _relu(hidden, hidden)
-            x[:count] += weights.pointwise_bias[stage, block]
+            for frame in range(count):
+                for k in range(x.shape[1]):
+                    x[frame, k] += weights.pointwise_bias[stage, block, k]
             product(weights.pointwise[stage, block], weights.ones, hidden, x, count, True)
         for frame in range(count - 1, -1, -1):
-            x[2 * frame + 1] = x[frame]
-            x[2 * frame] = x[frame]
+            for k in range(x.shape[1]):
+                x[2 * frame + 1, k] = x[frame, k]
+                x[2 * frame, k] = x[frame, k]
         count *= 2
         layer = weights.doubled[stage], weights.doubled_bias[stage]
         _convolve(x, count, rings.doubled[stage], number * count, 1, layer, weights.ones, scratch.window, x)
@@ -89,16 +92,16 @@ def decode_token(code, number, weights, rings, scratch, frames):
 def _convolve(x, count, ring, time, dilation, layer, ones, window, y):
     """Write the causal convolution of the frames ``time .. time + count - 1``, the first rows of x, into y."""
     length, width = ring.shape
+    weight, bias = layer
     for frame in range(count):
-        ring[(time + frame) % length] = x[frame]
+        for k in range(width):
+            ring[(time + frame) % length, k] = x[frame, k]
         for tap in range(3):
             past = time + frame - (2 - tap) * dilation
-            if past < 0:
-                window[frame, tap * width : (tap + 1) * width] = ZERO
-            else:
-                window[frame, tap * width : (tap + 1) * width] = ring[past % length]
-    weight, bias = layer
-    y[:count] = bias
+            for k in range(width):
+                window[frame, tap * width + k] = ring[past % length, k] if past >= 0 else ZERO
+        for i in range(len(bias)):
+            y[frame, i] = bias[i]
     product(weight, ones, window, y, count, True)
 
 

@@ -192,7 +192,8 @@ def _attend(scratch, cache, layer, rope, rows):
         row, head = index // heads, index % heads
         first, last = cache.starts[row], cache.lengths[row]
         keys, values = cache.keys[layer, row, head], cache.values[layer, row, head]
-        query, key, value = scratch.qkv[row].reshape(3, heads, width)[:, head]
+        qkv, start, size = scratch.qkv[row], head * width, heads * width
+        query, key = qkv[start : start + width], qkv[size + start : size + start + width]
         angles = rope[last - first]
         for i in range(0, width, 2):
             cos, sin = angles[i], angles[i + 1]
@@ -200,7 +201,7 @@ def _attend(scratch, cache, layer, rope, rows):
             keys[last, i] = as_stored(key[i] * cos - key[i + 1] * sin, keys[last, i])
             keys[last, i + 1] = as_stored(key[i + 1] * cos + key[i] * sin, keys[last, i])
         for i in range(width):
-            values[last, i] = as_stored(value[i], values[last, i])
+            values[last, i] = as_stored(qkv[2 * size + start + i], values[last, i])
         scores, largest = scratch.scores[row, head], np.float32(-np.inf)
         for column in range(first, last + 1):
             scores[column] = factor * _dot(keys[column], query)
@@ -209,8 +210,9 @@ def _attend(scratch, cache, layer, rope, rows):
         for column in range(first, last + 1):
             scores[column] = math.exp(scores[column] - largest)
             total += scores[column]
-        attended = scratch.attended[row, head * width : (head + 1) * width]
-        attended[:] = ZERO
+        attended = scratch.attended[row, start : start + width]
+        for i in range(width):
+            attended[i] = ZERO
         for column in range(first, last + 1):
             weight = scores[column] / total
             for i in range(width):
