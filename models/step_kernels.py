@@ -62,12 +62,12 @@ class Scratch(NamedTuple):
 
 def machine() -> str:
     """Return the processor and the compiler."""
-    return f"{get_host_cpu_name()}, {numba.config.NUMBA_NUM_THREADS} cores, numba {numba.__version__}"
+    return f"{get_host_cpu_name()}, {most_threads()} cores, numba {numba.__version__}"
 
 
 def most_threads() -> int:
     """Return the number of threads of numba."""
-    return numba.config.NUMBA_NUM_THREADS
+    return numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # numba sets it when it is imported
 
 
 @intrinsic

@@ -80,7 +80,7 @@ class TrainingOptions:
     """Device to train on: auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Precision of the arithmetic (--dtype in inference_batch.py): float32, bf16 (autocast over float32 weights), or
-    auto (bf16 if the device supports it)."""
+    auto (bf16 if the device computes it faster)."""
     save_precision: Literal["float32", "float16"] = "float32"
     """Precision of the saved weights; float16 halves the size of the checkpoint."""
     workers: NonNegativeInt = 0
