@@ -2,8 +2,8 @@
 
     python -m assets.make_page_pictures
 
-Writes app.png, app_dark.png, app_phone.png, player.png and gallery.png into assets. Needs Chromium and the packages of
-requirements-dev.txt.
+Writes app.png, app_dark.png, app_phone.png, player.png, gallery.png and gallery_phone.png into assets. Needs Chromium
+and the packages of requirements-dev.txt.
 """
 
 import utils.interrupt  # noqa: F401
@@ -59,6 +59,9 @@ def main() -> None:
         save_screenshot(page, "player.png")
         page.goto(gallery)
         save_screenshot(page, "gallery.png")
+        page.set_viewport_size(PHONE)
+        page.emulate_media(color_scheme="dark")
+        save_screenshot(page, "gallery_phone.png")
         browser.close()
 
 
@@ -105,6 +108,8 @@ def edit(page) -> None:
 
 def draw_curve(page) -> None:
     """Draw a path from the left to the right of the stage."""
+    from playwright.sync_api import expect
+
     box = page.locator(".view canvas").bounding_box()
     along, across = 0.28 + 0.36 * STEPS, 0.5 - 0.1 * STEPS**2  # shares of the stage
     places = list(zip(box["x"] + box["width"] * along, box["y"] + box["height"] * across, strict=True))
@@ -113,6 +118,7 @@ def draw_curve(page) -> None:
     for place in places:
         page.mouse.move(*place)
     page.mouse.up()
+    expect(page.get_by_role("button", name="Clear path")).to_be_visible(timeout=1000 * PATIENCE)
 
 
 def save_screenshot(page, name: str) -> None:

@@ -114,6 +114,7 @@ class FloorPath {
   /** Point [x, z] of the floor under a pointer; null above the horizon or far away. */
   #floor(event) {
     const { camera } = this.player.stage;
+    camera.updateMatrixWorld(); // it may have moved since the last picture
     const { left, top, width, height } = this.canvas.getBoundingClientRect();
     const screen = [(2 * (event.clientX - left)) / width - 1, 1 - (2 * (event.clientY - top)) / height];
     const ray = new THREE.Vector3(...screen, 0.5).unproject(camera).sub(camera.position).normalize();
