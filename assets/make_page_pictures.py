@@ -111,7 +111,7 @@ def draw_curve(page) -> None:
     from playwright.sync_api import expect
 
     box = page.locator(".view canvas").bounding_box()
-    along, across = 0.28 + 0.36 * STEPS, 0.5 - 0.1 * STEPS**2  # shares of the stage
+    along, across = 0.28 + 0.4 * STEPS, 0.5 - 0.1 * STEPS**2  # shares of the stage
     places = list(zip(box["x"] + box["width"] * along, box["y"] + box["height"] * across, strict=True))
     page.mouse.move(*places[0])
     page.mouse.down()

@@ -101,6 +101,7 @@ def test_sentences_are_split_joined_and_marked_while_they_play(app, model):
 def test_reload_keeps_the_document_and_a_link_makes_the_same_motion(app):
     app.context.grant_permissions(["clipboard-read", "clipboard-write"])
     generate(app, "walk\nwave & turn")
+    app.emulate_media(reduced_motion="reduce")  # nothing plays from here on, which is easier for a busy machine
     app.get_by_label("time", exact=True).fill("0.5")
     app.get_by_role("button", name="Pin pose").click()
     app.get_by_role("button", name="Draw path").click()
