@@ -19,27 +19,25 @@ from models.pipeline import Motion, TextToMotion
 from motion.resample import FPS
 from utils.errors import exit_on_input_error
 from utils.files import atomic_write
-from utils.prompts import read_prompts
 from visualize.smplx import draw_strip, render_body
 from visualize.video import write_gif
 
 ROOT = Path(__file__).resolve().parent.parent
 ASSETS = ROOT / "assets"
 STRIPS = (
-    "a person walks and turns left",
-    "a person runs forward",
-    "a woman waves with both hands",
-    "someone takes a deep bow",
+    "a person does a backflip",
+    "a person does a cartwheel",
+    "someone does a spin kick",
+    "a fighter swings a sword with both hands",
 )
-ANIMATED = ("a person runs forward", "a woman waves with both hands", "a person walks and turns left")
+ANIMATED = ("a person dances salsa", "someone does a spin kick", "someone walks like a zombie")
 GIF_SECONDS, GIF_FPS, GIF_SIZE = 2.4, 15, (240, 280)
 COLORS = 128  # palette size of the PNG files
 
 
 def main() -> None:
     model = TextToMotion.from_pretrained(ROOT / "checkpoints" / "demo")
-    listed = [item.prompt for item in read_prompts(ASSETS / "demo_prompts.txt", 0, 1)]
-    prompts = list(dict.fromkeys((*listed, *STRIPS, *ANIMATED)))
+    prompts = list(dict.fromkeys((*STRIPS, *ANIMATED)))
     motions = dict(zip(prompts, model.generate(prompts, [0] * len(prompts)), strict=True))
     with tempfile.TemporaryDirectory() as name:
         strips(motions, Path(name))

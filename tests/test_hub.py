@@ -239,7 +239,7 @@ def test_repositories_without_a_usable_model(hub, checkpoint, tmp_path):
 def test_scripts_take_hub_ids(hub, checkpoint, run_here, refused, tmp_path):
     hub.add_folder("user/walker", checkpoint)
     arguments = ["--prompt", "a person walks", "--checkpoint", "user/walker@main", "--save", "npz", "--out-dir"]
-    assert "1 motions" in run_here("inference_batch.py", *arguments, tmp_path / "out")
+    assert "1 motion " in run_here("inference_batch.py", *arguments, tmp_path / "out")
     for script, option in (("inference_batch.py", ("--prompt", "walk")), ("app.py", ("--port", 0))):
         assert "has no model user/none" in refused(script, *option, "--checkpoint", "user/none")
         assert "there is no checkpoint folder none" in refused(script, *option, "--checkpoint", "none")
