@@ -23,7 +23,7 @@ from models.pipeline import TextToMotion
 from motion.smplx import SMPLX85
 from utils.errors import exit_on_input_error
 from utils.files import atomic_write
-from visualize.body import floor_height, load_body
+from visualize.body import face_colors, floor_height, load_body
 from visualize.camera import place_camera
 from visualize.mesh import render_mesh
 
@@ -130,7 +130,8 @@ def draw_motion(model: TextToMotion) -> None:
     vertices = np.concatenate([*body.vertices(poses), ribbon])
     faces = np.concatenate([body.faces + person * len(body.colors) for person in range(POSES)])
     faces = np.concatenate([faces, ribbon_faces + POSES * len(body.colors)])
-    colors = np.concatenate([np.tile(body.colors, (POSES, 1)), np.tile(to_rgb(PATH_COLOR), (len(ribbon), 1))])
+    path_colors = np.tile(to_rgb(PATH_COLOR), (len(ribbon_faces), 3, 1))
+    colors = np.concatenate([np.tile(face_colors(body), (POSES, 1, 1)), path_colors])  # (F, 3, 3)
     camera = place_camera(body.joints(poses)[None], *SIZE)
     [frame] = render_mesh([vertices], faces, colors, camera)
     save(Image.fromarray(frame[CROPPED:]), "control_path.png")
