@@ -142,6 +142,7 @@ def test_a_compiled_step_changes_only_tensors_of_constant_address(monkeypatch):
         return post_compile(self, inputs, constants, settings, *rest)
 
     monkeypatch.setattr(CompiledFxGraph, "post_compile", seen)
+    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)  # of graphs of other tests and runs
     torch.compiler.reset()
     model = make_model()
     model.static_shapes = True
