@@ -24,7 +24,7 @@ from formats.import_options import ImportOptions, LengthUnit, UpAxis
 from models.sampling_options import DEFAULT_SAMPLING, Sampling
 from models.sources import check_checkpoint
 from utils.config import bounded, parse_options
-from utils.errors import InputError, exit_on_input_error
+from utils.errors import InputError, counted, exit_on_input_error
 from utils.prompts import MAX_SEED, Prompt, PromptItem, expand, read_prompts
 from visualize.options import FORMATS, VIDEOS, VIEWS, PictureSide, smplx_file
 
@@ -241,7 +241,7 @@ def main(options: Options) -> None:
         failures = dict(gather_object(list(drawn.items())))
         if processes.is_main_process:
             results = folder.write_results(items, failures)
-            print(f"{counted(len(items))} in {options.out_dir}, listed in {results}")
+            print(f"{counted(len(items), 'motion')} in {options.out_dir}, listed in {results}")
             overviews = folder.write_overviews(options.body_model, options.smplx_path)
             if overviews:
                 print(f"open {' and '.join(map(str, overviews))}")
@@ -367,12 +367,7 @@ def save_each(
         folder.save(item, smplx85, motion.features, motion.tokens, motion.prompt, errors, sentences)
         folder.draw_missing(item, renderers)
     if items:
-        print(f"{counted(len(items))} generated in {time.perf_counter() - started:.1f} s")
-
-
-def counted(count: int) -> str:
-    """Return a number of motions in words."""
-    return "1 motion" if count == 1 else f"{count} motions"
+        print(f"{counted(len(items), 'motion')} generated in {time.perf_counter() - started:.1f} s")
 
 
 if __name__ == "__main__":

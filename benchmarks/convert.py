@@ -39,7 +39,7 @@ class Options:
     work: Path
     """New folder for the files; removed at the end."""
     size: str = "3B"
-    """Size of the generator in the table of models/llama.py."""
+    """Size of the generator in the table of models/llama_config.py."""
     precision: Literal["float32", "bf16"] = "bf16"
     """Precision of the generator's file."""
 

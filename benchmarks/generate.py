@@ -48,7 +48,7 @@ class Options:
     """Options of the benchmark."""
 
     size: str = "44M"
-    """Model size in the table of models/llama.py."""
+    """Model size in the table of models/llama_config.py."""
     tokens: PositiveInt = 50
     """Number of tokens per prompt."""
     repeats: PositiveInt = 5

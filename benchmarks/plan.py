@@ -47,7 +47,7 @@ class Options:
     """Options of the tables."""
 
     sizes: str = "111M,1B,3B,7B"
-    """Model sizes to list, from the size table of models/llama.py, separated by commas."""
+    """Model sizes to list, from the size table of models/llama_config.py, separated by commas."""
     rows: PositiveInt = 8
     """Rows per GPU and micro-batch."""
     tflops: PositiveFloat = 989.0

@@ -61,7 +61,7 @@ class Options:
     """Options of the measurement."""
 
     size: Size = "44M"
-    """Size of the generator, from the size table of models/llama.py."""
+    """Size of the generator, from the size table of models/llama_config.py."""
     batch_tokens: PositiveInt = 4096
     """Motion tokens per step of our loop, padding included."""
     public_rows: PositiveInt = 16

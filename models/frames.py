@@ -66,8 +66,9 @@ class FrameStream:
     def __init__(self, tokenizer: HumanVQVAE, weights: Any) -> None:
         self.tokenizer = tokenizer
         self.state: State | None = None
-        self.decode = self._by_pytorch if weights is None or kernels() is None else self._compiled
-        if self.decode == self._compiled:
+        self.decode = self._by_pytorch
+        if weights is not None and kernels() is not None:
+            self.decode = self._compiled
             self._allocate(weights)
 
     @torch.inference_mode()

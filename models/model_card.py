@@ -19,7 +19,7 @@ from models.llama_config import LLaMAConfig
 from models.motion_vqvae import HumanVQVAE, VQVAEConfig
 from motion.resample import FPS
 from utils.checkpoint import stored_weights
-from utils.errors import InputError, shown
+from utils.errors import InputError, counted, shown
 from utils.hub import parse_hub_id
 from utils.reading.texts import read_json, read_text, read_yaml
 
@@ -145,7 +145,7 @@ def _describe_known(folder: Path) -> list[str]:
     known = Known.load(folder)
     if known is None or not known.actions:
         return []
-    count = "1 action" if len(known.actions) == 1 else f"{len(known.actions)} actions"
+    count = counted(len(known.actions), "action")
     return [f"It knows {count}: {', '.join(shown(action.name, 40) for action in known.actions)}.", ""]
 
 

@@ -119,11 +119,11 @@ class TextEncoder(ABC):
     def too_long(self, texts: Sequence[str]) -> list[str]:
         """Return the captions of which only the beginning is read."""
         pieces = self._tokenize(list(texts), self.max_pieces + 1) if texts else []
-        return [text for text, ids in zip(texts, pieces, strict=True) if len(ids) > self.max_pieces]
+        return self._too_long(texts, pieces)
 
     def _tokenize_and_cut(self, texts: list[str]) -> list[list[int]]:
         pieces = self._tokenize(texts, self.max_pieces + 1)  # one more than is used reveals captions that are too long
-        too_long = [text for text, ids in zip(texts, pieces, strict=True) if len(ids) > self.max_pieces]
+        too_long = self._too_long(texts, pieces)
         if too_long:
             warnings.warn(
                 f"{len(too_long)} of {len(texts)} captions have more than {self.max_pieces} word pieces; "
@@ -131,6 +131,9 @@ class TextEncoder(ABC):
                 stacklevel=4,  # the caller of encode; one frame is the decorator's
             )
         return [ids[: self.max_pieces] for ids in pieces]
+
+    def _too_long(self, texts: Sequence[str], pieces: list[list[int]]) -> list[str]:
+        return [text for text, ids in zip(texts, pieces, strict=True) if len(ids) > self.max_pieces]
 
 
 class MiniLMEncoder(TextEncoder):

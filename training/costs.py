@@ -165,8 +165,9 @@ def estimate_memory(
     accumulate: int = 1,
     recompute: bool = False,
     precision: str = "bf16",
+    optimizer: str = "adamw",
 ) -> Memory:
-    """Estimate the memory of one GPU in training with AdamW, without the text encoder, CUDA, NCCL and fragmentation.
+    """Estimate the memory of one GPU in training, without the text encoder, CUDA, NCCL and fragmentation.
 
     Args:
         batch: One micro-batch of one GPU, at its longest.
@@ -177,12 +178,14 @@ def estimate_memory(
         accumulate: Micro-batches per step.
         recompute: Whether the activations of a block are recomputed in the backward pass.
         precision: Arithmetic of the blocks, "bf16" or "float32".
+        optimizer: "adamw", or "muon", which needs DDP.
     """
     count, size = count_parameters(config), BYTES[precision]
     total = float(FLOAT * count.total)  # bytes of one float32 value per parameter
     matrix, bf16 = head_width(config) * config.n_embd, precision == "bf16"
     head = 2 * size * min(ROWS, batch.targets) * head_width(config) + (size * (1 + bf16) + FLOAT) * matrix
-    weights, moments, average = total, 2 * total, total * ema
+    weights, average = total, total * ema
+    moments = muon_moments(config) if optimizer == "muon" else 2 * total
     copies = size * (count.linear - count.head) * bf16
     if engine == "DDP":
         gradients = total

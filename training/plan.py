@@ -1,6 +1,6 @@
 """The plan printed by ``train_t2m.py --plan``: cost of a training run, from its options and the headers of the data."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from training.costs import (
     count_flops,
     count_parameters,
     estimate_memory,
-    muon_moments,
     scamo_optimum,
     scamo_optimum_for_tokens,
     text_share,
@@ -129,10 +128,10 @@ def memory_cell(
     """Return the peak memory in GB with activations kept, and recomputed; settings are those of ``estimate_memory``."""
     if engine != "DDP" and (gpus == 1 or optimizer == "muon"):
         return "-"
-    peaks = []
-    for recompute in (False, True):
-        memory = estimate_memory(config, batch, engine, gpus, recompute=recompute, **settings)
-        peaks.append((replace(memory, moments=muon_moments(config)) if optimizer == "muon" else memory).peak)
+    peaks = (
+        estimate_memory(config, batch, engine, gpus, recompute=recompute, optimizer=optimizer, **settings).peak
+        for recompute in (False, True)
+    )
     return " / ".join(f"{peak / 1e9:,.1f}" for peak in peaks)
 
 

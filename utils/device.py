@@ -8,7 +8,7 @@ from functools import cache
 import psutil
 import torch
 
-from utils.errors import InputError
+from utils.errors import InputError, counted
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}
 
@@ -71,7 +71,8 @@ def check_gpus(device: str) -> None:
         raise InputError(f"device {device} is one GPU for {processes} processes; use cuda, or start one process")
     gpus = {"cuda": torch.cuda.device_count(), "mps": 1}
     if processes > gpus.get(device, processes):
-        raise InputError(f"{processes} processes were started and the machine has {gpus[device]} GPU(s); start fewer")
+        count = counted(gpus[device], "GPU")
+        raise InputError(f"{processes} processes were started and the machine has {count}; start fewer")
 
 
 def _resolved(device: str) -> str:
@@ -111,8 +112,7 @@ def bf16_speedup() -> float:
 def _name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return "Apple GPU" if device.type == "mps" else f"{threads} CPU thread{'s' * (threads > 1)}"
+    return "Apple GPU" if device.type == "mps" else counted(torch.get_num_threads(), "CPU thread")
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

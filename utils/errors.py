@@ -15,6 +15,11 @@ INTERRUPTED = "interrupted; finished work is kept"  # on Ctrl-C
 PIPE_CLOSED = 141  # 128 + SIGPIPE, as in the shell
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, which takes an s in the plural."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def shown(text: object, most: int = 80) -> str:
     """Return foreign text as it may stand in a message: on one line, control characters escaped, shortened.
 
