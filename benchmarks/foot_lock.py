@@ -1,4 +1,4 @@
-"""Measure the effect of the foot lock on generated motion: sliding of the feet and displacement of the body.
+"""Measure the effect of the foot lock on generated motion: sliding and sinking of the feet, displacement of the body.
 
 python -m benchmarks.foot_lock --seeds 8
 """
@@ -24,6 +24,7 @@ from utils.errors import exit_on_input_error
 from utils.prompts import read_prompts
 
 LEGS = [JOINT_INDEX[name] for name in JOINT_NAMES if name.endswith(("knee", "ankle", "foot"))]
+FEET_AND_ANKLES = [JOINT_INDEX[f"{side}_{name}"] for side in ("left", "right") for name in ("ankle", "foot")]
 OTHERS = [joint for joint in range(len(JOINT_NAMES)) if joint not in LEGS]
 
 
@@ -54,6 +55,7 @@ def main(options: Options) -> None:
             {
                 "speed of standing feet, cm/s": [standing_speed(contacts, before), standing_speed(contacts, after)],
                 "speed of feet below 5 cm, cm/s": [100 * foot_slide(each) for each in (before, after)],
+                "depth of the lowest foot joint below the floor, cm": [sunk(before), sunk(after)],
                 "jerk, m/s^3": [jerk(before), jerk(after)],
                 "mean movement of knees, ankles, feet, cm": [0, 100 * moved[:, LEGS].mean()],
                 "largest movement of other joints, cm": [0, 100 * moved[:, OTHERS].max()],
@@ -63,6 +65,11 @@ def main(options: Options) -> None:
     for label in rows[0]:
         before, after = np.nanmean([row[label] for row in rows], axis=0)
         print(f"| {label} | {before:.2f} | {after:.2f} |")
+
+
+def sunk(joints: np.ndarray) -> float:
+    """Return the depth in centimetres of the lowest ankle or foot joint below the floor."""
+    return 100 * max(0.0, float(-joints[:, FEET_AND_ANKLES, 1].min()))
 
 
 def standing_speed(contacts: np.ndarray, joints: np.ndarray) -> float:

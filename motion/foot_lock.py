@@ -1,12 +1,13 @@
-"""Foot lock: keep standing feet from sliding.
+"""Foot lock: keep standing feet from sliding, and all feet above the floor.
 
 While a foot stands (``measures.standing_feet``), its joint at the ball of the foot is held over its mean position on
-the floor; the correction fades in before and fades out after. The leg follows by two-bone inverse kinematics: hip and
-knee rotate so that the ankle reaches its target, the knee stays in its plane, and the foot keeps its orientation. All
-other joints, including the pelvis, keep their exact positions.
+the floor, if it stays near it; the correction fades in before and fades out after. A foot below the floor is lifted.
+The leg follows by two-bone inverse kinematics: hip and knee rotate so that the ankle reaches its target, the knee stays
+in its plane, and the foot keeps its orientation. All other joints, including the pelvis, keep their exact positions.
 """
 
 import numpy as np
+from scipy.ndimage import maximum_filter1d, uniform_filter1d
 
 from motion.body_shape import rest_offsets
 from motion.clip import AnyMotion, smplx85_of
@@ -16,13 +17,15 @@ from motion.resample import FPS
 from motion.rotation import matrix_to_axis_angle
 from motion.skeleton import JOINT_INDEX, parent_relative, world_pose
 from motion.smplx import SMPLX85, smplx85_to_motion
-from motion.spread import smoothstep
+from motion.spread import known_spans, smoothstep
 
 FADE = 6  # frames over which a correction fades in and out
+FARTHEST = 0.2  # metres; a foot that moves farther from its mean position glides with the body, and is not held
+DEEPEST = 0.1  # metres; a motion whose feet are lower has its floor elsewhere than at y = 0
 
 
 def lock_feet(motion: AnyMotion, fps: float = FPS) -> np.ndarray:
-    """Return a (T, 85) motion whose feet do not slide while they stand.
+    """Return a (T, 85) motion whose feet do not slide while they stand, and do not sink below the floor (y = 0).
 
     Args:
         motion: A clip or a (T, 85) array.
@@ -36,7 +39,9 @@ def lock_feet(motion: AnyMotion, fps: float = FPS) -> np.ndarray:
     world, joints = world_pose(rotations, rest_offsets(smplx85[0, SMPLX85["betas"]]), root=pelvis)
     for side, contacts in zip(LEGS, standing_feet(joints, fps).T, strict=True):
         foot = joints[:, JOINT_INDEX[f"{side}_foot"]]
-        move_end(LEGS[side], world, joints, held_steps(foot * (1, 0, 1), contacts))
+        steps = held_steps(foot * (1, 0, 1), contacts)
+        steps[:, 1] = lifts(np.minimum(foot[:, 1], joints[:, LEGS[side].end, 1]))
+        move_end(LEGS[side], world, joints, steps)
     axis_angle = smplx85[:, SMPLX85["axis_angle"]].reshape(len(smplx85), -1, 3)
     changed = [joint for leg in LEGS.values() for joint in leg.joints]
     axis_angle[:, changed] = matrix_to_axis_angle(parent_relative(world)[:, changed])
@@ -46,11 +51,12 @@ def lock_feet(motion: AnyMotion, fps: float = FPS) -> np.ndarray:
 
 def held_steps(positions: np.ndarray, contacts: np.ndarray) -> np.ndarray:
     """Return (T, 3) steps that hold a foot at (T, 3) positions still during (T,) contacts and fade around them."""
-    steps = np.zeros_like(positions)
-    edges = np.flatnonzero(np.diff(np.pad(contacts, 1).astype(int)))
-    runs = list(zip(edges[::2], edges[1::2], strict=True))  # first frame, and the one after the last
-    for first, end in runs:
-        steps[first:end] = positions[first:end].mean(axis=0) - positions[first:end]
+    steps, runs = np.zeros_like(positions), []
+    for first, end in known_spans(contacts):
+        held = positions[first:end].mean(axis=0) - positions[first:end]
+        if np.linalg.norm(held, axis=1).max() <= FARTHEST:
+            steps[first:end] = held
+            runs.append((first, end))
     for number in range(len(runs) + 1):  # the frames before, between and after the contacts
         start = runs[number - 1][1] if number > 0 else 0
         stop = runs[number][0] if number < len(runs) else len(positions)
@@ -66,3 +72,11 @@ def held_steps(positions: np.ndarray, contacts: np.ndarray) -> np.ndarray:
 def _fade(share: np.ndarray) -> np.ndarray:
     """Map (N,) shares to a column that falls smoothly from 1 at share 0 to 0 at share 1 and beyond."""
     return (1 - smoothstep(np.minimum(share, 1)))[:, None]
+
+
+def lifts(heights: np.ndarray) -> np.ndarray:
+    """Return (T,) smooth lifts that keep the lowest joint of a foot, at (T,) heights, at or above zero."""
+    depths = np.maximum(-heights, 0)
+    if depths.max() > DEEPEST:
+        return np.zeros_like(heights)
+    return uniform_filter1d(maximum_filter1d(depths, FADE + 1), FADE + 1)

@@ -105,6 +105,18 @@ def test_foot_lock_stops_standing_feet_and_keeps_other_joints():
     np.testing.assert_allclose(*lengths, atol=1e-6)
 
 
+def test_foot_lock_lifts_feet_out_of_the_floor():
+    standing = np.zeros((45, 85))
+    standing[:, 73] = -joints_of(standing)[0, :, 1].min()  # the lowest joint is on the floor
+    sunk = standing.copy()
+    sunk[:, 73] -= 0.05 * np.sin(np.linspace(0, np.pi, 45))
+    before, after = joints_of(sunk), joints_of(lock_feet(sunk))
+    assert before[..., 1].min() < -0.049 and after[..., 1].min() > -1e-3
+    np.testing.assert_allclose(after[:, 0], before[:, 0], atol=1e-9)  # the pelvis stays
+    elsewhere = sunk - np.eye(85)[73]  # a floor one metre lower
+    np.testing.assert_allclose(lock_feet(elsewhere), elsewhere, atol=1e-6)
+
+
 @pytest.mark.parametrize("knee", [-0.02, 0.0, 0.02])
 def test_a_straight_or_overextended_leg_bends_forward_without_twisting(knee):
     world, joints = world_pose(
@@ -118,8 +130,11 @@ def test_a_straight_or_overextended_leg_bends_forward_without_twisting(knee):
 
 def test_foot_lock_ignores_fast_feet_and_accepts_any_length(motion):
     flying = motion.copy()
-    flying[:, 74] = 4 * np.linspace(0, 1.5, 45)  # far too fast to stand
+    flying[:, 73:75] += np.linspace((1, 0), (1, 6), 45)  # above the floor, and far too fast to stand
     np.testing.assert_allclose(joints_of(lock_feet(flying)), joints_of(flying), atol=1e-9)
+    gliding = np.zeros((120, 85))
+    gliding[:, 73:75] = np.linspace((1, 0), (1, 1), 120)  # slow, but too far for the legs
+    np.testing.assert_allclose(joints_of(lock_feet(gliding)), joints_of(gliding), atol=1e-9)
     for frames in (1, 2, 3):
         assert np.isfinite(lock_feet(motion[:frames])).all()
     standing = np.repeat(motion[:1], 20, axis=0)
