@@ -30,9 +30,7 @@ ALL = {"OMP_NUM_THREADS": str(os.cpu_count())}
 SETTINGS: dict[str, dict[str, str]] = {
     "a thread per core, default of OpenMP": ALL | {"GOMP_SPINCOUNT": "300000"},
     "a thread per core, OMP_WAIT_POLICY=PASSIVE": ALL | {"OMP_WAIT_POLICY": "PASSIVE"},
-    "a thread per core, GOMP_SPINCOUNT=1000": ALL | {"GOMP_SPINCOUNT": "1000"},
     "a thread per core, GOMP_SPINCOUNT=10000": ALL | {"GOMP_SPINCOUNT": "10000"},
-    "one thread": {"OMP_NUM_THREADS": "1"},
     "a thread per free core, as the scripts have": {},
 }
 

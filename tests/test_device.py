@@ -1,11 +1,12 @@
 """Device and precision of a run."""
 
+import psutil
 import pytest
 import torch
 
 from tests.pretended.patches import pretended
 from utils import device
-from utils.device import PRECISIONS, check_gpus, choose_device
+from utils.device import PRECISIONS, check_gpus, choose_device, free_cores
 from utils.errors import InputError
 
 
@@ -53,3 +54,14 @@ def test_processes_that_would_share_a_gpu_are_refused(monkeypatch):
     for name in ("cuda", "auto"):
         with pytest.raises(InputError, match="2 processes were started and the machine has 1 GPU"):
             check_gpus(name)
+
+
+def test_cores_that_other_programs_use_are_not_free(monkeypatch):
+    """Two cores are watched for 0.2 s: the first is idle, the second is busy or idle."""
+    before = psutil.cpu_times()
+    for busy, expected in ((0.18, 1), (0.02, 2)):
+        after = [before._replace(idle=before.idle + 0.2 - used, user=before.user + used) for used in (0.0, busy)]
+        snapshots = iter(([before, before], after))
+        monkeypatch.setattr("psutil.cpu_times", lambda percpu, snapshots=snapshots: next(snapshots))
+        monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1}, raising=False)
+        assert free_cores(0.001) == expected

@@ -6,4 +6,4 @@ import os
 # keep the cores busy. They sleep after this many turns, as measured by benchmarks/neighbours.py. PyTorch's OpenMP
 # library reads the variable when it is loaded, so this package is imported before PyTorch.
 if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -129,9 +129,9 @@ def free_cores(seconds: float = 0.2) -> int:
     Args:
         seconds: Time to watch them for.
     """
-    used = psutil.cpu_times_percent(seconds, percpu=True)
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(used))
-    idle = [used[core].idle / 100 for core in allowed if core < len(used)]
+    busy = psutil.cpu_percent(seconds, percpu=True)  # cpu_times_percent is wrong for less than a second
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(busy))
+    idle = [1 - busy[core] / 100 for core in allowed if core < len(busy)]
     return max(1, round(sum(idle)))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+import torch._dynamo  # PyTorch would import it later, and it does not load while its functions are replaced
 import torch.distributed.checkpoint.filesystem as checkpoint_files
 import torch.nn.utils.clip_grad
 from torch import Tensor
