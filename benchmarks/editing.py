@@ -31,7 +31,7 @@ from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 
 PROMPTS = ("a person walks forward", "a person runs forward", "a person waves with both hands")
-GAP = 2.0  # seconds of a generated span
+LENGTH, GAP = 6.0, 2.0  # seconds of a motion and of a generated span
 HEADER = (
     "| | motions | speed at the seam, m/s | 99th percentile | below it | acceleration at the seam, m/s² "
     "| 99th percentile | below it | sliding, cm/s |\n|---|---|---|---|---|---|---|---|---|"
@@ -148,9 +148,8 @@ def measure_spans(model: TextToMotion, walks: list[Clip], others: list[Clip]) ->
 def main(options: Options) -> None:
     model = TextToMotion.from_pretrained(options.checkpoint)
     print(f"{model.checkpoint_id}, {options.seeds} motions per prompt\n")
-    made = model.generate(
-        [prompt for prompt in PROMPTS for _ in range(options.seeds)], [*range(options.seeds)] * len(PROMPTS)
-    )
+    prompts = [prompt for prompt in PROMPTS for _ in range(options.seeds)]
+    made = model.generate(prompts, [*range(options.seeds)] * len(PROMPTS), LENGTH)
     clips = [Clip(motion.smplx85, motion.prompt) for motion in made]
     groups = {prompt: [clip for clip in clips if clip.title == prompt] for prompt in PROMPTS}
     walks, others = groups[PROMPTS[0]], groups[PROMPTS[2]]
