@@ -78,10 +78,9 @@ class Measured(NamedTuple):
     memory: float  # peak memory in GB
 
 
-def make_model(size: str, max_tokens: int) -> LLaMAHF:
-    """Return a model with the same random weights in every process."""
-    torch.manual_seed(0)
-    config = LLaMAConfig(
+def config_of(size: str, max_tokens: int) -> LLaMAConfig:
+    """Return the configuration of a size, for texts of at most ``LONGEST`` features."""
+    return LLaMAConfig(
         codebook_size=64_000,
         text_dim=TEXT_DIM,
         text_encoder="random",
@@ -89,14 +88,20 @@ def make_model(size: str, max_tokens: int) -> LLaMAHF:
         max_tokens=max_tokens,
         **SIZES[size],
     )
-    return LLaMAHF(config).eval()
+
+
+def make_model(size: str, max_tokens: int) -> LLaMAHF:
+    """Return a model with the same random weights in every process."""
+    torch.manual_seed(0)
+    return LLaMAHF(config_of(size, max_tokens)).eval()
 
 
 def make_requests(count: int, tokens: list[int]) -> list[Request]:
     """Return requests of exactly ``tokens`` tokens each, with texts of evenly spread length in a fixed random order."""
     generator = torch.Generator().manual_seed(1)
-    lengths = torch.linspace(SHORTEST, LONGEST, count).round().long()[torch.randperm(count, generator=generator)]
-    texts = [torch.randn(length, TEXT_DIM, generator=generator) for length in lengths.tolist()]
+    with torch.device("cpu"):  # whatever the default device is
+        lengths = torch.linspace(SHORTEST, LONGEST, count).round().long()[torch.randperm(count, generator=generator)]
+        texts = [torch.randn(length, TEXT_DIM, generator=generator) for length in lengths.tolist()]
     return [Request([Part(text, n, n)]) for text, n in zip(texts, tokens, strict=True)]
 
 
@@ -117,14 +122,15 @@ def bandwidth() -> float:
 def reference(options: Options) -> Generate:
     """Return the public algorithm: one prompt at a time, no cache, logits of every position."""
     model, [request] = make_model(options.size, options.tokens), make_requests(1, [options.tokens])
-    text = request.parts[0].text[None]
-    mask = torch.ones(text.shape[:2], dtype=torch.bool)
+    text = request.parts[0].text[None].to(model.lm_head.weight.device)
+    mask = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
 
     @torch.inference_mode()
     def generate(tokens: int) -> None:
         generated: list[int] = []
         for _ in range(tokens):
-            hidden = model.hidden_states(text, mask, torch.tensor([generated]).long())
+            tokens_so_far = torch.tensor([generated], dtype=torch.long, device=text.device)
+            hidden = model.hidden_states(text, mask, tokens_so_far)
             generated.append(int(model.lm_head(hidden)[0, -1, : model.config.end_id].argmax()))
 
     return generate
@@ -134,7 +140,7 @@ def hugging_face(options: Options, rows: int, precision: str) -> Generate:
     """Return LlamaForCausalLM.generate of the same shape; texts are given as embeddings."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = make_model(options.size, options.tokens).config
+    config = config_of(options.size, options.tokens)
     shape = LlamaConfig(
         vocab_size=config.vocab_size - 1,
         hidden_size=config.n_embd,
@@ -158,7 +164,15 @@ def hugging_face(options: Options, rows: int, precision: str) -> Generate:
 def ours(options: Options, rows: int, precision: str, quantize: str, compiled: bool) -> Generate:
     model = optimize(make_model(options.size, options.tokens), PRECISIONS[precision], quantize, compiled)
     requests = make_requests(rows, [options.tokens] * rows)
-    return lambda tokens: list(islice(decode_steps(model, requests, GREEDY, slots=rows), tokens))
+
+    def generate(tokens: int) -> None:
+        steps = decode_steps(model, requests, GREEDY, slots=rows)
+        for _ in islice(steps, tokens):
+            pass
+        if tokens == options.tokens:
+            next(steps, None)  # the end, where the model keeps its cache for the next call
+
+    return generate
 
 
 def prepared(options: Options, case: Case) -> None:
