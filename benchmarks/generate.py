@@ -15,8 +15,8 @@ import utils.interrupt  # noqa: F401
 
 import resource
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -70,6 +70,27 @@ class Case(NamedTuple):
     arguments: tuple[Any, ...]
 
 
+class Place(NamedTuple):
+    """Device and precision that a model is made in."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Make new tensors here unless they ask for another device or precision."""
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(self.dtype)
+        try:
+            with self.device:
+                yield
+        finally:
+            torch.set_default_dtype(before)
+
+
+ON_CPU = Place(torch.device("cpu"), torch.float32)
+
+
 class Measured(NamedTuple):
     """Cost of generating the tokens of all prompts."""
 
@@ -90,18 +111,18 @@ def config_of(size: str, max_tokens: int) -> LLaMAConfig:
     )
 
 
-def make_model(size: str, max_tokens: int) -> LLaMAHF:
+def make_model(size: str, max_tokens: int, place: Place = ON_CPU) -> LLaMAHF:
     """Return a model with the same random weights in every process."""
     torch.manual_seed(0)
-    return LLaMAHF(config_of(size, max_tokens)).eval()
+    with place.in_use():
+        return LLaMAHF(config_of(size, max_tokens)).eval()
 
 
 def make_requests(count: int, tokens: list[int]) -> list[Request]:
     """Return requests of exactly ``tokens`` tokens each, with texts of evenly spread length in a fixed random order."""
     generator = torch.Generator().manual_seed(1)
-    with torch.device("cpu"):  # whatever the default device is
-        lengths = torch.linspace(SHORTEST, LONGEST, count).round().long()[torch.randperm(count, generator=generator)]
-        texts = [torch.randn(length, TEXT_DIM, generator=generator) for length in lengths.tolist()]
+    lengths = torch.linspace(SHORTEST, LONGEST, count).round().long()[torch.randperm(count, generator=generator)]
+    texts = [torch.randn(length, TEXT_DIM, generator=generator) for length in lengths.tolist()]
     return [Request([Part(text, n, n)]) for text, n in zip(texts, tokens, strict=True)]
 
 
@@ -119,24 +140,24 @@ def bandwidth() -> float:
 # --- three implementations
 
 
-def reference(options: Options) -> Generate:
+def reference(options: Options, place: Place = ON_CPU) -> Generate:
     """Return the public algorithm: one prompt at a time, no cache, logits of every position."""
-    model, [request] = make_model(options.size, options.tokens), make_requests(1, [options.tokens])
-    text = request.parts[0].text[None].to(model.lm_head.weight.device)
-    mask = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
+    model, [request] = make_model(options.size, options.tokens, place), make_requests(1, [options.tokens])
+    text = request.parts[0].text[None].to(place.device)
+    mask = torch.ones(text.shape[:2], dtype=torch.bool, device=place.device)
 
     @torch.inference_mode()
     def generate(tokens: int) -> None:
         generated: list[int] = []
         for _ in range(tokens):
-            tokens_so_far = torch.tensor([generated], dtype=torch.long, device=text.device)
+            tokens_so_far = torch.tensor([generated], dtype=torch.long, device=place.device)
             hidden = model.hidden_states(text, mask, tokens_so_far)
             generated.append(int(model.lm_head(hidden)[0, -1, : model.config.end_id].argmax()))
 
     return generate
 
 
-def hugging_face(options: Options, rows: int, precision: str) -> Generate:
+def hugging_face(options: Options, rows: int, precision: str, place: Place = ON_CPU) -> Generate:
     """Return LlamaForCausalLM.generate of the same shape; texts are given as embeddings."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -149,10 +170,12 @@ def hugging_face(options: Options, rows: int, precision: str) -> Generate:
         num_attention_heads=config.n_head,
         max_position_embeddings=config.block_size,
     )
-    model = LlamaForCausalLM(shape).eval().to(PRECISIONS[precision])
+    with place.in_use():
+        model = LlamaForCausalLM(shape).eval().to(PRECISIONS[precision])
     lengths = torch.tensor([len(request.parts[0].text) for request in make_requests(rows, [1] * rows)])
     mask = (torch.arange(int(lengths.max())) >= lengths.max() - lengths[:, None]).long()  # padded on the left
-    texts = torch.randn(*mask.shape, config.n_embd, dtype=PRECISIONS[precision])
+    texts = torch.randn(*mask.shape, config.n_embd, dtype=PRECISIONS[precision]).to(place.device)
+    mask = mask.to(place.device)
 
     def generate(tokens: int) -> None:
         settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False, "pad_token_id": 0}
@@ -161,8 +184,8 @@ def hugging_face(options: Options, rows: int, precision: str) -> Generate:
     return generate
 
 
-def ours(options: Options, rows: int, precision: str, quantize: str, compiled: bool) -> Generate:
-    model = optimize(make_model(options.size, options.tokens), PRECISIONS[precision], quantize, compiled)
+def ours(options: Options, rows: int, precision: str, quantize: str, compiled: bool, place: Place = ON_CPU) -> Generate:
+    model = optimize(make_model(options.size, options.tokens, place), PRECISIONS[precision], quantize, compiled)
     requests = make_requests(rows, [options.tokens] * rows)
 
     def generate(tokens: int) -> None:

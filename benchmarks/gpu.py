@@ -24,8 +24,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Literal
@@ -35,7 +34,7 @@ from jsonargparse.typing import PositiveFloat, PositiveInt
 
 import benchmarks.generate
 import benchmarks.train
-from benchmarks.generate import Case, config_of, hugging_face, ours, reference
+from benchmarks.generate import Case, Place, config_of, hugging_face, ours, reference
 from benchmarks.roofline import Cost, memory_needed, predicted_tables, step_cost
 from benchmarks.turns import LeftOut, Line, Machine, Measured, Process, Work, describe, groups_of, in_turns
 from models.llama_config import SIZES
@@ -108,7 +107,7 @@ def main(options: Options) -> None:
 def print_table(options: Options, machine: Machine, processes: list[Process], deadline: float) -> None:
     """Measure all lines until a time of ``time.perf_counter``, and print them."""
     print(f"{machine.name}, driver {driver()}, PyTorch {torch.__version__}, {machine.memory / 1e9:.1f} GB free")
-    print(f"copies {machine.bandwidth / 1e9:,.0f} GB/s, bf16 products {machine.rate / 1e12:,.1f} TFLOPS\n")
+    print(f"copies {machine.bandwidth / 1e9:,.0f} GB/s, bf16 products {machine.rate / 1e12:,.3g} TFLOPS\n")
     print("| model | | batch | per second | speedup over Hugging Face | memory, GB | limit | % of limit |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     groups, compared = list(groups_of(lines_of(options, machine), machine.memory)), {}
@@ -158,7 +157,7 @@ def lines_of(options: Options, machine: Machine) -> list[Line]:
     for rows in options.numbers("rows"):
         for size in options.sizes.split(","):
             needed = memory_needed(config_of(size, options.tokens), rows, "bf16") + SPARE + CONTEXT
-            for case in cases_of(rows):
+            for case in cases_of(rows, torch.device(options.device)):
                 batch, arguments = f"{case.rows} row{'s' * (case.rows > 1)}", (options, size, case)
                 lines.append(Line(size, case.name, batch, "tokens", needed, generation, arguments))
     size, needed = options.sizes.split(",")[0], machine.memory  # one at a time
@@ -173,23 +172,23 @@ def lines_of(options: Options, machine: Machine) -> list[Line]:
     return lines
 
 
-def cases_of(rows: int) -> list[Case]:
-    """Return the ways of generation that are compared with each other."""
-    cases = [Case("public algorithm, bf16", 1, "bf16", reference, ())] if rows == 1 else []
-    cases.append(Case(COMPARED, rows, "bf16", hugging_face, (rows, "bf16")))
+def cases_of(rows: int, device: torch.device) -> list[Case]:
+    """Return the ways of generation that are compared with each other; models are made on the device in bf16."""
+    place = Place(device, torch.bfloat16)
+    cases = [Case("public algorithm, bf16", 1, "bf16", reference, (place,))] if rows == 1 else []
+    cases.append(Case(COMPARED, rows, "bf16", hugging_face, (rows, "bf16", place)))
     for precision in ("bf16", "int8", "int4"):
         quantize = "none" if precision == "bf16" else precision
         for compiled in (False, True) if rows <= FEW_ROWS or precision == "bf16" else ():
             name = f"ours, {precision}{', compiled' * compiled}"
-            cases.append(Case(name, rows, precision, ours, (rows, "bf16", quantize, compiled)))
+            cases.append(Case(name, rows, precision, ours, (rows, "bf16", quantize, compiled, place)))
     return cases
 
 
 def generation(options: Options, size: str, case: Case) -> Work:
-    """Return a call that generates all tokens of all motions; the model is made on the device in bf16."""
-    with made_on(torch.device(options.device), torch.bfloat16):
-        settings = benchmarks.generate.Options(size=size, tokens=options.tokens)
-        generate = case.prepare(settings, *case.arguments)
+    """Return a call that generates all tokens of all motions."""
+    settings = benchmarks.generate.Options(size=size, tokens=options.tokens)
+    generate = case.prepare(settings, *case.arguments)
     step = step_cost(config_of(size, options.tokens), case.rows, options.tokens, case.precision)
 
     def work() -> tuple[int, Cost]:
@@ -197,18 +196,6 @@ def generation(options: Options, size: str, case: Case) -> Work:
         return case.rows * options.tokens, Cost(*(options.tokens * each for each in step))
 
     return work
-
-
-@contextmanager
-def made_on(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """Make new tensors on a device, floating-point ones in a precision, unless they ask for another."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with device:
-            yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def generator(options: Options, size: str, batch_tokens: int) -> Work:
