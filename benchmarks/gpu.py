@@ -66,7 +66,7 @@ class Options:
     """Number of tokens per motion."""
     repeats: PositiveInt = 5
     """Number of turns of each line; the median counts."""
-    minutes: PositiveFloat = 7.0
+    minutes: PositiveFloat = 6.0
     """Time for all measurements."""
     device: Literal["cuda", "cpu"] = "cuda"
     """Device; cpu is for trying the script. CUDA_VISIBLE_DEVICES selects one of several GPUs."""
@@ -116,9 +116,9 @@ def print_table(options: Options, machine: Machine, processes: list[Process], de
         time_left, groups_left = deadline - time.perf_counter(), len(groups) - number
         ends = time.perf_counter() + time_left * 2 / (groups_left + 1)
         processes += [Process() for _ in range(len(group) - len(processes))]
-        outcomes = (
-            in_turns(group, processes, machine, options.repeats, ends) if time_left > 0 else [NO_TIME] * len(group)
-        )
+        outcomes: list[Measured | LeftOut] = [NO_TIME] * len(group)
+        if time_left > 0:
+            outcomes = in_turns(group, processes, machine, options.repeats, ends)
         for line, outcome in zip(group, outcomes, strict=True):
             if line.name == COMPARED and isinstance(outcome, Measured):
                 compared[line.model, line.batch] = outcome.speed
@@ -162,13 +162,11 @@ def lines_of(options: Options, machine: Machine) -> list[Line]:
                 lines.append(Line(size, case.name, batch, "tokens", needed, generation, arguments))
     size, needed = options.sizes.split(",")[0], machine.memory  # one at a time
     for count in options.numbers("batch_tokens"):
-        arguments = (options, size, count)
-        lines.append(Line(size, "train_t2m.py, bf16", f"{count:,} tokens", "tokens", needed, generator, arguments))
+        work = generator_training, (options, size, count)
+        lines.append(Line(size, "train_t2m.py, bf16", f"{count:,} tokens", "tokens", needed, *work))
     for count in options.numbers("windows"):
-        arguments = (options, count)
-        lines.append(
-            Line("tokenizer", "train_vq.py, bf16", f"{count:,} windows", "frames", needed, tokenizer, arguments)
-        )
+        work = tokenizer_training, (options, count)
+        lines.append(Line("tokenizer", "train_vq.py, bf16", f"{count:,} windows", "frames", needed, *work))
     return lines
 
 
@@ -198,7 +196,7 @@ def generation(options: Options, size: str, case: Case) -> Work:
     return work
 
 
-def generator(options: Options, size: str, batch_tokens: int) -> Work:
+def generator_training(options: Options, size: str, batch_tokens: int) -> Work:
     """Return a training step of the generator; its batches are on the device, and so are the features of the texts."""
     device = torch.device(options.device)
     settings = benchmarks.train.Options(size=size, batch_tokens=batch_tokens)
@@ -208,7 +206,7 @@ def generator(options: Options, size: str, batch_tokens: int) -> Work:
     return trained(benchmarks.train.generator_step(settings, cycle(held), encode, torch.bfloat16, device))
 
 
-def tokenizer(options: Options, windows: int) -> Work:
+def tokenizer_training(options: Options, windows: int) -> Work:
     """Return a training step of the tokenizer."""
     settings = benchmarks.train.Options(windows=windows)
     return trained(benchmarks.train.tokenizer_step(settings, torch.bfloat16, torch.device(options.device)))

@@ -150,7 +150,9 @@ def describe(device: str) -> Machine:
     on_gpu = place.type == "cuda"
     name = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} CPU threads"
     free = torch.cuda.mem_get_info()[0] if on_gpu else psutil.virtual_memory().available
-    return Machine(name, free, copy_rate(place), gemm_rate(place, torch.bfloat16))
+    machine = Machine(name, free, copy_rate(place), gemm_rate(place, torch.bfloat16))
+    torch.cuda.empty_cache()
+    return machine
 
 
 def copy_rate(device: torch.device) -> float:
