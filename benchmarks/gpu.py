@@ -162,11 +162,11 @@ def lines_of(options: Options, machine: Machine) -> list[Line]:
                 lines.append(Line(size, case.name, batch, "tokens", needed, generation, arguments))
     size, needed = options.sizes.split(",")[0], machine.memory  # one at a time
     for count in options.numbers("batch_tokens"):
-        work = generator_training, (options, size, count)
-        lines.append(Line(size, "train_t2m.py, bf16", f"{count:,} tokens", "tokens", needed, *work))
+        name, batch, unit, given = "train_t2m.py, bf16", f"{count:,} tokens", "tokens", (options, size, count)
+        lines.append(Line(size, name, batch, unit, needed, generator_training, given))
     for count in options.numbers("windows"):
-        work = tokenizer_training, (options, count)
-        lines.append(Line("tokenizer", "train_vq.py, bf16", f"{count:,} windows", "frames", needed, *work))
+        name, batch, unit = "train_vq.py, bf16", f"{count:,} windows", "frames"
+        lines.append(Line("tokenizer", name, batch, unit, needed, tokenizer_training, (options, count)))
     return lines
 
 
@@ -201,7 +201,7 @@ def generator_training(options: Options, size: str, batch_tokens: int) -> Work:
     device = torch.device(options.device)
     settings = benchmarks.train.Options(size=size, batch_tokens=batch_tokens)
     batches = islice(benchmarks.train.token_batches(settings, benchmarks.train.Rows()), options.repeats)
-    held = [[part.to(device) if isinstance(part, torch.Tensor) else part for part in batch] for batch in batches]
+    held = [tuple(part.to(device) if isinstance(part, torch.Tensor) else part for part in batch) for batch in batches]
     encode = benchmarks.train.given_features(device)
     return trained(benchmarks.train.generator_step(settings, cycle(held), encode, torch.bfloat16, device))
 

@@ -15,7 +15,10 @@ from training.costs import count_parameters
 
 BF16 = 2  # bytes of a value in the cache
 LAUNCH = 5.5e-6  # seconds that the host needs to start a kernel from Python; 5 to 6 microseconds are usual
-KERNELS_PER_LAYER, OTHER_KERNELS = 14, 8  # of a token: 120 for the 8 layers of 44M, the bound of tests/pretended/
+KERNELS_PER_LAYER, OTHER_KERNELS = (
+    12,
+    24,
+)  # of a step with guidance and top-p: 120 for 44M, the bound of tests/pretended/
 
 
 class Card(NamedTuple):

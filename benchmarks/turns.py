@@ -133,7 +133,8 @@ def in_turns(
             else:
                 turns[key].append(outcome)
     for key, each in turns.items():
-        outcomes[key] = Measured(*np.median([measured[:3] for measured in each], axis=0).tolist(), each[0].limit)
+        speed, share, memory = np.median([measured[:3] for measured in each], axis=0).tolist()
+        outcomes[key] = Measured(speed, share, memory, each[0].limit)
         at_work[key].start(released, key)
         at_work[key].result(ends + PATIENCE)
     return [outcomes[line.key] for line in lines]
