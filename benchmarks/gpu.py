@@ -156,7 +156,7 @@ def lines_of(options: Options, machine: Machine) -> list[Line]:
     lines = []
     for rows in options.numbers("rows"):
         for size in options.sizes.split(","):
-            needed = memory_needed(config_of(size, options.tokens), rows, "bf16") + SPARE + CONTEXT
+            needed = memory_needed(config_of(size, options.tokens), rows) + SPARE + CONTEXT
             for case in cases_of(rows, torch.device(options.device)):
                 batch, arguments = f"{case.rows} row{'s' * (case.rows > 1)}", (options, size, case)
                 lines.append(Line(size, case.name, batch, "tokens", needed, generation, arguments))

@@ -9,11 +9,11 @@ logits, sampling, and the prefill.
 from typing import NamedTuple
 
 from benchmarks.generate import LONGEST, SHORTEST, config_of
-from benchmarks.memory import BYTES, weight_bytes
 from models.llama_config import LLaMAConfig
 from training.costs import count_parameters
 
 BF16 = 2  # bytes of a value in the cache
+BYTES = {"bf16": 2.0, "int8": 1.0, "int4": 0.5 + 4 / 128}  # per weight; int4 has a scale and a zero point per 128
 LAUNCH = 5.5e-6  # seconds that the host needs to start a kernel from Python; 5 to 6 microseconds are usual
 KERNELS_PER_LAYER, OTHER_KERNELS = (
     12,
@@ -76,10 +76,10 @@ def step_cost(config: LLaMAConfig, rows: int, tokens: int, precision: str) -> Co
     return Cost(moved, rows * (2 * multiplied(config) + attention))
 
 
-def memory_needed(config: LLaMAConfig, rows: int, precision: str) -> float:
-    """Return the bytes of all weights and of the KV cache."""
+def memory_needed(config: LLaMAConfig, rows: int) -> float:
+    """Return the bytes of all weights in bf16, and of the KV cache."""
     cache = 2 * config.n_layer * config.block_size * config.n_embd * BF16
-    return weight_bytes(config, precision) + rows * cache
+    return count_parameters(config).total * BF16 + rows * cache
 
 
 def host_seconds(config: LLaMAConfig) -> float:
@@ -115,7 +115,7 @@ def predicted_tables(sizes: list[str], rows_of: list[int], tokens: int) -> str:
 
 def _speeds(card: Card, config: LLaMAConfig, rows: int, tokens: int) -> str:
     """Return the tokens per second of a card, at its limit and without CUDA graphs."""
-    needed = memory_needed(config, rows, "bf16")
+    needed = memory_needed(config, rows)
     if needed > card.memory:
         return f"needs {needed / 1e9:.0f} GB | "
     limit = step_cost(config, rows, tokens, "bf16").seconds(card.bandwidth, card.rate)
