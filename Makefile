@@ -1,5 +1,6 @@
 # make demo     write motions, videos, a gallery and a contact sheet of the demo prompts, from the shipped checkpoint
 # make test     run the linters and the tests
+# make gpu      run the tests that need a GPU, and measure speed and memory on it
 # make lint     check style, formatting and types
 # make fuzz     read 10,000 changed inputs with every reader; report those that are neither read nor refused
 # make format   fix style and formatting
@@ -22,7 +23,7 @@ AXE := $(NPM)/axe-core
 
 BLENDER := .venv/blender
 
-.PHONY: addon browser chromium demo format fuzz lint lock test test-blender
+.PHONY: addon browser chromium demo format fuzz gpu lint lock test test-blender
 
 demo: .venv/installed
 	$(BIN)/python inference_batch.py --prompts assets/demo_prompts.txt --out-dir outputs/demo --overwrite \
@@ -36,6 +37,10 @@ test: lint
 	@test -d $(AXE) \
 	  || echo "one test of tests/serving/test_accessible.py will be skipped: axe-core is not installed; make browser installs it"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+gpu: .venv/installed-dev
+	@$(BIN)/python -m pytest tests/gpu; status=$$?; \
+	  $(BIN)/python -m benchmarks.gpu && exit $$status
 
 fuzz: .venv/installed-dev
 	$(BIN)/python tests/fuzz --count 10000

@@ -15,8 +15,8 @@ import utils.interrupt  # noqa: F401
 
 import resource
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -70,6 +70,27 @@ class Case(NamedTuple):
     arguments: tuple[Any, ...]
 
 
+class Place(NamedTuple):
+    """Device and precision that a model is made in."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Make new tensors here unless they ask for another device or precision."""
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(self.dtype)
+        try:
+            with self.device:
+                yield
+        finally:
+            torch.set_default_dtype(before)
+
+
+ON_CPU = Place(torch.device("cpu"), torch.float32)
+
+
 class Measured(NamedTuple):
     """Cost of generating the tokens of all prompts."""
 
@@ -78,10 +99,9 @@ class Measured(NamedTuple):
     memory: float  # peak memory in GB
 
 
-def make_model(size: str, max_tokens: int) -> LLaMAHF:
-    """Return a model with the same random weights in every process."""
-    torch.manual_seed(0)
-    config = LLaMAConfig(
+def config_of(size: str, max_tokens: int) -> LLaMAConfig:
+    """Return the configuration of a size, for texts of at most ``LONGEST`` features."""
+    return LLaMAConfig(
         codebook_size=64_000,
         text_dim=TEXT_DIM,
         text_encoder="random",
@@ -89,7 +109,13 @@ def make_model(size: str, max_tokens: int) -> LLaMAHF:
         max_tokens=max_tokens,
         **SIZES[size],
     )
-    return LLaMAHF(config).eval()
+
+
+def make_model(size: str, max_tokens: int, place: Place = ON_CPU) -> LLaMAHF:
+    """Return a model with the same random weights in every process."""
+    torch.manual_seed(0)
+    with place.in_use():
+        return LLaMAHF(config_of(size, max_tokens)).eval()
 
 
 def make_requests(count: int, tokens: list[int]) -> list[Request]:
@@ -114,27 +140,28 @@ def bandwidth() -> float:
 # --- three implementations
 
 
-def reference(options: Options) -> Generate:
+def reference(options: Options, place: Place = ON_CPU) -> Generate:
     """Return the public algorithm: one prompt at a time, no cache, logits of every position."""
-    model, [request] = make_model(options.size, options.tokens), make_requests(1, [options.tokens])
-    text = request.parts[0].text[None]
-    mask = torch.ones(text.shape[:2], dtype=torch.bool)
+    model, [request] = make_model(options.size, options.tokens, place), make_requests(1, [options.tokens])
+    text = request.parts[0].text[None].to(place.device)
+    mask = torch.ones(text.shape[:2], dtype=torch.bool, device=place.device)
 
     @torch.inference_mode()
     def generate(tokens: int) -> None:
         generated: list[int] = []
         for _ in range(tokens):
-            hidden = model.hidden_states(text, mask, torch.tensor([generated]).long())
+            tokens_so_far = torch.tensor([generated], dtype=torch.long, device=place.device)
+            hidden = model.hidden_states(text, mask, tokens_so_far)
             generated.append(int(model.lm_head(hidden)[0, -1, : model.config.end_id].argmax()))
 
     return generate
 
 
-def hugging_face(options: Options, rows: int, precision: str) -> Generate:
+def hugging_face(options: Options, rows: int, precision: str, place: Place = ON_CPU) -> Generate:
     """Return LlamaForCausalLM.generate of the same shape; texts are given as embeddings."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = make_model(options.size, options.tokens).config
+    config = config_of(options.size, options.tokens)
     shape = LlamaConfig(
         vocab_size=config.vocab_size - 1,
         hidden_size=config.n_embd,
@@ -143,10 +170,12 @@ def hugging_face(options: Options, rows: int, precision: str) -> Generate:
         num_attention_heads=config.n_head,
         max_position_embeddings=config.block_size,
     )
-    model = LlamaForCausalLM(shape).eval().to(PRECISIONS[precision])
+    with place.in_use():
+        model = LlamaForCausalLM(shape).eval().to(PRECISIONS[precision])
     lengths = torch.tensor([len(request.parts[0].text) for request in make_requests(rows, [1] * rows)])
     mask = (torch.arange(int(lengths.max())) >= lengths.max() - lengths[:, None]).long()  # padded on the left
-    texts = torch.randn(*mask.shape, config.n_embd, dtype=PRECISIONS[precision])
+    texts = torch.randn(*mask.shape, config.n_embd, dtype=PRECISIONS[precision]).to(place.device)
+    mask = mask.to(place.device)
 
     def generate(tokens: int) -> None:
         settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False, "pad_token_id": 0}
@@ -155,10 +184,18 @@ def hugging_face(options: Options, rows: int, precision: str) -> Generate:
     return generate
 
 
-def ours(options: Options, rows: int, precision: str, quantize: str, compiled: bool) -> Generate:
-    model = optimize(make_model(options.size, options.tokens), PRECISIONS[precision], quantize, compiled)
+def ours(options: Options, rows: int, precision: str, quantize: str, compiled: bool, place: Place = ON_CPU) -> Generate:
+    model = optimize(make_model(options.size, options.tokens, place), PRECISIONS[precision], quantize, compiled)
     requests = make_requests(rows, [options.tokens] * rows)
-    return lambda tokens: list(islice(decode_steps(model, requests, GREEDY, slots=rows), tokens))
+
+    def generate(tokens: int) -> None:
+        steps = decode_steps(model, requests, GREEDY, slots=rows)
+        for _ in islice(steps, tokens):
+            pass
+        if tokens == options.tokens:
+            next(steps, None)  # the end, where the model keeps its cache for the next call
+
+    return generate
 
 
 def prepared(options: Options, case: Case) -> None:

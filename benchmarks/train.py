@@ -19,7 +19,7 @@ import utils.interrupt  # noqa: F401
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -51,9 +51,11 @@ from utils.device import PRECISIONS, gemm_rate
 from utils.errors import exit_on_input_error
 
 TEXT_DIM, TEXT_LENGTH, MAX_TOKENS = 768, 150, 150
-LEVELS = [8, 8, 8, 5, 5, 5]
+LEVELS, PAD = [8, 8, 8, 5, 5, 5], 64_001
 CPU = torch.device("cpu")
 TEXT = torch.randn(18, TEXT_DIM)  # features of a caption of average length, if features are given
+
+Encode = Callable[[list[str]], tuple[torch.Tensor, torch.Tensor]]  # captions to features and mask
 
 
 @dataclass
@@ -174,53 +176,82 @@ def our_generator(options: Options, t5: Path, text: str, precision: str) -> Meas
     Args:
         text: "encoded" in the step, "cached" on disk, or "none" for given features.
     """
-    model, rows = make_generator(options), Rows()
-    optimizer = make_optimizer(model, "adamw", 1e-4, 0.01)
-    dtype = PRECISIONS[precision]
-    batches = TokenBudgetBatches(rows.lengths, options.batch_tokens, seed=0)
-    loader = endless_loader(rows, batches, 0, CPU, partial(collate, pad_id=model.config.pad_id))
+    rows, dtype = Rows(), PRECISIONS[precision]
     if text == "none":
-
-        def encode(captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-            shape = len(captions), len(TEXT)
-            return TEXT.expand(*shape, -1), torch.ones(shape, dtype=torch.bool)
-
+        encode: Encode = given_features(CPU)
     else:
         encoder = load_text_encoder("flan-t5-base", path=t5)
         encode = CaptionFeatures(encoder, t5 / "features" if text == "cached" else None, rows.captions)
+    step = generator_step(options, token_batches(options, rows), encode, dtype, CPU)
+    return measure(step, gemm_rate(CPU, dtype), options.repeats)
+
+
+def token_batches(options: Options, rows: Rows) -> Iterator[tuple]:
+    """Yield the micro-batches of train_t2m.py."""
+    batches = TokenBudgetBatches(rows.lengths, options.batch_tokens, seed=0)
+    return endless_loader(rows, batches, 0, CPU, partial(collate, pad_id=PAD))
+
+
+def given_features(device: torch.device) -> Encode:
+    """Return a text encoder that gives every caption the same features."""
+    text = TEXT.to(device)
+
+    def encode(captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        shape = len(captions), len(text)
+        return text.expand(*shape, -1), torch.ones(shape, dtype=torch.bool, device=device)
+
+    return encode
+
+
+def generator_step(
+    options: Options, batches: Iterator[tuple], encode: Encode, dtype: torch.dtype, device: torch.device
+) -> Callable[[], tuple[int, float]]:
+    """Return a step of train_t2m.py on a device; it returns its real tokens and its FLOPs."""
+    model = make_generator(options).to(device)
+    optimizer = make_optimizer(model, "adamw", 1e-4, 0.01)
 
     def step() -> tuple[int, float]:
-        _, captions, tokens, _, _ = next(loader)
+        _, captions, tokens, _, _ = next(batches)
         features, mask = encode(captions)
+        tokens = tokens.to(device)
         targets = model.next_tokens(tokens)
-        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             loss = model(features, mask, tokens, targets)
         finish_step(model, optimizer, loss)
         return step_size(model, mask, targets != model.config.pad_id)
 
-    return measure(step, gemm_rate(CPU, dtype), options.repeats)
+    return step
 
 
 # --- the tokenizer
 
 
-def tokenizer_step(options: Options, precision: str, statistics: Callable) -> Measured:
-    """Measure a step of train_vq.py with a given implementation of the codebook statistics."""
+def tokenizer_training(options: Options, precision: str, statistics: Callable) -> Measured:
+    """Measure the loop of train_vq.py with a given implementation of the codebook statistics."""
+    dtype = PRECISIONS[precision]
+    return measure(tokenizer_step(options, dtype, CPU, statistics), gemm_rate(CPU, dtype), options.repeats)
+
+
+def tokenizer_step(
+    options: Options, dtype: torch.dtype, device: torch.device, statistics: Callable = FSQ.compute_perplexity
+) -> Callable[[], tuple[int, float]]:
+    """Return a step of train_vq.py on a device; it returns its frames and its FLOPs."""
     torch.manual_seed(0)
     config = VQVAEConfig(levels=LEVELS, code_dim=512, width=512, depth=3)
-    model, loss_function = HumanVQVAE(config), MotionLoss(MotionLossConfig(joints=0, velocity=0, path=0))
-    optimizer, dtype = make_optimizer(model, "adamw", 1e-4, 0.01), PRECISIONS[precision]
+    model, loss_function = HumanVQVAE(config).to(device), MotionLoss(MotionLossConfig(joints=0, velocity=0, path=0))
+    optimizer = make_optimizer(model, "adamw", 1e-4, 0.01)
     model.quantizer.compute_perplexity = partial(statistics, model.quantizer)
-    motion, lengths = torch.randn(options.windows, 64, 272), torch.full((options.windows,), 64)
+    motion = torch.randn(options.windows, 64, 272, device=device)
+    lengths = torch.full((options.windows,), 64, device=device)
     flops = 3 * model.flops_per_frame() * motion[..., 0].numel()
 
     def step() -> tuple[int, float]:
-        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             reconstruction = model(motion, lengths)[0]
         finish_step(model, optimizer, loss_function(reconstruction, motion, model.mean, model.std, lengths)[0])
         return motion[..., 0].numel(), flops
 
-    return measure(step, gemm_rate(CPU, dtype), options.repeats)
+    return step
 
 
 def dense_statistics(
@@ -251,9 +282,7 @@ def statistics_alone(options: Options, statistics: Callable) -> Measured:
 
 def loading_alone(options: Options) -> float:
     """Return the rows per second of the data loader of the generator training, without training."""
-    rows = Rows()
-    batches = TokenBudgetBatches(rows.lengths, options.batch_tokens, seed=0)
-    loader = endless_loader(rows, batches, 0, CPU, partial(collate, pad_id=64_001))
+    loader = token_batches(options, Rows())
     next(loader)
     started = time.perf_counter()
     count = sum(len(batch[0]) for batch in islice(loader, 100))
@@ -303,9 +332,9 @@ def main(options: Options) -> None:
         "Tokenizer of width 512 and depth 3",
         "frames",
         [
-            ("public loop", tokenizer_step, (options, "float32", dense_statistics)),
-            ("ours, float32", tokenizer_step, (options, "float32", FSQ.compute_perplexity)),
-            ("ours, bf16", tokenizer_step, (options, "bf16", FSQ.compute_perplexity)),
+            ("public loop", tokenizer_training, (options, "float32", dense_statistics)),
+            ("ours, float32", tokenizer_training, (options, "float32", FSQ.compute_perplexity)),
+            ("ours, bf16", tokenizer_training, (options, "bf16", FSQ.compute_perplexity)),
         ],
     )
     table(

@@ -119,7 +119,7 @@ def test_train_times_each_method(tmp_path):
         benchmarks.train.public_generator(options, tmp_path / "t5", True),
         benchmarks.train.our_generator(options, tmp_path / "t5", "encoded", "bf16"),
         benchmarks.train.our_generator(options, tmp_path / "t5", "none", "float32"),
-        benchmarks.train.tokenizer_step(options, "bf16", benchmarks.train.FSQ.compute_perplexity),
+        benchmarks.train.tokenizer_training(options, "bf16", benchmarks.train.FSQ.compute_perplexity),
     ):
         assert measured.speed > 0 and measured.share > 0 and measured.memory > 0
     assert benchmarks.train.loading_alone(options) > 0

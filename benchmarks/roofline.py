@@ -1,0 +1,127 @@
+"""Limits of generation on a GPU, by arithmetic: the predicted tables of docs/gpu.md.
+
+A step of generation reads all weights of the layers and of the head, and the filled columns of the KV cache of every
+row; it multiplies each weight once per row. It takes at least as long as the memory needs for these bytes, and at least
+as long as the matrix units need for this arithmetic (Williams et al., "Roofline", 2009). Not counted are activations,
+logits, sampling, and the prefill.
+"""
+
+from typing import NamedTuple
+
+from benchmarks.generate import LONGEST, SHORTEST, config_of
+from models.llama_config import LLaMAConfig
+from training.costs import count_parameters
+
+BF16 = 2  # bytes of a value in the cache
+BYTES = {"bf16": 2.0, "int8": 1.0, "int4": 0.5 + 4 / 128}  # per weight; int4 has a scale and a zero point per 128
+LAUNCH = 5.5e-6  # seconds that the host needs to start a kernel from Python; 5 to 6 microseconds are usual
+KERNELS_PER_LAYER, OTHER_KERNELS = (
+    12,
+    24,
+)  # of a step with guidance and top-p: 120 for 44M, the bound of tests/pretended/
+
+
+class Card(NamedTuple):
+    """A GPU by its data sheet."""
+
+    name: str
+    memory: float  # bytes
+    bandwidth: float  # bytes per second
+    rate: float  # FLOPs per second of products in dense bf16
+
+
+CARDS = (Card("H100 SXM", 80e9, 3.35e12, 989e12), Card("RTX 4090", 24e9, 1.008e12, 165e12))
+
+
+class Cost(NamedTuple):
+    """Work that cannot be avoided."""
+
+    bytes: float
+    flops: float
+
+    def seconds(self, bandwidth: float, rate: float) -> float:
+        """Return the least time at a bandwidth in bytes per second and a rate in FLOPs per second."""
+        return max(self.bytes / bandwidth, self.flops / rate)
+
+    def limit(self, bandwidth: float, rate: float) -> str:
+        """Return the limit that counts."""
+        return "memory" if self.bytes / bandwidth > self.flops / rate else "arithmetic"
+
+
+def weights_read(config: LLaMAConfig, precision: str) -> float:
+    """Return the bytes of the weights that a step reads: layers and head."""
+    return multiplied(config) * BYTES[precision]
+
+
+def multiplied(config: LLaMAConfig) -> int:
+    """Return the number of weights of layers and head."""
+    count = count_parameters(config)
+    return count.blocks * count.block + count.head
+
+
+def mean_columns(tokens: int) -> float:
+    """Return the mean number of filled columns of a row while ``tokens`` tokens follow a text of mean length."""
+    return (SHORTEST + LONGEST) / 2 + tokens / 2
+
+
+def cache_read(config: LLaMAConfig, rows: int, tokens: int) -> float:
+    """Return the bytes of keys and values that a step reads, on average."""
+    return rows * mean_columns(tokens) * 2 * config.n_layer * config.n_embd * BF16
+
+
+def step_cost(config: LLaMAConfig, rows: int, tokens: int, precision: str) -> Cost:
+    """Return the cost of a step: one token for each row."""
+    attention = 4 * mean_columns(tokens) * config.n_layer * config.n_embd  # scores, and weighted sum of the values
+    moved = weights_read(config, precision) + cache_read(config, rows, tokens)
+    return Cost(moved, rows * (2 * multiplied(config) + attention))
+
+
+def memory_needed(config: LLaMAConfig, rows: int) -> float:
+    """Return the bytes of all weights in bf16, and of the KV cache."""
+    cache = 2 * config.n_layer * config.block_size * config.n_embd * BF16
+    return count_parameters(config).total * BF16 + rows * cache
+
+
+def host_seconds(config: LLaMAConfig) -> float:
+    """Return the time that the host needs to start the kernels of a step, without CUDA graphs."""
+    return (OTHER_KERNELS + KERNELS_PER_LAYER * config.n_layer) * LAUNCH
+
+
+def predicted_tables(sizes: list[str], rows_of: list[int], tokens: int) -> str:
+    """Return the table of the limits in bf16, and that of one row with quantized weights, in Markdown."""
+    names = [f"{card.name}: limit | without graphs" for card in CARDS]
+    lines = [f"| size | rows | weights, GB | cache, GB | GFLOPs | {' | '.join(names)} |"]
+    lines.append("|---" * (5 + 2 * len(CARDS)) + "|")
+    for size in sizes:
+        config = config_of(size, tokens)
+        for rows in rows_of:
+            weights, cache = weights_read(config, "bf16"), cache_read(config, rows, tokens)
+            flops = step_cost(config, rows, tokens, "bf16").flops
+            speeds = [_speeds(card, config, rows, tokens) for card in CARDS]
+            work = f"{weights / 1e9:.3f} | {cache / 1e9:.3f} | {flops / 1e9:,.1f}"
+            lines.append(f"| {size} | {rows} | {work} | {' | '.join(speeds)} |")
+    lines += ["", f"| size, one row | {' | '.join(f'{card.name}: bf16 | int8 | int4' for card in CARDS)} |"]
+    lines.append("|---" * (1 + 3 * len(CARDS)) + "|")
+    for size in sizes:
+        config = config_of(size, tokens)
+        limits = [
+            rounded(1 / step_cost(config, 1, tokens, precision).seconds(card.bandwidth, card.rate))
+            for card in CARDS
+            for precision in ("bf16", "int8", "int4")
+        ]
+        lines.append(f"| {size} | {' | '.join(limits)} |")
+    return "\n".join(lines)
+
+
+def _speeds(card: Card, config: LLaMAConfig, rows: int, tokens: int) -> str:
+    """Return the tokens per second of a card, at its limit and without CUDA graphs."""
+    needed = memory_needed(config, rows)
+    if needed > card.memory:
+        return f"needs {needed / 1e9:.0f} GB | "
+    limit = step_cost(config, rows, tokens, "bf16").seconds(card.bandwidth, card.rate)
+    return f"{rounded(rows / limit)} | {rounded(rows / max(limit, host_seconds(config)))}"
+
+
+def rounded(number: float) -> str:
+    """Return a number with three significant digits."""
+    return f"{float(f'{number:.3g}'):,.0f}"
