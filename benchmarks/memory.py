@@ -4,8 +4,9 @@
     python -m benchmarks.memory --check 111M,343M,775M         (also measures these in a process)
 
 For the released vocabulary (64,000 codes), Flan-T5-XL text and sequences of 150 text features and 150 motion tokens.
-int8 and int4 weights are those of models/optimize.py: linear layers including the head, with a scale per output (int8)
-or a scale and a zero point per 128 weights (int4); token embedding and norms are in bfloat16.
+int8 and int4 weights are those of models/quantize.py: linear layers including the head, with a scale per output (int8)
+or a scale and a zero point per 128 weights (int4), whose inputs are padded to a multiple of 1,024; token embedding and
+norms are in bfloat16.
 """
 
 import utils.interrupt  # noqa: F401
@@ -19,7 +20,7 @@ import torch
 
 from models.llama import LLaMAHF
 from models.llama_config import SIZES, LLaMAConfig
-from models.optimize import INT4_GROUP, optimize
+from models.optimize import optimize, weight_bytes
 from training.costs import count_parameters
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
@@ -27,8 +28,8 @@ from utils.processes import worker_pool
 
 RELEASED = {"codebook_size": 64000, "text_dim": 2048, "text_encoder": "flan-t5-xl"}
 LENGTHS = {"text_length": 150, "max_tokens": 150}
-BYTES = {"float32": 4.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5 + 4 / INT4_GROUP}  # per weight of a linear layer
-# of the other weights and of the cache; int4 needs CUDA
+PRECISIONS = ("float32", "bf16", "int8", "int4")
+# of the weights that are not quantized, and of the cache; int4 needs CUDA
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "int8": torch.bfloat16}
 
 
@@ -50,13 +51,13 @@ class Options:
 
 
 def main(options: Options) -> None:
-    print("| size | parameters | " + " | ".join(f"weights {name}" for name in BYTES), end=" | ")
+    print("| size | parameters | " + " | ".join(f"weights {name}" for name in PRECISIONS), end=" | ")
     print("KV cache per row, float32 | bf16 |\n|---|---|---|---|---|---|---|---|")
     for size in SIZES:
         if size in ("debug", "demo"):
             continue
         config = config_of(size)
-        weights = [f"{weight_bytes(config, precision) / 1e9:.2f}" for precision in BYTES]
+        weights = [f"{weight_bytes(config, precision) / 1e9:.2f}" for precision in PRECISIONS]
         caches = [f"{cache_bytes(config, DTYPES[precision]) / 1e9:.3f}" for precision in ("float32", "bf16")]
         print(f"| {size} | {count_parameters(config).total / 1e6:,.0f} M | {' | '.join(weights + caches)} |")
     if options.sizes:
@@ -73,12 +74,6 @@ def main(options: Options) -> None:
 
 def config_of(size: str) -> LLaMAConfig:
     return LLaMAConfig(**RELEASED, **LENGTHS, **SIZES[size])
-
-
-def weight_bytes(config: LLaMAConfig, precision: str) -> float:
-    """Return the bytes of all weights."""
-    count = count_parameters(config)
-    return count.linear * BYTES[precision] + (count.total - count.linear) * max(BYTES[precision], BYTES["bf16"])
 
 
 def cache_bytes(config: LLaMAConfig, dtype: torch.dtype) -> int:
