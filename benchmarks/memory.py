@@ -13,15 +13,20 @@ import utils.interrupt  # noqa: F401
 
 # isort: split
 
+import os
+import resource
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import torch
 
 from models.llama import LLaMAHF
 from models.llama_config import SIZES, LLaMAConfig
-from models.optimize import optimize, weight_bytes
+from models.optimize import load_optimized, optimize, weight_bytes
 from training.costs import count_parameters
+from utils.checkpoint import save_model
 from utils.config import parse_options
 from utils.errors import InputError, exit_on_input_error
 from utils.processes import worker_pool
@@ -61,15 +66,18 @@ def main(options: Options) -> None:
         caches = [f"{cache_bytes(config, DTYPES[precision]) / 1e9:.3f}" for precision in ("float32", "bf16")]
         print(f"| {size} | {count_parameters(config).total / 1e6:,.0f} M | {' | '.join(weights + caches)} |")
     if options.sizes:
-        print("\n| size, precision | weights and cache of 4 rows, computed | growth of the process |\n|---|---|---|")
+        os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # otherwise glibc keeps freed memory as unusable fragments
+        print("\n| size, precision | weights and cache of 4 rows, computed | growth of the process | at most |")
+        print("|---|---|---|---|")
     for size in options.sizes:
-        for precision, dtype in DTYPES.items():
-            config = config_of(size)
-            quantize = "int8" if precision == "int8" else "none"
-            with worker_pool(1) as fresh:  # has no freed memory to reuse
-                grown = fresh.submit(allocate, config, dtype, quantize).result()
-            computed = weight_bytes(config, precision) + 4 * cache_bytes(config, dtype)
-            print(f"| {size}, {precision} | {computed / 1e9:.2f} | {grown / 1e9:.2f} |")
+        config = config_of(size)
+        with TemporaryDirectory() as folder:
+            save_zeros(config, Path(folder))
+            for precision in DTYPES:
+                with worker_pool(1) as fresh:  # has no freed memory to reuse
+                    grown, most = fresh.submit(allocate, Path(folder), precision).result()
+                computed = weight_bytes(config, precision) + 4 * cache_bytes(config, DTYPES[precision])
+                print(f"| {size}, {precision} | {computed / 1e9:.2f} | {grown / 1e9:.2f} | {most / 1e9:.2f} |")
 
 
 def config_of(size: str) -> LLaMAConfig:
@@ -81,21 +89,32 @@ def cache_bytes(config: LLaMAConfig, dtype: torch.dtype) -> int:
     return 2 * config.n_layer * config.block_size * config.n_embd * dtype.itemsize
 
 
-def allocate(config: LLaMAConfig, dtype: torch.dtype, quantize: str) -> int:
-    """Return the growth of this process in bytes with a model and a KV cache of four rows, every page written."""
+def save_zeros(config: LLaMAConfig, folder: Path) -> None:
+    """Save a generator whose weights are zeros."""
+    with torch.device("meta"):
+        model = LLaMAHF(config).half()
+    model.to_empty(device="cpu")
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    save_model(model, folder, "float16")
+
+
+def allocate(folder: Path, precision: str) -> tuple[int, int]:
+    """Load a generator, and write into every page of a KV cache of four rows.
+
+    Returns:
+        Growth of this process in bytes after that, and at most.
+    """
+    dtype, quantize = DTYPES[precision], "int8" if precision == "int8" else "none"
     optimize(LLaMAHF(config_of("debug")), dtype, quantize)  # imports and memory of the kernels
     process = psutil.Process()
     before = process.memory_info().rss
-    with torch.device("meta"):
-        model = LLaMAHF(config)
-    model = model.to(dtype).to_empty(device="cpu")
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-    cache = optimize(model, dtype, quantize).new_cache(4, config.block_size)
+    model = load_optimized(folder, torch.device("cpu"), dtype, quantize)
+    cache = model.new_cache(4, model.config.block_size)
     cache.keys.fill_(1)
     cache.values.fill_(1)
-    return process.memory_info().rss - before
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return process.memory_info().rss - before, most - before
 
 
 if __name__ == "__main__":

@@ -63,9 +63,7 @@ def load_optimized(
         for prefix, part in parts.items():
             own = {name for name in names if name.startswith(prefix)}
             names -= own
-            weights = (  # copies: a file in use may be overwritten
-                (name.removeprefix(prefix), tensor.to(dtype, copy=True)) for name, tensor in read_weights(folder, own)
-            )
+            weights = ((name.removeprefix(prefix), tensor) for name, tensor in read_weights(folder, own, dtype))
             assign_weights(part, weights, lambda name: device)
             _prepare(part, quantize)
 

@@ -17,6 +17,7 @@ from utils.errors import InputError
 
 QUANTIZE = ("none", "int8", "int4")
 INT8_WIDTH = 32  # the int8 kernel for CPUs reads past the end of inputs whose width is not a multiple of it
+MPS_HEIGHT = 32  # that for Apple GPUs needs outputs of a multiple of it
 INT4_GROUP = 128
 INT4_WIDTH, INT4_HEIGHT = 1024, 8  # inputs and outputs are padded to a multiple of these
 CHUNK = 2**20  # weights that are quantized at a time: their copies in float32 stay small
@@ -75,8 +76,7 @@ class Int8Linear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach()  # (N, K)
-        low, high = weight.aminmax(dim=1)
-        scale = torch.maximum(-low, high) / 127
+        scale = torch.maximum(weight.amax(dim=1), -weight.amin(dim=1)) / 127
         scale = scale.clamp(min=torch.finfo(scale.dtype).tiny)  # (N,)
         quantized = torch.empty_like(weight, dtype=torch.int8)
         rows = max(1, CHUNK // weight.shape[1])
@@ -85,18 +85,23 @@ class Int8Linear(nn.Module):
         self.register_buffer("weight", quantized)  # a CUDA graph copies tensors that are not registered
         self.register_buffer("scale", scale)
         self.bias = linear.bias
-        self.product = _product_on(weight.device)
+        self.product = _fastest_product(weight)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.product(x.flatten(0, -2), self.weight, self.scale).unflatten(0, x.shape[:-1])
         return y if self.bias is None else y + self.bias
 
 
+def _fastest_product(weight: Tensor) -> Product:
+    """Return the fastest product of x (M, K) and int8 weights (N, K) with a scale (N,)."""
+    if weight.device.type == "cuda":
+        return _cuda_product(weight.device)
+    fits = weight.device.type != "mps" or len(weight) % MPS_HEIGHT == 0
+    return torch._weight_int8pack_mm if fits else expanded_product
+
+
 @cache
-def _product_on(device: torch.device) -> Product:
-    """Return the product of x (M, K) and int8 weights (N, K) with a scale (N,) that is the fastest on a device."""
-    if device.type != "cuda":
-        return torch._weight_int8pack_mm
+def _cuda_product(device: torch.device) -> Product:
     try:
         from models import int8_kernel
 

@@ -1,5 +1,6 @@
 """Precision, packed and quantized weights, compiled steps: equal or similar results, and errors."""
 
+import gc
 import os
 import shutil
 import warnings
@@ -128,6 +129,7 @@ def test_an_int8_model_is_loaded_in_less_memory_than_its_bf16_weights_take(tmp_p
 
 def peak_memory(make: Callable[[], object], mapped: int) -> int:
     """Return the most bytes that tensors on the CPU took at a time, without mapped files of ``mapped`` bytes."""
+    gc.collect()  # models of other tests are not freed meanwhile
     with torch.profiler.profile(profile_memory=True) as seen:
         made = make()
     del made

@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from models.llama import LLaMAHF
 from models.llama_config import LLaMAConfig
@@ -52,8 +53,30 @@ def test_sizes_are_those_of_the_layers(monkeypatch, quantize, tied):
     assert bytes_per_weight("int4", 64, 1024) < 0.54 and bytes_per_weight("int4", 64, 512) == 2 * (0.5 + 4 / 128)
 
 
-def test_int4_has_the_layout_of_the_kernel_of_pytorch():
-    assert int4_config().int4_packing_format == "tile_packed_to_4d"
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+@pytest.mark.parametrize("outputs", [64, 30])
+def test_int8_layers_on_a_gpu_give_the_products_of_the_cpu(kind, outputs):
+    torch.manual_seed(0)
+    linear, x = nn.Linear(64, outputs).bfloat16().requires_grad_(False), torch.randn(3, 64).bfloat16()
+    expected = Int8Linear(linear)(x).float()
+    with pretended(kind):
+        layer = Int8Linear(linear.to(f"{kind}:0"))
+        product = layer(x.to(f"{kind}:0")).cpu().float()
+    assert (product - expected).norm() < 0.01 * expected.norm()
+    is_kernel = layer.product is torch._weight_int8pack_mm
+    assert is_kernel == (kind == "mps" and outputs == 64), "the kernel for Apple GPUs takes multiples of 32"
+
+
+def test_int4_has_the_layout_of_the_kernel_of_pytorch(monkeypatch):
+    """The GPU of FakeTensorMode has shapes and no values."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
+    with FakeTensorMode(), torch.inference_mode():
+        model = nn.Sequential(nn.Linear(512, 30, device="cuda", dtype=torch.bfloat16))
+        quantize_linears(model, "int4")
+        y = model(torch.zeros(2, 1, 512, device="cuda", dtype=torch.bfloat16))
+    assert y.shape == (2, 1, 30) and model[0].weight.qdata.shape == (32 // 8, 1024 // 128, 32, 4)
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    assert int4_config().int4_tile_packed_ntile == 16, "for GPUs of AMD"
 
 
 def test_int4_is_refused_where_its_kernels_are_missing():

@@ -208,12 +208,18 @@ def verify_shards(folder: Path) -> None:
                 raise refusal(path, f"its sha256 is not that of {INDEX}", ADVICE)
 
 
-def read_weights(folder: Path, names: Container[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the names and tensors of a checkpoint, or those in ``names``; raises the errors of ``stored_weights``."""
+def read_weights(
+    folder: Path, names: Container[str] | None = None, dtype: torch.dtype | None = None
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the names and tensors of a checkpoint, or those in ``names``, in ``dtype`` or that of ``stored_weights``.
+
+    Raises:
+        InputError: as ``stored_weights``.
+    """
     for name, (path, empty) in stored_weights(folder).items():
         if names is None or name in names:
             with refusing(path, "safetensors weights", ADVICE), safe_open(path, framework="pt") as file:
-                tensor = file.get_tensor(name).to(empty.dtype)
+                tensor = file.get_tensor(name).to(dtype or empty.dtype, copy=True)  # a file in use may be overwritten
             yield name, tensor
 
 
