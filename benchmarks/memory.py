@@ -1,7 +1,7 @@
 """Memory of the generator by size: parameters, weights and KV cache.
 
-    python -m benchmarks.memory                                (the table)
-    python -m benchmarks.memory --check 111M,343M,775M         (also measures these in a process)
+    python -m benchmarks.memory                           (the table)
+    python -m benchmarks.memory --check 111M,343M         (also measures these in a process)
 
 For the released vocabulary (64,000 codes), Flan-T5-XL text and sequences of 150 text features and 150 motion tokens.
 int8 and int4 weights are those of models/quantize.py: linear layers including the head, with a scale per output (int8)

@@ -31,7 +31,7 @@ from utils.reading.texts import read_json
 
 MOST_ROWS = 4
 MOST_COPIED = 10**9  # bytes of weights; larger models spend little time between operators
-COLUMNS, REPEATS, SECONDS = 32, 5, 0.1  # of the measurement
+COLUMNS, REPEATS, SECONDS = 32, 5, 0.05  # of the measurement
 CHOICES = "steps.json"  # in the folder for caches
 BUSY = 0.1  # share of the cores in use by other programs from which a measurement is not kept
 IN_USE = threading.Lock()  # numba's threads serve one caller at a time
