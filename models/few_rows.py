@@ -7,6 +7,7 @@ of which float32 and bfloat16 models get a copy.
 
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -22,6 +23,7 @@ from torch import Tensor
 from models.kv_cache import KVCache
 from models.llama import LLaMAHF
 from models.llama_layers import rope_table
+from utils.device import OtherPrograms
 from utils.errors import InputError
 from utils.files import atomic_write
 from utils.paths import cache_folder, use_writable_caches
@@ -29,8 +31,9 @@ from utils.reading.texts import read_json
 
 MOST_ROWS = 4
 MOST_COPIED = 10**9  # bytes of weights; larger models spend little time between operators
-COLUMNS, REPEATS = 32, 5  # of the measurement
+COLUMNS, REPEATS, SECONDS = 32, 5, 0.05  # of the measurement
 CHOICES = "steps.json"  # in the folder for caches
+BUSY = 0.1  # share of the cores in use by other programs from which a measurement is not kept
 IN_USE = threading.Lock()  # numba's threads serve one caller at a time
 
 Step = Callable[[Tensor, KVCache, int, Tensor | None], Tensor]
@@ -85,6 +88,7 @@ def plain_weights(model: LLaMAHF) -> Any:
     supported = dtype == torch.int8 or (dtype in (torch.float32, torch.bfloat16) and size <= MOST_COPIED)
     if not supported or {weight.dtype for weight in weights} != {dtype} or kernels() is None:
         return None
+    del weights  # each group is freed when it is stacked
     matrices = [array for group in layers for array in _stacked(group)]
     matrices[-2:] = [matrices[-2][0], matrices[-1][0]]  # one head
     norms = torch.zeros(len(blocks) + 1, 2, model.config.n_embd)
@@ -158,9 +162,11 @@ class FewRowsStep:
         match known.get(name) if isinstance(known, dict) else None:
             case [int(threads), int(rows)] if 1 <= threads <= most and 0 <= rows <= MOST_ROWS:
                 return Choice(threads, rows)
+        others = OtherPrograms()
         choice = self._measure(model, most)
-        with suppress(InputError), atomic_write(path) as file:
-            file.write_text(json.dumps((known if isinstance(known, dict) else {}) | {name: choice}, indent=1))
+        if others.share() < BUSY:  # else the next start measures again
+            with suppress(InputError), atomic_write(path) as file:
+                file.write_text(json.dumps((known if isinstance(known, dict) else {}) | {name: choice}, indent=1))
         return choice
 
     @torch.inference_mode()
@@ -186,12 +192,14 @@ class FewRowsStep:
 
 
 def fastest(calls: list[Callable[[], None]]) -> int:
-    """Return the index of the call with the shortest time; the calls alternate."""
-    seconds = []
-    for _ in range(1 + REPEATS):  # the first round warms up
-        for call in calls:
+    """Return the index of the call with the shortest time; the calls alternate, for ``SECONDS`` each or longer."""
+    for call in calls:
+        call()  # warms up
+    best, rounds, end = [math.inf] * len(calls), 0, time.perf_counter() + SECONDS * len(calls)
+    while rounds < REPEATS or time.perf_counter() < end:
+        for index, call in enumerate(calls):
             started = time.perf_counter()
             call()
-            seconds.append(time.perf_counter() - started)
-    best = [min(seconds[index :: len(calls)]) for index in range(len(calls))]
+            best[index] = min(best[index], time.perf_counter() - started)
+        rounds += 1
     return best.index(min(best))

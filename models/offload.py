@@ -62,11 +62,10 @@ def dispatch_layers(model: LLaMAHF, folder: Path, device: torch.device, memory: 
     device_of, stored = placement.device_of, stored_weights(folder)
     module_of = {name: next(module for module in device_of if name.startswith(f"{module}.")) for name in stored}
     on_disk = {name: stored[name] for name in stored if device_of[module_of[name]] == "disk"}
-    without_values = ((name, tensor) for name, (_, tensor) in on_disk.items())
-    weights = chain(read_weights(folder, stored.keys() - on_disk.keys()), without_values)
+    without_values = ((name, tensor.to(dtype)) for name, (_, tensor) in on_disk.items())
     assign_weights(
         model,
-        ((name, tensor.to(dtype)) for name, tensor in weights),
+        chain(read_weights(folder, stored.keys() - on_disk.keys(), dtype), without_values),
         lambda name: "meta" if name in on_disk else device_of[module_of[name]],
     )
     if placement.on_device < len(model.transformer.h):

@@ -8,7 +8,8 @@ Optimized models are for inference only and cannot be saved.
 
 import logging
 import warnings
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +18,13 @@ from torch import Tensor, nn
 from models.few_rows import FewRowsStep, plain_weights
 from models.kv_cache import KVCache
 from models.llama import LLaMAHF
+from models.llama_config import LLaMAConfig
 from models.llama_layers import MLP
+from models.quantize import QUANTIZE, bytes_per_weight, quantize_linears
+from utils.checkpoint import assign_weights, read_weights, stored_weights
 from utils.device import can_compile
 from utils.errors import InputError
 
-QUANTIZE = ("none", "int8", "int4")
-INT8_WIDTH = 32  # the int8 kernel for CPUs reads past the end of inputs whose width is not a multiple of it
-INT4_GROUP = 128  # inputs that share a scale
 PACKED_ROWS = 64  # number of input rows that oneDNN lays weights out for; the layout is also good for fewer
 
 
@@ -32,41 +33,45 @@ def optimize(model: LLaMAHF, dtype: torch.dtype, quantize: str = "none", compile
 
     Args:
         dtype: Precision of weights and activations: float32, bfloat16 or float16; bfloat16 with quantized weights.
-        quantize: Precision of the weights of linear layers: "none", "int8" (CPU and CUDA) or "int4" (CUDA), by
-            ``torchao``.
+        quantize: Precision of the weights of linear layers: "none", "int8" or "int4" (CUDA); see ``models.quantize``.
         compiled: Whether to compile the decode step with ``torch.compile``. Its shapes are fixed: all slots and all
             columns. Without a C++ compiler this is skipped with a warning.
 
     Raises:
         InputError: the device does not support the combination.
     """
-    device = model.transformer.wte.weight.device
+    check_support(model.transformer.wte.weight.device.type, dtype, quantize)
+    model.to(dtype)
+    _prepare(model, quantize)
+    return _with_fast_step(model.eval(), compiled)
+
+
+def load_optimized(
+    folder: Path, device: torch.device, dtype: torch.dtype, quantize: str = "none", compiled: bool = False
+) -> LLaMAHF:
+    """Load the generator of a checkpoint folder and optimize it, layer by layer.
+
+    The memory never holds more than one layer in another precision than its final one. Arguments and errors as in
+    ``optimize`` and ``LLaMAHF.from_pretrained``.
+    """
     check_support(device.type, dtype, quantize)
-    model.to(dtype).eval().requires_grad_(False)
-    for block in model.blocks:
-        block.mlp = FusedMLP(cast(MLP, block.mlp))
-    if quantize != "none":
-        _quantize(model, device.type, quantize)
-    if compiled and not can_compile(device):
-        warnings.warn("no C++ compiler is found, so the step is not compiled; install g++", stacklevel=2)
-        compiled = False
-    if device.type == "cpu":
-        _use_int8_kernel(model)
-        if not compiled:
-            weights = plain_weights(model)
-            pack_linears(model)
-            if weights is not None:
-                model.step = FewRowsStep(model, weights)  # type: ignore[method-assign]
-    if compiled:
-        if device.type == "cpu":  # PyTorch warns about CUDA compilers on machines without a GPU
-            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-        model.step = CompiledStep(model)  # type: ignore[method-assign]
-        model.static_shapes = True
-    return model
+
+    def load_weights(model: LLaMAHF, folder: Path) -> None:
+        parts: dict[str, nn.Module] = {f"transformer.h.{layer}.": block for layer, block in enumerate(model.blocks)}
+        parts[""] = model  # the rest
+        names = set(stored_weights(folder))
+        for prefix, part in parts.items():
+            own = {name for name in names if name.startswith(prefix)}
+            names -= own
+            weights = ((name.removeprefix(prefix), tensor) for name, tensor in read_weights(folder, own, dtype))
+            assign_weights(part, weights, lambda name: device)
+            _prepare(part, quantize)
+
+    return _with_fast_step(LLaMAHF.from_pretrained(folder, load_weights=load_weights), compiled)
 
 
 def check_support(device: str, dtype: torch.dtype, quantize: str) -> None:
-    """Raise InputError unless a device ("cpu" or "cuda") supports the precision and quantization."""
+    """Raise InputError unless a device ("cpu", "cuda" or "mps") supports the precision and quantization."""
     if quantize not in QUANTIZE:
         raise InputError(f"quantize {quantize} is unknown; use one of {', '.join(QUANTIZE)}")
     if quantize == "int4" and device != "cuda":
@@ -79,23 +84,49 @@ def check_support(device: str, dtype: torch.dtype, quantize: str) -> None:
         raise InputError("float16 is slow on a CPU; use float32 or bf16")
 
 
-def _quantize(model: LLaMAHF, device: str, quantize: str) -> None:
-    from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig, quantize_
+def weight_bytes(config: LLaMAConfig, precision: str) -> float:
+    """Return the bytes of the weights of a generator in "float32", "bf16", "int8" or "int4"."""
+    with torch.device("meta"):
+        model = LLaMAHF(config)
+    if precision in ("float32", "bf16"):
+        return (4 if precision == "float32" else 2) * sum(parameter.numel() for parameter in model.parameters())
+    return sum(
+        parameter.numel() * (bytes_per_weight(precision, *parameter.shape) if is_matrix else 2)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        for is_matrix in [isinstance(module, nn.Linear) and name == "weight"]
+    )
 
-    config = Int8WeightOnlyConfig() if quantize == "int8" else Int4WeightOnlyConfig(group_size=INT4_GROUP)
-    width = INT8_WIDTH if quantize == "int8" else INT4_GROUP
-    try:
-        quantize_(model, config, lambda module, _: isinstance(module, nn.Linear) and module.in_features % width == 0)
-    except (ImportError, NotImplementedError, RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"torchao has no {quantize} kernels for this {device} device ({reason}); use none") from error
 
-
-def _use_int8_kernel(model: nn.Module) -> None:
-    for parent in list(model.modules()):
+@torch.no_grad()
+def _prepare(part: nn.Module, quantize: str) -> None:
+    """Fuse and quantize the layers of a part of a model."""
+    part.requires_grad_(False)
+    for parent in list(part.modules()):
         for name, module in list(parent.named_children()):
-            if isinstance(module, nn.Linear) and hasattr(module.weight, "qdata"):
-                setattr(parent, name, Int8Linear(module))
+            if isinstance(module, MLP):
+                setattr(parent, name, FusedMLP(module))
+    if quantize != "none":
+        quantize_linears(part, quantize)
+
+
+def _with_fast_step(model: LLaMAHF, compiled: bool) -> LLaMAHF:
+    """Replace the decode step of a model whose layers are prepared."""
+    device = model.transformer.wte.weight.device
+    if compiled and not can_compile(device):
+        warnings.warn("no C++ compiler is found, so the step is not compiled; install g++", stacklevel=3)
+        compiled = False
+    if device.type == "cpu" and not compiled:
+        weights = plain_weights(model)
+        pack_linears(model)
+        if weights is not None:
+            model.step = FewRowsStep(model, weights)  # type: ignore[method-assign]
+    if compiled:
+        if device.type == "cpu":  # PyTorch warns about CUDA compilers on machines without a GPU
+            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+        model.step = CompiledStep(model)  # type: ignore[method-assign]
+        model.static_shapes = True
+    return model
 
 
 def pack_linears(model: nn.Module) -> None:
@@ -134,34 +165,16 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
 
 
-class Int8Linear(nn.Module):
-    """Linear layer on a CPU with int8 weights, by PyTorch's own kernel: (..., K) to (..., N) in bfloat16.
-
-    ``torchao``'s layer dequantizes the weight at every call unless it is compiled; this kernel reads int8.
-
-    Args:
-        linear: Layer quantized by ``torchao``.
-    """
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        quantized = cast(Any, linear.weight)
-        self.weight, self.scale = quantized.qdata, quantized.scale.flatten().bfloat16()  # (N, K) int8, (N,)
-        self.bias = linear.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = torch._weight_int8pack_mm(x.flatten(0, -2), self.weight, self.scale).unflatten(0, x.shape[:-1])
-        return y if self.bias is None else y + self.bias
-
-
 class CompiledStep:
     """``LLaMAHF.step`` compiled once, for all rows and columns of a cache; unused rows are computed too."""
 
     def __init__(self, model: LLaMAHF) -> None:
-        on_cuda = model.transformer.wte.weight.device.type == "cuda"
-        # CUDA graphs on a GPU, packed weights on a CPU
-        settings: dict[str, Any] = {"mode": "reduce-overhead"} if on_cuda else {"options": {"freezing": True}}
-        self.compiled = torch.compile(model.step, dynamic=False, **settings)
+        settings: dict[str, dict[str, Any]] = {
+            "cuda": {"mode": "reduce-overhead"},  # CUDA graphs
+            "cpu": {"options": {"freezing": True}},  # packed weights
+        }
+        device = model.transformer.wte.weight.device.type
+        self.compiled = torch.compile(model.step, dynamic=False, **settings.get(device, {}))
 
     def __call__(self, tokens: Tensor, cache: KVCache, extent: int, control: Tensor | None = None) -> Tensor:
         unused = len(cache.lengths) - len(tokens)

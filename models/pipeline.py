@@ -44,7 +44,7 @@ from models.model_card import CardOptions, rights_of_motions
 from models.motion import Motion, MotionChunk, RootTracker
 from models.motion_vqvae import HumanVQVAE
 from models.offload import load_offloaded
-from models.optimize import check_support, optimize
+from models.optimize import check_support, load_optimized
 from models.publish import MESSAGE, publish, save_copy
 from models.sampling_options import DEFAULT_SAMPLING, Sampling
 from models.text_encoder import TextEncoder, load_text_encoder
@@ -128,8 +128,7 @@ class TextToMotion:
         check_support(device.type, dtype, quantize)
         name, checkpoint = find_checkpoint(checkpoint, revision)
         if device_memory is None:
-            generator = LLaMAHF.from_pretrained(checkpoint).to(device, dtype)
-            generator = optimize(generator, dtype, quantize, compiled)
+            generator = load_optimized(checkpoint, device, dtype, quantize, compiled)
         elif quantize == "none" and not compiled:
             generator = load_offloaded(checkpoint, device, device_memory, dtype)
         else:

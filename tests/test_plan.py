@@ -12,6 +12,7 @@ from benchmarks.memory import config_of
 from dataset.motion_folder import MotionFolder
 from models.llama import LLaMAHF
 from models.llama_config import SIZES, LLaMAConfig
+from models.optimize import weight_bytes
 from models.text_encoder import WIDTHS, EncoderShape, MiniLMEncoder, encoder_shape
 from tests.conftest import ROOT
 from training.costs import (
@@ -175,6 +176,8 @@ def test_plan_is_printed_and_nothing_is_written(run_here, arguments, data_folder
     printed = run_here(*arguments, "--plan", "--text-encoder", "flan-t5-xl")  # its weights are not installed
     config = LLaMAConfig(9600, 2048, "flan-t5-xl", 150, 48, **SIZES["debug"])
     assert f"model: {count_parameters(config).total / 1e6:,.1f} M parameters" in printed
+    gigabytes = [f"{weight_bytes(config, name) / 1e9:.2f} in {name}" for name in ("float32", "bf16", "int8", "int4")]
+    assert f"weights of the trained model in GB: {', '.join(gigabytes)} (int4 pads inputs to" in printed
     clips = len(MotionFolder(data_folder).clips("train"))
     assert f"data: {clips} training clips" in printed and "run: 20 steps of 8 rows" in printed
     assert "150 text features (the maximum" in printed and "Lu et al." in printed and "Hoffmann et al." in printed

@@ -6,6 +6,8 @@ import numpy as np
 
 from dataset.motion_folder import MotionFolder
 from models.llama_config import LLaMAConfig
+from models.optimize import weight_bytes
+from models.quantize import INT4_WIDTH
 from motion.resample import FPS
 from training.costs import (
     ENGINES,
@@ -89,6 +91,7 @@ def describe_plan(options: PlanOptions, config: LLaMAConfig, data: DataSize, run
     row = MicroBatch(1, text, data.tokens / data.rows)
     rows = run.batch_size * run.steps
     tokens, flops = rows * row.targets, rows * count_flops(config, row)
+    sizes = [f"{weight_bytes(config, name) / 1e9:.2f} in {name}" for name in ("float32", "bf16", "int8", "int4")]
     lines = [
         f"model: {count.total / 1e6:,.1f} M parameters, {count.core / 1e6:,.1f} M without embedding and head",
         f"FLOPs per token: {count_flops(config, row) / row.targets / 1e9:,.3f} G, forward and backward, in rows of "
@@ -100,6 +103,7 @@ def describe_plan(options: PlanOptions, config: LLaMAConfig, data: DataSize, run
         f"an epoch has {data.rows:,} rows from all start frames, {data.tokens:,} tokens",
         f"run: {run.steps:,} steps of {run.batch_size:,} rows, {rows / data.rows:,.1f} epochs, "
         f"{tokens / 1e6:,.1f} M tokens, {flops:.2g} FLOPs",
+        f"weights of the trained model in GB: {', '.join(sizes)} (int4 pads inputs to a multiple of {INT4_WIDTH:,})",
         "",
         "Memory per GPU in GB, with all activations kept / recomputed, and days at "
         f"{options.plan_utilisation:.0%} of {options.plan_tflops:,.0f} TFLOPS, {run.precision}:",

@@ -109,8 +109,9 @@ class PretrainedModel(nn.Module, PyTorchModelHubMixin):
                 model = cls(config)
             shapes = {name: tuple(tensor.shape) for name, (_, tensor) in stored.items()}
             check_shapes(model, shapes, folder / (INDEX if sharded else WEIGHTS))
-            if load_weights is None and sharded:
+            if sharded:
                 verify_shards(folder)
+            if load_weights is None and sharded:
                 assign_weights(model, read_weights(folder))
             elif load_weights is None:
                 model = cls(config)  # with the values of its buffers
@@ -207,12 +208,18 @@ def verify_shards(folder: Path) -> None:
                 raise refusal(path, f"its sha256 is not that of {INDEX}", ADVICE)
 
 
-def read_weights(folder: Path, names: Container[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the names and tensors of a checkpoint, or those in ``names``; raises the errors of ``stored_weights``."""
+def read_weights(
+    folder: Path, names: Container[str] | None = None, dtype: torch.dtype | None = None
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the names and tensors of a checkpoint, or those in ``names``, in ``dtype`` or that of ``stored_weights``.
+
+    Raises:
+        InputError: as ``stored_weights``.
+    """
     for name, (path, empty) in stored_weights(folder).items():
         if names is None or name in names:
             with refusing(path, "safetensors weights", ADVICE), safe_open(path, framework="pt") as file:
-                tensor = file.get_tensor(name).to(empty.dtype)
+                tensor = file.get_tensor(name).to(dtype or empty.dtype, copy=True)  # a file in use may be overwritten
             yield name, tensor
 
 
@@ -221,7 +228,7 @@ def assign_weights(
     weights: Iterable[tuple[str, torch.Tensor]],
     device_of: Callable[[str], str | torch.device] = lambda name: "cpu",
 ) -> None:
-    """Assign the parameters of a model on the meta device; tied ones stay tied.
+    """Assign those parameters of a model that are on the meta device; tied ones stay tied.
 
     Args:
         device_of: Device of a parameter, by its name in ``weights``.
@@ -231,7 +238,8 @@ def assign_weights(
     """
     names_of: dict[nn.Parameter, list[str]] = {}  # all names of each parameter
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        names_of.setdefault(parameter, []).append(name)
+        if parameter.is_meta:
+            names_of.setdefault(parameter, []).append(name)
     parameters = {name: parameter for parameter, names in names_of.items() for name in names}
     for name, tensor in weights:
         if name not in parameters:

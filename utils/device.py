@@ -30,7 +30,7 @@ def choose_device(
         The device, the dtype, and a sentence that names both with the reason.
 
     Raises:
-        InputError: if the device or the precision does not exist.
+        InputError: if the device or the precision does not exist, or the device lacks the precision.
     """
     choices = [name for name in ("auto", *PRECISIONS) if not (training and name == "float16")]
     if precision not in choices:
@@ -43,6 +43,8 @@ def choose_device(
             f"device {device} cannot be used here ({str(error).splitlines()[0]}); use auto or cpu"
         ) from error
     place = torch.device(device)
+    if place.type == "cuda":
+        _set_up_cuda()
     reason = "as requested"
     if precision == "auto" and quantized:
         precision, reason = "bf16", "quantized weights need it"
@@ -52,9 +54,17 @@ def choose_device(
         is_fast = has_bf16(place)
         reason = f"the device {'has' if is_fast else 'lacks'} bf16 arithmetic"
         precision = "bf16" if is_fast else "float32" if training else "float16"
+    if precision == "bf16" and place.type == "mps" and not has_bf16(place):
+        raise InputError("an Apple GPU has bf16 from macOS 14 on; use float32, or update macOS")
     if not training and place.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), free_cores()))
     return place, PRECISIONS[precision], f"running on {device} ({_name(place)}) in {precision}: {reason}"
+
+
+def _set_up_cuda() -> None:
+    """Choose the kernels of CUDA that suit changing shapes and exact float32."""
+    torch.backends.cuda.enable_cudnn_sdp(False)  # plans anew for every shape, which takes longer than attention
+    torch.backends.cudnn.allow_tf32 = False  # convolutions in TF32 make a stream differ from the whole motion by 1e-3
 
 
 def check_gpus(device: str) -> None:
@@ -106,7 +116,9 @@ def _precision_on_cpu(training: bool) -> tuple[str, str]:
 def bf16_speedup() -> float:
     """Measure how many times as fast as in float32 matrix products in bf16 are on this CPU."""
     cpu = torch.device("cpu")
-    return gemm_rate(cpu, torch.bfloat16) / gemm_rate(cpu, torch.float32)
+    rounds = [[gemm_rate(cpu, dtype) for dtype in (torch.bfloat16, torch.float32)] for _ in range(3)]
+    bf16, float32 = map(max, zip(*rounds, strict=True))  # a moment in which other programs are busy counts for neither
+    return bf16 / float32
 
 
 def _name(device: torch.device) -> str:
@@ -130,9 +142,32 @@ def free_cores(seconds: float = 0.2) -> int:
         seconds: Time to watch them for.
     """
     busy = psutil.cpu_percent(seconds, percpu=True)  # cpu_times_percent is wrong for less than a second
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(busy))
-    idle = [1 - busy[core] / 100 for core in allowed if core < len(busy)]
-    return max(1, round(sum(idle)))
+    return max(1, round(sum(1 - busy[core] / 100 for core in _allowed_cores(len(busy)))))
+
+
+def _allowed_cores(count: int) -> list[int]:
+    """Return the numbers of those of all ``count`` cores that this process may use."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(count)
+    return [core for core in allowed if core < count]
+
+
+class OtherPrograms:
+    """Share of the allowed cores that other programs and other virtual machines use, from its creation on."""
+
+    def __init__(self) -> None:
+        self.before = self._seconds()
+
+    def share(self) -> float:
+        """Return the share, from 0 to 1, up to now."""
+        (total, idle, own), now = self.before, self._seconds()
+        return max(0.0, 1 - (now[1] - idle + now[2] - own) / (now[0] - total))
+
+    def _seconds(self) -> tuple[float, float, float]:
+        """Return the seconds of the allowed cores, those in which they were idle, and those of this process."""
+        times = psutil.cpu_times(percpu=True)
+        allowed = [times[core] for core in _allowed_cores(len(times))]
+        idle = sum(core.idle + getattr(core, "iowait", 0.0) for core in allowed)
+        return time.perf_counter() * len(allowed), idle, time.process_time()
 
 
 def can_compile(device: torch.device) -> bool:
