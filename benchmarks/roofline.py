@@ -8,17 +8,18 @@ logits, sampling, and the prefill.
 
 from typing import NamedTuple
 
+import torch
+from torch import nn
+
 from benchmarks.generate import LONGEST, SHORTEST, config_of
+from models.llama import LLaMAHF
 from models.llama_config import LLaMAConfig
+from models.quantize import bytes_per_weight
 from training.costs import count_parameters
 
 BF16 = 2  # bytes of a value in the cache
-BYTES = {"bf16": 2.0, "int8": 1.0, "int4": 0.5 + 4 / 128}  # per weight; int4 has a scale and a zero point per 128
 LAUNCH = 5.5e-6  # seconds that the host needs to start a kernel from Python; 5 to 6 microseconds are usual
-KERNELS_PER_LAYER, OTHER_KERNELS = (
-    12,
-    24,
-)  # of a step with guidance and top-p: 120 for 44M, the bound of tests/pretended/
+KERNELS_PER_LAYER, OTHER_KERNELS = 12, 24  # of a step with guidance and top-p: 120 for 44M, as tests/pretended/ allows
 
 
 class Card(NamedTuple):
@@ -50,7 +51,15 @@ class Cost(NamedTuple):
 
 def weights_read(config: LLaMAConfig, precision: str) -> float:
     """Return the bytes of the weights that a step reads: layers and head."""
-    return multiplied(config) * BYTES[precision]
+    with torch.device("meta"):
+        model = LLaMAHF(config)
+    shapes = [
+        module.weight.shape
+        for part in (*model.blocks, model.lm_head)
+        for module in part.modules()
+        if isinstance(module, nn.Linear)
+    ]
+    return sum(shape.numel() * bytes_per_weight(precision, *shape) for shape in shapes)
 
 
 def multiplied(config: LLaMAConfig) -> int:

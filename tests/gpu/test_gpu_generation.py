@@ -98,7 +98,6 @@ def test_streams_are_the_motions(checkpoint, precision):
     motion = model.generate("a person walks", seconds=1.0)
     chunks = list(model.stream("a person walks", seconds=1.0))
     np.testing.assert_array_equal(np.concatenate([chunk.tokens for chunk in chunks]), motion.tokens)
-    # convolutions of whole motions are in TF32, those of chunks are matrix products in float32
     joints = np.concatenate([chunk.joints for chunk in chunks])
     np.testing.assert_allclose(joints, motion.joints, atol=0.01)  # metres
     if precision == torch.float32:
