@@ -149,7 +149,7 @@ def main(options: Options) -> None:
     model = TextToMotion.from_pretrained(options.checkpoint)
     print(f"{model.checkpoint_id}, {options.seeds} motions per prompt\n")
     prompts = [prompt for prompt in PROMPTS for _ in range(options.seeds)]
-    made = model.generate(prompts, [*range(options.seeds)] * len(PROMPTS), LENGTH)
+    made = model.generate(prompts, [*range(options.seeds)] * len(PROMPTS), seconds=LENGTH)
     clips = [Clip(motion.smplx85, motion.prompt) for motion in made]
     groups = {prompt: [clip for clip in clips if clip.title == prompt] for prompt in PROMPTS}
     walks, others = groups[PROMPTS[0]], groups[PROMPTS[2]]
