@@ -24,7 +24,8 @@ USUAL = {"pelvis": ("pelvis", "hips"), "collar": ("clavicle", "collar", "shoulde
          "foot": TOES}  # fmt: skip
 TWISTS = ("roll", "twist", "share", "bendy")  # joints that take a part of the twist of a bone
 SIDES = {"left": "left", "right": "right", "l": "left", "r": "right", "lft": "left", "rgt": "right", "lt": "left",
-         "rt": "right"}  # fmt: skip
+         "rt": "right", "lf": "left"}  # fmt: skip
+MIDDLE = ("c", "m", "mid", "center")  # in place of a side
 GLUED = ("femur", "tibia", "foot", "toes", "humerus", "radius", "wrist", "hand", "clavicle", "thigh", "shin", "calf",
          "shoulder", "upperarm", "forearm", "lowerarm", "knee", "ankle", "hip", "elbow", "collar", "toe", "upleg",
          "leg", "arm", "hipjoint")  # fmt: skip  # may follow a side letter without a separator: lfemur
@@ -118,12 +119,16 @@ def _nearest(given: list[str], names: list[tuple[str, str]], side: str, stems: t
 def _split_names(names: list[str]) -> list[tuple[str, str]]:
     """Return (side, stem) of each name: ``mixamorig:LeftUpLeg`` to (left, upleg), ``J_Bip_L_Foot`` to (left, foot)."""
     words = [_words(name) for name in names]
-    common = [word for word, count in Counter(parts[0] for parts in words if parts).items() if count > len(words) / 2]
-    while common and common[0] not in SIDES:  # a prefix that most joints share, word by word
-        words = [parts[1:] if len(parts) > 1 and parts[0] == common[0] else parts for parts in words]
-        counts = Counter(parts[0] for parts in words if len(parts) > 1)
-        common = [word for word, count in counts.items() if count > len(words) / 2]
+    for place, rest in ((0, slice(1, None)), (-1, slice(None, -1))):  # prefixes and suffixes that most names share
+        while common := _most_common(words, place):
+            words = [parts[rest] if len(parts) > 1 and parts[place] == common else parts for parts in words]
     return [_side_and_stem(parts) for parts in words]
+
+
+def _most_common(words: list[list[str]], place: int) -> str | None:
+    """Return the word, other than a side, that most names have first (0) or last (-1), besides others; None if none."""
+    counts = Counter(parts[place] for parts in words if len(parts) > 1 and parts[place] not in SIDES)
+    return next((word for word, count in counts.items() if count > len(words) / 2), None)
 
 
 def _words(name: str) -> list[str]:
@@ -147,7 +152,7 @@ def _side_and_stem(words: list[str]) -> tuple[str, str]:
         if not side and word[:1] in ("l", "r") and word[1:] in GLUED:
             side, word = SIDES[word[0]], word[1:]
         stem.append(word)
-    return side, "".join(word for word in stem if not word.isdigit() and word != "c")
+    return side, "".join(word for word in stem if not word.isdigit() and word not in MIDDLE)
 
 
 def _meeting(clip: SourceMotion, joints: list[int]) -> int:
