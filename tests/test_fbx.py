@@ -21,7 +21,7 @@ from tests.conftest import run_script
 from tests.rigs import Rig, write_rig
 from utils.errors import InputError
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the program is a script with a first line that names it")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the program is a script that starts with #!")
 PROGRAM = '''#!{python}
 """Files whose content is the word "walk" become a walk."""
 import json, os, shutil, sys, time
