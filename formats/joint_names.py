@@ -8,6 +8,8 @@ import re
 from collections import Counter
 from difflib import SequenceMatcher
 
+import numpy as np
+
 from motion.skeleton import JOINT_NAMES
 from motion.source_motion import SourceMotion
 from utils.errors import InputError, shown
@@ -34,6 +36,7 @@ JAPANESE = {"左": "Left ", "右": "Right ", "頭": "Head", "手首": "Wrist", "
             "ひざ": "Knee", "つま先": "Toe", "首": "Neck", "腕": "Arm", "足": "Leg", "肩": "Shoulder",
             "捩": "Twist"}  # fmt: skip
 RIGIFY_SPINE = 6  # joints named spine of which the last is the head
+SAME_PLACE = 1e-4  # share of the largest offset, up to which a joint is at the place of its parent
 GUESSES = 3  # names in the message about a joint that is not found
 ADVICE = "give a skeleton map with --skeleton; configs/data/bandai_skeleton.yaml explains how"
 
@@ -164,9 +167,23 @@ def _meeting(clip: SourceMotion, joints: list[int]) -> int:
     return shared[0]
 
 
+def without_pivots(clip: SourceMotion, joints: list[int]) -> list[int]:
+    """Return a path from below without the nodes by which an exporter divides the transform of a joint.
+
+    Such a node has the place of the joint below it, and a longer name: Hand and Hand_$AssimpFbx$_PreRotation.
+    """
+    kept = joints[:1]
+    sizes = np.abs(clip.offsets).max(axis=1)
+    for joint, below in zip(joints[1:], joints, strict=False):
+        is_apart = sizes[below] > SAME_PLACE * sizes.max()
+        if is_apart or not clip.names[joint].startswith(clip.names[kept[-1]]):
+            kept.append(joint)
+    return kept
+
+
 def _trunk(clip: SourceMotion, names: list, pelvis: int, head: int, ends: dict[str, int]) -> dict[str, list[int]]:
     """Return the sources of pelvis, spine, neck and head; the spine joints of the file are distributed over three."""
-    path = clip.ancestors(head)
+    path = without_pivots(clip, clip.ancestors(head))
     between = path[1 : path.index(pelvis)][::-1]  # from the pelvis up to the head, both left out
     chest = _meeting(clip, [head, ends["left_wrist"], ends["right_wrist"]])
     necks = [joint for joint in between if names[joint][1].startswith("neck")]
@@ -193,7 +210,7 @@ def spread_spine(pelvis: int, spine: list[int]) -> dict[str, list[int]]:
 def _limb(clip: SourceMotion, names: list, end: int, trunk: set[int], bends: tuple[str, ...]) -> list[int]:
     """Return the joints above the end of a limb, from elbow or knee to the trunk, without joints inside a bone."""
     chain: list[int] = []
-    for joint in clip.ancestors(end)[1:]:
+    for joint in without_pivots(clip, clip.ancestors(end))[1:]:
         if joint in trunk:
             break
         chain.append(joint)
