@@ -53,7 +53,7 @@ FREE = 0.2  # weight of a foot that does not stand for the height of the hips
 FADE = 6  # frames over which corrections of a standing foot fade before and after
 STEEPEST = np.deg2rad(10)  # largest roll of the pelvis
 MOST_BENT = np.deg2rad(50)  # largest bend of the toes
-AHEAD = 0.02  # metres before their joint, from which points of the toes rise when these bend
+AHEAD = 0.02  # metres before their joint in the rest pose, from which points of the toes rise when these bend
 STIFF = 0.03  # metres per radian: error of the height of a sole against rotation of the foot
 PITCH_STEP = 0.2  # radians by which a foot rotates in an iteration at most
 SOFT = 0.004  # metres: points of a sole whose heights differ by less are on the floor together
@@ -209,7 +209,8 @@ def _pitch(
     if of_toes.any():
         joint = posed.places[:, [toes]] - posed.places[:, [ankle]]
         toe = arms[:, of_toes] - joint
-        bends = flat * _bend(toe[..., 1], ahead(toe), wanted - base - joint[:, 0, 1])
+        rise = (character.rest_turns[toes] @ soles.points[of_toes].T)[2] > AHEAD
+        bends = flat * _bend(toe[:, rise, 1], ahead(toe[:, rise]), wanted - base - joint[:, 0, 1])
         turn = _turns_about(axes, -bends)
         world[:, FEET[side]] = turn @ world[:, FEET[side]]
         arms[:, of_toes] = joint + toe @ turn.swapaxes(-1, -2)
@@ -237,7 +238,8 @@ def _bend(high: np.ndarray, front: np.ndarray, wanted: np.ndarray) -> np.ndarray
     Args:
         high, front: Heights and distances to the front (T, P) of points of the toes, relative to their joint.
     """
-    high = np.where(front > AHEAD, high, np.inf)  # others do not rise
+    if not high.shape[1]:
+        return np.zeros(len(high))
     low, up = np.zeros(len(high)), np.full(len(high), MOST_BENT)
     for _ in range(12):
         middle = (low + up) / 2
