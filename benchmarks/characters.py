@@ -1,6 +1,6 @@
 """Measure motion on characters: directions of the limbs, feet, and the time to write them.
 
-python -m benchmarks.characters --motions data/bandai/motion_data --characters hero.glb other.vrm --count 100
+python -m benchmarks.characters --motions data/bandai --characters "[hero.glb, other.vrm]" --count 100
 """
 
 import utils.interrupt  # noqa: F401
