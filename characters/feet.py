@@ -209,8 +209,8 @@ def _pitch(
     if of_toes.any():
         joint = posed.places[:, [toes]] - posed.places[:, [ankle]]
         toe = arms[:, of_toes] - joint
-        rise = (character.rest_turns[toes] @ soles.points[of_toes].T)[2] > AHEAD
-        bends = flat * _bend(toe[:, rise, 1], ahead(toe[:, rise]), wanted - base - joint[:, 0, 1])
+        rising = (character.rest_turns[toes] @ soles.points[of_toes].T)[2] > AHEAD
+        bends = flat * _bend(toe[:, rising, 1], ahead(toe[:, rising]), wanted - base - joint[:, 0, 1])
         turn = _turns_about(axes, -bends)
         world[:, FEET[side]] = turn @ world[:, FEET[side]]
         arms[:, of_toes] = joint + toe @ turn.swapaxes(-1, -2)
