@@ -80,8 +80,8 @@ class Options:
     """Motion file to continue (any .npz, .bvh, .glb, .fbx or .npy that visualize.export reads); every generated motion
     begins with it. Needs a generator trained with --joined."""
     init_skeleton: Path | None = None
-    """YAML file that maps the joints of a .bvh, .glb or .fbx in --init-motion to the 22 SMPL-X joints; by default joints
-    are found by name and hierarchy."""
+    """YAML file that maps the joints of a .bvh, .glb or .fbx in --init-motion to the 22 SMPL-X joints; by default
+    joints are found by name and hierarchy."""
     init_animation: str | None = None
     """Name of the animation to read from a .glb or .fbx with several in --init-motion."""
     init_up: UpAxis | None = None
