@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from formats.fbx import find_blender
 from formats.import_options import ImportOptions, LengthUnit, UpAxis
 from models.sampling_options import DEFAULT_SAMPLING, Sampling
 from models.sources import check_checkpoint
@@ -52,8 +53,8 @@ class Options:
     out_dir: Path = Path("outputs")
     """Folder for the results; created if missing."""
     save: str = "npz,mp4"
-    """Formats to write, separated by commas: npz (always written), mp4, gif, bvh, glb, html (adds
-    gallery.html), sheet (contact_sheet.png, poses of all motions)."""
+    """Formats to write, separated by commas: npz (always written), mp4, gif, bvh, glb, fbx (needs
+    Blender), html (adds gallery.html), sheet (contact_sheet.png, poses of all motions)."""
     view: Literal["mesh", "skeleton", "both"] = "mesh"
     """Content of videos: the shaded body (mesh), the skeleton, or both; skeleton videos are named NAME_skeleton.mp4."""
     samples: PositiveInt = 1
@@ -76,13 +77,13 @@ class Options:
     """Scale of classifier-free guidance; larger values follow the text more closely, 1 disables it. Default: 2, or 1 if
     the model was trained without text dropout."""
     init_motion: Path | None = None
-    """Motion file to continue (any .npz, .bvh, .glb or .npy that visualize.export reads); every generated motion begins
-    with it. Needs a generator trained with --joined."""
+    """Motion file to continue (any .npz, .bvh, .glb, .fbx or .npy that visualize.export reads); every generated motion
+    begins with it. Needs a generator trained with --joined."""
     init_skeleton: Path | None = None
-    """YAML file that maps the joints of a .bvh or .glb in --init-motion to the 22 SMPL-X joints; by default joints are
-    found by name and hierarchy."""
+    """YAML file that maps the joints of a .bvh, .glb or .fbx in --init-motion to the 22 SMPL-X joints; by default
+    joints are found by name and hierarchy."""
     init_animation: str | None = None
-    """Name of the animation to read from a .glb with several in --init-motion."""
+    """Name of the animation to read from a .glb or .fbx with several in --init-motion."""
     init_up: UpAxis | None = None
     """Axis that points up in --init-motion; by default it is inferred from the motion."""
     init_units: LengthUnit | None = None
@@ -131,6 +132,8 @@ class Options:
         unknown = sorted(set(self.formats) - set(FORMATS))
         if unknown:
             raise InputError(f"--save {unknown[0]} is unknown; use {', '.join(FORMATS)}")
+        if "fbx" in self.formats:
+            find_blender()
         if self.smplx_path is not None or self.body_model == "smplx":
             smplx_file(self.smplx_path)
         if self.smplx_path is not None and self.body_model == "mannequin":
@@ -151,7 +154,7 @@ class Options:
     @property
     def shows_body(self) -> bool:
         """Whether a format is saved that shows the body."""
-        return "mesh" in self.video_views or bool({"glb", "html", "sheet"} & set(self.formats))
+        return "mesh" in self.video_views or bool({"glb", "fbx", "html", "sheet"} & set(self.formats))
 
     @property
     def sampling(self) -> Sampling:

@@ -1,12 +1,15 @@
 """Convert characters and motion between glTF and FBX; runs inside Blender, from 4.2 on (see formats/fbx.py).
 
-    python blender/convert.py SOURCE TARGET                       # a Python with the module bpy
-    blender --background --factory-startup --python blender/convert.py -- SOURCE TARGET
+    python blender/convert.py                                     # a Python with the module bpy
+    blender --background --factory-startup --python blender/convert.py
 
-SOURCE ends in .glb or .fbx, and TARGET in the other of the two. Lengths in an FBX file are centimetres and no node
-carries a scale, so that Unreal and Unity import a person of 1.7 m without further settings.
+Each line of the standard input is a JSON list of two files, SOURCE and TARGET. SOURCE ends in .glb or .fbx, and TARGET
+in the other of the two. It is answered by a line that starts with ANSWER and holds, in JSON, the reason of a failure or
+an empty text. Lengths in an FBX file are centimetres and no node carries a scale, so that Unreal and Unity import a
+person of 1.7 m without further settings.
 """
 
+import json
 import sys
 
 import bpy
@@ -14,9 +17,20 @@ from mathutils import Matrix
 
 FPS = 30
 CENTIMETRES = 100.0  # per metre
+ANSWER = "answer: "
 
 
-def main(source: str, target: str) -> None:
+def main() -> None:
+    for line in sys.stdin:
+        reason = ""
+        try:
+            convert(*json.loads(line))
+        except Exception as error:  # whatever is wrong with one file, the others are converted
+            reason = next((text for text in reversed(str(error).splitlines()) if text.strip()), repr(error))
+        print(f"\n{ANSWER}{json.dumps(reason)}", flush=True)  # on a line of its own, whatever Blender has printed
+
+
+def convert(source: str, target: str) -> None:
     bpy.ops.wm.read_factory_settings(use_empty=True)
     bpy.context.scene.render.fps = FPS
     if source.endswith(".fbx"):
@@ -95,4 +109,4 @@ def curves_of(action: bpy.types.Action) -> list[bpy.types.FCurve]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[-2:])
+    main()

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from formats.joint_names import find_joints, nearest_names
+from formats.joint_names import find_joints, nearest_names, without_pivots
 from formats.skeleton_map import listed
 from motion.skeleton import JOINT_NAMES
 from motion.source_motion import SourceMotion
@@ -46,7 +46,7 @@ def bones_by_name(rest: SourceMotion) -> Bones:
         InputError: a bone cannot be found; the sentence names the nearest.
     """
     found = find_joints(rest, ADVICE)
-    path = rest.ancestors(found["head"][0])[1:]
+    path = without_pivots(rest, rest.ancestors(found["head"][0]))[1:]
     between = path[: path.index(found["pelvis"][0])][::-1]
     chest, neck = found["spine3"][-1], found["neck"]
     necks = between[between.index(neck[0]) :] if len(neck) == 1 and neck[0] in between else []

@@ -9,7 +9,9 @@ those of the source stand. The corrections are made in this order, so that the d
 3. The hips glide, so that a standing foot moves over the floor like that of the source.
 4. The legs take up the rest by two-bone inverse kinematics.
 
-Corrections of the hips are smooth, by least squares.
+Corrections of the hips are smooth, by least squares. The legs are corrected for feet that stand: a straight leg whose
+ankle moves by a centimetre bends by many degrees. Before and after, the correction of a leg fades without its part
+along the leg, and a leg bends only for a foot that would be deep in the floor.
 """
 
 from dataclasses import dataclass
@@ -44,11 +46,16 @@ SOLE = tuple(  # points of the sole of SMPL-X relative to ankle and foot joint, 
 FLESH = 0.05  # metres by which the body extends below other joints than those of the feet
 FLOOR_SHARE = 0.2  # quantile of the lowest points of the frames that is the floor, as for the bodies of the renderer
 NEAR, FAR = 0.03, 0.10  # metres above the floor: a foot takes the height of the source's up to here, or not beyond
-TOLERANCE = 0.004  # metres that an ankle may be off its height before the leg bends
-STEEPEST = np.deg2rad(10)  # largest roll of the pelvis
+FLOATING = 0.005  # metres that the sole of a standing foot may be above its height before the leg bends
+TOLERANCE = 0.004  # metres that the ankle of a standing foot may be off its height before the leg bends
+SUNK = 0.008  # metres that the sole of another foot may be below the floor before the leg bends
+FREE = 0.2  # weight of a foot that does not stand for the height of the hips
+FADE = 6  # frames over which corrections of a standing foot fade before and after
+STEEPEST = np.deg2rad(20)  # largest roll of the pelvis
 MOST_BENT = np.deg2rad(50)  # largest bend of the toes
-AHEAD = 0.02  # metres before their joint, from which points of the toes rise when these bend
+AHEAD = 0.02  # metres before their joint in the rest pose, from which points of the toes rise when these bend
 STIFF = 0.03  # metres per radian: error of the height of a sole against rotation of the foot
+PITCH_STEP = 0.2  # radians by which a foot rotates in an iteration at most
 SOFT = 0.004  # metres: points of a sole whose heights differ by less are on the floor together
 SMOOTH, KEEP, STEP = 3.0, 3e-3, 100.0  # weights of the acceleration and the size of a correction, and of its steps
 
@@ -62,6 +69,7 @@ class Stance:
     heights: np.ndarray  # (T, 2) of the lowest points of the soles, at least 0
     near: np.ndarray  # (T, 2) weights: 1 for a foot on the floor, 0 for one above ``FAR``
     stands: np.ndarray  # (T, 2) bool
+    bears: np.ndarray  # (T, 2) weights: 1 for a foot that stands, which fade before and after
 
     @classmethod
     def of(cls, world: np.ndarray, joints: np.ndarray) -> "Stance":
@@ -73,7 +81,21 @@ class Stance:
         floor = np.quantile(np.minimum(soles.min(axis=1), joints[:, others, 1].min(axis=1) - FLESH), FLOOR_SHARE)
         heights = np.maximum(soles - floor, 0)
         near = 1 - smoothstep(np.clip((heights - NEAR) / (FAR - NEAR), 0, 1))
-        return cls(joints - (0, floor, 0), world, heights, near, standing_feet(joints))
+        stands = standing_feet(joints)
+        return cls(joints - (0, floor, 0), world, heights, near, stands, near * _faded(np.ones(stands.shape), stands))
+
+
+def _faded(values: np.ndarray, stands: np.ndarray) -> np.ndarray:
+    """Return the values (T, 2) of standing feet, which fade over ``FADE`` frames before and after."""
+    frames = np.arange(len(values))[:, None]
+    last = np.maximum.accumulate(np.where(stands, frames, -FADE), axis=0)  # standing frame before each frame
+    following = np.minimum.accumulate(np.where(stands, frames, len(values) + FADE)[::-1], axis=0)[::-1]
+    width = np.minimum(FADE, following - last)  # in a short gap one value blends into the next
+    result = np.where(stands, values, 0)
+    for edge in (last, following):
+        share = np.where(stands, 0, 1 - smoothstep(np.minimum(np.abs(frames - edge) / np.maximum(width, 1), 1)))
+        result += share * np.take_along_axis(values, np.clip(edge, 0, len(values) - 1), axis=0)
+    return result
 
 
 def ground(character: "Character", world: np.ndarray, stance: Stance) -> "Posed":
@@ -91,14 +113,19 @@ def ground(character: "Character", world: np.ndarray, stance: Stance) -> "Posed"
     world[:, 0] = _pelvis_turns(character, posed, heights - posed.places[:, bones, 1], stance) @ world[:, 0]
     posed = character.pose(world, hips)
     off = heights - posed.places[:, bones, 1]
-    lift = _lift(off, stance.near)
-    rises = stance.near * _beyond(off - lift[:, None], TOLERANCE)
+    lift = _lift(off, stance.near * np.maximum(stance.bears, FREE))
+    rises = _faded(_beyond(off - lift[:, None], TOLERANCE), stance.stands)
     hips[:, 1] += lift
-    for side in range(2):
-        rises[:, side] += _pitch(character, side, world, posed, lift + rises[:, side], stance)
+    heights = np.stack([_pitch(character, side, world, posed, lift + rises[:, side], stance) for side in range(2)], 1)
+    off = stance.heights - heights
+    held = _faded(np.maximum(off - TOLERANCE, 0) + np.minimum(off + FLOATING, 0), stance.stands)
+    rises += held + np.where(stance.stands, 0, np.maximum(-heights - held - SUNK, 0))
     posed = character.pose(world, hips)
-    steps = _glide(character, hips, posed, stance)
-    steps[..., 1] = rises
+    steps = _glide(character, hips, posed, stance)  # without the part along a free leg, which would bend it
+    legs = unit(posed.places[:, bones] - posed.places[:, [joints[f"{side}_hip"] for side in SIDES]])
+    along = (steps * legs).sum(axis=-1)
+    steps -= np.where(stance.stands, 0, along)[..., None] * legs
+    steps[..., 1] += rises
     places = np.zeros((len(world), JOINTS, 3))
     for name, bone in joints.items():
         places[:, JOINT_NAMES.index(name)] = posed.places[:, bone]
@@ -161,7 +188,7 @@ def _pitch(
         rise: Heights (T) by which the ankle will be moved before.
 
     Returns:
-        Heights (T) by which the ankle has to be moved in addition.
+        Heights (T) of the lowest point of the sole after that.
     """
     joints, soles = character.bones.joints, character.soles[SIDES[side]]
     ankle, toes = joints[f"{SIDES[side]}_ankle"], joints.get(f"{SIDES[side]}_foot", -1)
@@ -182,7 +209,8 @@ def _pitch(
     if of_toes.any():
         joint = posed.places[:, [toes]] - posed.places[:, [ankle]]
         toe = arms[:, of_toes] - joint
-        bends = flat * _bend(toe[..., 1], ahead(toe), wanted - base - joint[:, 0, 1])
+        rising = (character.rest_turns[toes] @ soles.points[of_toes].T)[2] > AHEAD
+        bends = flat * _bend(toe[:, rising, 1], ahead(toe[:, rising]), wanted - base - joint[:, 0, 1])
         turn = _turns_about(axes, -bends)
         world[:, FEET[side]] = turn @ world[:, FEET[side]]
         arms[:, of_toes] = joint + toe @ turn.swapaxes(-1, -2)
@@ -194,14 +222,14 @@ def _pitch(
         weights = softmax(-heights / SOFT, axis=1)
         error = (weights * heights).sum(axis=1) - wanted
         slope = (weights * (-high * sin - front * cos)).sum(axis=1)
-        angles -= (slope * error + STIFF**2 * angles) / (slope**2 + STIFF**2)
+        step = (slope * error + STIFF**2 * angles) / (slope**2 + STIFF**2)
+        angles -= np.clip(step, -PITCH_STEP, PITCH_STEP)
     angles *= flat
     heights = base[:, None] + high * np.cos(angles)[:, None] - front * np.sin(angles)[:, None]
     turn = _turns_about(axes, angles)
     for part in (ANKLES[side], FEET[side]):
         world[:, part] = turn @ world[:, part]
-    off = wanted - heights.min(axis=1)
-    return np.maximum(off - TOLERANCE, 0) + near * np.minimum(off + 2 * TOLERANCE, 0)
+    return heights.min(axis=1)
 
 
 def _bend(high: np.ndarray, front: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -210,7 +238,8 @@ def _bend(high: np.ndarray, front: np.ndarray, wanted: np.ndarray) -> np.ndarray
     Args:
         high, front: Heights and distances to the front (T, P) of points of the toes, relative to their joint.
     """
-    high = np.where(front > AHEAD, high, np.inf)  # others do not rise
+    if not high.shape[1]:
+        return np.zeros(len(high))
     low, up = np.zeros(len(high)), np.full(len(high), MOST_BENT)
     for _ in range(12):
         middle = (low + up) / 2

@@ -16,6 +16,8 @@ from motion.clip import Clip
 from motion.resample import FPS
 from utils.reading.files import refusing
 
+IMAGE_TYPES = {b"\x89PNG": "image/png", b"RIFF": "image/webp", b"\xabKTX 20": "image/ktx2"}  # by their first bytes
+
 
 def write_character(path: str | Path, character: Character, clips: Sequence[Clip]) -> Path:
     """Write a character with an animation per clip, named by its title; all else of its file is kept.
@@ -75,7 +77,7 @@ def embedded(file: GltfFile) -> tuple[dict[str, Any], bytearray]:
             binary += b"\0" * (-len(binary) % 4)
             views.append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(content)})
             kept = {key: value for key, value in image.items() if key != "uri"}
-            document["images"][number] = kept | {"bufferView": len(views) - 1, "mimeType": _image_type(content)}
+            document["images"][number] = {"mimeType": _image_type(content)} | kept | {"bufferView": len(views) - 1}
             binary += content
     first = {key: value for key, value in file.items("buffers")[0].items() if key != "uri"} if file.buffers else {}
     document["buffers"] = [first | {"byteLength": len(binary)}]
@@ -83,7 +85,7 @@ def embedded(file: GltfFile) -> tuple[dict[str, Any], bytearray]:
 
 
 def _image_type(content: bytes) -> str:
-    return "image/png" if content.startswith(b"\x89PNG") else "image/jpeg"
+    return next((kind for start, kind in IMAGE_TYPES.items() if content.startswith(start)), "image/jpeg")
 
 
 def _without_matrices(character: Character, document: dict[str, Any]) -> None:

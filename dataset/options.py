@@ -91,7 +91,7 @@ class MotionXOptions(ConvertOptions):
 
 @dataclass
 class BvhOptions(ConvertOptions, ImportOptions):
-    """Convert a folder of BVH files, or of glTF files with an animation (.glb, .gltf, .vrma)."""
+    """Convert a folder of BVH files, or of glTF or FBX files with an animation (.glb, .gltf, .vrma, .fbx)."""
 
     skeleton: Path | None = None
     """YAML file that maps the joints of the files to the 22 SMPL-X joints; by default joints are found by name and

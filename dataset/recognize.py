@@ -12,6 +12,7 @@ from dataset.sources.amass import NO_MOTION
 from dataset.sources.humanml3d import FEATURES
 from dataset.sources.humanml3d_index import find_index
 from dataset.splits import SPLITS
+from formats.motion_import import SUFFIXES
 from models.sources import refuse_release
 from motion.features263 import SKELETONS
 from utils.errors import InputError, shown
@@ -146,9 +147,11 @@ def _amass(folder: Path) -> Recognized | None:
 
 
 def _bvh(folder: Path) -> Recognized | None:
-    files = [file for file in folder.rglob("*") if file.suffix.lower() == ".bvh"]
+    files = [file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES]
     texts = sum(file.with_suffix(".txt").is_file() for file in files)
-    contents = {"BVH files": len(files), "caption files beside them": texts}
+    own = sum(file.suffix.lower() == ".bvh" for file in files)
+    counts = {"BVH files": own, "glTF and FBX files": len(files) - own}
+    contents = {name: count for name, count in counts.items() if count} | {"caption files beside them": texts}
     more = "" if texts else "--captions captions.csv"
     return Recognized("motion capture", contents, [_prepare("bvh", folder, more)]) if files else None
 

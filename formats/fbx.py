@@ -1,15 +1,23 @@
 """FBX files, through Blender: converted to glTF to be read, and from glTF to be written.
 
-Blender runs ``blender/convert.py`` in a process of its own, so that its crash on a damaged file is one sentence.
+Blender runs ``blender/convert.py`` in a process of its own, so that its crash on a damaged file is one sentence. The
+process converts all files of this one, because the start of Blender takes longer than most conversions.
 """
 
+import atexit
 import importlib.util
+import json
 import os
+import queue
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from formats.gltf_file import MAX_BYTES, GltfFile, read_gltf
@@ -20,7 +28,8 @@ from utils.reading.files import MB, open_regular
 SCRIPT = Path(__file__).resolve().parents[1] / "blender" / "convert.py"
 VARIABLE = "BLENDER"  # environment variable with a program: Blender, or a Python that has the module bpy
 BACKGROUND = ("--background", "--factory-startup", "--python-exit-code", "1", "--python")
-LONGEST = 300  # seconds
+LONGEST = 300  # seconds of a conversion
+ANSWER = "answer: "  # start of the line with which blender/convert.py answers
 ADVICE = "export it again in the 3-D program that it comes from"
 MISSING = (
     "FBX is read and written by Blender, which was not found; install Blender, or pip install bpy==5.0.1 into a Python "
@@ -102,18 +111,98 @@ def convert(command: list[str], source: Path, target: Path, named: Path) -> None
     Raises:
         InputError: Blender cannot convert it, crashes, or takes too long.
     """
-    words = [*command, str(SCRIPT), "--", str(source), str(target)]
     try:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=LONGEST, cwd=target.parent)
-    except subprocess.TimeoutExpired as error:
+        reason = _converter(tuple(command)).convert(source, target)
+    except TimeoutError as error:
         raise InputError(f"{shown(named, 200)}: Blender did not convert it within {LONGEST} s; {ADVICE}") from error
     except OSError as error:
         raise InputError(f"{command[0]} cannot be started ({error.strerror}); {MISSING}") from error
-    if done.returncode or not target.exists():
-        said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines() or ["it says nothing"]
-        if "No module named 'bpy'" in said[-1]:
-            raise InputError(f"{command[0]} has no module bpy; {MISSING}")
-        reason = shown(said[-1].removeprefix("RuntimeError: ").replace(str(source), "the file"), 150)
+    if "No module named 'bpy'" in reason:
+        raise InputError(f"{command[0]} has no module bpy; {MISSING}")
+    if reason or not target.exists():
+        reason = shown((reason or "it writes nothing").replace(str(source), "the file"), 150)
         raise InputError(f"{shown(named, 200)}: Blender cannot convert it ({reason}); {ADVICE}")
     if target.stat().st_size > MAX_BYTES:
         raise InputError(f"{shown(named, 200)}: it has more than {MAX_BYTES // MB} MB; split it")
+
+
+@cache
+def _converter(command: tuple[str, ...]) -> "Converter":
+    """Return the converter of this process, which ends with it."""
+    converter = Converter(command)
+    atexit.register(converter.end)
+    return converter
+
+
+class Converter:
+    """A process of Blender that converts one file after the other. It starts with the first, and again after a crash.
+
+    Args:
+        command: As ``find_blender`` returns it.
+    """
+
+    def __init__(self, command: Sequence[str]):
+        self.command, self.lock = command, threading.Lock()
+        self.process: subprocess.Popen[str] | None = None
+        self.lines: queue.Queue[str | None] = queue.Queue()  # of the process; None at its end
+
+    def convert(self, source: Path, target: Path) -> str:
+        """Convert a file, and return why this failed, or an empty text.
+
+        Raises:
+            TimeoutError: it took longer than ``LONGEST``; the process is killed.
+            OSError: the process cannot be started.
+        """
+        with self.lock:
+            if self.process is None or self.process.poll() is not None:
+                self._start()
+            with suppress(OSError):  # of a process that has just ended, of which ``_answer`` tells
+                self._send(json.dumps([str(source), str(target)]))
+            return self._answer()
+
+    def end(self) -> None:
+        """End the process."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def _start(self) -> None:
+        self.lines = queue.Queue()
+        self.process = subprocess.Popen(
+            [*self.command, str(SCRIPT)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            cwd=tempfile.gettempdir(),
+        )
+        threading.Thread(target=_drain, args=(self.process, self.lines), daemon=True).start()
+
+    def _send(self, line: str) -> None:
+        assert self.process is not None and self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    def _answer(self) -> str:
+        """Return the reason in the answer of the process; if it ends without one, the last line that it printed."""
+        said, end = "it says nothing", time.monotonic() + LONGEST
+        while True:
+            try:
+                line = self.lines.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                self.end()
+                raise TimeoutError from None
+            if line is None:
+                return said
+            if line.startswith(ANSWER):
+                return str(json.loads(line.removeprefix(ANSWER)))
+            said = line.strip() or said
+
+
+def _drain(process: "subprocess.Popen[str]", lines: "queue.Queue[str | None]") -> None:
+    """Put the lines of a process into a queue, None at its end."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.put(line)
+    lines.put(None)

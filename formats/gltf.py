@@ -91,15 +91,20 @@ class Nodes:
     rotations: np.ndarray  # (N, 4) unit quaternions x, y, z, w
     scales: np.ndarray  # (N, 3)
 
-    def world(self) -> np.ndarray:
-        """Return the world matrices (N, 4, 4) in the pose of the file."""
+    def local(self) -> np.ndarray:
+        """Return the matrices (N, 4, 4) relative to the parents in the pose of the file."""
         local = np.tile(np.eye(4), (len(self.names), 1, 1))
         local[:, :3, :3] = Rotation.from_quat(self.rotations).as_matrix() * self.scales[:, None]
         local[:, :3, 3] = self.translations
+        return local
+
+    def world(self) -> np.ndarray:
+        """Return the world matrices (N, 4, 4) in the pose of the file."""
+        world = self.local()
         for node in self.order:
             if self.parents[node] >= 0:
-                local[node] = local[self.parents[node]] @ local[node]
-        return local
+                world[node] = world[self.parents[node]] @ world[node]
+        return world
 
 
 def read_nodes(file: GltfFile) -> Nodes:
@@ -154,7 +159,7 @@ def _transform(item: dict[str, Any], number: int) -> tuple[np.ndarray, np.ndarra
 
 @dataclass
 class Skeleton:
-    """The J bones of a file, parents first: the joints of its skins, and the nodes above them up to the root.
+    """The J bones of a file, parents first: the joints of its skins, and the nodes above and below them.
 
     The rest pose is that to which the meshes are bound; most files have the same pose in their nodes.
     """
@@ -198,6 +203,11 @@ def read_skeleton(file: GltfFile, nodes: Nodes, joints: list[int] | None = None)
         while node >= 0 and node not in kept:
             kept.add(node)
             node = nodes.parents[node]
+    below = set(used)  # a hand that moves no vertex may be no joint of a skin
+    for node in nodes.order:
+        if nodes.parents[node] in below:
+            below.add(node)
+    kept |= below
     if len(kept) > MAX_BONES:
         raise InputError(f"its skeleton has {len(kept)} bones, more than the {MAX_BONES} that are read")
     order = [node for node in nodes.order if node in kept]
@@ -205,11 +215,16 @@ def read_skeleton(file: GltfFile, nodes: Nodes, joints: list[int] | None = None)
     world = nodes.world()
     names, parents = [nodes.names[node] for node in order], [number.get(nodes.parents[node], -1) for node in order]
     skeleton = Skeleton(names, order, parents, world[order], world[order], [])
-    return _bind(file, skeleton, number)
+    return _bind(file, skeleton, number, nodes.local()[order])
 
 
-def _bind(file: GltfFile, skeleton: Skeleton, number: dict[int, int]) -> Skeleton:
-    """Set the rest pose to that to which the skins bind their meshes."""
+def _bind(file: GltfFile, skeleton: Skeleton, number: dict[int, int], local: np.ndarray) -> Skeleton:
+    """Set the rest pose to that to which the skins bind their meshes.
+
+    Args:
+        number: Bones by node.
+        local: Matrices (J, 4, 4) relative to the parents, with which bones of no skin hang on bones of one.
+    """
     rest, is_set = skeleton.rest.copy(), np.zeros(len(skeleton.names), bool)
     size = np.ptp(skeleton.pose[:, :3, 3], axis=0).max() if len(rest) else 0.0
     for which, skin in enumerate(file.items("skins")):
@@ -222,28 +237,31 @@ def _bind(file: GltfFile, skeleton: Skeleton, number: dict[int, int]) -> Skeleto
             if values.shape != (len(bones), 16):
                 raise InputError(f"skin {which} has {len(bones)} joints and {len(values)} inverse bind matrices")
             inverse = values.reshape(-1, 4, 4).swapaxes(1, 2)
-        moves = skeleton.pose[bones] @ inverse  # of the mesh, by each bone; equal in the rest pose
-        near = [_is_near(moves, move, size) for move in moves[:: max(1, len(moves) // 64)]]
-        most = max(near, key=np.count_nonzero)
-        if not most.any():
+        moves = rest[bones] @ inverse  # of the mesh, by each bone; equal in the rest pose
+        anchors = is_set[bones] if is_set[bones].any() else np.ones(len(bones), bool)  # bones of an earlier skin
+        near = [_is_near(moves, move, size) for move in moves[anchors][:: max(1, anchors.sum() // 64)]]
+        most = max(near, key=lambda each: np.count_nonzero(each & anchors))
+        if not (most & anchors).any():
             raise InputError(f"skin {which} has bones of size zero")
-        mesh = moves[most][0]
+        mesh = moves[most & anchors][0]
         if not most.all():
-            mesh = _upright(mesh) if most.sum() < len(bones) / 2 else mesh
+            mesh = _upright(mesh) if most.sum() < len(bones) / 2 and anchors.all() else mesh
             fresh = [place for place, bone in enumerate(bones) if not is_set[bone]]
             if np.abs(np.linalg.det(inverse[fresh])).min(initial=1.0) < 1e-18:
                 raise InputError(f"skin {which} has inverse bind matrices that cannot be inverted")
             rest[[bones[place] for place in fresh]] = mesh @ np.linalg.inv(inverse[fresh])
         is_set[bones] = True
         skeleton.bound.append((which, mesh))
+    for bone, parent in enumerate(skeleton.parents):
+        if parent >= 0 and is_set[parent] and not is_set[bone]:
+            rest[bone], is_set[bone] = rest[parent] @ local[bone], True
     skeleton.rest = rest
     return skeleton
 
 
 def _is_near(moves: np.ndarray, move: np.ndarray, size: float) -> np.ndarray:
     """Return (J,) booleans: which matrices (J, 4, 4) equal ``move`` within the tolerance of the rest pose."""
-    scale = np.linalg.norm(move[:3, 0])
-    turn = np.einsum("jab,ab->j", moves[:, :3, :3], move[:3, :3]) / max(3 * scale**2, 1e-30)
+    turn = np.einsum("jab,ab->j", moves[:, :3, :3], move[:3, :3]) / max((move[:3, :3] ** 2).sum(), 1e-30)
     return (turn > np.cos(np.deg2rad(SAME_TURN))) & (
         np.linalg.norm(moves[:, :3, 3] - move[:3, 3], axis=-1) < SAME_PLACE * size
     )
@@ -251,10 +269,9 @@ def _is_near(moves: np.ndarray, move: np.ndarray, size: float) -> np.ndarray:
 
 def _upright(mesh: np.ndarray) -> np.ndarray:
     """Set a matrix (4, 4) to the axes if its rotation is near them: the bone that it was computed from is posed."""
-    scale = np.cbrt(abs(np.linalg.det(mesh[:3, :3])))
     turn = nearest_rotation(mesh[:3, :3])
     nearest = nearest_axes(turn)
     mesh = mesh.copy()
     if turn_angle(nearest, turn) < UPRIGHT:
-        mesh[:3, :3] = scale * nearest
+        mesh[:3, :3] = nearest @ turn.T @ mesh[:3, :3]
     return mesh

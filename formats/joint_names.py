@@ -8,6 +8,8 @@ import re
 from collections import Counter
 from difflib import SequenceMatcher
 
+import numpy as np
+
 from motion.skeleton import JOINT_NAMES
 from motion.source_motion import SourceMotion
 from utils.errors import InputError, shown
@@ -24,7 +26,8 @@ USUAL = {"pelvis": ("pelvis", "hips"), "collar": ("clavicle", "collar", "shoulde
          "foot": TOES}  # fmt: skip
 TWISTS = ("roll", "twist", "share", "bendy")  # joints that take a part of the twist of a bone
 SIDES = {"left": "left", "right": "right", "l": "left", "r": "right", "lft": "left", "rgt": "right", "lt": "left",
-         "rt": "right"}  # fmt: skip
+         "rt": "right", "lf": "left"}  # fmt: skip
+MIDDLE = ("c", "m", "mid", "center")  # in place of a side
 GLUED = ("femur", "tibia", "foot", "toes", "humerus", "radius", "wrist", "hand", "clavicle", "thigh", "shin", "calf",
          "shoulder", "upperarm", "forearm", "lowerarm", "knee", "ankle", "hip", "elbow", "collar", "toe", "upleg",
          "leg", "arm", "hipjoint")  # fmt: skip  # may follow a side letter without a separator: lfemur
@@ -33,6 +36,7 @@ JAPANESE = {"左": "Left ", "右": "Right ", "頭": "Head", "手首": "Wrist", "
             "ひざ": "Knee", "つま先": "Toe", "首": "Neck", "腕": "Arm", "足": "Leg", "肩": "Shoulder",
             "捩": "Twist"}  # fmt: skip
 RIGIFY_SPINE = 6  # joints named spine of which the last is the head
+SAME_PLACE = 1e-4  # share of the largest offset, up to which a joint is at the place of its parent
 GUESSES = 3  # names in the message about a joint that is not found
 ADVICE = "give a skeleton map with --skeleton; configs/data/bandai_skeleton.yaml explains how"
 
@@ -118,12 +122,16 @@ def _nearest(given: list[str], names: list[tuple[str, str]], side: str, stems: t
 def _split_names(names: list[str]) -> list[tuple[str, str]]:
     """Return (side, stem) of each name: ``mixamorig:LeftUpLeg`` to (left, upleg), ``J_Bip_L_Foot`` to (left, foot)."""
     words = [_words(name) for name in names]
-    common = [word for word, count in Counter(parts[0] for parts in words if parts).items() if count > len(words) / 2]
-    while common and common[0] not in SIDES:  # a prefix that most joints share, word by word
-        words = [parts[1:] if len(parts) > 1 and parts[0] == common[0] else parts for parts in words]
-        counts = Counter(parts[0] for parts in words if len(parts) > 1)
-        common = [word for word, count in counts.items() if count > len(words) / 2]
+    for place, rest in ((0, slice(1, None)), (-1, slice(None, -1))):  # prefixes and suffixes that most names share
+        while common := _most_common(words, place):
+            words = [parts[rest] if len(parts) > 1 and parts[place] == common else parts for parts in words]
     return [_side_and_stem(parts) for parts in words]
+
+
+def _most_common(words: list[list[str]], place: int) -> str | None:
+    """Return the word, other than a side, that most names have first (0) or last (-1), besides others; None if none."""
+    counts = Counter(parts[place] for parts in words if len(parts) > 1 and parts[place] not in SIDES)
+    return next((word for word, count in counts.items() if count > len(words) / 2), None)
 
 
 def _words(name: str) -> list[str]:
@@ -147,7 +155,7 @@ def _side_and_stem(words: list[str]) -> tuple[str, str]:
         if not side and word[:1] in ("l", "r") and word[1:] in GLUED:
             side, word = SIDES[word[0]], word[1:]
         stem.append(word)
-    return side, "".join(word for word in stem if not word.isdigit() and word != "c")
+    return side, "".join(word for word in stem if not word.isdigit() and word not in MIDDLE)
 
 
 def _meeting(clip: SourceMotion, joints: list[int]) -> int:
@@ -159,9 +167,23 @@ def _meeting(clip: SourceMotion, joints: list[int]) -> int:
     return shared[0]
 
 
+def without_pivots(clip: SourceMotion, joints: list[int]) -> list[int]:
+    """Return a path from below without the nodes by which an exporter divides the transform of a joint.
+
+    Such a node has the place of the joint below it, and a longer name: Hand and Hand_$AssimpFbx$_PreRotation.
+    """
+    kept = joints[:1]
+    sizes = np.abs(clip.offsets).max(axis=1)
+    for joint, below in zip(joints[1:], joints, strict=False):
+        is_apart = sizes[below] > SAME_PLACE * sizes.max()
+        if is_apart or not clip.names[joint].startswith(clip.names[kept[-1]]):
+            kept.append(joint)
+    return kept
+
+
 def _trunk(clip: SourceMotion, names: list, pelvis: int, head: int, ends: dict[str, int]) -> dict[str, list[int]]:
     """Return the sources of pelvis, spine, neck and head; the spine joints of the file are distributed over three."""
-    path = clip.ancestors(head)
+    path = without_pivots(clip, clip.ancestors(head))
     between = path[1 : path.index(pelvis)][::-1]  # from the pelvis up to the head, both left out
     chest = _meeting(clip, [head, ends["left_wrist"], ends["right_wrist"]])
     necks = [joint for joint in between if names[joint][1].startswith("neck")]
@@ -188,7 +210,7 @@ def spread_spine(pelvis: int, spine: list[int]) -> dict[str, list[int]]:
 def _limb(clip: SourceMotion, names: list, end: int, trunk: set[int], bends: tuple[str, ...]) -> list[int]:
     """Return the joints above the end of a limb, from elbow or knee to the trunk, without joints inside a bone."""
     chain: list[int] = []
-    for joint in clip.ancestors(end)[1:]:
+    for joint in without_pivots(clip, clip.ancestors(end))[1:]:
         if joint in trunk:
             break
         chain.append(joint)

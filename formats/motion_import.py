@@ -1,4 +1,4 @@
-"""Import of motion with a skeleton (BVH, glTF) as motion of the 22 SMPL-X joints: read, find the joints, retarget,
+"""Import of motion with a skeleton (BVH, glTF, FBX) as motion of the 22 SMPL-X joints: read, find the joints, retarget,
 check."""
 
 from dataclasses import replace

@@ -20,14 +20,15 @@ from characters.pose import pose_character
 from characters.write import write_character
 from dataset.synthetic import synthetic_clips
 from formats.clip import read_clip
+from formats.gltf import read_accessor
 from formats.gltf_file import read_gltf
-from formats.gltf_writer import write_glb
+from formats.gltf_writer import Parts, write_glb
 from formats.vrm import JOINTS as VRM_BONES
 from motion.clip import Clip
 from motion.directions import unit
 from motion.skeleton import JOINT_INDEX, REST_OFFSETS, world_pose
 from motion.smplx import motion_to_smplx85, smplx85_to_motion
-from tests.exporters import PLAIN
+from tests.exporters import PLAIN, names
 from tests.rigs import BIPED, CREATOR, RIGIFY, UNITY, UNREAL, VROID, Rig, mmd, write_rig
 from tests.test_export import VALIDATOR, export  # noqa: F401 (a fixture)
 from utils.errors import InputError, exit_on_input_error
@@ -36,6 +37,11 @@ SHARED = Path(__file__).parents[2] / "shared" / "data" / "characters"
 Z_UP = Rotation.from_euler("x", 90, degrees=True).as_matrix()
 BONES = {f"{side}_{start}": f"{side}_{end}" for side in ("left", "right")
          for start, end in (("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist"))}  # fmt: skip
+PARTS = names(
+    "Root_M|Spine1_M|Spine2_M|Chest_M|Neck_M|Head_M",
+    "Scapula_{S}|Shoulder_{S}|Elbow_{S}|Wrist_{S}",
+    "Hip_{S}|Knee_{S}|Ankle_{S}|Toes_{S}",
+)
 RIGS = {
     "mixamo in centimetres below a node of scale 0.01": Rig(armature=0.01, axes="turned"),
     "unreal in an A-pose": Rig(UNREAL, arms=45, axes="turned", above=("root",), twists=True),
@@ -49,6 +55,7 @@ RIGS = {
         PLAIN, missing=("left_foot", "right_foot", "neck", "left_collar", "right_collar", "spine1", "spine2")
     ),
     "no spine": Rig(UNREAL, missing=("spine1", "spine2", "spine3"), feet=1.3),
+    "a side for the middle, a suffix": Rig(lambda name: f"hero:{PARTS(name)}_bind_JNT", arms=30, axes="random"),
     "a namespace": Rig(lambda name: f"hero:rig_{UNREAL(name)}", shins=1.2, scale=1000.0),
 }
 
@@ -76,7 +83,7 @@ def assert_follows(path: Path, clip: Clip) -> None:
     """The limbs have the directions of the motion, and the feet stand and slide like those of the source."""
     character = load_character(path)
     degrees, heights, speeds = measure(character, clip)
-    assert degrees[:, 4:].max() < 0.01 and np.percentile(degrees[:, :4], 95) < 1  # arms, legs
+    assert degrees[:, 4:].max() < 0.01 and np.percentile(degrees[:, :4], 99) < 1  # arms, legs
     assert len(heights) and heights.max() < 0.01
     assert speeds[1].mean() <= 1.1 * speeds[0].mean() + 1e-3
     posed = pose_character(character, clip)
@@ -100,6 +107,31 @@ def test_shared_characters_follow_the_motion(name, clips):
         pytest.skip("the shared characters are not here")
     for clip in (clips["walk_turn_left"], clips["run"]):
         assert_follows(SHARED / f"{name}.glb", clip)
+
+
+def test_bones_are_found_among_other_nodes(clips, tmp_path):
+    """A hand that is no joint of the skin, since it moves no vertex, and nodes that divide the transforms of bones."""
+    file = read_gltf(write_rig(tmp_path / "hero.glb", Rig(axes="turned", arms=30, posed=True, fingers=False)))
+    nodes, skin = file.document["nodes"], file.document["skins"][0]
+    hand = next(number for number, node in enumerate(nodes) if node["name"].endswith("LeftHand"))
+    place = skin["joints"].index(hand)
+    matrices = read_accessor(file, skin["inverseBindMatrices"]).astype("<f4")
+    parts = Parts(file.document, bytearray(file.buffers[0]))
+    skin["joints"].pop(place)
+    skin["inverseBindMatrices"] = parts.add(np.delete(matrices, place, axis=0))
+    attributes = file.document["meshes"][0]["primitives"][0]["attributes"]
+    joints = read_accessor(file, attributes["JOINTS_0"])
+    attributes["JOINTS_0"] = parts.add((joints - (joints >= place) * (joints > 0)).astype("u1"), 5121)
+    for number, bone in enumerate(nodes[1:-1], 1):
+        turn = Rotation.random(random_state=number)
+        above = {"name": f"{bone['name']}_$AssimpFbx$_PreRotation", "children": [number],
+                 "translation": bone.pop("translation"), "rotation": turn.as_quat().tolist()}  # fmt: skip
+        bone["rotation"] = (turn.inv() * Rotation.from_quat(bone["rotation"])).as_quat().tolist()
+        parent = next(node for node in nodes if number in node.get("children", []))
+        parent["children"] = [len(nodes) if child == number else child for child in parent["children"]]
+        nodes.append(above)
+    file.document["buffers"][0]["byteLength"] = len(parts.data)
+    assert_follows(write_glb(tmp_path / "hero.glb", file.document, parts.data), clips["run"])
 
 
 def test_a_character_is_kept_and_gets_an_animation_per_motion(clips, export, tmp_path):  # noqa: F811

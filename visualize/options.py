@@ -10,7 +10,7 @@ from utils.config import bounded
 from utils.errors import InputError
 
 # Formats and views of inference_batch.py
-VIDEOS, FILES = ("mp4", "gif"), ("bvh", "glb", "html")
+VIDEOS, FILES = ("mp4", "gif"), ("bvh", "glb", "fbx", "html")
 FORMATS = ("npz", *VIDEOS, *FILES, "sheet")
 VIEWS = ("mesh", "skeleton")
 MIN_SIDE, MAX_SIDE = 64, 4096  # pixels: width and height of pictures

@@ -53,7 +53,7 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
             _refuse(path, f"entry {number} does not have {', '.join(KINDS)}")
         if not NAME.fullmatch(entry["name"]):
             _refuse(path, f"entry {number} has the name {shown(entry['name'], 40)!r}, which is not one of a motion")
-        own = re.compile(rf"{entry['name']}(\.npz|(_skeleton)?\.(mp4|gif)|\.bvh|\.glb|\.html)")
+        own = re.compile(rf"{entry['name']}(\.npz|(_skeleton)?\.(mp4|gif)|\.bvh|\.glb|\.fbx|\.html)")
         foreign = [file for file in entry["files"] if not (isinstance(file, str) and own.fullmatch(file))]
         if foreign:
             _refuse(path, f"entry {number} lists {shown(foreign[0], 40)!r}, which is not a file of its motion")

@@ -1,4 +1,4 @@
-"""Source: a folder of BVH or glTF files with captions."""
+"""Source: a folder of BVH, glTF or FBX files with captions."""
 
 from collections import Counter
 from functools import partial
@@ -13,6 +13,7 @@ from dataset.sources.whole_files import plan_whole_files
 from dataset.splits import MIRRORED
 from dataset.staging import check_clip_id
 from formats.bvh import bvh_length
+from formats.fbx import find_blender
 from formats.import_options import ImportOptions
 from formats.motion_import import SUFFIXES, import_motion
 from formats.skeleton_map import SkeletonMap
@@ -45,17 +46,19 @@ def plan(options: BvhOptions) -> Plan:
 
 
 def find_bvh(source: Path, mirrored: bool) -> list[Path]:
-    """Return the BVH and glTF files of a folder and its subfolders.
+    """Return the BVH, glTF and FBX files of a folder and its subfolders.
 
     Args:
         mirrored: Whether mirrored copies will be written, whose names must be free.
 
     Raises:
-        InputError: there are no files, or one has the name of a mirrored copy.
+        InputError: there are no files, one has the name of a mirrored copy, or there is no Blender for FBX files.
     """
     files = sorted(file for file in source.rglob("*") if file.suffix.lower() in SUFFIXES)
     if not files:
-        raise InputError(f"{source} holds no .bvh file (or .glb, .gltf, .vrma); check --source")
+        raise InputError(f"{source} holds no .bvh file (or .glb, .gltf, .vrma, .fbx); check --source")
+    if any(file.suffix.lower() == ".fbx" for file in files):
+        find_blender()
     taken = [file for file in files if mirrored and file.stem.endswith(MIRRORED)]
     if taken:
         raise InputError(

@@ -7,8 +7,10 @@ import pytest
 
 from characters.character import load_character
 from characters.pose import pose_character
+from dataset.motion_folder import VECTORS
 from formats.clip import read_clip
 from motion.skeleton import JOINT_INDEX
+from tests.conftest import run_script
 from tests.export_helpers import export
 from tests.rigs import MIXAMO, UNREAL, Rig, write_rig
 from utils.errors import InputError
@@ -72,6 +74,27 @@ def test_an_fbx_character_takes_several_motions_and_its_animations_are_read(walk
     back, joints = np.load(tmp_path / "back.npz")["joints"], np.load(walk)["joints"]
     assert len(back) == len(joints)
     assert np.abs((back - back[:, :1]) - (joints - joints[:, :1])).max() < 0.03  # the feet stand exactly
+
+
+def test_scripts_read_folders_of_fbx_and_write_fbx(walk, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("one", "two", "bad"):
+        (source / f"{name}.txt").write_text("a person walks\n")
+    rig = write_rig(tmp_path / "rig.glb", Rig(MIXAMO, arms=30, axes="turned"))
+    export([str(walk), str(source / "one.fbx"), "--character", str(rig)])
+    export([str(walk), str(source / "two.fbx")])
+    (source / "bad.fbx").write_bytes(b"junk")
+    run_script("prepare_data.py", "bvh", "--source", source, "--out", tmp_path / "data", "--mirrored", "false",
+               "--workers", 1)  # fmt: skip
+    clips = {file.stem: np.load(file) for file in (tmp_path / "data" / VECTORS).glob("*.npy")}
+    assert clips.keys() == {"one", "two"} and all(clip.shape == (60, 272) for clip in clips.values())
+    assert "Blender cannot convert it" in (tmp_path / "data" / "report.json").read_text()
+    run_script("inference_batch.py", "--prompt", "a person walks", "--seconds", 1, "--save", "fbx", "--out-dir",
+               tmp_path / "out", "--init-motion", source / "one.fbx", "--workers", 1)  # fmt: skip
+    (written,) = (tmp_path / "out").glob("*.fbx")
+    made, back = np.load(written.with_suffix(".npz"))["joints"], read_clip(written).smplx85
+    assert len(back) == len(made) > 60
 
 
 def test_damaged_fbx_files_are_refused_in_one_sentence(tmp_path, walk):
