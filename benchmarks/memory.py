@@ -17,8 +17,10 @@ from dataclasses import dataclass
 import psutil
 import torch
 
+from models.kv_cache import rounded_columns
 from models.llama import LLaMAHF
 from models.llama_config import SIZES, LLaMAConfig
+from models.llama_layers import stored_width
 from models.optimize import INT4_GROUP, optimize
 from training.costs import count_parameters
 from utils.config import parse_options
@@ -82,8 +84,9 @@ def weight_bytes(config: LLaMAConfig, precision: str) -> float:
 
 
 def cache_bytes(config: LLaMAConfig, dtype: torch.dtype) -> int:
-    """Return the bytes of keys and values of one row of full length; guidance doubles the rows."""
-    return 2 * config.n_layer * config.block_size * config.n_embd * dtype.itemsize
+    """Return the bytes of keys and values of one row of full length on a GPU; guidance doubles the rows."""
+    width = config.n_head * stored_width(config.head_dim, dtype, "cuda")
+    return 2 * config.n_layer * rounded_columns(config.block_size) * width * dtype.itemsize
 
 
 def allocate(config: LLaMAConfig, dtype: torch.dtype, quantize: str) -> int:

@@ -45,6 +45,8 @@ def optimize(model: LLaMAHF, dtype: torch.dtype, quantize: str = "none", compile
     model.to(dtype).eval().requires_grad_(False)
     for block in model.blocks:
         block.mlp = FusedMLP(cast(MLP, block.mlp))
+        if device.type != "cpu" and quantize == "none":
+            block.attn.c_proj, block.mlp.c_proj = AddingLinear(block.attn.c_proj), AddingLinear(block.mlp.c_proj)
     if quantize != "none":
         _quantize(model, device.type, quantize)
     if compiled and not can_compile(device):
@@ -107,7 +109,7 @@ def pack_linears(model: nn.Module) -> None:
 
 
 class FusedMLP(nn.Module):
-    """SwiGLU whose two input layers are one: a weight is read faster in one large piece."""
+    """``MLP`` whose two input layers are one: a weight is read faster in one large piece."""
 
     def __init__(self, mlp: MLP) -> None:
         super().__init__()
@@ -119,7 +121,20 @@ class FusedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.c_fc(x).chunk(2, dim=-1)
-        return self.c_proj(F.silu(gate) * value)
+        return F.silu(gate) * value
+
+
+class AddingLinear(nn.Linear):
+    """Linear layer without bias that can add its output to a residual stream in the same operator."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
+        self.weight = linear.weight
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """Add the output for y (..., K) to x (..., N) in place; returns x."""
+        x.flatten(0, -2).addmm_(y.flatten(0, -2), self.weight.t())
+        return x
 
 
 class PackedLinear(nn.Module):
@@ -132,6 +147,10 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return x (..., N) plus the output for y (..., K)."""
+        return torch.ops.mkldnn._linear_pointwise.binary(y, x, self.weight, self.bias, "add")
 
 
 class Int8Linear(nn.Module):

@@ -191,6 +191,26 @@ def test_finished_rows_are_replaced_by_waiting_requests(model, slots, guidance):
         assert sum(rounds) > 0.8 * slots * len(rounds), "the batch stays full while requests wait"
 
 
+@pytest.mark.parametrize("sampling", [Sampling(guidance=2.0), Sampling(top_p=0.9, min_tokens=3)])
+def test_tokens_do_not_depend_on_how_many_steps_are_read_together(model, sampling):
+    text, mask = random_text(model, [1 + 7 * row % 10 for row in range(9)])
+    rows = make_requests(text, mask, list(range(9)), sampling)
+    rows[1] = Request([*rows[1].parts, *rows[2].parts], seed=1, context=[0, 1, 2])  # a second sentence
+
+    def tokens(read_every: int) -> dict[int, list[tuple[int, int | None]]]:
+        motions: dict[int, list[tuple[int, int | None]]] = {}
+        for step in decode_steps(model, rows, sampling, 4, read_every):
+            assert step and len({new.request for new in step if new.token is not None}) <= 4
+            for new in step:
+                motions.setdefault(new.request, []).append((new.part, new.token))
+        return motions
+
+    expected = tokens(1)
+    assert len({len(motion) for motion in expected.values()}) > 3, "rows must end at different steps"
+    for read_every in (2, 5, 100):
+        assert tokens(read_every) == expected
+
+
 def test_requests_are_read_when_a_slot_is_free(model):
     rows, read = make_requests(*random_text(model, [3] * 12), list(range(12)), Sampling(), lengths=[4] * 12), []
     steps = decode_steps(model, (read.append(number) or row for number, row in enumerate(rows)), Sampling(), slots=4)
