@@ -26,7 +26,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from models.llama import LLaMAHF
 from models.llama_config import LLaMAConfig
-from models.sampling import Sampling, apply_guidance, resolve_guidance, sample_tokens
+from models.sampling import Sampling, apply_guidance, resolve_guidance, sample_tokens, uniform_numbers
 from models.text_dropout import null_text
 from utils.device import to_device
 from utils.errors import InputError
@@ -186,7 +186,7 @@ class ActiveRow:
     def __init__(self, number: int, request: Request, max_tokens: int) -> None:
         self.number, self.request, self.model_max_tokens = number, request, max_tokens
         draws = sum(part.max_tokens for part in request.parts)
-        self.uniforms = torch.rand(draws, generator=torch.Generator().manual_seed(request.seed))
+        self.uniforms = uniform_numbers(request.seed, draws)
         self.used = 0  # of them
         self.motion = list(request.context)
         self._start(0, context=self.motion[:])
@@ -213,12 +213,12 @@ class ActiveRow:
         """Number of columns of the prefill."""
         return len(self.text) + len(self.context)
 
-    def draws(self, column: int) -> Tensor:
-        """Return the uniform number and the bias of the end's logit (columns, 2) of each token, from ``column`` on."""
+    def draws(self, count: int) -> Tensor:
+        """Return the uniform number and the bias of the end's logit (count, 2) of each token, with zeros at the end."""
         uniforms = self.uniforms[self.used : self.used + self.max_tokens]
         bias = torch.zeros_like(uniforms)
         bias[: self.min_tokens] = -math.inf
-        return F.pad(torch.stack((uniforms, bias), dim=1), (0, 0, column, 0))
+        return F.pad(torch.stack((uniforms, bias), dim=1), (0, 0, 0, count - len(uniforms)))
 
     def append(self, token: int) -> NewToken:
         self.motion.append(token)
@@ -247,7 +247,8 @@ class ContinuousBatch:
         self.finished: set[int] = set()  # slots that leave the batch
         self.logits = torch.empty(0, device=self.device)  # (rows_per_slot * len(rows), outputs) of the next tokens
         self.tokens = torch.empty(0, device=self.device)  # (len(rows), rows_per_slot) sampled last
-        # Uniform number and bias of the end's logit of the token that each row appends at each column.
+        self.step_number = 0
+        # Uniform number and bias of the end's logit, for each row and each step modulo the number of columns.
         self.draws = torch.zeros(*self.cache.mask.shape, 2, device=self.device)
 
     def refill(self) -> None:
@@ -276,9 +277,9 @@ class ContinuousBatch:
         logits = self.model.prefill(text, mask, tokens, self.cache, first)
         if not logits.sum(dtype=torch.float32).isfinite():
             raise InputError("the logits are not finite; the model's weights are damaged or its training diverged")
-        draws = pad_sequence([row.draws(text.shape[1] + len(row.context)) for row in rows], batch_first=True)
-        draws = to_device(draws, self.device).repeat_interleave(self.rows_per_slot, dim=0)
-        self.draws[first : first + len(draws), : draws.shape[1]] = draws
+        draws = torch.stack([row.draws(self.draws.shape[1]) for row in rows]).roll(self.step_number, dims=1)
+        draws = draws.repeat_interleave(self.rows_per_slot, dim=0)
+        self.draws[first : first + len(draws)] = to_device(draws, self.device)
         self.logits = torch.cat((self.logits, logits)) if self.rows else logits
         self.rows += rows
 
@@ -303,12 +304,13 @@ class ContinuousBatch:
 
     def _sample(self) -> Tensor:
         """Sample the next tokens (len(rows),) from the logits."""
-        end_id, rows = self.model.config.end_id, len(self.logits)
-        draws = self.draws[self.cache.rows[:rows], self.cache.lengths[:rows]]
-        uniforms, bias = draws.view(-1, self.rows_per_slot, 2).unbind(-1)
+        end_id = self.model.config.end_id
+        draws = self.draws[: len(self.logits), self.step_number % self.draws.shape[1]]
+        uniforms, bias = draws.unflatten(0, (-1, self.rows_per_slot)).unbind(-1)
         logits = apply_guidance(self.logits[:, : end_id + 1].float(), self.guidance)  # (B, V)
         logits[:, end_id] += bias[:, 0]
         self.tokens = sample_tokens(logits, uniforms, self.sampling)  # the rows of a slot get the same number
+        self.step_number += 1
         return self.tokens[:, 0]
 
     def _read(self, slot: int, row: ActiveRow, token: int) -> Iterator[NewToken]:

@@ -46,12 +46,18 @@ def apply_guidance(logits: Tensor, guidance: float) -> Tensor:
     return unconditional.lerp(conditional, guidance)
 
 
+def uniform_numbers(seed: int, *shape: int) -> Tensor:
+    """Draw random numbers on the host for ``sample_tokens``, from 0 to ``BELOW_ONE``."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)).clamp_(max=BELOW_ONE)
+
+
 def sample_tokens(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
     """Sample tokens of each row by inverse transform sampling over the token ids in their natural order.
 
     Args:
         logits: (B, V) float32; a token with -inf is never sampled.
-        uniform: (B,) in [0, 1), or (B, M) for M independent tokens per row; only the shape counts if greedy.
+        uniform: (B,) from 0 to ``BELOW_ONE``, or (B, M) for M independent tokens per row; if greedy, only its shape
+            counts.
 
     Returns:
         token ids of the shape of ``uniform``. Tokens that tie with the last one inside top_k or top_p are inside too.
@@ -67,7 +73,7 @@ def sample_tokens(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor
         threshold = nucleus_threshold(probabilities, sampling.top_p)
         probabilities = probabilities.masked_fill(probabilities < threshold, 0)
     cumulative = probabilities.cumsum(dim=-1)
-    points = uniform.reshape(len(uniform), -1).clamp(max=BELOW_ONE) * cumulative[:, -1:]  # (B, M) below the total
+    points = uniform.reshape(len(uniform), -1) * cumulative[:, -1:]  # (B, M) below the total
     return torch.searchsorted(cumulative, points, right=True).view(uniform.shape)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from models.generate import Part, Request, compact_slots, decode_steps, generate
 from models.llama import LLaMAHF
 from models.llama_config import SIZES, LLaMAConfig
-from models.sampling import Sampling, sample_tokens
+from models.sampling import BELOW_ONE, Sampling, sample_tokens, uniform_numbers
 from tests.conftest import golden
 from utils.errors import InputError
 
@@ -378,9 +378,11 @@ def test_top_p_applies_after_top_k():
 
 def test_extreme_uniforms_never_sample_an_impossible_token():
     logits = torch.tensor([-math.inf, 0.0, -math.inf, 0.5, -math.inf]).expand(2, -1)
-    uniforms = torch.tensor([0.0, 1.0 - 2.0**-24])
+    uniforms = torch.tensor([0.0, BELOW_ONE])
     assert sample_tokens(logits, uniforms, Sampling()).tolist() == [1, 3]
-    assert sample_tokens(logits, torch.ones(2), Sampling(top_k=2, top_p=0.99)).tolist() == [3, 3]
+    assert sample_tokens(logits, uniforms, Sampling(top_k=2, top_p=0.99)).tolist() == [1, 3]
+    totals = torch.tensor([1.0, 1 + 2.0**-23, 1.5, 2 - 2.0**-23])
+    assert (totals * BELOW_ONE < totals).all() and uniform_numbers(0, 1000).max() <= BELOW_ONE
 
 
 # --- faults
