@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from models.few_rows import FewRowsStep, plain_weights
 from models.kv_cache import KVCache
 from models.llama import LLaMAHF
-from models.llama_layers import MLP
+from models.llama_layers import MLP, Attention
 from utils.device import can_compile
 from utils.errors import InputError
 
@@ -45,10 +45,10 @@ def optimize(model: LLaMAHF, dtype: torch.dtype, quantize: str = "none", compile
     model.to(dtype).eval().requires_grad_(False)
     for block in model.blocks:
         block.mlp = FusedMLP(cast(MLP, block.mlp))
-        if device.type != "cpu" and quantize == "none":
-            block.attn.c_proj, block.mlp.c_proj = AddingLinear(block.attn.c_proj), AddingLinear(block.mlp.c_proj)
     if quantize != "none":
         _quantize(model, device.type, quantize)
+    else:
+        fuse_additions(model)
     if compiled and not can_compile(device):
         warnings.warn("no C++ compiler is found, so the step is not compiled; install g++", stacklevel=2)
         compiled = False
@@ -122,6 +122,13 @@ class FusedMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.c_fc(x).chunk(2, dim=-1)
         return F.silu(gate) * value
+
+
+def fuse_additions(part: nn.Module) -> None:
+    """Let the projections of the blocks in a part of a model, on a GPU, add their output to the residual stream."""
+    for module in part.modules():
+        if isinstance(module, Attention | FusedMLP) and module.c_proj.weight.device.type != "cpu":
+            module.c_proj = AddingLinear(module.c_proj)
 
 
 class AddingLinear(nn.Linear):
