@@ -42,7 +42,7 @@ class KVCache:
     def __init__(self, shape: CacheShape, device: torch.device, dtype: torch.dtype, rope: Tensor) -> None:
         self.shape, self.rope = shape, rope
         self.pairs = torch.zeros(2, *shape, device=device, dtype=dtype)
-        self.keys, self.values = self.pairs
+        self.keys, self.values = self.pairs[0], self.pairs[1]
         self.mask = torch.full((shape.rows, shape.columns), -math.inf, device=device, dtype=dtype)
         self.starts = torch.zeros(shape.rows, dtype=torch.long, device=device)  # padding to the left of the text
         self.lengths = torch.zeros(shape.rows, dtype=torch.long, device=device)
