@@ -7,10 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.few_rows import Choice, FewRowsStep
 from models.llama import LLaMAHF
 from models.llama_config import SIZES, LLaMAConfig
-from models.optimize import optimize
 from models.text_dropout import drop_states, drop_text, null_text
 from tests.conftest import golden
 from utils.errors import InputError
@@ -273,20 +271,6 @@ def test_prefill_with_contexts_of_different_length(model):
     logits = model.prefill(text, mask, tokens, cache)
     expected = model(text, mask, tokens)
     torch.testing.assert_close(logits, expected[[0, 1, 2], [3, 7, 0]], atol=1e-5, rtol=1e-5)
-
-
-@torch.no_grad()
-def test_a_cache_can_be_continued_by_the_compiled_step_and_by_pytorch(model):
-    text, mask, tokens = random_batch(model.config, [5, 1, 10], tokens=12)
-    expected = model(text, mask, tokens)[:, 4:]
-    step = optimize(model, torch.float32).step
-    assert isinstance(step, FewRowsStep)
-    cache, logits = model.new_cache(3, 22), []
-    model.prefill(text, mask, tokens[:, :3], cache)
-    for column in range(3, 12):
-        step.choice = Choice(threads=1, rows=3 * (column % 2))
-        logits.append(model.step(tokens[:, column], cache, cache.extent(3)))
-    torch.testing.assert_close(torch.stack(logits, dim=1), expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
