@@ -22,8 +22,10 @@ from tempfile import TemporaryDirectory
 import psutil
 import torch
 
+from models.kv_cache import rounded_columns
 from models.llama import LLaMAHF
 from models.llama_config import SIZES, LLaMAConfig
+from models.llama_layers import stored_width
 from models.optimize import load_optimized, optimize, weight_bytes
 from training.costs import count_parameters
 from utils.checkpoint import save_model
@@ -85,8 +87,9 @@ def config_of(size: str) -> LLaMAConfig:
 
 
 def cache_bytes(config: LLaMAConfig, dtype: torch.dtype) -> int:
-    """Return the bytes of keys and values of one row of full length; guidance doubles the rows."""
-    return 2 * config.n_layer * config.block_size * config.n_embd * dtype.itemsize
+    """Return the bytes of keys and values of one row of full length on a GPU; guidance doubles the rows."""
+    width = config.n_head * stored_width(config.head_dim, dtype, "cuda")
+    return 2 * config.n_layer * rounded_columns(config.block_size) * width * dtype.itemsize
 
 
 def save_zeros(config: LLaMAConfig, folder: Path) -> None:

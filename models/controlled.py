@@ -30,7 +30,7 @@ from control.track import Track
 from models.generate import CONTEXT_SHARE, Request
 from models.llama import LLaMAHF
 from models.motion_vqvae import HumanVQVAE, State
-from models.sampling import Sampling, apply_guidance, resolve_guidance, sample_tokens
+from models.sampling import Sampling, apply_guidance, resolve_guidance, sample_tokens, uniform_numbers
 from models.text_dropout import null_text
 from motion.features272 import LAYOUT, heading_angle, local_joints, recover_root
 from motion.rotation import y_rotation
@@ -168,9 +168,8 @@ class Particles:
         self.roots, self.decoder = Roots.at(goal.start, self.device), State()
         self.logits = torch.empty(0)  # (rows, outputs) of the next tokens
         self.signals = torch.empty(0)  # (P, W) control signals that they are predicted with
-        seeded = torch.Generator().manual_seed(request.seed)
         draws = sum(part.max_tokens for part in request.parts)
-        self.uniforms = iter(torch.rand(draws, PARTICLES * BRANCHES + 2, generator=seeded).to(self.device))
+        self.uniforms = iter(uniform_numbers(request.seed, draws, PARTICLES * BRANCHES + 2).to(self.device))
 
     @property
     def frames(self) -> int:

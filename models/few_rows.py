@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.kv_cache import KVCache
+from models.kv_cache import KVCache, rounded_columns
 from models.llama import LLaMAHF
 from models.llama_layers import rope_table
 from utils.device import OtherPrograms
@@ -94,8 +94,8 @@ def plain_weights(model: LLaMAHF) -> Any:
     norms = torch.zeros(len(blocks) + 1, 2, model.config.n_embd)
     norms[:-1] = torch.stack([torch.stack((block.rms_1.scale, block.rms_2.scale)) for block in blocks])
     norms[-1, 0] = model.transformer.ln_f.scale
-    cos, sin = rope_table(torch.arange(model.config.block_size)[None], model.config.head_dim)  # (1, P, 1, 1, D)
-    rope = torch.stack((cos[0, :, 0, 0, ::2], sin[0, :, 0, 0, ::2]), dim=-1).flatten(1)
+    positions = torch.arange(rounded_columns(model.config.block_size))
+    rope = rope_table(positions, model.config.head_dim)[:, 0, 0].flatten(1)  # (P, D)
     embedding = as_array(model.transformer.wte.weight)
     return kernels().Weights(embedding, *matrices, norms.numpy(), rope.numpy())
 
@@ -129,10 +129,10 @@ class FewRowsStep:
     def __init__(self, model: LLaMAHF, weights: Any) -> None:
         config, rows = model.config, MOST_ROWS
         self.pytorch: Step = model.step
-        self.weights, self.most_columns = weights, config.block_size
+        self.weights, self.most_columns = weights, rounded_columns(config.block_size)
         width, hidden = config.n_embd, config.mlp_hidden
         widths = (width, width, 3 * width, width, 2 * hidden, hidden)
-        scores = np.zeros((rows, config.n_head, config.block_size), dtype=np.float32)
+        scores = np.zeros((rows, config.n_head, self.most_columns), dtype=np.float32)
         self.scratch = kernels().Scratch(*(np.zeros((rows, each), dtype=np.float32) for each in widths), scores)
         self.choice = self._choose(model)
 
@@ -143,7 +143,8 @@ class FewRowsStep:
         return self.pytorch(tokens, cache, extent, control)
 
     def _compiled(self, tokens: Tensor, cache: KVCache, threads: int) -> Tensor:
-        arrays = kernels().Cache(*(as_array(each) for each in (cache.keys, cache.values, cache.starts, cache.lengths)))
+        tensors = (cache.keys, cache.values, cache.mask, cache.starts, cache.lengths)
+        arrays = kernels().Cache(*map(as_array, tensors))
         logits = torch.empty(len(tokens), len(self.weights.head))
         with IN_USE:
             kernels().set_num_threads(threads)
@@ -171,8 +172,8 @@ class FewRowsStep:
 
     @torch.inference_mode()
     def _measure(self, model: LLaMAHF, most: int) -> Choice:
-        columns = min(COLUMNS, self.most_columns)
-        cache = model.new_cache(MOST_ROWS, columns)
+        cache = model.new_cache(MOST_ROWS, min(COLUMNS, self.most_columns))
+        columns = cache.shape.columns
 
         def compiled(rows: int, threads: int) -> None:
             cache.lengths.fill_(columns - 1)

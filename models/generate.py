@@ -7,6 +7,10 @@ by waiting requests, so that no step is spent on a finished row. Without waiting
 All uniform random numbers of a row are drawn beforehand from its own seed. The tokens of a row therefore depend on its
 text, seed and settings, not on the other rows (up to the rounding of batched matrix products: tiny in float32; in
 bfloat16 tokens can change).
+
+A GPU computes tokens faster than the host can ask for each. Sampling, minimum lengths and the next token therefore stay
+on the device, and the host reads the tokens of several steps at once. A row whose end is among them has computed a few
+tokens more, which are thrown away.
 """
 
 import math
@@ -16,15 +20,18 @@ from itertools import islice
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from models.llama import LLaMAHF
 from models.llama_config import LLaMAConfig
-from models.sampling import Sampling, apply_guidance, resolve_guidance, sample_tokens
+from models.sampling import Sampling, apply_guidance, resolve_guidance, sample_tokens, uniform_numbers
 from models.text_dropout import null_text
+from utils.device import to_device
 from utils.errors import InputError
 
+READ_EVERY = 8  # steps whose tokens are read together from a GPU; a CPU has nothing to wait for
 REFILL = 8  # prefill new requests once 1/REFILL of the slots is free: a few together cost little more than one
 PREFILL_GROUP = 8  # rows per prefill; they are of similar length, so that there is little padding
 CONTEXT_SHARE = 4  # the next sentence of a sequence sees the last 1/CONTEXT_SHARE of the model's tokens
@@ -104,7 +111,7 @@ def generate(
 
 
 def decode_steps(
-    model: LLaMAHF, requests: Iterable[Request], sampling: Sampling, slots: int = 32
+    model: LLaMAHF, requests: Iterable[Request], sampling: Sampling, slots: int = 32, read_every: int | None = None
 ) -> Iterator[list[NewToken]]:
     """Generate the motion tokens of requests, ``slots`` requests at a time.
 
@@ -114,6 +121,8 @@ def decode_steps(
             slot is free, so that texts can be encoded meanwhile.
         sampling: The same for all requests.
         slots: Number of requests in the batch; with guidance the model computes two rows per slot.
+        read_every: Largest number of steps whose tokens are read together, which has no influence on them; by default 1
+            on a CPU and ``READ_EVERY`` elsewhere.
 
     Yields:
         The new tokens of each step, row by row.
@@ -135,7 +144,9 @@ def decode_steps(
             slots = min(slots, len(requests))
             text_length = max((len(part.text) for request in requests for part in request.parts), default=0)
             max_tokens = min(max_tokens, max((request.max_tokens for request in requests), default=0))
-    return _decode(model, iter(requests), sampling, slots, text_length + max_tokens)
+    if read_every is None:
+        read_every = 1 if model.transformer.wte.weight.device.type == "cpu" else READ_EVERY
+    return _decode(model, iter(requests), sampling, slots, text_length + max_tokens, read_every)
 
 
 def validated(requests: Iterable[Request], config: LLaMAConfig) -> Iterator[Request]:
@@ -156,7 +167,7 @@ def _collect(steps: Iterator[list[NewToken]]) -> Iterator[tuple[int, list[int]]]
 
 @torch.inference_mode()
 def _decode(
-    model: LLaMAHF, requests: Iterator[Request], sampling: Sampling, slots: int, columns: int
+    model: LLaMAHF, requests: Iterator[Request], sampling: Sampling, slots: int, columns: int, read_every: int
 ) -> Iterator[list[NewToken]]:
     batch = ContinuousBatch(model, requests, sampling, slots, columns)
     while True:
@@ -164,7 +175,8 @@ def _decode(
         if not batch.rows:
             model.release_cache(batch.cache)
             return
-        yield batch.sample()
+        yield from batch.sample(read_every)
+        batch.drop_finished()
         batch.step()
 
 
@@ -174,7 +186,8 @@ class ActiveRow:
     def __init__(self, number: int, request: Request, max_tokens: int) -> None:
         self.number, self.request, self.model_max_tokens = number, request, max_tokens
         draws = sum(part.max_tokens for part in request.parts)
-        self.uniforms = iter(torch.rand(draws, generator=torch.Generator().manual_seed(request.seed)).tolist())
+        self.uniforms = uniform_numbers(request.seed, draws)
+        self.used = 0  # of them
         self.motion = list(request.context)
         self._start(0, context=self.motion[:])
 
@@ -200,6 +213,13 @@ class ActiveRow:
         """Number of columns of the prefill."""
         return len(self.text) + len(self.context)
 
+    def draws(self, count: int) -> Tensor:
+        """Return the uniform number and the bias of the end's logit (count, 2) of each token, with zeros at the end."""
+        uniforms = self.uniforms[self.used : self.used + self.max_tokens]
+        bias = torch.zeros_like(uniforms)
+        bias[: self.min_tokens] = -math.inf
+        return F.pad(torch.stack((uniforms, bias), dim=1), (0, 0, 0, count - len(uniforms)))
+
     def append(self, token: int) -> NewToken:
         self.motion.append(token)
         self.generated += 1
@@ -224,8 +244,12 @@ class ContinuousBatch:
         self.waiting = (ActiveRow(number, request, max_tokens) for number, request in enumerate(requests))
         self.continuing: list[ActiveRow] = []  # at the beginning of their next sentence
         self.rows: list[ActiveRow] = []
-        self.unfinished: list[int] = []  # slots that the next step keeps
+        self.finished: set[int] = set()  # slots that leave the batch
         self.logits = torch.empty(0, device=self.device)  # (rows_per_slot * len(rows), outputs) of the next tokens
+        self.tokens = torch.empty(0, device=self.device)  # (len(rows), rows_per_slot) sampled last
+        self.step_number = 0
+        # Uniform number and bias of the end's logit, for each row and each step modulo the number of columns.
+        self.draws = torch.zeros(*self.cache.mask.shape, 2, device=self.device)
 
     def refill(self) -> None:
         """Prefill waiting rows into free slots, once enough of them are free."""
@@ -249,46 +273,76 @@ class ContinuousBatch:
             null, null_mask = null_text(text)
             text, mask = (torch.stack(pair, dim=1).flatten(0, 1) for pair in ((text, null), (mask, null_mask)))
             tokens = tokens.repeat_interleave(2, dim=0)
-        logits = self.model.prefill(text, mask, tokens, self.cache, self.rows_per_slot * len(self.rows))
+        first = self.rows_per_slot * len(self.rows)
+        logits = self.model.prefill(text, mask, tokens, self.cache, first)
         if not logits.sum(dtype=torch.float32).isfinite():
             raise InputError("the logits are not finite; the model's weights are damaged or its training diverged")
+        draws = torch.stack([row.draws(self.draws.shape[1]) for row in rows]).roll(self.step_number, dims=1)
+        draws = draws.repeat_interleave(self.rows_per_slot, dim=0)
+        self.draws[first : first + len(draws)] = to_device(draws, self.device)
         self.logits = torch.cat((self.logits, logits)) if self.rows else logits
         self.rows += rows
 
-    def sample(self) -> list[NewToken]:
-        """Sample one token per row from the logits; finished rows are marked to leave the batch."""
-        new_tokens, self.unfinished = [], []
-        for slot, (row, token) in enumerate(zip(self.rows, self._sample_tokens(), strict=True)):
-            ended = token == self.model.config.end_id
-            if not ended:
-                new_tokens.append(row.append(token))
-            if not ended and row.generated < row.max_tokens:
-                self.unfinished.append(slot)
-            elif row.start_next_part():
-                self.continuing.append(row)
-            else:
-                new_tokens.append(NewToken(row.number, row.part, None))
-        return new_tokens
+    def sample(self, most: int) -> Iterator[list[NewToken]]:
+        """Sample up to ``most`` tokens per row, as many as each row may have, and yield those of each step.
 
-    def _sample_tokens(self) -> list[int]:
+        Finished rows are marked to leave the batch.
+        """
+        sampled = [self._sample()]
+        for _ in range(1, min(most, *(row.max_tokens - row.generated for row in self.rows))):
+            self.step()
+            sampled.append(self._sample())
+        for tokens in torch.stack(sampled).tolist():  # waits for the device
+            new_tokens = [
+                new
+                for slot, (row, token) in enumerate(zip(self.rows, tokens, strict=True))
+                if slot not in self.finished
+                for new in self._read(slot, row, token)
+            ]
+            if new_tokens:
+                yield new_tokens
+
+    def _sample(self) -> Tensor:
+        """Sample the next tokens (len(rows),) from the logits."""
         end_id = self.model.config.end_id
+        draws = self.draws[: len(self.logits), self.step_number % self.draws.shape[1]]
+        uniforms, bias = draws.unflatten(0, (-1, self.rows_per_slot)).unbind(-1)
         logits = apply_guidance(self.logits[:, : end_id + 1].float(), self.guidance)  # (B, V)
-        too_short = [slot for slot, row in enumerate(self.rows) if row.generated < row.min_tokens]
-        if too_short:
-            logits[too_short, end_id] = -math.inf
-        uniform = torch.tensor([next(row.uniforms) for row in self.rows], device=self.device)
-        return sample_tokens(logits, uniform, self.sampling).tolist()
+        logits[:, end_id] += bias[:, 0]
+        self.tokens = sample_tokens(logits, uniforms, self.sampling)  # the rows of a slot get the same number
+        self.step_number += 1
+        return self.tokens[:, 0]
+
+    def _read(self, slot: int, row: ActiveRow, token: int) -> Iterator[NewToken]:
+        """Append a token to a row."""
+        row.used += 1
+        ended = token == self.model.config.end_id
+        if not ended:
+            yield row.append(token)
+        if not ended and row.generated < row.max_tokens:
+            return
+        self.finished.add(slot)
+        if row.start_next_part():
+            self.continuing.append(row)
+        else:
+            yield NewToken(row.number, row.part, None)
+
+    def drop_finished(self) -> None:
+        """Remove the finished rows."""
+        if self.finished:
+            kept = compact_slots([slot for slot in range(len(self.rows)) if slot not in self.finished])
+            self.rows = [self.rows[slot] for slot in kept]
+            rows = [self.rows_per_slot * slot + copy for slot in kept for copy in range(self.rows_per_slot)]
+            self.cache.select(rows)
+            index = torch.tensor(rows, dtype=torch.long, device=self.device)
+            self.draws[: len(rows)] = self.draws[index]
+            self.tokens = self.tokens.flatten()[index].view(-1, self.rows_per_slot)
+            self.finished.clear()
 
     def step(self) -> None:
-        """Remove finished rows and decode one token of each other row."""
-        if len(self.unfinished) < len(self.rows):
-            kept = compact_slots(self.unfinished)
-            self.rows = [self.rows[slot] for slot in kept]
-            copies = range(self.rows_per_slot)
-            self.cache.select([self.rows_per_slot * slot + copy for slot in kept for copy in copies])
+        """Decode one token of each row."""
         if self.rows:
-            last = [row.motion[-1] for row in self.rows for _ in range(self.rows_per_slot)]
-            tokens = torch.tensor(last, device=self.device)
+            tokens = self.tokens.flatten()
             self.logits = self.model.step(tokens, self.cache, self.cache.extent(len(tokens)))
 
 

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.head_loss import IGNORED, head_loss
-from models.kv_cache import CacheShape, KVCache, KVWriter
+from models.kv_cache import CacheShape, KVCache, KVWriter, rounded_columns
 from models.llama_config import LLaMAConfig
-from models.llama_layers import MLP, Attention, ControlMLP, RMSNorm, rope_table
+from models.llama_layers import MLP, Attention, ControlMLP, RMSNorm, rope_table, stored_width
 from utils.checkpoint import PretrainedModel
 from utils.errors import InputError
 
@@ -36,9 +36,14 @@ class Block(nn.Module):
         self.mlp: nn.Module = MLP(config.n_embd, config.mlp_hidden)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor, write: KVWriter | None) -> Tensor:
-        x = x + self.dropout(self.attn(self.rms_1(x), rope, mask, write))
-        return x + self.dropout(self.mlp(self.rms_2(x)))
+    def forward(self, x: Tensor, rope: Tensor, mask: Tensor, write: KVWriter | None) -> Tensor:
+        x = self._add(x, self.attn.c_proj, self.attn(self.rms_1(x), rope, mask, write))
+        return self._add(x, cast(nn.Module, self.mlp.c_proj), self.mlp(self.rms_2(x)))
+
+    def _add(self, x: Tensor, projection: nn.Module, y: Tensor) -> Tensor:
+        """Return x plus the projection of y; layers of ``models.optimize`` do both in one operator."""
+        add = getattr(projection, "add", None)
+        return x + self.dropout(projection(y)) if add is None else add(x, y)
 
 
 class Transformer(nn.ModuleDict):
@@ -155,7 +160,8 @@ class LLaMAHF(PretrainedModel):
 
     def hidden_states(self, text: Tensor, text_mask: Tensor, tokens: Tensor) -> Tensor:
         """Return the last hidden states (B, L + N, n_embd) of right-aligned text and tokens, as in ``forward``."""
-        return self._run_blocks(*self._embed(text, text_mask, tokens))
+        x, positions, mask = self._embed(text, text_mask, tokens)
+        return self._run_blocks(x, rope_table(positions, self.config.head_dim), mask)
 
     def new_cache(self, rows: int, columns: int) -> KVCache:
         """Return a cache for ``rows`` rows of at most ``columns`` text and token columns.
@@ -163,12 +169,14 @@ class LLaMAHF(PretrainedModel):
         The cache released last is reused if it has this shape, because the first write to new memory is slow.
         """
         weight, idle, self.idle_cache = self.transformer.wte.weight, self.idle_cache, None
-        config = self.config
-        shape = CacheShape(config.n_layer, rows, config.n_head, columns, config.head_dim)
-        if idle is not None and idle.shape == shape and idle.keys.dtype == weight.dtype:
+        config, device, dtype = self.config, weight.device, weight.dtype
+        width = stored_width(config.head_dim, dtype, device.type)
+        shape = CacheShape(config.n_layer, rows, config.n_head, rounded_columns(columns), width)
+        if idle is not None and idle.shape == shape and idle.keys.dtype == dtype:
             return idle
         del idle  # its memory is free for the new one
-        cache = KVCache(shape, weight.device, weight.dtype)
+        rope = rope_table(torch.arange(shape.columns, device=device), config.head_dim)
+        cache = KVCache(shape, device, dtype, rope)
         if self.static_shapes:
             cache.keep_addresses()
         return cache
@@ -196,10 +204,9 @@ class LLaMAHF(PretrainedModel):
         """
         x, positions, mask = self._embed(text, text_mask, tokens)
         counts = (tokens != self.config.pad_id).sum(dim=1)
-        rows = slice(first, first + len(text))
-        cache.starts[rows] = text.shape[1] - text_mask.sum(dim=1)
-        cache.lengths[rows] = text.shape[1] + counts
-        hidden = self._run_blocks(x, positions, mask, cache.prefill_writer(first))
+        cache.begin(first, text.shape[1] - text_mask.sum(dim=1), text.shape[1] + counts, x.shape[1])
+        mask = torch.zeros_like(mask, dtype=x.dtype).masked_fill_(~mask, -math.inf)  # once for all layers
+        hidden = self._run_blocks(x, cache.rope[positions], mask, cache.prefill_writer(first))
         batch, last = torch.arange(len(text), device=text.device), text.shape[1] - 1 + counts
         hidden = hidden[batch, last]
         if control is not None:
@@ -217,12 +224,13 @@ class LLaMAHF(PretrainedModel):
         Returns:
             logits (B, outputs).
         """
-        starts, lengths = cache.starts[: len(tokens), None], cache.lengths[: len(tokens), None]
-        columns = cache.columns[:extent]
-        mask = (columns >= starts) & (columns <= lengths)  # (B, extent)
+        starts, lengths = cache.starts[: len(tokens)], cache.lengths[: len(tokens)]
+        rope = cache.rope[lengths - starts][:, None]  # (B, 1, ...)
+        mask = cache.mask[: len(tokens)].scatter_(1, lengths[:, None], 0)  # the new column is visible
         x = self.transformer.wte(tokens)[:, None]  # (B, 1, C)
-        hidden = self._run_blocks(x, lengths - starts, mask[:, None, None], cache.step_writer(len(tokens), extent))
-        cache.lengths[: len(tokens)] += 1
+        mask = mask[:, None, None, :extent]
+        hidden = self._run_blocks(x, rope, mask, cache.step_writer(len(tokens), extent))
+        lengths += 1
         hidden = hidden[:, 0]
         if control is not None:
             hidden = self.control_proj(hidden, control)
@@ -259,9 +267,8 @@ class LLaMAHF(PretrainedModel):
             if length > limit:
                 raise InputError(f"a row has {length} {name} but the model takes at most {limit}; shorten it")
 
-    def _run_blocks(self, x: Tensor, positions: Tensor, mask: Tensor, write: KVWriter | None = None) -> Tensor:
-        """Apply all blocks and the last norm to x (B, S, C) at ``positions`` (B, S)."""
-        rope = rope_table(positions, self.config.head_dim)
+    def _run_blocks(self, x: Tensor, rope: Tensor, mask: Tensor, write: KVWriter | None = None) -> Tensor:
+        """Apply all blocks and the last norm to x (B, S, C) with rotary factors (B, S, ...)."""
         for block in self.blocks:
             x = block(x, rope, mask, write)
         return self.transformer.ln_f(x)

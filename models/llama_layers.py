@@ -1,7 +1,5 @@
 """Layers of LLaMAHF: RMSNorm, attention with rotary positions, SwiGLU."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,19 +12,41 @@ SIGNAL_DROPOUT = 0.25  # share of the positions that are trained without their c
 CONTROL_GUIDANCE = 1.0
 
 
-def rope_table(positions: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Return cosine and sine (B, S, 1, 1, head_dim), each twice, of the rotary angles at ``positions`` (B, S)."""
-    pairs = torch.arange(head_dim, device=positions.device) // 2 * 2  # 0, 0, 2, 2, ...
-    angles = positions[:, :, None, None, None].float() * ROPE_BASE ** (-pairs.float() / head_dim)
-    return angles.cos(), angles.sin()
+def rope_table(positions: Tensor, head_dim: int) -> Tensor:
+    """Return the rotary factors (..., 2, 3, 1, head_dim / 2, 2) of queries, keys and values at ``positions`` (...).
+
+    A pair (2i, 2i + 1) becomes its first number times ``[0]`` plus its second number times ``[1]``, both of width 2:
+    (cos, sin) and (-sin, cos) for queries and keys; (1, 0) and (0, 1) for values, which are not rotated. As complex
+    numbers, the pair is multiplied by ``[0]``.
+    """
+    pairs = torch.arange(0, head_dim, 2, device=positions.device)
+    angles = positions[..., None].float() * ROPE_BASE ** (-pairs.float() / head_dim)  # (..., D / 2)
+    angles = torch.stack((angles, angles, torch.zeros_like(angles)), dim=-2)[..., None, :]  # (..., 3, 1, D / 2)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.stack((torch.stack((cos, sin), dim=-1), torch.stack((-sin, cos), dim=-1)), dim=-5)
 
 
-def apply_rope(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate each interleaved pair (2i, 2i + 1) of the last axis of x (B, S, ..., head_dim); returns float32."""
-    cos, sin = rope
-    x = x.float()
-    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.addcmul(x * cos, torch.stack((-odd, even), dim=-1).flatten(-2), sin)
+def rotate(qkv: Tensor, rope: Tensor) -> Tensor:
+    """Rotate queries, keys and values (B, S, 3, H, D) by rotary factors (B, S, 2, 3, 1, D / 2, 2), in float32.
+
+    On a CPU, one product of complex numbers is fastest. Elsewhere two real products save the conversions from and to
+    half precision, each of which would be a kernel.
+    """
+    pairs, (first, second) = qkv.unflatten(-1, (-1, 2)), rope.unbind(2)
+    if qkv.device.type == "cpu" and not torch.compiler.is_compiling():
+        product = torch.view_as_complex(pairs.float()) * torch.view_as_complex(first)
+        return torch.view_as_real(product).flatten(-2).to(qkv.dtype)
+    even, odd = pairs.split(1, dim=-1)
+    rotated = None if torch.is_grad_enabled() else torch.empty_like(pairs)  # autograd takes no ``out``
+    return torch.addcmul(even * first, odd, second, out=rotated).flatten(-2).to(qkv.dtype)
+
+
+def stored_width(head_dim: int, dtype: torch.dtype, device: str) -> int:
+    """Return the width of a head in attention and cache on a device ("cpu", "cuda", ...).
+
+    In half precision, the fused kernels of GPUs take multiples of 8; other heads are padded with zeros.
+    """
+    return head_dim if device == "cpu" or dtype == torch.float32 else -(-head_dim // 8) * 8
 
 
 class RMSNorm(nn.Module):
@@ -41,42 +61,47 @@ class RMSNorm(nn.Module):
 
 
 def single_query_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Compute attention of one query (B, H, 1, D) over k and v (B, H, S, D) on a CPU.
+    """Compute attention of one query (B, H, 1, D) over k and v (B, H, S, D) on a CPU, with an additive mask.
 
     PyTorch's kernel is slow for it in bfloat16: float32 is faster with few rows, two batched products with many.
     """
     if q.dtype == torch.float32 or len(q) < 4:
-        y = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask)
+        y = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask.float())
         return y.to(q.dtype)
     scores = torch.bmm(k.flatten(0, 1), q.flatten(0, 1).transpose(1, 2)).view(*k.shape[:3])  # (B, H, S)
-    scores = scores.float().mul_(q.shape[-1] ** -0.5).masked_fill_(~mask[:, 0], -math.inf)
-    weights = scores.softmax(dim=-1).to(v.dtype)
+    weights = scores.float().mul_(q.shape[-1] ** -0.5).add_(mask[:, 0]).softmax(dim=-1).to(v.dtype)
     return torch.bmm(weights.flatten(0, 1)[:, None], v.flatten(0, 1)).view(q.shape)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with rotary positions; ``layer`` is its index in the KV cache."""
+    """Multi-head self-attention with rotary positions; ``layer`` is its index in the KV cache.
+
+    The block applies ``c_proj`` to its result, so that the residual addition can be part of it.
+    """
 
     def __init__(self, width: int, heads: int, layer: int) -> None:
         super().__init__()
-        self.heads, self.layer = heads, layer
+        self.heads, self.head_dim, self.layer = heads, width // heads, layer
         self.c_attn = nn.Linear(width, 3 * width, bias=False)
         self.c_proj = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor, write: KVWriter | None) -> Tensor:
-        qkv = self.c_attn(x).unflatten(-1, (3, self.heads, -1))  # (B, S, 3, H, D)
-        qk, v = qkv.split((2, 1), dim=2)
-        q, k = apply_rope(qk, rope).to(x.dtype).transpose(1, 3).unbind(2)  # (B, H, S, D) each
-        v = v.squeeze(2).transpose(1, 2)  # (B, H, S, D)
+    def forward(self, x: Tensor, rope: Tensor, mask: Tensor, write: KVWriter | None) -> Tensor:
+        qkv = rotate(self.c_attn(x).unflatten(-1, (3, self.heads, self.head_dim)), rope)  # (B, S, 3, H, D)
+        padding = stored_width(self.head_dim, qkv.dtype, qkv.device.type) - self.head_dim
+        if padding:
+            qkv = F.pad(qkv, (0, padding))
+        q, k, v = qkv.transpose(1, 3).unbind(2)  # (B, H, S, D) each
         if write is not None:
-            k, v = write(self.layer, k, v)
-        single = q.shape[2] == 1 and q.device.type == "cpu"
-        y = (single_query_attention if single else F.scaled_dot_product_attention)(q, k, v, mask)
-        return self.c_proj(y.transpose(1, 2).flatten(2))  # (B, S, C)
+            k, v = write(self.layer, qkv[:, :, 1:])
+        if write is not None and q.shape[2] == 1 and q.device.type == "cpu":
+            y = single_query_attention(q, k, v, mask)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, mask, scale=self.head_dim**-0.5)
+        return y[..., : self.head_dim].transpose(1, 2).flatten(2)  # (B, S, C)
 
 
 class MLP(nn.Module):
-    """SwiGLU feed-forward network (Shazeer, 2020)."""
+    """SwiGLU feed-forward network (Shazeer, 2020); the block applies its last layer, ``c_proj``."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -85,7 +110,7 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(F.silu(self.c_fc1(x)) * self.c_fc2(x))
+        return F.silu(self.c_fc1(x)) * self.c_fc2(x)
 
 
 class ControlMLP(nn.Module):

@@ -19,7 +19,7 @@ from models.few_rows import FewRowsStep, plain_weights
 from models.kv_cache import KVCache
 from models.llama import LLaMAHF
 from models.llama_config import LLaMAConfig
-from models.llama_layers import MLP
+from models.llama_layers import MLP, Attention
 from models.quantize import QUANTIZE, bytes_per_weight, quantize_linears
 from utils.checkpoint import assign_weights, read_weights, stored_weights
 from utils.device import can_compile
@@ -108,6 +108,8 @@ def _prepare(part: nn.Module, quantize: str) -> None:
                 setattr(parent, name, FusedMLP(module))
     if quantize != "none":
         quantize_linears(part, quantize)
+    else:
+        fuse_additions(part)
 
 
 def _with_fast_step(model: LLaMAHF, compiled: bool) -> LLaMAHF:
@@ -138,7 +140,7 @@ def pack_linears(model: nn.Module) -> None:
 
 
 class FusedMLP(nn.Module):
-    """SwiGLU whose two input layers are one: a weight is read faster in one large piece."""
+    """``MLP`` whose two input layers are one: a weight is read faster in one large piece."""
 
     def __init__(self, mlp: MLP) -> None:
         super().__init__()
@@ -150,7 +152,27 @@ class FusedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.c_fc(x).chunk(2, dim=-1)
-        return self.c_proj(F.silu(gate) * value)
+        return F.silu(gate) * value
+
+
+def fuse_additions(part: nn.Module) -> None:
+    """Let the projections of the blocks in a part of a model, on a GPU, add their output to the residual stream."""
+    for module in part.modules():
+        if isinstance(module, Attention | FusedMLP) and module.c_proj.weight.device.type != "cpu":
+            module.c_proj = AddingLinear(module.c_proj)
+
+
+class AddingLinear(nn.Linear):
+    """Linear layer without bias that can add its output to a residual stream in the same operator."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
+        self.weight = linear.weight
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """Add the output for y (..., K) to x (..., N) in place; returns x."""
+        x.flatten(0, -2).addmm_(y.flatten(0, -2), self.weight.t())
+        return x
 
 
 class PackedLinear(nn.Module):
@@ -163,6 +185,10 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return x (..., N) plus the output for y (..., K)."""
+        return torch.ops.mkldnn._linear_pointwise.binary(y, x, self.weight, self.bias, "add")
 
 
 class CompiledStep:

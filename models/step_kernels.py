@@ -44,6 +44,7 @@ class Cache(NamedTuple):
 
     keys: np.ndarray  # (L, rows, heads, columns, D)
     values: np.ndarray
+    mask: np.ndarray  # (rows, columns)
     starts: np.ndarray  # (rows,)
     lengths: np.ndarray  # (rows,)
 
@@ -127,6 +128,7 @@ def decode(tokens, weights, cache, scratch, logits):
     _norm(x, weights.norms[layers, 0], scratch.normed, rows)
     product(weights.head, weights.head_scale, scratch.normed, logits, rows, False)
     for r in range(rows):
+        cache.mask[r, cache.lengths[r]] = 0  # the new column is visible to PyTorch's step, too
         cache.lengths[r] += 1
 
 

@@ -1,4 +1,4 @@
-"""Generation: greedy tokens of the reference, independence of the batch, sampling, guidance and limits."""
+"""Generation: greedy tokens of the reference, independence of the batch, guidance and limits."""
 
 import dataclasses
 import json
@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.few_rows import Choice, FewRowsStep
 from models.generate import Part, Request, compact_slots, decode_steps, generate
 from models.llama import LLaMAHF
 from models.llama_config import SIZES, LLaMAConfig
+from models.optimize import optimize
 from models.sampling import Sampling, sample_tokens
 from tests.conftest import golden
 from utils.errors import InputError
@@ -191,6 +193,26 @@ def test_finished_rows_are_replaced_by_waiting_requests(model, slots, guidance):
         assert sum(rounds) > 0.8 * slots * len(rounds), "the batch stays full while requests wait"
 
 
+@pytest.mark.parametrize("sampling", [Sampling(guidance=2.0), Sampling(top_p=0.9, min_tokens=3)])
+def test_tokens_do_not_depend_on_how_many_steps_are_read_together(model, sampling):
+    text, mask = random_text(model, [1 + 7 * row % 10 for row in range(9)])
+    rows = make_requests(text, mask, list(range(9)), sampling)
+    rows[1] = Request([*rows[1].parts, *rows[2].parts], seed=1, context=[0, 1, 2])  # a second sentence
+
+    def tokens(read_every: int) -> dict[int, list[tuple[int, int | None]]]:
+        motions: dict[int, list[tuple[int, int | None]]] = {}
+        for step in decode_steps(model, rows, sampling, 4, read_every):
+            assert step and len({new.request for new in step if new.token is not None}) <= 4
+            for new in step:
+                motions.setdefault(new.request, []).append((new.part, new.token))
+        return motions
+
+    expected = tokens(1)
+    assert len({len(motion) for motion in expected.values()}) > 3, "rows must end at different steps"
+    for read_every in (2, 5, 100):
+        assert tokens(read_every) == expected
+
+
 def test_requests_are_read_when_a_slot_is_free(model):
     rows, read = make_requests(*random_text(model, [3] * 12), list(range(12)), Sampling(), lengths=[4] * 12), []
     steps = decode_steps(model, (read.append(number) or row for number, row in enumerate(rows)), Sampling(), slots=4)
@@ -198,6 +220,21 @@ def test_requests_are_read_when_a_slot_is_free(model):
     assert read == [0, 1, 2, 3]
     list(steps)
     assert read == list(range(12))
+
+
+@torch.no_grad()
+def test_a_cache_can_be_continued_by_the_compiled_step_and_by_pytorch(model):
+    text, mask = random_text(model, [5, 1, 10])
+    tokens = torch.randint(model.config.codebook_size, (3, 12))
+    expected = model(text, mask, tokens)[:, 4:]
+    step = optimize(model, torch.float32).step
+    assert isinstance(step, FewRowsStep)
+    cache, logits = model.new_cache(3, 22), []
+    model.prefill(text, mask, tokens[:, :3], cache)
+    for column in range(3, 12):
+        step.choice = Choice(threads=1, rows=3 * (column % 2))
+        logits.append(model.step(tokens[:, column], cache, cache.extent(3)))
+    torch.testing.assert_close(torch.stack(logits, dim=1), expected, atol=1e-5, rtol=1e-5)
 
 
 # --- sequences and initial motions
@@ -311,82 +348,7 @@ def test_bfloat16_generates_reproducibly(model):
     assert all(1 <= len(motion) <= model.config.max_tokens for motion in motions)
 
 
-# --- sampling
-
-GRID = 20_000
-
-
-def shares(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Sampled distribution (V,), exact to 1 / GRID: the share of an even grid of uniforms per token."""
-    uniforms = (torch.arange(GRID) + 0.5) / GRID
-    return sample_tokens(logits.expand(GRID, -1), uniforms, sampling).bincount(minlength=len(logits)) / GRID
-
-
-LOGITS = torch.tensor([0.3, -1.0, 2.0, 1.2, -math.inf, 0.9])
-
-
-@pytest.mark.parametrize("temperature", [1.0, 0.5, 3.0])
-def test_temperature_scales_the_logits(temperature):
-    expected = (LOGITS / temperature).softmax(-1)
-    torch.testing.assert_close(shares(LOGITS, Sampling(temperature=temperature)), expected, atol=2e-4, rtol=0)
-
-
-def test_greedy_and_tiny_temperature_select_the_most_likely_token():
-    for sampling in (GREEDY, Sampling(temperature=1e-9), Sampling(top_k=1), Sampling(top_p=1e-6)):
-        assert shares(LOGITS, sampling).tolist() == [0, 0, 1, 0, 0, 0]
-
-
-def test_top_k_keeps_the_k_most_likely_tokens():
-    kept = torch.tensor([False, False, True, True, False, True])
-    expected = LOGITS.masked_fill(~kept, -math.inf).softmax(-1)
-    torch.testing.assert_close(shares(LOGITS, Sampling(top_k=3)), expected, atol=2e-4, rtol=0)
-    assert shares(LOGITS, Sampling(top_k=100)).equal(shares(LOGITS, Sampling()))
-
-
-def test_top_p_keeps_the_smallest_set_that_reaches_p():
-    probabilities = torch.tensor([0.15, 0.5, 0.05, 0.3])
-    for top_p, kept in ((0.4, [1]), (0.6, [1, 3]), (0.79, [1, 3]), (0.81, [0, 1, 3]), (0.96, [0, 1, 2, 3])):
-        expected = torch.zeros(4)
-        expected[kept] = probabilities[kept] / probabilities[kept].sum()
-        torch.testing.assert_close(shares(probabilities.log(), Sampling(top_p=top_p)), expected, atol=2e-4, rtol=0)
-
-
-def test_top_p_applies_after_top_k():
-    probabilities = torch.tensor([0.4, 0.3, 0.2, 0.1])  # of the first three: 0.44, 0.33, 0.22
-    assert shares(probabilities.log(), Sampling(top_k=3, top_p=0.75)).gt(0).tolist() == [True, True, False, False]
-
-
-def test_extreme_uniforms_never_sample_an_impossible_token():
-    logits = torch.tensor([-math.inf, 0.0, -math.inf, 0.5, -math.inf]).expand(2, -1)
-    uniforms = torch.tensor([0.0, 1.0 - 2.0**-24])
-    assert sample_tokens(logits, uniforms, Sampling()).tolist() == [1, 3]
-    assert sample_tokens(logits, torch.ones(2), Sampling(top_k=2, top_p=0.99)).tolist() == [3, 3]
-
-
 # --- faults
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"temperature": -0.1}, "temperature is -0.1"),
-        ({"temperature": math.nan}, "temperature is nan"),
-        ({"temperature": 1e-300}, "temperature is 1e-300"),
-        ({"temperature": 1e308}, "temperature is 1e[+]308"),
-        ({"temperature": math.inf}, "temperature is inf"),
-        ({"top_k": -1}, "top_k is -1"),
-        ({"top_p": 0.0}, "top_p is 0.0"),
-        ({"top_p": 1.1}, "top_p is 1.1"),
-        ({"top_p": 5e-324}, "top_p is 5e-324"),
-        ({"guidance": math.inf}, "guidance is inf"),
-        ({"guidance": 1e308}, "guidance is 1e[+]308"),
-        ({"min_tokens": 0}, "min_tokens is 0"),
-        ({"min_tokens": 5, "max_tokens": 4}, "max_tokens is 4, below min_tokens"),
-    ],
-)
-def test_invalid_sampling_raises(settings, message):
-    with pytest.raises(InputError, match=message):
-        Sampling(**settings)
 
 
 @pytest.mark.parametrize(

@@ -219,17 +219,17 @@ def activation_bytes(config: LLaMAConfig, batch: MicroBatch, recompute: bool, pr
     A GPU keeps slightly less: its RMSNorm is a single kernel, and its dropout keeps one byte per value.
     """
     width, size, columns = config.n_embd, BYTES[precision], batch.rows * batch.columns
-    has_dropout = config.dropout > 0
+    has_dropout, padding = config.dropout > 0, 0 if precision == "float32" else -config.head_dim % 8
     block = (
         4 * FLOAT * width  # inputs of both norms, and their normalised values
         + (3 if precision == "bf16" else 2) * size * width  # inputs of c_attn, c_fc1 and c_fc2
-        + 6 * size * width  # q, k and v as computed, rotated q and k, output of attention
+        + 4 * size * (width + config.n_head * padding)  # rotated q, k and v, output of attention
         + 4 * size * config.mlp_hidden  # both halves of the SwiGLU, its gate, their product
         + 2 * has_dropout * size * width
         + size * batch.columns  # the mask, as numbers
         + FLOAT * (config.n_head + 2)  # log-sums of the softmax, scales of both norms
     )
-    around = (2 + has_dropout) * FLOAT * width + 2 * FLOAT * config.head_dim  # embedding, last norm, rotary angles
+    around = (2 + has_dropout) * FLOAT * width + 6 * FLOAT * config.head_dim  # embedding, last norm, rotary factors
     hidden = size * batch.targets * width
     kept = FLOAT * width * config.n_layer + block if recompute else block * config.n_layer
     return columns * (kept + around) + hidden
