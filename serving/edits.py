@@ -70,7 +70,9 @@ class EditRequest:
             raise InputError(f"the selection has {end - start:.1f} s; select a span of up to {longest:.1f} s")
         if end - start > seconds - SHORTEST_REST:
             raise InputError("the selection is the whole motion; select a part of it, or generate a new motion")
-        sentence, name = Prompt.parse([body.prompt]), safe_name(clips[0].title)
+        sentence, name = Prompt.parse(body.prompt), safe_name(clips[0].title)
+        if len(sentence.sentences) > options.sentences:
+            raise InputError(f"give 1 to {options.sentences} sentences for the selection")
         edits = {
             f"{name}_redo{seed}": partial(redone, clip, str(sentence), start, end, seed)
             for seed, clip in enumerate(clips, body.seed)
