@@ -10,7 +10,7 @@ bfloat16 tokens can change).
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
@@ -46,6 +46,8 @@ class Request:
     parts: list[Part]
     seed: int = 0
     context: list[int] = field(default_factory=list)
+    is_dropped: bool = False
+    """Set while the motion is generated, to end it before its next token."""
 
     @property
     def max_tokens(self) -> int:
@@ -104,14 +106,14 @@ def generate(
 
 
 def decode_steps(
-    model: LLaMAHF, requests: Iterable[Request], sampling: Sampling, slots: int = 32
-) -> Iterator[list[NewToken]]:
+    model: LLaMAHF, requests: Iterable[Request | None], sampling: Sampling, slots: int = 32
+) -> Generator[list[NewToken], None, None]:
     """Generate the motion tokens of requests, ``slots`` requests at a time.
 
     Args:
         model: In eval mode, on any device and in any precision.
         requests: A sequence is validated at once and decides the size of the KV cache. Other iterables are read when a
-            slot is free, so that texts can be encoded meanwhile.
+            slot is free, so that texts can be encoded meanwhile. They yield None if there is none at the moment.
         sampling: The same for all requests.
         slots: Number of requests in the batch; with guidance the model computes two rows per slot.
 
@@ -138,9 +140,10 @@ def decode_steps(
     return _decode(model, iter(requests), sampling, slots, text_length + max_tokens)
 
 
-def validated(requests: Iterable[Request], config: LLaMAConfig) -> Iterator[Request]:
+def validated(requests: Iterable[Request | None], config: LLaMAConfig) -> Iterator[Request | None]:
     for request in requests:
-        request.validate(config)
+        if request is not None:
+            request.validate(config)
         yield request
 
 
@@ -156,16 +159,18 @@ def _collect(steps: Iterator[list[NewToken]]) -> Iterator[tuple[int, list[int]]]
 
 @torch.inference_mode()
 def _decode(
-    model: LLaMAHF, requests: Iterator[Request], sampling: Sampling, slots: int, columns: int
-) -> Iterator[list[NewToken]]:
+    model: LLaMAHF, requests: Iterator[Request | None], sampling: Sampling, slots: int, columns: int
+) -> Generator[list[NewToken], None, None]:
     batch = ContinuousBatch(model, requests, sampling, slots, columns)
-    while True:
-        batch.refill()
-        if not batch.rows:
-            model.release_cache(batch.cache)
-            return
-        yield batch.sample()
-        batch.step()
+    try:
+        while True:
+            batch.refill()
+            if not batch.rows:
+                return
+            yield batch.sample()
+            batch.step()
+    finally:  # also if the caller closes it before the end
+        model.release_cache(batch.cache)
 
 
 class ActiveRow:
@@ -186,7 +191,7 @@ class ActiveRow:
     def start_next_part(self) -> bool:
         """Continue with the next sentence, the end of the motion as its context; False if there is none."""
         part = self.part + 1
-        if part == len(self.request.parts):
+        if part == len(self.request.parts) or self.request.is_dropped:
             return False
         kept = min(self.model_max_tokens // CONTEXT_SHARE, self.model_max_tokens - self.request.parts[part].min_tokens)
         self._start(part, self.motion[len(self.motion) - min(kept, len(self.motion)) :])
@@ -213,15 +218,14 @@ class ContinuousBatch:
     """
 
     def __init__(
-        self, model: LLaMAHF, requests: Iterator[Request], sampling: Sampling, slots: int, columns: int
+        self, model: LLaMAHF, requests: Iterator[Request | None], sampling: Sampling, slots: int, columns: int
     ) -> None:
         assert sampling.guidance is not None, "resolved by decode_steps"
         self.model, self.sampling, self.guidance, self.slots = model, sampling, sampling.guidance, slots
         self.rows_per_slot = 1 if self.guidance == 1 else 2
         self.cache = model.new_cache(self.rows_per_slot * slots, columns)
         self.device = self.cache.keys.device
-        max_tokens = model.config.max_tokens
-        self.waiting = (ActiveRow(number, request, max_tokens) for number, request in enumerate(requests))
+        self.waiting, self.started = requests, 0  # number of requests read so far
         self.continuing: list[ActiveRow] = []  # at the beginning of their next sentence
         self.rows: list[ActiveRow] = []
         self.unfinished: list[int] = []  # slots that the next step keeps
@@ -232,11 +236,18 @@ class ContinuousBatch:
         free = self.slots - len(self.rows)
         if self.rows and free < max(1, self.slots // REFILL):
             return
-        self.continuing += islice(self.waiting, max(0, free - len(self.continuing)))
+        self.continuing += self._next_rows(max(0, free - len(self.continuing)))
         new, self.continuing = self.continuing[:free], self.continuing[free:]
         new.sort(key=ActiveRow.prefill_length)
         for start in range(0, len(new), PREFILL_GROUP):
             self._prefill(new[start : start + PREFILL_GROUP])
+
+    def _next_rows(self, most: int) -> Iterator[ActiveRow]:
+        for request in islice(self.waiting, most):
+            if request is None:  # none at the moment
+                return
+            yield ActiveRow(self.started, request, self.model.config.max_tokens)
+            self.started += 1
 
     def _prefill(self, rows: list[ActiveRow]) -> None:
         text = pad_sequence([row.text.to(self.device) for row in rows], batch_first=True)  # (B, L, D)
@@ -259,7 +270,7 @@ class ContinuousBatch:
         """Sample one token per row from the logits; finished rows are marked to leave the batch."""
         new_tokens, self.unfinished = [], []
         for slot, (row, token) in enumerate(zip(self.rows, self._sample_tokens(), strict=True)):
-            ended = token == self.model.config.end_id
+            ended = token == self.model.config.end_id or row.request.is_dropped
             if not ended:
                 new_tokens.append(row.append(token))
             if not ended and row.generated < row.max_tokens:

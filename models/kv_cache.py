@@ -1,8 +1,10 @@
 """KV cache of a decoder: the attention keys and values of many sequences, allocated once."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,8 +32,8 @@ class KVCache:
 
     def __init__(self, shape: CacheShape, device: torch.device, dtype: torch.dtype) -> None:
         self.shape = shape
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.keys = zeros(shape, device, dtype)
+        self.values = zeros(shape, device, dtype)
         self.starts = torch.zeros(shape.rows, dtype=torch.long, device=device)  # padding to the left of the text
         self.lengths = torch.zeros(shape.rows, dtype=torch.long, device=device)
         self.columns = torch.arange(shape.columns, device=device)
@@ -81,3 +83,11 @@ class KVCache:
             for tensor in (self.keys, self.values):
                 tensor[:, slots, :, :end] = tensor[:, sources, :, :end]
             self.starts[slots], self.lengths[slots] = self.starts[sources], self.lengths[sources]
+
+
+def zeros(shape: Sequence[int], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return zeros; on a CPU, in memory that is taken row by row when it is first written."""
+    if device.type != "cpu":
+        return torch.zeros(*shape, device=device, dtype=dtype)
+    memory = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
+    return torch.from_numpy(memory).view(dtype).view(*shape)

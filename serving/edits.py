@@ -10,6 +10,7 @@ import numpy as np
 from editing.generate import redo
 from editing.loops import loop
 from models.pipeline import TextToMotion
+from models.streams import StreamBatch
 from motion.clip import Clip
 from motion.resample import FPS
 from serving.options import Options
@@ -112,6 +113,8 @@ def redone(clip: Clip, sentence: str, start: float, end: float, seed: int, model
     return redo(model, clip, sentence, start, min(end, len(clip.smplx85) / FPS), seed=seed)
 
 
-def as_one_chunk(edit: Callable[[TextToMotion], Clip], model: TextToMotion) -> Iterator[WholeMotion]:
+def as_one_chunk(
+    edit: Callable[[TextToMotion], Clip], model: TextToMotion, batch: StreamBatch
+) -> Iterator[WholeMotion]:
     """Make an edit when the first chunk is asked for."""
     yield WholeMotion(0, edit(model).smplx85)

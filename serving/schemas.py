@@ -43,7 +43,7 @@ class GenerateBody(Body):
     """Motions for sentences."""
 
     prompts: Sentences = Field(
-        description=f"Sentences that one continuous motion follows in turn: a list, or one text with {BAR} between them."
+        description=f"Sentences that one continuous motion follows: a list, or one text with {BAR} between them."
     )
     seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of the first variation; others follow by 1.")
     variations: int = Field(1, ge=1, description="Number of motions of these sentences.")
