@@ -295,8 +295,8 @@ class TextToMotion:
     ) -> Iterator[MotionChunk]:
         """Generate one motion and yield its frames token by token, equal to the motion of ``generate``.
 
-        Arguments and errors as in ``generate_each``, for one prompt. The frames of ``init`` are yielded first. Motions
-        without constraints in the same ``batch`` are decoded together.
+        Arguments and errors as in ``generate_each``, for one prompt. The frames of ``init`` are yielded first. Streams
+        without constraints in the same ``batch`` are decoded together; one thread reads all of them.
         """
         context = self.encode_init(init)
         asked = Asked(Prompt.parse(prompts), seed, seconds, constraints)
