@@ -4,7 +4,7 @@
     python app.py --checkpoint runs/t2m --port 8080
 
 Open http://127.0.0.1:8000 in a browser and enter one sentence per line; several lines make one continuous motion.
-The browser draws the motion. The server generates it in chunks of frames, alternating between visitors, and exports
+The browser draws the motion. The server generates it in chunks of frames, for several visitors at a time, and exports
 finished motions as files. Programs use the HTTP API, which is described at /api/v1/docs.
 """
 

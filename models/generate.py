@@ -14,7 +14,7 @@ tokens more, which are thrown away.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
@@ -53,6 +53,8 @@ class Request:
     parts: list[Part]
     seed: int = 0
     context: list[int] = field(default_factory=list)
+    is_dropped: bool = False
+    """Set while the motion is generated, to end it before its next token."""
 
     @property
     def max_tokens(self) -> int:
@@ -111,14 +113,18 @@ def generate(
 
 
 def decode_steps(
-    model: LLaMAHF, requests: Iterable[Request], sampling: Sampling, slots: int = 32, read_every: int | None = None
-) -> Iterator[list[NewToken]]:
+    model: LLaMAHF,
+    requests: Iterable[Request | None],
+    sampling: Sampling,
+    slots: int = 32,
+    read_every: int | None = None,
+) -> Generator[list[NewToken], None, None]:
     """Generate the motion tokens of requests, ``slots`` requests at a time.
 
     Args:
         model: In eval mode, on any device and in any precision.
         requests: A sequence is validated at once and decides the size of the KV cache. Other iterables are read when a
-            slot is free, so that texts can be encoded meanwhile.
+            slot is free, so that texts can be encoded meanwhile. They yield None if there is none at the moment.
         sampling: The same for all requests.
         slots: Number of requests in the batch; with guidance the model computes two rows per slot.
         read_every: Largest number of steps whose tokens are read together, which has no influence on them; by default 1
@@ -149,9 +155,10 @@ def decode_steps(
     return _decode(model, iter(requests), sampling, slots, text_length + max_tokens, read_every)
 
 
-def validated(requests: Iterable[Request], config: LLaMAConfig) -> Iterator[Request]:
+def validated(requests: Iterable[Request | None], config: LLaMAConfig) -> Iterator[Request | None]:
     for request in requests:
-        request.validate(config)
+        if request is not None:
+            request.validate(config)
         yield request
 
 
@@ -167,17 +174,19 @@ def _collect(steps: Iterator[list[NewToken]]) -> Iterator[tuple[int, list[int]]]
 
 @torch.inference_mode()
 def _decode(
-    model: LLaMAHF, requests: Iterator[Request], sampling: Sampling, slots: int, columns: int, read_every: int
-) -> Iterator[list[NewToken]]:
+    model: LLaMAHF, requests: Iterator[Request | None], sampling: Sampling, slots: int, columns: int, read_every: int
+) -> Generator[list[NewToken], None, None]:
     batch = ContinuousBatch(model, requests, sampling, slots, columns)
-    while True:
-        batch.refill()
-        if not batch.rows:
-            model.release_cache(batch.cache)
-            return
-        yield from batch.sample(read_every)
-        batch.drop_finished()
-        batch.step()
+    try:
+        while True:
+            batch.refill()
+            if not batch.rows:
+                return
+            yield from batch.sample(read_every)
+            batch.drop_finished()
+            batch.step()
+    finally:  # also if the caller closes it before the end
+        model.release_cache(batch.cache)
 
 
 class ActiveRow:
@@ -199,7 +208,7 @@ class ActiveRow:
     def start_next_part(self) -> bool:
         """Continue with the next sentence, the end of the motion as its context; False if there is none."""
         part = self.part + 1
-        if part == len(self.request.parts):
+        if part == len(self.request.parts) or self.request.is_dropped:
             return False
         kept = min(self.model_max_tokens // CONTEXT_SHARE, self.model_max_tokens - self.request.parts[part].min_tokens)
         self._start(part, self.motion[len(self.motion) - min(kept, len(self.motion)) :])
@@ -233,15 +242,14 @@ class ContinuousBatch:
     """
 
     def __init__(
-        self, model: LLaMAHF, requests: Iterator[Request], sampling: Sampling, slots: int, columns: int
+        self, model: LLaMAHF, requests: Iterator[Request | None], sampling: Sampling, slots: int, columns: int
     ) -> None:
         assert sampling.guidance is not None, "resolved by decode_steps"
         self.model, self.sampling, self.guidance, self.slots = model, sampling, sampling.guidance, slots
         self.rows_per_slot = 1 if self.guidance == 1 else 2
         self.cache = model.new_cache(self.rows_per_slot * slots, columns)
         self.device = self.cache.keys.device
-        max_tokens = model.config.max_tokens
-        self.waiting = (ActiveRow(number, request, max_tokens) for number, request in enumerate(requests))
+        self.waiting, self.started = requests, 0  # number of requests read so far
         self.continuing: list[ActiveRow] = []  # at the beginning of their next sentence
         self.rows: list[ActiveRow] = []
         self.finished: set[int] = set()  # slots that leave the batch
@@ -256,11 +264,18 @@ class ContinuousBatch:
         free = self.slots - len(self.rows)
         if self.rows and free < max(1, self.slots // REFILL):
             return
-        self.continuing += islice(self.waiting, max(0, free - len(self.continuing)))
+        self.continuing += self._next_rows(max(0, free - len(self.continuing)))
         new, self.continuing = self.continuing[:free], self.continuing[free:]
         new.sort(key=ActiveRow.prefill_length)
         for start in range(0, len(new), PREFILL_GROUP):
             self._prefill(new[start : start + PREFILL_GROUP])
+
+    def _next_rows(self, most: int) -> Iterator[ActiveRow]:
+        for request in islice(self.waiting, most):
+            if request is None:  # none at the moment
+                return
+            yield ActiveRow(self.started, request, self.model.config.max_tokens)
+            self.started += 1
 
     def _prefill(self, rows: list[ActiveRow]) -> None:
         text = pad_sequence([row.text.to(self.device) for row in rows], batch_first=True)  # (B, L, D)
@@ -316,7 +331,7 @@ class ContinuousBatch:
     def _read(self, slot: int, row: ActiveRow, token: int) -> Iterator[NewToken]:
         """Append a token to a row."""
         row.used += 1
-        ended = token == self.model.config.end_id
+        ended = token == self.model.config.end_id or row.request.is_dropped
         if not ended:
             yield row.append(token)
         if not ended and row.generated < row.max_tokens:

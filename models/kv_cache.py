@@ -1,9 +1,10 @@
 """KV cache of a decoder: the attention keys and values of many sequences, allocated once."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,7 +42,7 @@ class KVCache:
 
     def __init__(self, shape: CacheShape, device: torch.device, dtype: torch.dtype, rope: Tensor) -> None:
         self.shape, self.rope = shape, rope
-        self.pairs = torch.zeros(2, *shape, device=device, dtype=dtype)
+        self.pairs = zeros((2, *shape), device, dtype)
         self.keys, self.values = self.pairs[0], self.pairs[1]
         self.mask = torch.full((shape.rows, shape.columns), -math.inf, device=device, dtype=dtype)
         self.starts = torch.zeros(shape.rows, dtype=torch.long, device=device)  # padding to the left of the text
@@ -113,3 +114,11 @@ class KVCache:
 def rounded_columns(count: int) -> int:
     """Return a number of columns rounded up to a multiple of ``EXTENT_MULTIPLE``."""
     return -(-count // EXTENT_MULTIPLE) * EXTENT_MULTIPLE
+
+
+def zeros(shape: Sequence[int], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return zeros; on a CPU, in memory that is taken row by row when it is first written."""
+    if device.type != "cpu":
+        return torch.zeros(*shape, device=device, dtype=dtype)
+    memory = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
+    return torch.from_numpy(memory).view(dtype).view(*shape)

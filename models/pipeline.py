@@ -37,16 +37,17 @@ from models.checkpoints import TOKENIZER, check_tokenizer, find_checkpoint
 from models.constrained import constrained_chunks, constrained_motion, goal_of, start_before
 from models.controlled import Goal, decode_controlled
 from models.frames import FrameStream, compiled_weights
-from models.generate import NewToken, Part, Request, decode_steps, generate
+from models.generate import Part, Request, generate
 from models.known import Closest, Known
 from models.llama import LLaMAHF
 from models.model_card import CardOptions, rights_of_motions
-from models.motion import Motion, MotionChunk, RootTracker
+from models.motion import Motion, MotionChunk
 from models.motion_vqvae import HumanVQVAE
 from models.offload import load_offloaded
 from models.optimize import check_support, load_optimized
 from models.publish import MESSAGE, publish, save_copy
 from models.sampling_options import DEFAULT_SAMPLING, Sampling
+from models.streams import MotionStream, StreamBatch
 from models.text_encoder import TextEncoder, load_text_encoder
 from motion.features272 import check_features
 from motion.resample import FPS
@@ -289,22 +290,24 @@ class TextToMotion:
         seconds: Seconds = None,
         init: np.ndarray | None = None,
         constraints: Constraints | None = None,
+        batch: StreamBatch | None = None,
     ) -> Iterator[MotionChunk]:
         """Generate one motion and yield its frames token by token, equal to the motion of ``generate``.
 
-        Arguments and errors as in ``generate_each``, for one prompt. The frames of ``init`` are yielded first.
+        Arguments and errors as in ``generate_each``, for one prompt. The frames of ``init`` are yielded first. Streams
+        without constraints in the same ``batch`` are decoded together; one thread reads all of them.
         """
         context = self.encode_init(init)
         asked = Asked(Prompt.parse(prompts), seed, seconds, constraints)
         job = self._validated_job(0, asked, sampling, context)
         job = self._started(job, context, init)
+        [request] = self._requests([job], context)
         if job.goal is not None:
-            [request] = self._requests([job], context)
             return constrained_chunks(
                 job.goal, decode_controlled(self.generator, self.tokenizer, request, job.goal, sampling)
             )
-        steps = decode_steps(self.generator, self._requests([job], context), sampling, slots=1)
-        return self._chunks(context, steps)
+        batch = StreamBatch(self.generator, motions=1) if batch is None else batch
+        return MotionStream(FrameStream(self.tokenizer, self.frame_weights), context, batch.start(request, sampling))
 
     @torch.inference_mode()
     def encode_init(self, init: np.ndarray | None) -> list[int]:
@@ -380,15 +383,3 @@ class TextToMotion:
             assert job.goal is not None and job.constraints is not None
             new = decode_controlled(self.generator, self.tokenizer, request, job.goal, sampling)
             yield job.number, constrained_motion(str(job.prompt), job.seed, job.constraints, job.goal, new)
-
-    @torch.inference_mode()
-    def _chunks(self, context: list[int], steps: Iterator[list[NewToken]]) -> Iterator[MotionChunk]:
-        frames, root = FrameStream(self.tokenizer, self.frame_weights), RootTracker()
-        if context:
-            features = frames.next(context)
-            yield MotionChunk.of(-1, context, features, *root.place(features))
-        for step in steps:
-            for _, part, token in step:
-                if token is not None:
-                    features = frames.next([token])
-                    yield MotionChunk.of(part, [token], features, *root.place(features))

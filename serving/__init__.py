@@ -5,7 +5,7 @@ places.py       limits per network address; addresses behind a proxy
 schemas.py      bodies of requests and answers, from which the OpenAPI document is made
 requests.py     requests for motion within the limits
 edits.py        edits of finished motions: a part made anew, loops
-service.py      queue of visitors, generation in turn, finished motions
+service.py      queue of visitors, generation for several of them at a time, finished motions
 downloads.py    finished motions as files; film.py is the process that draws a video
 characters.py   characters of visitors; rigging.py is the process that reads one
 metrics.py      metrics in the form of Prometheus

@@ -10,6 +10,7 @@ import numpy as np
 from editing.generate import redo
 from editing.loops import loop
 from models.pipeline import TextToMotion
+from models.streams import StreamBatch
 from motion.clip import Clip
 from motion.resample import FPS
 from serving.options import Options
@@ -70,7 +71,9 @@ class EditRequest:
             raise InputError(f"the selection has {end - start:.1f} s; select a span of up to {longest:.1f} s")
         if end - start > seconds - SHORTEST_REST:
             raise InputError("the selection is the whole motion; select a part of it, or generate a new motion")
-        sentence, name = Prompt.parse([body.prompt]), safe_name(clips[0].title)
+        sentence, name = Prompt.parse(body.prompt), safe_name(clips[0].title)
+        if len(sentence.sentences) > options.sentences:
+            raise InputError(f"give 1 to {options.sentences} sentences for the selection")
         edits = {
             f"{name}_redo{seed}": partial(redone, clip, str(sentence), start, end, seed)
             for seed, clip in enumerate(clips, body.seed)
@@ -110,6 +113,8 @@ def redone(clip: Clip, sentence: str, start: float, end: float, seed: int, model
     return redo(model, clip, sentence, start, min(end, len(clip.smplx85) / FPS), seed=seed)
 
 
-def as_one_chunk(edit: Callable[[TextToMotion], Clip], model: TextToMotion) -> Iterator[WholeMotion]:
+def as_one_chunk(
+    edit: Callable[[TextToMotion], Clip], model: TextToMotion, batch: StreamBatch
+) -> Iterator[WholeMotion]:
     """Make an edit when the first chunk is asked for."""
     yield WholeMotion(0, edit(model).smplx85)

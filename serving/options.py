@@ -29,7 +29,7 @@ class Options:
     device: str = "auto"
     """Device of the model: auto, cpu, cuda, cuda:1, ..."""
     running: PositiveInt = 4
-    """Maximum number of visitors served concurrently; they receive frames in turn."""
+    """Maximum number of visitors served concurrently; their motions are generated together."""
     waiting: NonNegativeInt = 16
     """Maximum number of visitors in the queue; further visitors are asked to try again later."""
     per_address: PositiveInt = 4

@@ -14,6 +14,7 @@ from control.paths import lengths_along
 from control.report import measure
 from models.pipeline import TextToMotion
 from models.sampling import Sampling
+from models.streams import StreamBatch
 from motion.resample import FPS
 from motion.smplx import smplx85_to_motion
 from serving.options import Options
@@ -39,8 +40,8 @@ class Frames(Protocol):
         """(T, 85) poses."""
 
 
-Start = Callable[[TextToMotion], Iterator[Frames]]
-"""Starts the generation of a motion."""
+Start = Callable[[TextToMotion, StreamBatch], Iterator[Frames]]
+"""Starts the generation of a motion, which may be decoded together with those of the batch."""
 
 
 @dataclass
@@ -109,8 +110,8 @@ class GenerationRequest:
             return []
         return [error.to_dict() for error in measure(self.constraints, *smplx85_to_motion(smplx85.astype(np.float64)))]
 
-    def _start(self, seed: int, model: TextToMotion) -> Iterator[Frames]:
-        return model.stream(self.prompt, seed, self.sampling, self.seconds, constraints=self.constraints)
+    def _start(self, seed: int, model: TextToMotion, batch: StreamBatch) -> Iterator[Frames]:
+        return model.stream(self.prompt, seed, self.sampling, self.seconds, constraints=self.constraints, batch=batch)
 
 
 def parse_sampling(body: GenerateBody, defaults: Sampling, max_tokens: int | None) -> Sampling:

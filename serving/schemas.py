@@ -4,13 +4,13 @@ Types and fixed limits are checked here; those that depend on options and on the
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from motion.resample import FPS
 from utils.errors import InputError
-from utils.prompts import MAX_SEED
+from utils.prompts import BAR, MAX_SEED
 
 COLDEST = 0.01  # lowest temperature above 0 (greedy)
 WARMEST = 2
@@ -25,6 +25,14 @@ FOOT_LOCK = "Whether foot sliding is removed from the finished motions."
 NAMES = "Names of the motions to edit; null edits all."
 
 
+def split_text(value: object) -> object:
+    """Return the sentences of one text, as in Python; other values as they are."""
+    return value.split(BAR) if isinstance(value, str) else value
+
+
+Sentences = Annotated[list[str], BeforeValidator(split_text, json_schema_input_type=str | list[str])]
+
+
 class Body(BaseModel):
     """Body of a request: unknown keys and values of another type are refused."""
 
@@ -34,7 +42,9 @@ class Body(BaseModel):
 class GenerateBody(Body):
     """Motions for sentences."""
 
-    prompts: list[str] = Field(description="Sentences that one continuous motion follows in turn.")
+    prompts: Sentences = Field(
+        description=f"Sentences that one continuous motion follows: a list, or one text with {BAR} between them."
+    )
     seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of the first variation; others follow by 1.")
     variations: int = Field(1, ge=1, description="Number of motions of these sentences.")
     temperature: float | None = Field(None, ge=0, le=WARMEST, description="0 is greedy.")
@@ -55,7 +65,7 @@ class RedoBody(Body):
     names: list[str] | None = Field(None, description=NAMES)
     start: float = Field(alias="from", ge=0, description="Seconds.")
     to: float = Field(ge=0, description="Seconds.")
-    prompt: str
+    prompt: str = Field(description=f"Sentence for the span, or several with {BAR} between them.")
     seed: int = Field(0, ge=0, le=MAX_SEED)
 
 

@@ -1,4 +1,4 @@
-"""Queue of visitors, generation in turn, and finished motions."""
+"""Queue of visitors, generation for several of them at a time, and finished motions."""
 
 import asyncio
 import logging
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from models.pipeline import TextToMotion
+from models.streams import StreamBatch
 from motion.clip import Clip
 from motion.foot_lock import lock_feet
 from serving.errors import Refused
@@ -76,15 +77,17 @@ class Result(NamedTuple):
 
 
 class MotionService:
-    """Generates motions for several visitors in turn, and keeps finished ones for download.
+    """Generates motions for several visitors at a time, and keeps finished ones for download.
 
-    One thread runs the model. Each visitor has at most one chunk of frames in its queue, so that all visitors advance
-    at the same rate.
+    One thread runs the model. Motions without constraints are decoded together, see ``models.streams``: a step of the
+    generator gives each of them its next token. Frames are made, and constrained and edited motions advance, chunk by
+    chunk in turn for the visitors. Each visitor waits for at most one chunk, which it has read before the next is made.
     """
 
     def __init__(self, model: TextToMotion, body: Body, options: Options):
         self.model, self.body, self.options = model, body, options
         self.thread = ThreadPoolExecutor(1)
+        self.batch = StreamBatch(model.generator, options.running * options.variations)
         self.places = Places(
             options.capacity,
             options.per_address,
@@ -154,9 +157,10 @@ class MotionService:
             yield {"waiting": self._ahead(visitor)}
             await visitor.changed.wait()
             visitor.changed.clear()
-        starts, motions = request.starts(), []
+        starts = request.starts()
+        motions: list[Any] = []
         try:
-            motions, notes = await run_in(self.thread, self._start, starts, request.sentences)
+            notes = await run_in(self.thread, self._start, starts, request.sentences, motions)
             if notes:
                 yield notes
             chunks: list[list[np.ndarray]] = [[] for _ in motions]
@@ -171,8 +175,8 @@ class MotionService:
                         self.metrics.frames.inc(len(smplx85))
                         yield line
         finally:
-            for motion in motions:
-                self.thread.submit(motion.close)
+            with suppress(RuntimeError):  # the service is closed
+                self.thread.submit(close_all, motions)
         results = {
             name: Clip(np.concatenate(parts), request.title, rights=self.model.rights)
             for name, parts in zip(starts, chunks, strict=True)
@@ -210,16 +214,20 @@ class MotionService:
         return [other for other in self.queue if not other.served].index(visitor) + 1
 
     def _start(
-        self, starts: dict[str, Start], sentences: Sequence[str]
-    ) -> tuple[list[Iterator[Frames]], dict[str, list]]:
-        """Start motions; returns them, and the sentences that may not be followed, by reason. Runs in the thread."""
-        motions = [start(self.model) for start in starts.values()]
+        self, starts: dict[str, Start], sentences: Sequence[str], motions: list[Iterator[Frames]]
+    ) -> dict[str, list]:
+        """Append the started motions to a list, and return the sentences that may not be followed, by reason.
+
+        Runs in the thread; the list has every motion that must be closed, also if the visitor leaves meanwhile.
+        """
+        for start in starts.values():
+            motions.append(start(self.model, self.batch))
         notes: dict[str, list] = {
             "far": [each.to_dict() for each in self.model.closest(sentences) if each.is_far],
             "cut": self.model.text_encoder.too_long(sentences),
             "foreign": list(filter(is_foreign, sentences)),
         }
-        return motions, {reason: found for reason, found in notes.items() if found}
+        return {reason: found for reason, found in notes.items() if found}
 
     def _next(self, number: int, motion: Iterator[Frames], first: bool) -> tuple[np.ndarray | None, dict[str, Any]]:
         """Generate the next frames of a variation and pack them; runs in the thread.
@@ -260,6 +268,12 @@ class MotionService:
         """Return the finished motions of a request by name; none if it is unknown or they are no longer kept."""
         result = self.results.get(token) or self.examples.get(token)
         return result.motions if result else {}
+
+
+def close_all(motions: list[Any]) -> None:
+    """Close the generation of motions."""
+    for motion in motions:
+        motion.close()
 
 
 async def run_in(thread: Executor, function: Callable, *arguments: object) -> Any:

@@ -43,7 +43,7 @@ class FakeModel:
     def tokens_of(self, seconds: float) -> int:
         return round(seconds * 30 / 4)
 
-    def stream(self, prompt, seed=0, sampling=None, seconds=None, constraints=None):
+    def stream(self, prompt, seed=0, sampling=None, seconds=None, constraints=None, batch=None):
         self.asked.append((seconds, constraints))
         if prompt.sentences[0] == "impossible":
             raise InputError("this cannot be generated")

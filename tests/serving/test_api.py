@@ -10,8 +10,12 @@ import pytest
 
 from motion.clip import Clip
 from serving import connections
+from serving.edits import EditRequest
+from serving.options import Options
+from serving.schemas import RedoBody, checked
 from serving.service import Result
 from tests.serving.helpers import CHUNK, CHUNKS, generate, until
+from utils.errors import InputError
 
 JSON = {"accept": "application/json"}
 WALK = {"prompts": ["walk"]}
@@ -47,6 +51,21 @@ def test_foot_lock_replaces_the_frames_and_edits_take_the_motions_that_are_named
     looped = client.post("/api/v1/loop", json={"motion": done["done"], "names": ["walk_seed1"]}, headers=JSON).json()
     assert [motion["name"] for motion in looped["motions"]] == ["walk_loop1"]
     assert client.post("/api/v1/loop", json={"motion": done["done"], "names": []}, headers=JSON).status_code == 400
+
+
+def test_one_text_is_taken_as_in_python(server, model):
+    client, _ = server()
+    model.go.set()
+    for prompts, count in (("walk", 1), ("walk | wave", 2)):
+        frames = [line for line in generate(client, prompts) if "rotations" in line]
+        assert {line["part"] for line in frames} == set(range(count))
+    schema = client.get("/api/v1/openapi.json").json()["components"]["schemas"]["GenerateBody"]["properties"]["prompts"]
+    assert [each["type"] for each in schema["anyOf"]] == ["string", "array"]
+    body = checked(RedoBody, {"motion": "token", "from": 0.2, "to": 1, "prompt": "walk | wave"})
+    clips = {"walk": Clip(np.zeros((60, 85)), "walk")}
+    assert EditRequest.parse_redo(body, lambda token: clips, Options(), model).sentences == ("walk", "wave")
+    with pytest.raises(InputError, match="1 to 1 sentences"):
+        EditRequest.parse_redo(body, lambda token: clips, Options(sentences=1), model)
 
 
 def test_sentences_that_may_not_be_followed_are_told(server, model):

@@ -69,7 +69,9 @@ def test_requests_beyond_the_limits_are_refused(server, model):
     bad = [
         ([], {}, "sentences"),
         (["a"] * 3, {}, "sentences"),
-        ("walk", {}, "prompts: input should be a valid list"),
+        (5, {}, "prompts: input should be a valid list"),
+        ("walk |", {}, "prompt"),
+        ("walk | wave | run", {}, "sentences"),
         ([" "], {}, "prompt"),
         (["x" * 10_000], {}, "characters"),
         (["x" * 600] * 2, {}, "1203 characters"),
