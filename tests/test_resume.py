@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -168,10 +169,7 @@ def test_full_disk_keeps_earlier_states(data_folder, tmp_path):
     run_script(*command, "--steps", 3)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.suffix in (".json", ".safetensors")}
     largest = max(path.stat().st_size for path in before)
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest // 2, largest // 2))
-
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (largest // 2, largest // 2))
     process = start_script(*command, "--resume", before_start=limit)
     printed, _ = process.communicate()
     assert process.returncode == 2 and "error: cannot save the state of the run" in printed, printed

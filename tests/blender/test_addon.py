@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from characters.character import load_character
 from tests.blender.conftest import run_blender
-from tests.conftest import ROOT, start_script
+from tests.conftest import ROOT
 from tests.rigs import UNREAL, Rig, write_rig
 
 SCRIPT = Path(__file__).with_name("use_addon.py")
@@ -20,7 +21,8 @@ SCRIPT = Path(__file__).with_name("use_addon.py")
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """The address of a server with the shipped checkpoint, which follows a path."""
-    process = start_script("app.py", "--port", 0)
+    command = [sys.executable, "app.py", "--port", "0"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     for line in process.stdout:
         if found := re.search(r"open (http://\S+) in a browser", line):
