@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from multiprocessing import forkserver, get_context
+from multiprocessing import forkserver, get_context, set_start_method
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +50,7 @@ class Script:
     """A script that runs in a process of its own, with the methods of ``subprocess.Popen``."""
 
     def __init__(self, words: list[str], variables: dict[str, str], before_start: Callable | None):
-        self._output = tempfile.NamedTemporaryFile("r", prefix="output-", errors="replace")
+        self._output = tempfile.NamedTemporaryFile("r", errors="replace")  # noqa: SIM115 (closed with this object)
         self._process = SERVER.Process(target=_run, args=(words, variables, self._output.name, before_start))
         _start_server()
         self._process.start()
@@ -147,6 +147,7 @@ def _run(words: list[str], variables: dict[str, str], output: str, before_start:
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(ROOT)
+    set_start_method(None, force=True)  # not that of this process, for those that the script starts
     sys.argv = words
     if before_start is not None:
         before_start()
