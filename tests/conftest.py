@@ -29,6 +29,14 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a background job;
 GOLDEN_DIR = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parent / "golden"))
 GOLDEN_EVAL_DIR = Path(os.environ.get("GOLDEN_EVAL_DIR", Path(__file__).parent / "golden_eval"))
 
+LONGEST = ("processes", "benchmarks", "training", "resume", "fuzz", "stopping", "browser", "quantizers", "optimize",
+           "training_stopping", "inference_processes", "evaluate", "limits", "control_benchmark")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that no process is left with one of them at the end."""
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONGEST)
+
 
 def golden(name: str) -> Path:
     """Path of a golden fixture in ``$GOLDEN_DIR`` (default ``tests/golden``)."""

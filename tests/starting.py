@@ -5,11 +5,13 @@ The processes are forked from a server process that has imported the libraries, 
 
 import atexit
 import os
+import re
 import runpy
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from multiprocessing import forkserver, get_context, set_start_method
 from pathlib import Path
@@ -74,13 +76,17 @@ class Script:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
+    def output(self) -> str:
+        """Return the output and errors until now, in their order."""
+        self._output.seek(0)
+        return self._output.read()
+
     def communicate(self, timeout: float | None = None) -> tuple[str, None]:
-        """Wait for the end of the process, and return its output and errors, in their order."""
+        """Wait for the end of the process, and return its output."""
         self._process.join(timeout)
         if self.poll() is None:
             raise subprocess.TimeoutExpired(self._process.name, timeout or 0)
-        self._output.seek(0)
-        return self._output.read(), None
+        return self.output(), None
 
 
 def start_script(
@@ -100,6 +106,15 @@ def start_script(
     """
     variables = {**os.environ, **(environment or {}), "OMP_NUM_THREADS": "1"}
     return Script([script, *map(str, arguments)], variables, before_start)
+
+
+def start_app(*arguments: object) -> tuple[Script, str]:
+    """Start the web app on a free port; returns it and its address, as soon as it serves."""
+    process = start_script("app.py", "--port", 0, *arguments)
+    while not (found := re.search(r"open (http://\S+) in a browser", process.output())):
+        assert process.poll() is None, process.output()
+        time.sleep(0.05)
+    return process, found[1]
 
 
 def run_script(script: str, *arguments: object) -> str:
