@@ -73,7 +73,7 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_one(
     assert not list((tmp_path / "states").glob(".*"))
 
 
-@pytest.mark.parametrize("options", [(), ("--accumulate", 2, "--optimizer", "muon")])
+@pytest.mark.parametrize("options", [(), ("--accumulate", 2, "--optimizer", "muon", "--steps", 30)])
 def test_sigterm_saves_exits_with_zero_and_can_be_resumed(data_folder, tokenizer_run, tmp_path, options):
     command = ("train_vq.py", *VQ, "--data", data_folder, *options)
     whole = tokenizer_run
