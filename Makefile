@@ -36,7 +36,7 @@ test: lint
 	  || echo "one test of tests/test_export.py will be skipped: the glTF validator is not installed; make browser installs it"
 	@test -d $(AXE) \
 	  || echo "one test of tests/serving/test_accessible.py will be skipped: axe-core is not installed; make browser installs it"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 gpu: .venv/installed-dev
 	@$(BIN)/python -m pytest tests/gpu; status=$$?; \

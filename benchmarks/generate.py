@@ -228,15 +228,15 @@ def in_turns(options: Options, cases: list[Case]) -> list[Measured]:
 # --- many prompts
 
 
-def waiting(options: Options) -> dict[str, float]:
-    """Return the requested tokens per second for 256 prompts of 1 to 10 s at 7.5 tokens/s, 32 at a time, in bf16.
+def waiting(options: Options, prompts: int = 256) -> dict[str, float]:
+    """Return the requested tokens per second for prompts of 1 to 10 s at 7.5 tokens/s, 32 at a time, in bf16.
 
     The ways are "fixed" batches, and continuous batching "in order" or with the "longest first", which is the order of
     ``TextToMotion`` if lengths are given. They take turns.
     """
     model = optimize(make_model(options.size, 75), torch.bfloat16)
     generator = torch.Generator().manual_seed(2)
-    tokens = torch.randint(8, 76, (256,), generator=generator).tolist()
+    tokens = torch.randint(8, 76, (prompts,), generator=generator).tolist()
     requests = make_requests(len(tokens), tokens)
     fixed = make_requests(len(tokens), tokens)
     for first in range(0, len(fixed), 32):  # all rows of a batch continue until its longest motion is finished

@@ -4,11 +4,9 @@ import contextlib
 import json
 import os
 import re
-import runpy
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,14 +21,21 @@ from dataset.motion_folder import MotionFolder
 from models import motionmillion, text_encoder
 from models.llama import LLaMAHF
 from tests.browser import browser, page  # noqa: F401 (fixtures)
-
-ROOT = Path(__file__).parents[1]
+from tests.starting import ROOT, run_in_this_process, run_script, start_script  # noqa: F401 (for the tests)
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a background job; the processes under test inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GOLDEN_DIR = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parent / "golden"))
 GOLDEN_EVAL_DIR = Path(os.environ.get("GOLDEN_EVAL_DIR", Path(__file__).parent / "golden_eval"))
+
+LONGEST = ("processes", "benchmarks", "training", "resume", "fuzz", "stopping", "browser", "quantizers", "optimize",
+           "training_stopping", "inference_processes", "evaluate", "limits", "control_benchmark")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that no process is left with one of them at the end."""
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONGEST)
 
 
 def golden(name: str) -> Path:
@@ -43,23 +48,6 @@ def golden_eval(name: str) -> Path:
     return GOLDEN_EVAL_DIR / name
 
 
-def start_script(script: str, *arguments: object, before_start: Callable | None = None) -> subprocess.Popen:
-    """Start a script ("train_vq.py") or module ("benchmarks.train") of the repository on one thread.
-
-    Its output is captured. ``before_start`` runs in the new process.
-    """
-    program = [ROOT / script] if script.endswith(".py") else ["-m", script]
-    return subprocess.Popen(
-        [sys.executable, *program, *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=before_start,
-    )
-
-
 def children_of(pid: int, word: str) -> list[psutil.Process]:
     """Processes below ``pid`` with ``word`` in their command lines; those that end meanwhile are left out."""
     found = []
@@ -68,22 +56,6 @@ def children_of(pid: int, word: str) -> list[psutil.Process]:
             if word in " ".join(child.cmdline()):
                 found.append(child)
     return found
-
-
-def run_in_this_process(script: str) -> None:
-    """Run a script or module of the repository as the main program of this process."""
-    if script.endswith(".py"):
-        runpy.run_path(str(ROOT / script), run_name="__main__")
-    else:
-        runpy.run_module(script, run_name="__main__", alter_sys=True)
-
-
-def run_script(script: str, *arguments: object) -> str:
-    """Run a script to its end, which must be a good one; returns what it printed."""
-    process = start_script(script, *arguments)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
-    return output
 
 
 def converted(out: Path, fixture: str, generator: Path | None = None, **options: object) -> Path:

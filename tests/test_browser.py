@@ -4,9 +4,6 @@ The tests share one headless Chromium with software WebGL and one app process wi
 """
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,11 +13,11 @@ from formats.clip import Clip, read_clip
 from motion.skeleton import forward_kinematics
 from motion.smplx import smplx85_to_motion
 from tests.browser import SECONDS, picture, wait_for, watched_page, wood, write_sentences
+from tests.starting import start_app
 from visualize.body import load_body
 from visualize.page import write_gallery, write_player
 
 playwright = pytest.importorskip("playwright.sync_api")
-ROOT = Path(__file__).parents[1]
 HOSTILE = [
     "<img src=x onerror=\"document.title='owned'\">",
     "</script><script>document.title='owned'</script>",
@@ -125,16 +122,8 @@ def test_gallery_of_a_hundred_with_hostile_prompts(page, clips, tmp_path):
 @pytest.fixture(scope="module")
 def app(browser):
     """Start the app and return its address."""
-    command = [sys.executable, ROOT / "app.py", "--port", "0", "--running", "2"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    printed = ""
-    for line in process.stdout:
-        printed += line
-        if found := re.search(r"http://\S+", line):
-            break
-    else:
-        pytest.fail(f"the app ended: {printed}")
-    yield found[0]
+    process, address = start_app("--running", 2)
+    yield address
     process.terminate()
     process.communicate(timeout=30)
 

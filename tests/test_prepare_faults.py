@@ -9,6 +9,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -77,9 +78,7 @@ def test_failed_run_changes_nothing(small_folder, tmp_path, monkeypatch, moment)
 
 
 def test_full_disk_costs_one_sentence(tmp_path):
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (20_000, 20_000))
     process = start_script(*SYNTHETIC, 20, "--out", tmp_path / "data", before_start=limit)
     printed, _ = process.communicate()
     errors = [line for line in printed.splitlines() if line.startswith("error: cannot write")]

@@ -12,7 +12,7 @@ from accelerate.commands.launch import launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from safetensors.torch import load_file
 
-from tests.conftest import ROOT, run_script
+from tests.starting import ROOT, run_processes, run_script
 from utils.checkpoint import WEIGHTS
 
 CONFIGS = ROOT / "configs" / "accelerate"
@@ -32,17 +32,8 @@ def environment(config: str) -> dict[str, str]:
 
 def run_on(processes: int, config: str, out: Path, *command: object) -> str:
     """Run a training on several processes of one thread each, which must succeed; returns its output."""
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes)
-    result = subprocess.run(
-        [str(word) for word in (*launcher, command[0], *SETTINGS, *command[1:], "--out", out)],
-        cwd=ROOT,
-        env=os.environ | environment(config) | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert result.returncode == 0, result.stdout
-    return result.stdout
+    variables = environment(config) | {"DS_ACCELERATOR": "cpu"}
+    return run_processes(processes, command[0], *SETTINGS, *command[1:], "--out", out, environment=variables)
 
 
 def difference(run: Path, other: Path) -> float:
@@ -119,9 +110,9 @@ def test_deepspeed_equals_ddp(command, ddp_run, tmp_path):
     assert difference(tmp_path, ddp_run) < 1e-4
 
 
-def test_accelerate_launches_one_process(command, tmp_path):
+def test_accelerate_launches_one_process(data_folder, tmp_path):
     launch = (sys.executable, "-m", "accelerate.commands.launch", "--config_file", CONFIGS / "single.yaml")
-    words = [*launch, *command, *SETTINGS, "--out", tmp_path, "--steps", 2]
+    words = [*launch, *VQ, *SETTINGS, "--data", data_folder, "--out", tmp_path, "--steps", 2]
     result = subprocess.run([str(word) for word in words], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0 and "; 1 process\n" in result.stdout, result.stdout + result.stderr
 

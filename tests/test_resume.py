@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,7 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_one(
     assert not list((tmp_path / "states").glob(".*"))
 
 
-@pytest.mark.parametrize("options", [(), ("--accumulate", 2, "--optimizer", "muon")])
+@pytest.mark.parametrize("options", [(), ("--accumulate", 2, "--optimizer", "muon", "--steps", 30)])
 def test_sigterm_saves_exits_with_zero_and_can_be_resumed(data_folder, tokenizer_run, tmp_path, options):
     command = ("train_vq.py", *VQ, "--data", data_folder, *options)
     whole = tokenizer_run
@@ -168,10 +169,7 @@ def test_full_disk_keeps_earlier_states(data_folder, tmp_path):
     run_script(*command, "--steps", 3)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.suffix in (".json", ".safetensors")}
     largest = max(path.stat().st_size for path in before)
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest // 2, largest // 2))
-
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (largest // 2, largest // 2))
     process = start_script(*command, "--resume", before_start=limit)
     printed, _ = process.communicate()
     assert process.returncode == 2 and "error: cannot save the state of the run" in printed, printed

@@ -282,7 +282,7 @@ def test_validation_motions_are_rendered_beside_their_targets(t2m_run, tokenizer
         assert [path.parent.name for path in videos] == [f"step-{step:08d}" for step in steps]
         assert all(path.name == f"{clip}.mp4" for path in videos)
         frames = np.stack(list(imageio.v3.imiter(videos[0])))  # (T, H, W, 3)
-        assert len(frames) >= 4 and np.abs(np.diff(frames.astype(int), axis=0)).max() > 50  # something moves
+        assert len(frames) >= 4 and np.abs(np.diff(frames.astype(np.int16), axis=0)).max() > 50  # something moves
 
 
 # --- Optimizer, options

@@ -1,7 +1,6 @@
 """The add-on in a real Blender, with a real server: sentences, a path, poses at markers, failures."""
 
 import json
-import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,9 @@ import pytest
 
 from characters.character import load_character
 from tests.blender.conftest import run_blender
-from tests.conftest import ROOT, start_script
+from tests.conftest import ROOT
 from tests.rigs import UNREAL, Rig, write_rig
+from tests.starting import start_app
 
 SCRIPT = Path(__file__).with_name("use_addon.py")
 
@@ -20,12 +20,8 @@ SCRIPT = Path(__file__).with_name("use_addon.py")
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """The address of a server with the shipped checkpoint, which follows a path."""
-    process = start_script("app.py", "--port", 0)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if found := re.search(r"open (http://\S+) in a browser", line):
-            yield found[1]
-            break
+    process, address = start_app()
+    yield address
     process.terminate()
     process.communicate()
 

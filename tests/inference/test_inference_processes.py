@@ -1,12 +1,8 @@
 """inference_batch.py with several processes, failing renderers, and as a command line."""
 
-import subprocess
-import sys
-
 import pytest
 
 import visualize.renderers
-from tests.conftest import ROOT
 from tests.inference.helpers import (
     InProcess,
     assert_refused,
@@ -17,24 +13,19 @@ from tests.inference.helpers import (
     npz_files,
     results_in,
 )
+from tests.starting import run_processes, run_script, start_script
 from utils.processes import WorkerDied
 
 
 def test_processes_share_the_prompts(checkpoint, tmp_path):
-    prompts = tmp_path / "prompts.txt"
+    prompts, out = tmp_path / "prompts.txt", tmp_path / "out"
     prompts.write_text("\n".join(f"a person walks {count} steps" for count in range(5)))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    launch += [ROOT / "inference_batch.py"]  # on a CPU, `accelerate launch` starts one process; torchrun starts several
-    launch += ["--prompts", prompts, "--checkpoint", checkpoint, "--out-dir", tmp_path / "out"]
-    command = [str(word) for word in (*launch, "--save", "npz", "--seconds", "0.3", "--workers", "1")]
-    printed = []
-    for _ in range(2):
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
-        assert done.returncode == 0, done.stdout + done.stderr
-        printed.append(done.stdout)
-    assert "3 motions generated" in printed[0] and "2 motions generated" in printed[0]
-    assert "generated" not in printed[1] and "3 of 3 motions" in printed[1] and "2 of 2 motions" in printed[1]
-    assert len(results_in(tmp_path / "out")) == len(npz_files(tmp_path / "out")) == 5
+    words = ["--prompts", prompts, "--checkpoint", checkpoint, "--out-dir", out, "--save", "npz", "--seconds", 0.3]
+    printed = run_processes(2, "inference_batch.py", *words)  # on a CPU, `accelerate launch` starts one process
+    assert "3 motions generated" in printed and "2 motions generated" in printed
+    again = run_processes(2, "inference_batch.py", *words)
+    assert "generated" not in again and "3 of 3 motions" in again and "2 of 2 motions" in again
+    assert len(results_in(out)) == len(npz_files(out)) == 5
 
 
 def test_processes_of_a_machine_share_the_renderers(run, prompt_file, monkeypatch):
@@ -89,18 +80,16 @@ def test_renderer_failures_are_listed(run, prompt_file, tmp_path, monkeypatch, f
 
 
 def test_command_line_with_renderer_processes(checkpoint, tmp_path):
-    command = [sys.executable, ROOT / "inference_batch.py", "--checkpoint", checkpoint, "--out-dir", tmp_path]
-    options = ["--prompt", "../walk", "--seconds", "1", "--size", "64", "--view", "both", "--workers", "1"]
-    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
+    command = ["inference_batch.py", "--checkpoint", checkpoint, "--out-dir", tmp_path]
+    options = ["--prompt", "../walk", "--seconds", 1, "--size", 64, "--view", "both", "--workers", 1]
+    printed = run_script(*command, *options)
     (result,) = results_in(tmp_path)
     name = result["name"]
     frames = len(load(tmp_path / f"{name}.npz")["features"])
     for file in (f"{name}.mp4", f"{name}_skeleton.mp4"):
         assert frames_of(tmp_path / file) == frames
-        assert file in done.stdout
-
-    missing = [*command, "--prompts", tmp_path / "missing.txt"]
-    done = subprocess.run(missing, cwd=ROOT, capture_output=True, text=True, timeout=240)
-    assert_refused((done.returncode, done.stdout, done.stderr), "missing.txt")
+        assert file in printed
+    missing = start_script(*command, "--prompts", tmp_path / "missing.txt")
+    printed, _ = missing.communicate()
+    assert_refused((missing.returncode, "", printed), "missing.txt")
     assert len(results_in(tmp_path)) == 1
