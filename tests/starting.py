@@ -36,9 +36,6 @@ LIBRARIES = [
     "transformers.models.bert.tokenization_bert",
 ]
 
-SERVER = get_context("forkserver")
-SERVER.set_forkserver_preload(LIBRARIES)
-
 
 def run_in_this_process(script: str) -> None:
     """Run a script ("train_vq.py") or module ("benchmarks.train") of the repository as the main program."""
@@ -53,7 +50,9 @@ class Script:
 
     def __init__(self, words: list[str], variables: dict[str, str], before_start: Callable | None):
         self._output = tempfile.NamedTemporaryFile("r", errors="replace")  # noqa: SIM115 (closed with this object)
-        self._process = SERVER.Process(target=_run, args=(words, variables, self._output.name, before_start))
+        context = get_context("forkserver")
+        context.set_forkserver_preload(LIBRARIES)
+        self._process = context.Process(target=_run, args=(words, variables, self._output.name, before_start))
         _start_server()
         self._process.start()
         self.pid: int = self._process.pid

@@ -3,14 +3,13 @@
 import os
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.conftest import ROOT, start_script
+from tests.starting import ROOT, Script, start_script
 from training.state import states
 
 VQ = ("--config", ROOT / "configs" / "vq" / "debug.yaml", "--precision", "float32", "--draw", 0, "--steps", 100_000)
@@ -21,7 +20,7 @@ def start(data_folder):
     """Start a long training in a process group of its own, with data loading processes; it is killed at the end."""
     processes = []
 
-    def start(out: Path, *options: object) -> subprocess.Popen:
+    def start(out: Path, *options: object) -> Script:
         command = ("train_vq.py", *VQ, "--data", data_folder, "--out", out, "--workers", 2, "--validate-every", 100_000)
         processes.append(start_script(*command, *options, before_start=os.setsid))
         return processes[-1]
@@ -33,7 +32,7 @@ def start(data_folder):
         process.communicate()
 
 
-def wait_for_steps(process: subprocess.Popen, out: Path) -> list[psutil.Process]:
+def wait_for_steps(process: Script, out: Path) -> list[psutil.Process]:
     """Wait until a training takes steps; returns its data loading processes."""
     while not (out / "train.yaml").exists() or len(psutil.Process(process.pid).children()) < 2:
         assert process.poll() is None, process.communicate()[0]
