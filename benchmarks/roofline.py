@@ -6,6 +6,7 @@ least the time in which the matrix units do this arithmetic (Williams et al., "R
 sampling and the prefill are not counted.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -52,14 +53,16 @@ class Cost(NamedTuple):
 def weights_read(config: LLaMAConfig, precision: str) -> float:
     """Return the bytes of the weights that a step reads: layers and head."""
     with torch.device("meta"):
-        model = LLaMAHF(config)
-    shapes = [
-        module.weight.shape
-        for part in (*model.blocks, model.lm_head)
-        for module in part.modules()
-        if isinstance(module, nn.Linear)
-    ]
-    return sum(shape.numel() * bytes_per_weight(precision, *shape) for shape in shapes)
+        model = LLaMAHF(replace(config, n_layer=1))  # all layers are alike
+    layer, head = (
+        sum(
+            module.weight.numel() * bytes_per_weight(precision, *module.weight.shape)
+            for module in part.modules()
+            if isinstance(module, nn.Linear)
+        )
+        for part in (model.blocks[0], model.lm_head)
+    )
+    return config.n_layer * layer + head
 
 
 def multiplied(config: LLaMAConfig) -> int:

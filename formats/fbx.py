@@ -160,7 +160,11 @@ class Converter:
                 self._start()
             with suppress(OSError):  # the process has just ended; ``_answer`` returns the reason
                 self._send(json.dumps([str(source), str(target)]))
-            return self._answer()
+            try:
+                return self._answer()
+            except BaseException:  # also Ctrl-C: the answer would be taken for that of the next file
+                self.end()
+                raise
 
     def end(self) -> None:
         """End the process."""
@@ -193,7 +197,6 @@ class Converter:
             try:
                 line = self.lines.get(timeout=max(0.0, end - time.monotonic()))
             except queue.Empty:
-                self.end()
                 raise TimeoutError from None
             if line is None:
                 return said
