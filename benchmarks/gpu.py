@@ -12,8 +12,8 @@ with int4 weights. A training step is one of train_t2m.py with given text featur
 Each line is measured in a process of its own. The processes of one size and number of rows, as many as fit into the
 memory together, take turns; a line is the median of its turns, each of which ends when the GPU has finished. The limit
 is the larger of two times: that of reading weights and cache, at the speed of a large copy, and that of the arithmetic,
-at the speed of a large product (benchmarks/roofline.py). What fails, does not fit or takes too long is named with the
-reason.
+at the speed of a large product (benchmarks/roofline.py). A line that fails, does not fit or takes too long has the
+reason in place of its figures.
 """
 
 import utils.interrupt  # noqa: F401
@@ -43,7 +43,7 @@ from utils.errors import InputError, exit_on_input_error, nearest
 
 CONTEXT = 0.7e9  # bytes that a process takes on the GPU beside its tensors
 COMPARED = "Hugging Face, bf16"
-NO_TIME = LeftOut("the time of --minutes is used up")
+NO_TIME = LeftOut("the time is over; raise --minutes")
 SPARE = 1e9  # bytes for activations, logits and workspaces
 FEW_ROWS = 32  # up to which quantized weights are measured: with more rows, arithmetic takes longer than reading
 
@@ -67,7 +67,7 @@ class Options:
     repeats: PositiveInt = 5
     """Number of turns of each line; the median counts."""
     minutes: PositiveFloat = 6.0
-    """Time for all measurements."""
+    """Largest time for all measurements, in minutes."""
     device: Literal["cuda", "cpu"] = "cuda"
     """Device; cpu is for trying the script. CUDA_VISIBLE_DEVICES selects one of several GPUs."""
 
@@ -80,7 +80,7 @@ class Options:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give whole numbers such as 1,2")
 
     def numbers(self, name: str) -> list[int]:
-        """Return the numbers of an option that lists some."""
+        """Return the numbers in the option with this name."""
         return [int(number) for number in getattr(self, name).split(",")]
 
 
@@ -112,7 +112,7 @@ def print_table(options: Options, machine: Machine, processes: list[Process], de
     print("|---|---|---|---|---|---|---|---|", flush=True)
     groups, compared = list(groups_of(lines_of(options, machine), machine.memory)), {}
     for number, group in enumerate(groups):
-        # twice the equal share, because sizes differ; what is left of it goes to later groups
+        # twice an equal share of the time, because sizes differ; later groups share the rest
         time_left, groups_left = deadline - time.perf_counter(), len(groups) - number
         ends = time.perf_counter() + time_left * 2 / (groups_left + 1)
         processes += [Process() for _ in range(len(group) - len(processes))]
@@ -213,6 +213,8 @@ def tokenizer_training(options: Options, windows: int) -> Work:
 
 
 def trained(step: Callable[[], tuple[int, float]]) -> Work:
+    """Return a training step with its cost, of which only the arithmetic is known."""
+
     def work() -> tuple[int, Cost]:
         count, flops = step()
         return count, Cost(0, flops)

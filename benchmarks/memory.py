@@ -69,7 +69,7 @@ def main(options: Options) -> None:
         print(f"| {size} | {count_parameters(config).total / 1e6:,.0f} M | {' | '.join(weights + caches)} |")
     if options.sizes:
         os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # otherwise glibc keeps freed memory as unusable fragments
-        print("\n| size, precision | weights and cache of 4 rows, computed | growth of the process | at most |")
+        print("\n| size, precision | weights and cache of 4 rows, computed | growth of the process | largest growth |")
         print("|---|---|---|---|")
     for size in options.sizes:
         config = config_of(size)
@@ -88,8 +88,12 @@ def config_of(size: str) -> LLaMAConfig:
 
 def cache_bytes(config: LLaMAConfig, dtype: torch.dtype) -> int:
     """Return the bytes of keys and values of one row of full length on a GPU; guidance doubles the rows."""
-    width = config.n_head * stored_width(config.head_dim, dtype, "cuda")
-    return 2 * config.n_layer * rounded_columns(config.block_size) * width * dtype.itemsize
+    return rounded_columns(config.block_size) * column_bytes(config, dtype)
+
+
+def column_bytes(config: LLaMAConfig, dtype: torch.dtype) -> int:
+    """Return the bytes of keys and values of one column of one row on a GPU."""
+    return 2 * config.n_layer * config.n_head * stored_width(config.head_dim, dtype, "cuda") * dtype.itemsize
 
 
 def save_zeros(config: LLaMAConfig, folder: Path) -> None:
@@ -106,7 +110,7 @@ def allocate(folder: Path, precision: str) -> tuple[int, int]:
     """Load a generator, and write into every page of a KV cache of four rows.
 
     Returns:
-        Growth of this process in bytes after that, and at most.
+        Growth of this process in bytes at the end, and the largest growth meanwhile.
     """
     dtype, quantize = DTYPES[precision], "int8" if precision == "int8" else "none"
     optimize(LLaMAHF(config_of("debug")), dtype, quantize)  # imports and memory of the kernels

@@ -1,24 +1,25 @@
 """Limits of generation on a GPU, by arithmetic: the predicted tables of docs/gpu.md.
 
 A step of generation reads all weights of the layers and of the head, and the filled columns of the KV cache of every
-row; it multiplies each weight once per row. It takes at least as long as the memory needs for these bytes, and at least
-as long as the matrix units need for this arithmetic (Williams et al., "Roofline", 2009). Not counted are activations,
-logits, sampling, and the prefill.
+row; it multiplies each weight once per row. It takes at least the time in which the memory moves these bytes, and at
+least the time in which the matrix units do this arithmetic (Williams et al., "Roofline", 2009). Activations, logits,
+sampling and the prefill are not counted.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from benchmarks.generate import LONGEST, SHORTEST, config_of
+from benchmarks.memory import cache_bytes, column_bytes
 from models.llama import LLaMAHF
 from models.llama_config import LLaMAConfig
 from models.quantize import bytes_per_weight
 from training.costs import count_parameters
 
-BF16 = 2  # bytes of a value in the cache
-LAUNCH = 5.5e-6  # seconds that the host needs to start a kernel from Python; 5 to 6 microseconds are usual
+LAUNCH = 5.5e-6  # seconds in which the host launches a kernel from Python; 5 to 6 microseconds are usual
 KERNELS_PER_LAYER, OTHER_KERNELS = 12, 24  # of a step with guidance and top-p: 120 for 44M, as tests/pretended/ allows
 
 
@@ -35,9 +36,9 @@ CARDS = (Card("H100 SXM", 80e9, 3.35e12, 989e12), Card("RTX 4090", 24e9, 1.008e1
 
 
 class Cost(NamedTuple):
-    """Work that cannot be avoided."""
+    """Least work of a computation."""
 
-    bytes: float
+    bytes: float  # moved between memory and processor
     flops: float
 
     def seconds(self, bandwidth: float, rate: float) -> float:
@@ -45,25 +46,27 @@ class Cost(NamedTuple):
         return max(self.bytes / bandwidth, self.flops / rate)
 
     def limit(self, bandwidth: float, rate: float) -> str:
-        """Return the limit that counts."""
+        """Return which of the two takes longer: "memory" or "arithmetic"."""
         return "memory" if self.bytes / bandwidth > self.flops / rate else "arithmetic"
 
 
 def weights_read(config: LLaMAConfig, precision: str) -> float:
     """Return the bytes of the weights that a step reads: layers and head."""
     with torch.device("meta"):
-        model = LLaMAHF(config)
-    shapes = [
-        module.weight.shape
-        for part in (*model.blocks, model.lm_head)
-        for module in part.modules()
-        if isinstance(module, nn.Linear)
-    ]
-    return sum(shape.numel() * bytes_per_weight(precision, *shape) for shape in shapes)
+        model = LLaMAHF(replace(config, n_layer=1))  # all layers are alike
+    layer, head = (
+        sum(
+            module.weight.numel() * bytes_per_weight(precision, *module.weight.shape)
+            for module in part.modules()
+            if isinstance(module, nn.Linear)
+        )
+        for part in (model.blocks[0], model.lm_head)
+    )
+    return config.n_layer * layer + head
 
 
 def multiplied(config: LLaMAConfig) -> int:
-    """Return the number of weights of layers and head."""
+    """Return the number of weights of the layers and the head, which each row is multiplied with."""
     count = count_parameters(config)
     return count.blocks * count.block + count.head
 
@@ -75,7 +78,7 @@ def mean_columns(tokens: int) -> float:
 
 def cache_read(config: LLaMAConfig, rows: int, tokens: int) -> float:
     """Return the bytes of keys and values that a step reads, on average."""
-    return rows * mean_columns(tokens) * 2 * config.n_layer * config.n_embd * BF16
+    return rows * mean_columns(tokens) * column_bytes(config, torch.bfloat16)
 
 
 def step_cost(config: LLaMAConfig, rows: int, tokens: int, precision: str) -> Cost:
@@ -87,12 +90,12 @@ def step_cost(config: LLaMAConfig, rows: int, tokens: int, precision: str) -> Co
 
 def memory_needed(config: LLaMAConfig, rows: int) -> float:
     """Return the bytes of all weights in bf16, and of the KV cache."""
-    cache = 2 * config.n_layer * config.block_size * config.n_embd * BF16
-    return count_parameters(config).total * BF16 + rows * cache
+    weights = count_parameters(config).total * torch.bfloat16.itemsize
+    return weights + rows * cache_bytes(config, torch.bfloat16)
 
 
 def host_seconds(config: LLaMAConfig) -> float:
-    """Return the time that the host needs to start the kernels of a step, without CUDA graphs."""
+    """Return the time in which the host launches the kernels of a step, without CUDA graphs."""
     return (OTHER_KERNELS + KERNELS_PER_LAYER * config.n_layer) * LAUNCH
 
 

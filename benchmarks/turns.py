@@ -21,7 +21,7 @@ from utils.processes import WorkerPool
 
 WARM_UPS = 2  # calls that compile, and record CUDA graphs
 COPIED = 2**30  # bytes of the copy that measures the bandwidth
-PATIENCE = 30  # seconds beyond the end for the first turn, whose preparation has been paid for
+PATIENCE = 30  # seconds beyond the end in which a turn that has begun may finish
 
 Work = Callable[[], tuple[int, Cost]]  # returns the tokens or frames that it made, and the cost of making them
 

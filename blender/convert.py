@@ -4,9 +4,11 @@
     blender --background --factory-startup --python blender/convert.py
 
 Each line of the standard input is a JSON list of two files, SOURCE and TARGET. SOURCE ends in .glb or .fbx, and TARGET
-in the other of the two. It is answered by a line that starts with ANSWER and holds, in JSON, the reason of a failure or
-an empty text. Lengths in an FBX file are centimetres and no node carries a scale, so that Unreal and Unity import a
-person of 1.7 m without further settings.
+in the other of the two. The answer is a line that starts with ANSWER and holds a JSON string: the reason of a failure,
+or an empty string.
+
+Lengths in an FBX file are centimetres and no node carries a scale, so that Unreal and Unity import a person of 1.7 m
+without further settings.
 """
 
 import json
@@ -25,9 +27,9 @@ def main() -> None:
         reason = ""
         try:
             convert(*json.loads(line))
-        except Exception as error:  # whatever is wrong with one file, the others are converted
+        except Exception as error:  # of any kind; the other files are converted
             reason = next((text for text in reversed(str(error).splitlines()) if text.strip()), repr(error))
-        print(f"\n{ANSWER}{json.dumps(reason)}", flush=True)  # on a line of its own, whatever Blender has printed
+        print(f"\n{ANSWER}{json.dumps(reason)}", flush=True)  # Blender may have left a line open
 
 
 def convert(source: str, target: str) -> None:

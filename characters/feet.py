@@ -9,9 +9,9 @@ those of the source stand. The corrections are made in this order, so that the d
 3. The hips glide, so that a standing foot moves over the floor like that of the source.
 4. The legs take up the rest by two-bone inverse kinematics.
 
-Corrections of the hips are smooth, by least squares. The legs are corrected for feet that stand: a straight leg whose
-ankle moves by a centimetre bends by many degrees. Before and after, the correction of a leg fades without its part
-along the leg, and a leg bends only for a foot that would be deep in the floor.
+Corrections of the hips are smooth, by least squares. A straight leg whose ankle moves by a centimetre bends by many
+degrees, so legs are corrected only while their feet stand. Before and after, the correction fades, without its part
+along the leg; the leg of another foot bends only if the foot would be deep in the floor.
 """
 
 from dataclasses import dataclass
@@ -49,13 +49,13 @@ NEAR, FAR = 0.03, 0.10  # metres above the floor: a foot takes the height of the
 FLOATING = 0.005  # metres that the sole of a standing foot may be above its height before the leg bends
 TOLERANCE = 0.004  # metres that the ankle of a standing foot may be off its height before the leg bends
 SUNK = 0.008  # metres that the sole of another foot may be below the floor before the leg bends
-FREE = 0.2  # weight of a foot that does not stand for the height of the hips
+FREE = 0.2  # weight, in the height of the hips, of a foot that does not stand
 FADE = 6  # frames over which corrections of a standing foot fade before and after
 STEEPEST = np.deg2rad(20)  # largest roll of the pelvis
 MOST_BENT = np.deg2rad(50)  # largest bend of the toes
-AHEAD = 0.02  # metres before their joint in the rest pose, from which points of the toes rise when these bend
+AHEAD = 0.02  # metres: bending lifts the points of the toes that are farther ahead of their joint in the rest pose
 STIFF = 0.03  # metres per radian: error of the height of a sole against rotation of the foot
-PITCH_STEP = 0.2  # radians by which a foot rotates in an iteration at most
+PITCH_STEP = 0.2  # radians: largest rotation of a foot in an iteration
 SOFT = 0.004  # metres: points of a sole whose heights differ by less are on the floor together
 SMOOTH, KEEP, STEP = 3.0, 3e-3, 100.0  # weights of the acceleration and the size of a correction, and of its steps
 
@@ -69,7 +69,7 @@ class Stance:
     heights: np.ndarray  # (T, 2) of the lowest points of the soles, at least 0
     near: np.ndarray  # (T, 2) weights: 1 for a foot on the floor, 0 for one above ``FAR``
     stands: np.ndarray  # (T, 2) bool
-    bears: np.ndarray  # (T, 2) weights: 1 for a foot that stands, which fade before and after
+    bears: np.ndarray  # (T, 2) weights: 1 for a foot that stands, fading before and after
 
     @classmethod
     def of(cls, world: np.ndarray, joints: np.ndarray) -> "Stance":
@@ -86,9 +86,9 @@ class Stance:
 
 
 def _faded(values: np.ndarray, stands: np.ndarray) -> np.ndarray:
-    """Return the values (T, 2) of standing feet, which fade over ``FADE`` frames before and after."""
+    """Return the values (T, 2) of standing feet, faded over ``FADE`` frames before and after."""
     frames = np.arange(len(values))[:, None]
-    last = np.maximum.accumulate(np.where(stands, frames, -FADE), axis=0)  # standing frame before each frame
+    last = np.maximum.accumulate(np.where(stands, frames, -FADE), axis=0)  # last standing frame up to each frame
     following = np.minimum.accumulate(np.where(stands, frames, len(values) + FADE)[::-1], axis=0)[::-1]
     width = np.minimum(FADE, following - last)  # in a short gap one value blends into the next
     result = np.where(stands, values, 0)
@@ -121,10 +121,10 @@ def ground(character: "Character", world: np.ndarray, stance: Stance) -> "Posed"
     held = _faded(np.maximum(off - TOLERANCE, 0) + np.minimum(off + FLOATING, 0), stance.stands)
     rises += held + np.where(stance.stands, 0, np.maximum(-heights - held - SUNK, 0))
     posed = character.pose(world, hips)
-    steps = _glide(character, hips, posed, stance)  # without the part along a free leg, which would bend it
+    steps = _glide(character, hips, posed, stance)
     legs = unit(posed.places[:, bones] - posed.places[:, [joints[f"{side}_hip"] for side in SIDES]])
     along = (steps * legs).sum(axis=-1)
-    steps -= np.where(stance.stands, 0, along)[..., None] * legs
+    steps -= np.where(stance.stands, 0, along)[..., None] * legs  # this component would bend a leg that is free
     steps[..., 1] += rises
     places = np.zeros((len(world), JOINTS, 3))
     for name, bone in joints.items():
@@ -188,7 +188,7 @@ def _pitch(
         rise: Heights (T) by which the ankle will be moved before.
 
     Returns:
-        Heights (T) of the lowest point of the sole after that.
+        Heights (T) of the lowest point of the sole after the rotation.
     """
     joints, soles = character.bones.joints, character.soles[SIDES[side]]
     ankle, toes = joints[f"{SIDES[side]}_ankle"], joints.get(f"{SIDES[side]}_foot", -1)

@@ -149,8 +149,8 @@ def _amass(folder: Path) -> Recognized | None:
 def _bvh(folder: Path) -> Recognized | None:
     files = [file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES]
     texts = sum(file.with_suffix(".txt").is_file() for file in files)
-    own = sum(file.suffix.lower() == ".bvh" for file in files)
-    counts = {"BVH files": own, "glTF and FBX files": len(files) - own}
+    bvh = sum(file.suffix.lower() == ".bvh" for file in files)
+    counts = {"BVH files": bvh, "glTF and FBX files": len(files) - bvh}
     contents = {name: count for name, count in counts.items() if count} | {"caption files beside them": texts}
     more = "" if texts else "--captions captions.csv"
     return Recognized("motion capture", contents, [_prepare("bvh", folder, more)]) if files else None

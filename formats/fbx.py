@@ -1,7 +1,7 @@
 """FBX files, through Blender: converted to glTF to be read, and from glTF to be written.
 
-Blender runs ``blender/convert.py`` in a process of its own, so that its crash on a damaged file is one sentence. The
-process converts all files of this one, because the start of Blender takes longer than most conversions.
+Blender runs ``blender/convert.py`` in a process of its own, so that a crash on a damaged file becomes an InputError.
+This process converts one file after the other, because the start of Blender takes longer than most conversions.
 """
 
 import atexit
@@ -128,14 +128,16 @@ def convert(command: list[str], source: Path, target: Path, named: Path) -> None
 
 @cache
 def _converter(command: tuple[str, ...]) -> "Converter":
-    """Return the converter of this process, which ends with it."""
+    """Return the converter of a command; it is shared by all conversions, and ends with this Python process."""
     converter = Converter(command)
     atexit.register(converter.end)
     return converter
 
 
 class Converter:
-    """A process of Blender that converts one file after the other. It starts with the first, and again after a crash.
+    """A process of Blender that converts one file after the other.
+
+    It starts with the first conversion, and again after a crash.
 
     Args:
         command: As ``find_blender`` returns it.
@@ -147,7 +149,7 @@ class Converter:
         self.lines: queue.Queue[str | None] = queue.Queue()  # of the process; None at its end
 
     def convert(self, source: Path, target: Path) -> str:
-        """Convert a file, and return why this failed, or an empty text.
+        """Convert a file, and return the reason of a failure, or an empty string.
 
         Raises:
             TimeoutError: it took longer than ``LONGEST``; the process is killed.
@@ -156,9 +158,13 @@ class Converter:
         with self.lock:
             if self.process is None or self.process.poll() is not None:
                 self._start()
-            with suppress(OSError):  # of a process that has just ended, of which ``_answer`` tells
+            with suppress(OSError):  # the process has just ended; ``_answer`` returns the reason
                 self._send(json.dumps([str(source), str(target)]))
-            return self._answer()
+            try:
+                return self._answer()
+            except BaseException:  # also Ctrl-C: the answer would be taken for that of the next file
+                self.end()
+                raise
 
     def end(self) -> None:
         """End the process."""
@@ -191,7 +197,6 @@ class Converter:
             try:
                 line = self.lines.get(timeout=max(0.0, end - time.monotonic()))
             except queue.Empty:
-                self.end()
                 raise TimeoutError from None
             if line is None:
                 return said

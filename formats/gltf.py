@@ -203,7 +203,7 @@ def read_skeleton(file: GltfFile, nodes: Nodes, joints: list[int] | None = None)
         while node >= 0 and node not in kept:
             kept.add(node)
             node = nodes.parents[node]
-    below = set(used)  # a hand that moves no vertex may be no joint of a skin
+    below = set(used)  # a bone that moves no vertex, such as a hand, may be missing among the joints of the skin
     for node in nodes.order:
         if nodes.parents[node] in below:
             below.add(node)
@@ -223,7 +223,7 @@ def _bind(file: GltfFile, skeleton: Skeleton, number: dict[int, int], local: np.
 
     Args:
         number: Bones by node.
-        local: Matrices (J, 4, 4) relative to the parents, with which bones of no skin hang on bones of one.
+        local: Matrices (J, 4, 4) relative to the parents, which place the bones below a skin that are not its joints.
     """
     rest, is_set = skeleton.rest.copy(), np.zeros(len(skeleton.names), bool)
     size = np.ptp(skeleton.pose[:, :3, 3], axis=0).max() if len(rest) else 0.0

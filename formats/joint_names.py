@@ -27,7 +27,7 @@ USUAL = {"pelvis": ("pelvis", "hips"), "collar": ("clavicle", "collar", "shoulde
 TWISTS = ("roll", "twist", "share", "bendy")  # joints that take a part of the twist of a bone
 SIDES = {"left": "left", "right": "right", "l": "left", "r": "right", "lft": "left", "rgt": "right", "lt": "left",
          "rt": "right", "lf": "left"}  # fmt: skip
-MIDDLE = ("c", "m", "mid", "center")  # in place of a side
+MIDDLE = ("c", "m", "mid", "center")  # in the place of a side, for joints of the trunk
 GLUED = ("femur", "tibia", "foot", "toes", "humerus", "radius", "wrist", "hand", "clavicle", "thigh", "shin", "calf",
          "shoulder", "upperarm", "forearm", "lowerarm", "knee", "ankle", "hip", "elbow", "collar", "toe", "upleg",
          "leg", "arm", "hipjoint")  # fmt: skip  # may follow a side letter without a separator: lfemur
@@ -36,7 +36,7 @@ JAPANESE = {"左": "Left ", "右": "Right ", "頭": "Head", "手首": "Wrist", "
             "ひざ": "Knee", "つま先": "Toe", "首": "Neck", "腕": "Arm", "足": "Leg", "肩": "Shoulder",
             "捩": "Twist"}  # fmt: skip
 RIGIFY_SPINE = 6  # joints named spine of which the last is the head
-SAME_PLACE = 1e-4  # share of the largest offset, up to which a joint is at the place of its parent
+SAME_PLACE = 1e-4  # share of the largest offset up to which a joint is at the place of its parent
 GUESSES = 3  # names in the message about a joint that is not found
 ADVICE = "give a skeleton map with --skeleton; configs/data/bandai_skeleton.yaml explains how"
 
@@ -122,14 +122,14 @@ def _nearest(given: list[str], names: list[tuple[str, str]], side: str, stems: t
 def _split_names(names: list[str]) -> list[tuple[str, str]]:
     """Return (side, stem) of each name: ``mixamorig:LeftUpLeg`` to (left, upleg), ``J_Bip_L_Foot`` to (left, foot)."""
     words = [_words(name) for name in names]
-    for place, rest in ((0, slice(1, None)), (-1, slice(None, -1))):  # prefixes and suffixes that most names share
+    for place, rest in ((0, slice(1, None)), (-1, slice(None, -1))):  # without prefixes and suffixes of most names
         while common := _most_common(words, place):
             words = [parts[rest] if len(parts) > 1 and parts[place] == common else parts for parts in words]
     return [_side_and_stem(parts) for parts in words]
 
 
 def _most_common(words: list[list[str]], place: int) -> str | None:
-    """Return the word, other than a side, that most names have first (0) or last (-1), besides others; None if none."""
+    """Return the first (0) or last (-1) word of most names, or None; sides, and names of one word, do not count."""
     counts = Counter(parts[place] for parts in words if len(parts) > 1 and parts[place] not in SIDES)
     return next((word for word, count in counts.items() if count > len(words) / 2), None)
 
@@ -168,9 +168,12 @@ def _meeting(clip: SourceMotion, joints: list[int]) -> int:
 
 
 def without_pivots(clip: SourceMotion, joints: list[int]) -> list[int]:
-    """Return a path from below without the nodes by which an exporter divides the transform of a joint.
+    """Return the joints of a path without pivots: nodes by which an exporter divides the transform of a joint.
 
-    Such a node has the place of the joint below it, and a longer name: Hand and Hand_$AssimpFbx$_PreRotation.
+    A pivot is above its joint, at the same place, and its name is longer: Hand_$AssimpFbx$_PreRotation of Hand.
+
+    Args:
+        joints: Numbers of joints, from the end of a limb or the head upward.
     """
     kept = joints[:1]
     sizes = np.abs(clip.offsets).max(axis=1)

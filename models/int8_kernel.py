@@ -1,7 +1,7 @@
 """Product of a few rows with int8 weights on a GPU of CUDA or ROCm, by a Triton kernel.
 
-PyTorch's own product either expands each weight to bfloat16 in memory first, five bytes of traffic instead of one, or
-(``torch._weight_int8pack_mm`` on CUDA) lets each thread read a row of weights of its own, which is slower still.
+PyTorch's own products are slower: one expands each weight to bfloat16 in memory first, which moves five bytes instead
+of one; in the other (``torch._weight_int8pack_mm`` on CUDA), each thread reads a row of weights of its own.
 """
 
 import torch
@@ -9,14 +9,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-MOST_ROWS = 32
+MOST_ROWS = 32  # of x
 TILES = {16: (16, 256), 32: (32, 128)}  # number of rows, padded -> outputs and inputs of a tile
 
 
 def int8_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """Multiply x (M, K), M at most ``MOST_ROWS``, by weight (N, K) in int8 with scale (N,) per output; returns (M, N).
 
-    Products and sums are those of the precision of x and of float32.
+    Weights are multiplied in the precision of x, and products are summed in float32.
     """
     x, y = x.contiguous(), x.new_empty(len(x), len(weight))
     rows = 16 if len(x) <= 16 else 32  # tensor cores multiply 16 rows
@@ -27,7 +27,7 @@ def int8_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
 
 def check(device: torch.device) -> None:
-    """Compile and run the kernel once per tile; errors are those of Triton, its compiler and the driver."""
+    """Compile and run the kernel once per tile; raises the errors of Triton, its compiler and the driver."""
     for rows in TILES:
         weight = torch.ones(8, 32, dtype=torch.int8, device=device)
         x, scale = torch.ones(rows, 32, dtype=torch.bfloat16, device=device), weight[:, 0].bfloat16()

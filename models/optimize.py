@@ -51,7 +51,7 @@ def load_optimized(
 ) -> LLaMAHF:
     """Load the generator of a checkpoint folder and optimize it, layer by layer.
 
-    The memory never holds more than one layer in another precision than its final one. Arguments and errors as in
+    At most one layer at a time is in memory in another precision than its final one. Arguments and errors as in
     ``optimize`` and ``LLaMAHF.from_pretrained``.
     """
     check_support(device.type, dtype, quantize)
@@ -90,12 +90,12 @@ def weight_bytes(config: LLaMAConfig, precision: str) -> float:
         model = LLaMAHF(config)
     if precision in ("float32", "bf16"):
         return (4 if precision == "float32" else 2) * sum(parameter.numel() for parameter in model.parameters())
-    return sum(
-        parameter.numel() * (bytes_per_weight(precision, *parameter.shape) if is_matrix else 2)
-        for module in model.modules()
-        for name, parameter in module.named_parameters(recurse=False)
-        for is_matrix in [isinstance(module, nn.Linear) and name == "weight"]
-    )
+    total = 0.0
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            is_quantized = isinstance(module, nn.Linear) and parameter.ndim == 2
+            total += parameter.numel() * (bytes_per_weight(precision, *parameter.shape) if is_quantized else 2)
+    return total
 
 
 @torch.no_grad()
@@ -171,7 +171,7 @@ class AddingLinear(nn.Linear):
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """Add the output for y (..., K) to x (..., N) in place; returns x."""
-        x.flatten(0, -2).addmm_(y.flatten(0, -2), self.weight.t())
+        x.view(-1, x.shape[-1]).addmm_(y.flatten(0, -2), self.weight.t())
         return x
 
 

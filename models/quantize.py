@@ -13,24 +13,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils.errors import InputError
+from utils.errors import InputError, reason_of
 
 QUANTIZE = ("none", "int8", "int4")
-INT8_WIDTH = 32  # the int8 kernel for CPUs reads past the end of inputs whose width is not a multiple of it
-MPS_HEIGHT = 32  # that for Apple GPUs needs outputs of a multiple of it
+INT8_WIDTH = 32  # the int8 kernel for CPUs reads past the end of a row of weights that is not a multiple of it
+MPS_HEIGHT = 32  # the int8 kernel for Apple GPUs needs a number of outputs that is a multiple of it
 INT4_GROUP = 128
-INT4_WIDTH, INT4_HEIGHT = 1024, 8  # inputs and outputs are padded to a multiple of these
-CHUNK = 2**20  # weights that are quantized at a time: their copies in float32 stay small
+INT4_WIDTH, INT4_HEIGHT = 1024, 8  # inputs and outputs are padded to multiples of these
+CHUNK = 2**20  # weights that are quantized at a time, which keeps their copies in float32 small
 
 Product = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def quantize_linears(module: nn.Module, quantize: str) -> None:
-    """Quantize the linear layers in a module of a frozen model in bfloat16, one after the other to save memory.
+    """Replace the weights of the linear layers in a module by quantized ones, one layer after the other to save memory.
 
-    Layers whose input width does not fit the kernel stay as they are.
+    Layers whose number of inputs does not fit the kernel stay in bfloat16.
 
     Args:
+        module: A frozen model in bfloat16, or a part of it.
         quantize: "int8" or "int4".
 
     Raises:
@@ -57,14 +58,14 @@ def bytes_per_weight(quantize: str, outputs: int, inputs: int) -> float:
 
 
 def _multiple(size: int, of: int) -> int:
-    """Return the smallest multiple that is not below a size."""
+    """Return a size rounded up to a multiple."""
     return -(-size // of) * of
 
 
 class Int8Linear(nn.Module):
-    """Linear layer with int8 weights, which are not expanded in memory: (..., K) to (..., N) in bfloat16.
+    """Linear layer with int8 weights: (..., K) to (..., N) in bfloat16.
 
-    The largest weight of an output is 127 times its scale.
+    The largest absolute weight of an output is 127 times its scale.
 
     Args:
         linear: Layer in bfloat16.
@@ -107,7 +108,7 @@ def _cuda_product(device: torch.device) -> Product:
 
         int8_kernel.check(device)
     except Exception as error:  # of Triton, the compiler that it calls, or the driver
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = reason_of(error)
         logging.getLogger(__name__).warning("Triton cannot be used (%s), so products with int8 are slower", reason)
         return expanded_product
 
@@ -119,9 +120,10 @@ def _cuda_product(device: torch.device) -> Product:
 
 
 def expanded_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """Multiply by weights that are expanded to the precision of x: for many rows.
+    """Multiply by weights that are expanded to the precision of x, which suits many rows.
 
-    The scale is in float32: the compiler replaces a product by a bfloat16 one by PyTorch's kernel, slow on CUDA.
+    The scale is in float32, because the compiler would replace a product with a bfloat16 scale by PyTorch's int8
+    kernel, which is slow on CUDA.
     """
     return (F.linear(x, weight.to(x.dtype)) * scale.float()).to(x.dtype)
 
@@ -145,5 +147,5 @@ def _use_int4(linear: nn.Linear) -> None:
     try:
         quantize_(linear, int4_config())
     except (ImportError, NotImplementedError, RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = reason_of(error)
         raise InputError(f"there are no int4 kernels for this device ({reason}); use int8, or none") from error

@@ -1,9 +1,10 @@
 """Foot lock: keep standing feet from sliding, and all feet above the floor.
 
 While a foot stands (``measures.standing_feet``), its joint at the ball of the foot is held over its mean position on
-the floor, if it stays near it; the correction fades in before and fades out after. A foot below the floor is lifted.
-The leg follows by two-bone inverse kinematics: hip and knee rotate so that the ankle reaches its target, the knee stays
-in its plane, and the foot keeps its orientation. All other joints, including the pelvis, keep their exact positions.
+the floor, if it stays near that position; the correction fades in before and fades out after. A foot below the floor
+is lifted. The leg follows by two-bone inverse kinematics: hip and knee rotate so that the ankle reaches its target, the
+knee stays in its plane, and the foot keeps its orientation. All other joints, including the pelvis, keep their exact
+positions.
 """
 
 import numpy as np
@@ -37,11 +38,13 @@ def lock_feet(motion: AnyMotion, fps: float = FPS) -> np.ndarray:
     smplx85 = smplx85_of(motion)
     rotations, pelvis = smplx85_to_motion(smplx85)
     world, joints = world_pose(rotations, rest_offsets(smplx85[0, SMPLX85["betas"]]), root=pelvis)
-    for side, contacts in zip(LEGS, standing_feet(joints, fps).T, strict=True):
-        foot = joints[:, JOINT_INDEX[f"{side}_foot"]]
-        steps = held_steps(foot * (1, 0, 1), contacts)
-        steps[:, 1] = lifts(np.minimum(foot[:, 1], joints[:, LEGS[side].end, 1]))
-        move_end(LEGS[side], world, joints, steps)
+    feet = joints[:, [JOINT_INDEX[f"{side}_foot"] for side in LEGS]]  # (T, 2, 3)
+    ankles = joints[:, [leg.end for leg in LEGS.values()]]
+    raised = lifts(np.minimum(feet[..., 1], ankles[..., 1]))
+    for number, (leg, contacts) in enumerate(zip(LEGS.values(), standing_feet(joints, fps).T, strict=True)):
+        steps = held_steps(feet[:, number] * (1, 0, 1), contacts)
+        steps[:, 1] = raised[:, number]
+        move_end(leg, world, joints, steps)
     axis_angle = smplx85[:, SMPLX85["axis_angle"]].reshape(len(smplx85), -1, 3)
     changed = [joint for leg in LEGS.values() for joint in leg.joints]
     axis_angle[:, changed] = matrix_to_axis_angle(parent_relative(world)[:, changed])
@@ -75,8 +78,11 @@ def _fade(share: np.ndarray) -> np.ndarray:
 
 
 def lifts(heights: np.ndarray) -> np.ndarray:
-    """Return (T,) smooth lifts that keep the lowest joint of a foot, at (T,) heights, at or above zero."""
+    """Return smooth lifts (T, 2) that keep the lowest joint of each foot, at heights (T, 2), on or above the floor.
+
+    They are zero if a foot is deeper than ``DEEPEST`` in any frame.
+    """
     depths = np.maximum(-heights, 0)
     if depths.max() > DEEPEST:
         return np.zeros_like(heights)
-    return uniform_filter1d(maximum_filter1d(depths, FADE + 1), FADE + 1)
+    return uniform_filter1d(maximum_filter1d(depths, FADE + 1, axis=0), FADE + 1, axis=0)

@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from motion.clip import Clip, smplx85_of
 from motion.features272 import ground
-from motion.foot_lock import lock_feet
+from motion.foot_lock import lifts, lock_feet
 from motion.limbs import LEGS, move_end
 from motion.measures import foot_slide, standing_feet
 from motion.resample import resample_positions, resample_rotations
@@ -115,6 +115,7 @@ def test_foot_lock_lifts_feet_out_of_the_floor():
     np.testing.assert_allclose(after[:, 0], before[:, 0], atol=1e-9)  # the pelvis stays
     elsewhere = sunk - np.eye(85)[73]  # a floor one metre lower
     np.testing.assert_allclose(lock_feet(elsewhere), elsewhere, atol=1e-6)
+    assert not lifts(np.full((9, 2), (-0.05, -0.2))).any()  # one deep foot is enough
 
 
 @pytest.mark.parametrize("knee", [-0.02, 0.0, 0.02])

@@ -211,7 +211,11 @@ def verify_shards(folder: Path) -> None:
 def read_weights(
     folder: Path, names: Container[str] | None = None, dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the names and tensors of a checkpoint, or those in ``names``, in ``dtype`` or that of ``stored_weights``.
+    """Yield the names and tensors of a checkpoint.
+
+    Args:
+        names: Tensors to read; all if None.
+        dtype: Their precision; that of ``stored_weights`` if None.
 
     Raises:
         InputError: as ``stored_weights``.
@@ -219,7 +223,7 @@ def read_weights(
     for name, (path, empty) in stored_weights(folder).items():
         if names is None or name in names:
             with refusing(path, "safetensors weights", ADVICE), safe_open(path, framework="pt") as file:
-                tensor = file.get_tensor(name).to(dtype or empty.dtype, copy=True)  # a file in use may be overwritten
+                tensor = file.get_tensor(name).to(dtype or empty.dtype, copy=True)  # the file may change later
             yield name, tensor
 
 

@@ -62,8 +62,8 @@ def choose_device(
 
 
 def _set_up_cuda() -> None:
-    """Choose the kernels of CUDA that suit changing shapes and exact float32."""
-    torch.backends.cuda.enable_cudnn_sdp(False)  # plans anew for every shape, which takes longer than attention
+    """Turn off kernels of CUDA that are slow for changing shapes or inexact in float32."""
+    torch.backends.cuda.enable_cudnn_sdp(False)  # makes a plan for every new shape, which takes longer than attention
     torch.backends.cudnn.allow_tf32 = False  # convolutions in TF32 make a stream differ from the whole motion by 1e-3
 
 
@@ -114,10 +114,10 @@ def _precision_on_cpu(training: bool) -> tuple[str, str]:
 
 @cache
 def bf16_speedup() -> float:
-    """Measure how many times as fast as in float32 matrix products in bf16 are on this CPU."""
+    """Return the speed of matrix products in bf16 relative to those in float32, measured on this CPU."""
     cpu = torch.device("cpu")
     rounds = [[gemm_rate(cpu, dtype) for dtype in (torch.bfloat16, torch.float32)] for _ in range(3)]
-    bf16, float32 = map(max, zip(*rounds, strict=True))  # a moment in which other programs are busy counts for neither
+    bf16, float32 = map(max, zip(*rounds, strict=True))  # the fastest of three: other programs may be busy meanwhile
     return bf16 / float32
 
 
@@ -146,24 +146,24 @@ def free_cores(seconds: float = 0.2) -> int:
 
 
 def _allowed_cores(count: int) -> list[int]:
-    """Return the numbers of those of all ``count`` cores that this process may use."""
+    """Return the numbers of the cores, out of ``count``, that this process may use."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(count)
     return [core for core in allowed if core < count]
 
 
 class OtherPrograms:
-    """Share of the allowed cores that other programs and other virtual machines use, from its creation on."""
+    """Measures the time of the allowed cores that other programs and virtual machines use, from its creation on."""
 
     def __init__(self) -> None:
         self.before = self._seconds()
 
     def share(self) -> float:
-        """Return the share, from 0 to 1, up to now."""
+        """Return the share of that time, from 0 to 1."""
         (total, idle, own), now = self.before, self._seconds()
         return max(0.0, 1 - (now[1] - idle + now[2] - own) / (now[0] - total))
 
     def _seconds(self) -> tuple[float, float, float]:
-        """Return the seconds of the allowed cores, those in which they were idle, and those of this process."""
+        """Return the total seconds of the allowed cores, their idle seconds, and the CPU seconds of this process."""
         times = psutil.cpu_times(percpu=True)
         allowed = [times[core] for core in _allowed_cores(len(times))]
         idle = sum(core.idle + getattr(core, "iowait", 0.0) for core in allowed)
