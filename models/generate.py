@@ -8,9 +8,9 @@ All uniform random numbers of a row are drawn beforehand from its own seed. The 
 text, seed and settings, not on the other rows (up to the rounding of batched matrix products: tiny in float32; in
 bfloat16 tokens can change).
 
-A GPU computes tokens faster than the host can ask for each. Sampling, minimum lengths and the next token therefore stay
-on the device, and the host reads the tokens of several steps at once. A row whose end is among them has computed a few
-tokens more, which are thrown away.
+A GPU computes tokens faster than the host can read each of them. Sampling, minimum lengths and the next token therefore
+stay on the device, and the host reads the tokens of several steps at once. A row that ends among these steps computes a
+few more tokens, which are discarded.
 """
 
 import math
@@ -54,7 +54,7 @@ class Request:
     seed: int = 0
     context: list[int] = field(default_factory=list)
     is_dropped: bool = False
-    """Set while the motion is generated, to end it before its next token."""
+    """May be set during generation: the motion ends before its next token."""
 
     @property
     def max_tokens(self) -> int:
@@ -124,7 +124,7 @@ def decode_steps(
     Args:
         model: In eval mode, on any device and in any precision.
         requests: A sequence is validated at once and decides the size of the KV cache. Other iterables are read when a
-            slot is free, so that texts can be encoded meanwhile. They yield None if there is none at the moment.
+            slot is free, so that texts can be encoded meanwhile; they yield None while no request is waiting.
         sampling: The same for all requests.
         slots: Number of requests in the batch; with guidance the model computes two rows per slot.
         read_every: Largest number of steps whose tokens are read together, which has no influence on them; by default 1
@@ -196,7 +196,7 @@ class ActiveRow:
         self.number, self.request, self.model_max_tokens = number, request, max_tokens
         draws = sum(part.max_tokens for part in request.parts)
         self.uniforms = uniform_numbers(request.seed, draws)
-        self.used = 0  # of them
+        self.used = 0  # number of uniforms that are used
         self.motion = list(request.context)
         self._start(0, context=self.motion[:])
 
@@ -329,7 +329,7 @@ class ContinuousBatch:
         return self.tokens[:, 0]
 
     def _read(self, slot: int, row: ActiveRow, token: int) -> Iterator[NewToken]:
-        """Append a token to a row."""
+        """Append a token to a row, and yield it; at the end of a sentence, mark the slot as finished."""
         row.used += 1
         ended = token == self.model.config.end_id or row.request.is_dropped
         if not ended:

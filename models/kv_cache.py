@@ -37,7 +37,7 @@ class KVCache:
     Attributes:
         keys, values: Views of ``pairs``.
         mask: (rows, columns), what attention adds to its scores: 0 in filled columns, minus infinity in others.
-        ends: Upper bounds of ``lengths`` on the host, which has no need to ask the device.
+        ends: Upper bounds of ``lengths``, kept on the host so that it need not wait for the device.
     """
 
     def __init__(self, shape: CacheShape, device: torch.device, dtype: torch.dtype, rope: Tensor) -> None:
@@ -117,7 +117,7 @@ def rounded_columns(count: int) -> int:
 
 
 def zeros(shape: Sequence[int], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return zeros; on a CPU, in memory that is taken row by row when it is first written."""
+    """Return zeros; on a CPU, the operating system provides each page of the memory when it is first written."""
     if device.type != "cpu":
         return torch.zeros(*shape, device=device, dtype=dtype)
     memory = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)

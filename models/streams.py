@@ -1,8 +1,8 @@
 """Streams of motions that are decoded together while each is read at its own pace.
 
-The stream that needs a token first lets the generator make a step, which gives the other streams their next token as
-well. Tokens wait until they are read, at most those of one motion per stream; frames are made when they are read. There
-is no thread of its own: one thread reads, starts and closes all streams of a batch.
+When a stream needs a token, the generator makes a step, which computes the next token of every stream. Tokens are kept
+until they are read, at most those of one motion per stream, and become frames when they are read. A batch starts no
+thread: one thread of the caller starts, reads and closes all of its streams.
 """
 
 from collections import deque
@@ -26,7 +26,7 @@ class StreamBatch:
 
     def __init__(self, model: LLaMAHF, motions: int) -> None:
         self.model = model
-        self.slots = motions * REFILL // (REFILL - 1)  # no sentence waits until a share of the slots is free
+        self.slots = motions * REFILL // (REFILL - 1)  # 1 / REFILL of them stay free, so that no sentence waits
         self.decodings: dict[Sampling, _Decoding] = {}
 
     def start(self, request: Request, sampling: Sampling) -> "TokenStream":
@@ -90,7 +90,7 @@ class _Decoding:
             yield self.running[number].request
 
     def step(self) -> None:
-        """Give every stream its next token; an error is that of all streams."""
+        """Compute the next token of every stream; an error ends all streams, and is raised when they are read."""
         if self.error is not None:
             raise self.error
         try:

@@ -26,7 +26,7 @@ NAMES = "Names of the motions to edit; null edits all."
 
 
 def split_text(value: object) -> object:
-    """Return the sentences of one text, as in Python; other values as they are."""
+    """Split a text into its sentences; return other values as they are."""
     return value.split(BAR) if isinstance(value, str) else value
 
 
