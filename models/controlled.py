@@ -338,7 +338,7 @@ class Particles:
         tokens = self.window[-1].tokens.repeat_interleave(self.rows)
         self.signals = self._signals()
         control = self.signals.repeat_interleave(self.rows, dim=0) if self.control else None
-        self.logits = self.generator.step(tokens, self.cache, self.cache.extent(len(tokens)), control)
+        self.logits = self.generator.step(tokens, self.cache, self.cache.extend(len(tokens)), control)
 
     def _select(self, rows: Tensor) -> None:
         """Keep the particles of the given rows, without their rows of the cache."""

@@ -358,7 +358,7 @@ class ContinuousBatch:
         """Decode one token of each row."""
         if self.rows:
             tokens = self.tokens.flatten()
-            self.logits = self.model.step(tokens, self.cache, self.cache.extent(len(tokens)))
+            self.logits = self.model.step(tokens, self.cache, self.cache.extend(len(tokens)))
 
 
 def compact_slots(slots: list[int]) -> list[int]:

@@ -93,7 +93,7 @@ class KVCache:
 
         return write
 
-    def extent(self, rows: int) -> int:
+    def extend(self, rows: int) -> int:
         """Count a new column of the first ``rows`` rows, and return how many columns their next step reads."""
         self.ends[:rows] = [end + 1 for end in self.ends[:rows]]
         return min(rounded_columns(max(self.ends[:rows])), self.shape.columns)

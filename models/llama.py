@@ -41,7 +41,7 @@ class Block(nn.Module):
         return self._add(x, cast(nn.Module, self.mlp.c_proj), self.mlp(self.rms_2(x)))
 
     def _add(self, x: Tensor, projection: nn.Module, y: Tensor) -> Tensor:
-        """Return x plus the projection of y; layers of ``models.optimize`` do both in one operator."""
+        """Return x plus the projection of y; layers of ``models.optimize``, for inference, do both in one operator."""
         add = getattr(projection, "add", None)
         return x + self.dropout(projection(y)) if add is None else add(x, y)
 
@@ -218,7 +218,7 @@ class LLaMAHF(PretrainedModel):
 
         Args:
             tokens: (B,).
-            extent: ``cache.extent(B)`` or more.
+            extent: ``cache.extend(B)`` or more.
             control: (B, config.control) control signals of the next tokens.
 
         Returns:

@@ -158,8 +158,9 @@ class FusedMLP(nn.Module):
 def fuse_additions(part: nn.Module) -> None:
     """Let the projections of the blocks in a part of a model, on a GPU, add their output to the residual stream."""
     for module in part.modules():
-        if isinstance(module, Attention | FusedMLP) and module.c_proj.weight.device.type != "cpu":
-            module.c_proj = AddingLinear(module.c_proj)
+        projection = module.c_proj if isinstance(module, Attention | FusedMLP) else None
+        if type(projection) is nn.Linear and projection.weight.device.type != "cpu":
+            module.c_proj = AddingLinear(projection)
 
 
 class AddingLinear(nn.Linear):

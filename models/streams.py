@@ -13,6 +13,7 @@ from models.frames import FrameStream
 from models.generate import REFILL, Request, decode_steps
 from models.llama import LLaMAHF
 from models.motion import MotionChunk, RootTracker
+from models.sampling import resolve_guidance
 from models.sampling_options import Sampling
 
 
@@ -36,6 +37,7 @@ class StreamBatch:
             InputError: the request or the sampling does not fit the model.
         """
         request.validate(self.model.config)
+        sampling = resolve_guidance(self.model, sampling)
         self.decodings = {key: each for key, each in self.decodings.items() if not each.is_over}
         if sampling not in self.decodings:
             self.decodings[sampling] = _Decoding(self.model, sampling, self.slots)
@@ -76,7 +78,7 @@ class _Decoding:
         self.waiting: deque[TokenStream] = deque()
         self.running: dict[int, TokenStream] = {}  # by the number of the request
         self.error: Exception | None = None
-        self.steps = decode_steps(model, self._requests(), sampling, slots)
+        self.steps = decode_steps(model, self._requests(), sampling, slots, read_every=1)
 
     @property
     def is_over(self) -> bool:

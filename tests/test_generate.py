@@ -233,7 +233,7 @@ def test_a_cache_can_be_continued_by_the_compiled_step_and_by_pytorch(model):
     model.prefill(text, mask, tokens[:, :3], cache)
     for column in range(3, 12):
         step.choice = Choice(threads=1, rows=3 * (column % 2))
-        logits.append(model.step(tokens[:, column], cache, cache.extent(3)))
+        logits.append(model.step(tokens[:, column], cache, cache.extend(3)))
     torch.testing.assert_close(torch.stack(logits, dim=1), expected, atol=1e-5, rtol=1e-5)
 
 

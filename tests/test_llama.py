@@ -175,7 +175,7 @@ def cached_logits(model: LLaMAHF, text: Tensor, mask: Tensor, tokens: Tensor, po
     cache.keys.fill_(poison)
     cache.values.fill_(poison)
     logits = [model.prefill(text, mask, tokens[:, :0], cache)]
-    logits += [model.step(column, cache, cache.extent(len(column))) for column in tokens.T]
+    logits += [model.step(column, cache, cache.extend(len(column))) for column in tokens.T]
     return torch.stack(logits, dim=1)
 
 
@@ -197,7 +197,7 @@ def test_cached_logits_with_control_equal_uncached(controlled_model):
     cache = controlled_model.new_cache(3, 14)
     logits = [controlled_model.prefill(text, mask, tokens[:, :2], cache, control=control[:, :3])]
     for column in range(2, 6):
-        logits.append(controlled_model.step(tokens[:, column], cache, cache.extent(3), control=control[:, column + 1]))
+        logits.append(controlled_model.step(tokens[:, column], cache, cache.extend(3), control=control[:, column + 1]))
     torch.testing.assert_close(torch.stack(logits, dim=1), expected[:, 2:], atol=1e-5, rtol=1e-5)
     changed = controlled_model(text, mask, tokens, control=control * torch.tensor([1.0, 1, 1, 1, 0, 1, 1])[:, None])
     assert torch.equal(changed[:, :4], expected[:, :4]) and not torch.allclose(changed[:, 4], expected[:, 4])
@@ -236,11 +236,11 @@ def test_cache_select_moves_rows_in_place(model):
     storage = cache.keys.data_ptr()
     model.prefill(text, mask, tokens[:, :0], cache)
     for column in tokens[:, :6].T:
-        model.step(column, cache, cache.extent(4))
+        model.step(column, cache, cache.extend(4))
     rows = [3, 1]  # rows 0 and 2 are finished
     cache.select(rows)
     for column in tokens[rows, 6:].T:
-        logits = model.step(column, cache, cache.extent(2))
+        logits = model.step(column, cache, cache.extend(2))
     torch.testing.assert_close(logits, model(text, mask, tokens)[rows, -1], atol=1e-5, rtol=1e-5)
     assert cache.keys.data_ptr() == storage
 
@@ -252,13 +252,13 @@ def test_new_rows_join_a_running_batch(model):
     cache = model.new_cache(5, 30)
     model.prefill(text, mask, tokens[:, :4], cache)  # with a context
     for column in tokens[:, 4:9].T:
-        model.step(column, cache, cache.extent(3))
+        model.step(column, cache, cache.extend(3))
     cache.select([0, 2])  # row 1 is replaced by two rows
     first = model.prefill(text2, mask2, tokens2[:, :0], cache, first=2)
     torch.testing.assert_close(first, model(text2, mask2, tokens2)[:, 0], atol=1e-5, rtol=1e-5)
     both = torch.cat((tokens[[0, 2], 9:12], tokens2[:, :3]))
     for column in both.T:
-        logits = model.step(column, cache, cache.extent(4))
+        logits = model.step(column, cache, cache.extend(4))
     torch.testing.assert_close(logits[:2], model(text, mask, tokens)[[0, 2], 12], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(logits[2:], model(text2, mask2, tokens2)[:, 3], atol=1e-5, rtol=1e-5)
 

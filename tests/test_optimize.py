@@ -48,7 +48,7 @@ def logits_of(model: LLaMAHF) -> torch.Tensor:
     cache = model.new_cache(4, 28)
     with torch.inference_mode():
         model.prefill(text, torch.ones(4, 5, dtype=torch.bool), tokens[:, :7], cache)
-        return model.step(tokens[:, 7], cache, cache.extent(4)).float()
+        return model.step(tokens[:, 7], cache, cache.extend(4)).float()
 
 
 def generate_all(model: LLaMAHF, sampling: Sampling, slots: int) -> list[list[int]]:

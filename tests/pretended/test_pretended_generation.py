@@ -124,7 +124,7 @@ def test_heads_are_padded_for_the_fused_kernels_of_a_gpu(dtype, monkeypatch):
         text, mask, tokens = text.to("cuda"), mask.to("cuda"), tokens.to("cuda")
         cache = model.new_cache(2, 7)
         model.prefill(text, mask, tokens[:, :1], cache)
-        logits = model.step(tokens[:, 1], cache, cache.extent(2)).float().cpu()
+        logits = model.step(tokens[:, 1], cache, cache.extend(2)).float().cpu()
     assert widths == {(24, 24, 24)} and cache.shape.head_dim == 24
     assert (logits - expected).norm() < 0.02 * expected.norm()
 
