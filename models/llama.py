@@ -31,19 +31,13 @@ class Block(nn.Module):
     def __init__(self, config: LLaMAConfig, layer: int) -> None:
         super().__init__()
         self.rms_1 = RMSNorm(config.n_embd)
-        self.attn = Attention(config.n_embd, config.n_head, layer)
+        self.attn = Attention(config.n_embd, config.n_head, layer, config.dropout)
         self.rms_2 = RMSNorm(config.n_embd)
-        self.mlp: nn.Module = MLP(config.n_embd, config.mlp_hidden)
-        self.dropout = nn.Dropout(config.dropout)
+        self.mlp: nn.Module = MLP(config.n_embd, config.mlp_hidden, config.dropout)
 
     def forward(self, x: Tensor, rope: Tensor, mask: Tensor, write: KVWriter | None) -> Tensor:
-        x = self._add(x, self.attn.c_proj, self.attn(self.rms_1(x), rope, mask, write))
-        return self._add(x, cast(nn.Module, self.mlp.c_proj), self.mlp(self.rms_2(x)))
-
-    def _add(self, x: Tensor, projection: nn.Module, y: Tensor) -> Tensor:
-        """Return x plus the projection of y; layers of ``models.optimize``, for inference, do both in one operator."""
-        add = getattr(projection, "add", None)
-        return x + self.dropout(projection(y)) if add is None else add(x, y)
+        x = self.attn(x, self.rms_1(x), rope, mask, write)
+        return self.mlp(x, self.rms_2(x))
 
 
 class Transformer(nn.ModuleDict):

@@ -73,19 +73,29 @@ def single_query_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Ten
     return torch.bmm(weights.flatten(0, 1)[:, None], v.flatten(0, 1)).view(q.shape)
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention with rotary positions; ``layer`` is its index in the KV cache.
+def add_projection(residual: Tensor, projection: nn.Module, y: Tensor, dropout: nn.Dropout) -> Tensor:
+    """Return the residual stream (B, S, C) plus the projection of y, with dropout.
 
-    The block applies ``c_proj`` to its result, so that the residual addition can be part of it.
+    Projections of ``models.optimize``, for inference, do both in one operator.
+    """
+    add = getattr(projection, "add", None)
+    return residual + dropout(projection(y)) if add is None else add(residual, y)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with rotary positions, whose result is added to the residual stream.
+
+    ``layer`` is its index in the KV cache.
     """
 
-    def __init__(self, width: int, heads: int, layer: int) -> None:
+    def __init__(self, width: int, heads: int, layer: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.head_dim, self.layer = heads, width // heads, layer
         self.c_attn = nn.Linear(width, 3 * width, bias=False)
         self.c_proj = nn.Linear(width, width, bias=False)
+        self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, rope: Tensor, mask: Tensor, write: KVWriter | None) -> Tensor:
+    def forward(self, residual: Tensor, x: Tensor, rope: Tensor, mask: Tensor, write: KVWriter | None) -> Tensor:
         qkv = rotate(self.c_attn(x).unflatten(-1, (3, self.heads, self.head_dim)), rope)  # (B, S, 3, H, D)
         padding = stored_width(self.head_dim, qkv.dtype, qkv.device.type) - self.head_dim
         if padding:
@@ -97,20 +107,22 @@ class Attention(nn.Module):
             y = single_query_attention(q, k, v, mask)
         else:
             y = F.scaled_dot_product_attention(q, k, v, mask, scale=self.head_dim**-0.5)
-        return y[..., : self.head_dim].transpose(1, 2).flatten(2)  # (B, S, C)
+        y = y[..., : self.head_dim].transpose(1, 2).flatten(2)  # (B, S, C)
+        return add_projection(residual, self.c_proj, y, self.dropout)
 
 
 class MLP(nn.Module):
-    """SwiGLU feed-forward network (Shazeer, 2020); the block applies its last layer, ``c_proj``."""
+    """SwiGLU feed-forward network (Shazeer, 2020), whose result is added to the residual stream."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.c_fc1 = nn.Linear(width, hidden, bias=False)
         self.c_fc2 = nn.Linear(width, hidden, bias=False)
         self.c_proj = nn.Linear(hidden, width, bias=False)
+        self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.silu(self.c_fc1(x)) * self.c_fc2(x)
+    def forward(self, residual: Tensor, x: Tensor) -> Tensor:
+        return add_projection(residual, self.c_proj, F.silu(self.c_fc1(x)) * self.c_fc2(x), self.dropout)
 
 
 class ControlMLP(nn.Module):

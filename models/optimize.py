@@ -19,7 +19,7 @@ from models.few_rows import FewRowsStep, plain_weights
 from models.kv_cache import KVCache
 from models.llama import LLaMAHF
 from models.llama_config import LLaMAConfig
-from models.llama_layers import MLP, Attention
+from models.llama_layers import MLP, Attention, add_projection
 from models.quantize import QUANTIZE, bytes_per_weight, quantize_linears
 from utils.checkpoint import assign_weights, read_weights, stored_weights
 from utils.device import can_compile
@@ -148,11 +148,11 @@ class FusedMLP(nn.Module):
         self.c_fc = nn.Linear(width, 2 * hidden, bias=False, device="meta")
         weight = torch.cat((mlp.c_fc1.weight, mlp.c_fc2.weight))
         self.c_fc.weight = nn.Parameter(weight, requires_grad=False)
-        self.c_proj = mlp.c_proj
+        self.c_proj, self.dropout = mlp.c_proj, mlp.dropout
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, residual: Tensor, x: Tensor) -> Tensor:
         gate, value = self.c_fc(x).chunk(2, dim=-1)
-        return F.silu(gate) * value
+        return add_projection(residual, self.c_proj, F.silu(gate) * value, self.dropout)
 
 
 def fuse_additions(part: nn.Module) -> None:
