@@ -64,6 +64,7 @@ def main() -> None:
         if ddp and os.environ["RANK"] == "0":
             print(f"difference {fsdp2:.3g}, spread of two summation orders {spread:.3g}")
             assert fsdp2 <= spread
+    torch.distributed.destroy_process_group()  # its threads may abort the end of Python
 
 
 if __name__ == "__main__":
