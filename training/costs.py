@@ -12,6 +12,8 @@ from typing import Any
 
 from models.head_loss import ROWS
 from models.llama_config import SIZES, LLaMAConfig
+from models.llama_layers import stored_width
+from utils.device import PRECISIONS
 
 ENGINES = ("DDP", "ZeRO-2", "FSDP")
 FLOAT = 4  # bytes: master weights, gradients, both moments, EMA
@@ -219,11 +221,12 @@ def activation_bytes(config: LLaMAConfig, batch: MicroBatch, recompute: bool, pr
     A GPU keeps slightly less: its RMSNorm is a single kernel, and its dropout keeps one byte per value.
     """
     width, size, columns = config.n_embd, BYTES[precision], batch.rows * batch.columns
-    has_dropout, padding = config.dropout > 0, 0 if precision == "float32" else -config.head_dim % 8
+    has_dropout = config.dropout > 0
+    heads = config.n_head * stored_width(config.head_dim, PRECISIONS[precision], "cuda")  # their width in attention
     block = (
         4 * FLOAT * width  # inputs of both norms, and their normalised values
         + (3 if precision == "bf16" else 2) * size * width  # inputs of c_attn, c_fc1 and c_fc2
-        + 4 * size * (width + config.n_head * padding)  # rotated q, k and v, output of attention
+        + 4 * size * heads  # rotated q, k and v, output of attention
         + 4 * size * config.mlp_hidden  # both halves of the SwiGLU, its gate, their product
         + 2 * has_dropout * size * width
         + size * batch.columns  # the mask, as numbers
