@@ -1,5 +1,6 @@
 """A headless Chromium with software WebGL for tests: the fixtures ``browser`` and ``page``, and what they see."""
 
+import base64
 import io
 import shutil
 
@@ -9,6 +10,12 @@ from PIL import Image
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+KEEP_DRAWN = """
+const getContext = HTMLCanvasElement.prototype.getContext;
+HTMLCanvasElement.prototype.getContext = function (kind, options) {
+  return getContext.call(this, kind, { ...options, preserveDrawingBuffer: true });
+};
+"""  # lets toDataURL read the last frame of WebGL at any time
 SECONDS = 1000  # the browser's unit is the millisecond; software WebGL on a busy machine is slow
 
 
@@ -31,6 +38,7 @@ def page(browser):
 
 def watched_page(browser, width: int = 480, height: int = 400, **options):
     context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True, **options)
+    context.add_init_script(KEEP_DRAWN)
     page, messages = context.new_page(), []
     page.set_default_timeout(60 * SECONDS)
     page.requested = []
@@ -42,11 +50,14 @@ def watched_page(browser, width: int = 480, height: int = 400, **options):
     assert not messages
 
 
-def picture(locator) -> np.ndarray:
-    """Return the pixels of an element in the view; unlike its own screenshot, without a wait for two equal frames."""
-    locator.evaluate("element => element.scrollIntoView({block: 'nearest'})")
-    drawn = locator.page.screenshot(clip=locator.bounding_box())
-    return np.asarray(Image.open(io.BytesIO(drawn)).convert("RGB")).astype(int)
+def picture(canvas) -> np.ndarray:
+    """Return the pixels of a canvas, read inside the page.
+
+    A screenshot waits for the compositor, for a minute and more while several pages draw with software WebGL.
+    """
+    canvas.evaluate("canvas => canvas.scrollIntoView({block: 'nearest'})")
+    drawn = canvas.evaluate("canvas => canvas.toDataURL()").partition(",")[2]
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(drawn))).convert("RGB")).astype(int)
 
 
 def wood(frame: np.ndarray) -> np.ndarray:
