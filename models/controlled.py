@@ -30,7 +30,7 @@ from control.track import Track
 from models.generate import CONTEXT_SHARE, Request
 from models.llama import LLaMAHF
 from models.motion_vqvae import HumanVQVAE, State
-from models.sampling import Sampling, apply_guidance, resolve_guidance, sample_tokens, uniform_numbers
+from models.sampling import Sampler, Sampling, apply_guidance, resolve_guidance, sample_tokens, uniform_numbers
 from models.text_dropout import null_text
 from motion.features272 import LAYOUT, heading_angle, local_joints, recover_root
 from motion.rotation import y_rotation
@@ -149,11 +149,10 @@ class Particles:
     def __init__(
         self, generator: LLaMAHF, tokenizer: HumanVQVAE, request: Request, goal: Goal, sampling: Sampling
     ) -> None:
-        assert sampling.guidance is not None, "resolved by decode_controlled"
         self.generator, self.tokenizer, self.request = generator, tokenizer, request
-        self.sampling, self.guidance = sampling, sampling.guidance
-        self.rows = 1 if self.guidance == 1 else 2  # of each particle
         self.device = generator.transformer.wte.weight.device
+        self.sampler = Sampler.of(sampling, self.device)
+        self.rows = self.sampler.rows  # of each particle
         self.until_path_end, track = goal.until_path_end, goal.track.to(self.device)
         self.costs = TrackCost(track, path_due=not goal.until_path_end)
         self.steering = Steering(track)
@@ -254,11 +253,11 @@ class Particles:
     def _sample(self, uniforms: Tensor, may_end: bool) -> Tensor | None:
         """Sample the tokens (P * BRANCHES,) of all branches; None if the best particle ends the sentence."""
         end_id = self.generator.config.end_id
-        logits = apply_guidance(self.logits[:, : end_id + 1].float(), self.guidance)  # (P, V)
-        if may_end and sample_tokens(logits[[self.best]], uniforms[:1], self.sampling).item() == end_id:
+        logits = apply_guidance(self.logits[:, : end_id + 1].float(), self.sampler.guidance)  # (P, V)
+        if may_end and sample_tokens(logits[[self.best]], uniforms[:1], self.sampler).item() == end_id:
             return None
         logits[:, end_id] = -torch.inf
-        return sample_tokens(logits, uniforms[1:].view(PARTICLES, BRANCHES), self.sampling).flatten()
+        return sample_tokens(logits, uniforms[1:].view(PARTICLES, BRANCHES), self.sampler).flatten()
 
     def _extend(self, tokens: Tensor, parents: Tensor) -> None:
         """Replace the particles by branches with the tokens (B,), of the particles ``parents`` (B,)."""

@@ -16,6 +16,7 @@ few more tokens, which are discarded.
 import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -24,9 +25,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from models.compiled_step import CompiledStep
 from models.llama import LLaMAHF
 from models.llama_config import LLaMAConfig
-from models.sampling import Sampling, apply_guidance, resolve_guidance, sample_tokens, uniform_numbers
+from models.sampling import Sampler, Sampling, next_tokens, resolve_guidance, sampled_step, uniform_numbers
 from models.text_dropout import null_text
 from utils.device import to_device
 from utils.errors import InputError
@@ -182,7 +184,7 @@ def _decode(
             batch.refill()
             if not batch.rows:
                 return
-            yield from batch.sample(read_every)
+            yield from batch.read(read_every)
             batch.drop_finished()
             batch.step()
     finally:  # also if the caller closes it before the end
@@ -244,20 +246,21 @@ class ContinuousBatch:
     def __init__(
         self, model: LLaMAHF, requests: Iterator[Request | None], sampling: Sampling, slots: int, columns: int
     ) -> None:
-        assert sampling.guidance is not None, "resolved by decode_steps"
-        self.model, self.sampling, self.guidance, self.slots = model, sampling, sampling.guidance, slots
-        self.rows_per_slot = 1 if self.guidance == 1 else 2
+        self.model, self.slots, self.end_id = model, slots, model.config.end_id
+        self.device = model.transformer.wte.weight.device
+        self.sampler = Sampler.of(sampling, self.device)
+        self.rows_per_slot = self.sampler.rows
         self.cache = model.new_cache(self.rows_per_slot * slots, columns)
-        self.device = self.cache.keys.device
+        step = model.step
+        self.sampled_step = step.sampled if isinstance(step, CompiledStep) else partial(sampled_step, step)
         self.waiting, self.started = requests, 0  # number of requests read so far
         self.continuing: list[ActiveRow] = []  # at the beginning of their next sentence
         self.rows: list[ActiveRow] = []
         self.finished: set[int] = set()  # slots that leave the batch
-        self.logits = torch.empty(0, device=self.device)  # (rows_per_slot * len(rows), outputs) of the next tokens
-        self.tokens = torch.empty(0, device=self.device)  # (len(rows), rows_per_slot) sampled last
+        self.tokens = torch.empty(0, dtype=torch.long, device=self.device)  # (rows_per_slot * len(rows),) sampled last
         self.step_number = 0
-        # Uniform number and bias of the end's logit, for each row and each step modulo the number of columns.
-        self.draws = torch.zeros(*self.cache.mask.shape, 2, device=self.device)
+        # Uniform number and bias of the end's logit, for each step modulo the number of columns, and each row.
+        self.draws = torch.zeros(*self.cache.mask.shape[::-1], 2, device=self.device)
 
     def refill(self) -> None:
         """Prefill waiting rows into free slots, once enough of them are free."""
@@ -292,22 +295,23 @@ class ContinuousBatch:
         logits = self.model.prefill(text, mask, tokens, self.cache, first)
         if not logits.sum(dtype=torch.float32).isfinite():
             raise InputError("the logits are not finite; the model's weights are damaged or its training diverged")
-        draws = torch.stack([row.draws(self.draws.shape[1]) for row in rows]).roll(self.step_number, dims=1)
-        draws = draws.repeat_interleave(self.rows_per_slot, dim=0)
-        self.draws[first : first + len(draws)] = to_device(draws, self.device)
-        self.logits = torch.cat((self.logits, logits)) if self.rows else logits
+        draws = torch.stack([row.draws(len(self.draws)) for row in rows], dim=1).roll(self.step_number, dims=0)
+        draws = to_device(draws.repeat_interleave(self.rows_per_slot, dim=1), self.device)  # (steps, B, 2)
+        self.draws[:, first : first + len(logits)] = draws
+        sampled = next_tokens(logits, draws[self.step_number % len(draws)], self.sampler, self.end_id)
+        self.tokens = torch.cat((self.tokens, sampled)) if self.rows else sampled
         self.rows += rows
 
-    def sample(self, most: int) -> Iterator[list[NewToken]]:
-        """Sample up to ``most`` tokens per row, as many as each row may have, and yield those of each step.
+    def read(self, most: int) -> Iterator[list[NewToken]]:
+        """Yield the tokens sampled last and those of further steps, up to ``most`` and as many as each row may have.
 
         Finished rows are marked to leave the batch.
         """
-        sampled = [self._sample()]
+        sampled = [self.tokens]
         for _ in range(1, min(most, *(row.max_tokens - row.generated for row in self.rows))):
             self.step()
-            sampled.append(self._sample())
-        for tokens in torch.stack(sampled).tolist():  # waits for the device
+            sampled.append(self.tokens)
+        for tokens in torch.stack(sampled)[:, :: self.rows_per_slot].tolist():  # waits for the device
             new_tokens = [
                 new
                 for slot, (row, token) in enumerate(zip(self.rows, tokens, strict=True))
@@ -317,21 +321,10 @@ class ContinuousBatch:
             if new_tokens:
                 yield new_tokens
 
-    def _sample(self) -> Tensor:
-        """Sample the next tokens (len(rows),) from the logits."""
-        end_id = self.model.config.end_id
-        draws = self.draws[: len(self.logits), self.step_number % self.draws.shape[1]]
-        uniforms, bias = draws.unflatten(0, (-1, self.rows_per_slot)).unbind(-1)
-        logits = apply_guidance(self.logits[:, : end_id + 1].float(), self.guidance)  # (B, V)
-        logits[:, end_id] += bias[:, 0]
-        self.tokens = sample_tokens(logits, uniforms, self.sampling)  # the rows of a slot get the same number
-        self.step_number += 1
-        return self.tokens[:, 0]
-
     def _read(self, slot: int, row: ActiveRow, token: int) -> Iterator[NewToken]:
         """Append a token to a row, and yield it; at the end of a sentence, mark the slot as finished."""
         row.used += 1
-        ended = token == self.model.config.end_id or row.request.is_dropped
+        ended = token == self.end_id or row.request.is_dropped
         if not ended:
             yield row.append(token)
         if not ended and row.generated < row.max_tokens:
@@ -350,15 +343,18 @@ class ContinuousBatch:
             rows = [self.rows_per_slot * slot + copy for slot in kept for copy in range(self.rows_per_slot)]
             self.cache.select(rows)
             index = torch.tensor(rows, dtype=torch.long, device=self.device)
-            self.draws[: len(rows)] = self.draws[index]
-            self.tokens = self.tokens.flatten()[index].view(-1, self.rows_per_slot)
+            self.draws[:, : len(rows)] = self.draws[:, index]
+            self.tokens = self.tokens[index]
             self.finished.clear()
 
     def step(self) -> None:
-        """Decode one token of each row."""
+        """Decode the tokens sampled last, and sample the next ones."""
         if self.rows:
-            tokens = self.tokens.flatten()
-            self.logits = self.model.step(tokens, self.cache, self.cache.extend(len(tokens)))
+            self.step_number += 1
+            rows = len(self.tokens)
+            draws = self.draws[self.step_number % len(self.draws), :rows]
+            extent = self.cache.extend(rows)
+            self.tokens = self.sampled_step(self.tokens, self.cache, extent, draws, self.sampler, self.end_id)
 
 
 def compact_slots(slots: list[int]) -> list[int]:

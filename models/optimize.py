@@ -9,14 +9,13 @@ Optimized models are for inference only and cannot be saved.
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.compiled_step import CompiledStep
 from models.few_rows import FewRowsStep, plain_weights
-from models.kv_cache import KVCache
 from models.llama import LLaMAHF
 from models.llama_config import LLaMAConfig
 from models.llama_layers import MLP, Attention, add_projection
@@ -190,23 +189,3 @@ class PackedLinear(nn.Module):
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """Return x (..., N) plus the output for y (..., K)."""
         return torch.ops.mkldnn._linear_pointwise.binary(y, x, self.weight, self.bias, "add")
-
-
-class CompiledStep:
-    """``LLaMAHF.step`` compiled once, for all rows and columns of a cache; unused rows are computed too."""
-
-    def __init__(self, model: LLaMAHF) -> None:
-        settings: dict[str, dict[str, Any]] = {
-            "cuda": {"mode": "reduce-overhead"},  # CUDA graphs
-            "cpu": {"options": {"freezing": True}},  # packed weights
-        }
-        device = model.transformer.wte.weight.device.type
-        self.compiled = torch.compile(model.step, dynamic=False, **settings.get(device, {}))
-
-    def __call__(self, tokens: Tensor, cache: KVCache, extent: int, control: Tensor | None = None) -> Tensor:
-        unused = len(cache.lengths) - len(tokens)
-        if control is not None:
-            control = F.pad(control, (0, 0, 0, unused))
-        logits = self.compiled(F.pad(tokens, (0, unused)), cache, len(cache.columns), control)
-        cache.lengths[len(tokens) :] = 0
-        return logits[: len(tokens)]

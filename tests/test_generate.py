@@ -14,7 +14,7 @@ from models.generate import Part, Request, compact_slots, decode_steps, generate
 from models.llama import LLaMAHF
 from models.llama_config import SIZES, LLaMAConfig
 from models.optimize import optimize
-from models.sampling import Sampling, sample_tokens
+from models.sampling import Sampler, Sampling, sample_tokens
 from tests.conftest import golden
 from utils.errors import InputError
 
@@ -85,7 +85,7 @@ def slow_generate(model: LLaMAHF, text: Tensor, mask: Tensor, seed: int, samplin
             logits = plain + sampling.guidance * (logits - plain)
         if len(tokens) < sampling.min_tokens:
             logits[:, end_id] = -math.inf
-        token = int(sample_tokens(logits, uniform[None], sampling))
+        token = int(sample_tokens(logits, uniform[None], Sampler.of(sampling, "cpu")))
         if token == end_id:
             break
         tokens.append(token)
@@ -254,7 +254,7 @@ def slow_sequence(model: LLaMAHF, request: Request, kept: int) -> list[int]:
             logits = model(part.text[None], torch.ones(1, len(part.text), dtype=torch.bool), so_far)[:, -1]
             if len(new) < part.min_tokens:
                 logits[:, end_id] = -math.inf
-            token = int(sample_tokens(logits, next(uniforms)[None], Sampling()))
+            token = int(sample_tokens(logits, next(uniforms)[None], Sampler.of(Sampling(), "cpu")))
             if token == end_id:
                 break
             new.append(token)

@@ -5,6 +5,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable
+from functools import partial
 from itertools import accumulate
 
 import pytest
@@ -13,13 +14,14 @@ from torch import nn
 from torch._inductor.output_code import CompiledFxGraph
 
 from models import few_rows
+from models.compiled_step import unused_rows
 from models.few_rows import Choice, FewRowsStep
 from models.generate import Part, Request, generate
 from models.llama import LLaMAHF
 from models.llama_config import LLaMAConfig
 from models.optimize import PackedLinear, check_support, load_optimized, optimize
 from models.quantize import Int8Linear
-from models.sampling import Sampling
+from models.sampling import Sampler, Sampling, sampled_step
 from utils.checkpoint import WEIGHTS
 from utils.device import OtherPrograms
 from utils.errors import InputError
@@ -142,9 +144,16 @@ def peak_memory(make: Callable[[], object], mapped: int) -> int:
 def test_compiled_step_generates_the_same_motions_without_recompiling():
     plain, compiled = make_model(), optimize(make_model(), torch.float32, compiled=True)
     torch.compiler.reset()
-    assert generate_all(compiled, Sampling(), 4) == generate_all(plain, Sampling(), 4)
+    sampling = Sampling(top_p=0.9, guidance=2.0)
+    assert generate_all(compiled, sampling, 2) == generate_all(plain, sampling, 2)
     with torch.compiler.set_stance("fail_on_recompile"):
-        assert generate_all(compiled, Sampling(), 4) == generate_all(plain, Sampling(), 4)
+        for other in (sampling, Sampling(temperature=0.7, top_p=0.8, guidance=3.0)):
+            assert generate_all(compiled, other, 2) == generate_all(plain, other, 2)
+
+
+def test_a_compiled_step_computes_few_numbers_of_rows():
+    cache = make_model().new_cache(24, 8)
+    assert [rows + unused_rows(rows, cache) for rows in (1, 2, 4, 5, 16, 17, 24)] == [1, 4, 4, 16, 16, 24, 24]
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
@@ -163,8 +172,9 @@ def test_a_compiled_step_changes_only_tensors_of_constant_address(monkeypatch):
     torch.compiler.reset()
     model = make_model()
     model.static_shapes = True
-    cache = model.new_cache(2, 28)
-    torch.compile(model.step, dynamic=False)(torch.tensor([1, 2]), cache, 28)
+    cache, sampler = model.new_cache(2, 28), Sampler.of(Sampling(top_p=0.9, guidance=1.0), "cpu")
+    step = torch.compile(partial(sampled_step, model.step), dynamic=False)
+    step(torch.tensor([1, 2]), cache, 28, torch.zeros(2, 2), sampler, model.config.end_id)
     assert changed and all(mutated and mutated <= constant for mutated, constant in changed)
 
 

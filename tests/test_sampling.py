@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.sampling import BELOW_ONE, Sampling, sample_tokens, uniform_numbers
+from models.sampling import BELOW_ONE, Sampler, Sampling, sample_tokens, uniform_numbers
 from utils.errors import InputError
 
 GRID = 20_000
@@ -15,7 +15,8 @@ GRID = 20_000
 def shares(logits: Tensor, sampling: Sampling) -> Tensor:
     """Sampled distribution (V,), exact to 1 / GRID: the share of an even grid of uniforms per token."""
     uniforms = (torch.arange(GRID) + 0.5) / GRID
-    return sample_tokens(logits.expand(GRID, -1), uniforms, sampling).bincount(minlength=len(logits)) / GRID
+    sampler = Sampler.of(sampling, "cpu")
+    return sample_tokens(logits.expand(GRID, -1), uniforms, sampler).bincount(minlength=len(logits)) / GRID
 
 
 LOGITS = torch.tensor([0.3, -1.0, 2.0, 1.2, -math.inf, 0.9])
@@ -55,8 +56,8 @@ def test_top_p_applies_after_top_k():
 def test_extreme_uniforms_never_sample_an_impossible_token():
     logits = torch.tensor([-math.inf, 0.0, -math.inf, 0.5, -math.inf]).expand(2, -1)
     uniforms = torch.tensor([0.0, BELOW_ONE])
-    assert sample_tokens(logits, uniforms, Sampling()).tolist() == [1, 3]
-    assert sample_tokens(logits, uniforms, Sampling(top_k=2, top_p=0.99)).tolist() == [1, 3]
+    for sampling in (Sampling(), Sampling(top_k=2, top_p=0.99)):
+        assert sample_tokens(logits, uniforms, Sampler.of(sampling, "cpu")).tolist() == [1, 3]
     totals = torch.tensor([1.0, 1 + 2.0**-23, 1.5, 2 - 2.0**-23])
     assert (totals * BELOW_ONE < totals).all() and uniform_numbers(0, 1000).max() <= BELOW_ONE
 

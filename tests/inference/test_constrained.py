@@ -120,8 +120,10 @@ def test_particles_equal_their_tokens_computed_anew(model):
         model.generator(text * scale, mask if scale else mask & (torch.arange(5) == 0), tokens, control=control)[:, -1]
         for scale in (1, 0)
     ]
-    cached = apply_guidance(particles.logits, 2.0)
-    torch.testing.assert_close(cached, apply_guidance(torch.stack(logits, 1).flatten(0, 1), 2.0), atol=1e-3, rtol=1e-4)
+    guidance = torch.tensor(2.0)
+    cached = apply_guidance(particles.logits, guidance)
+    whole = apply_guidance(torch.stack(logits, 1).flatten(0, 1), guidance)
+    torch.testing.assert_close(cached, whole, atol=1e-3, rtol=1e-4)
     decoded = model.tokenizer.denormalize(model.tokenizer.decode(tokens))[:, 4 * len(final) :]
     torch.testing.assert_close(torch.cat(features, dim=1), decoded, atol=1e-4, rtol=0)
 
