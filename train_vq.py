@@ -52,7 +52,7 @@ def train(run: Run, options: TokenizerOptions) -> None:
     motions = {split: folder.motions(split, required=split == "train") for split in ("train", "val")}
     for note in [note for split in motions for note in motions[split].notes(split)]:
         run.report(note)
-    windows = WindowDataset(motions["train"], options.window)
+    windows = WindowDataset(motions["train"], options.window, options.beginnings)
     batch_order = run.batches(len(windows))
     model = initial_model(options, folder)
     validation = validation_clips(motions["val"], options.validate_clips, model.config.stride)
@@ -90,6 +90,8 @@ def initial_model(options: TokenizerOptions, folder: MotionFolder) -> HumanVQVAE
     if options.init is not None:
         model = initial_tokenizer(initial_source(options), options.model)
         options.check_window(model.config)
+        if options.only_decoder:
+            model.requires_grad_(False).decoder.requires_grad_(True)
         return model
     model = HumanVQVAE(options.model)
     for statistic, values in zip((model.mean, model.std), folder.mean_std(), strict=True):

@@ -20,10 +20,11 @@ class WindowDataset(Dataset):
     Args:
         clips: Motions of a split (``MotionFolder.motions``).
         window: Frames per window.
+        beginnings: Fraction of windows that begin with their clip; the offsets of the others are random.
     """
 
-    def __init__(self, clips: Clips, window: int):
-        self.clips, self.window = clips, window
+    def __init__(self, clips: Clips, window: int, beginnings: float = 0.0):
+        self.clips, self.window, self.beginnings = clips, window, beginnings
         self.ends = np.cumsum(np.maximum(1, clips.frames // window), dtype=np.int64)  # windows up to each clip
 
     def __len__(self) -> int:
@@ -34,6 +35,8 @@ class WindowDataset(Dataset):
         for _ in range(ATTEMPTS):
             clip = self.clips[int(np.searchsorted(self.ends, number % len(self), "right"))]
             start = choose.randrange(max(1, clip.frames - self.window + 1))
+            if choose.random() < self.beginnings:
+                start = 0
             part = self.clips.valid_features(clip, start, start + self.window)
             if part is not None:
                 features = torch.zeros(self.window, part.shape[1])

@@ -61,6 +61,17 @@ def test_tokenizer_starts_from_the_weights_and_keeps_the_statistics(base, run_he
     )
 
 
+def test_only_the_decoder_is_trained(base, run_here, refused, data_folder, tmp_path):
+    arguments = ["--only-decoder", "--beginnings", 0.5, "--data", data_folder, "--out", tmp_path / "run"]
+    run_here("train_vq.py", "--init", base, *arguments, "--window", 32, *FEW_STEPS, "--learning-rate", 1e-2)
+    trained, initial = (
+        HumanVQVAE.from_pretrained(path).state_dict() for path in (tmp_path / "run", base / "tokenizer")
+    )
+    changed = {name.partition(".")[0] for name in initial if not torch.equal(trained[name], initial[name])}
+    assert changed == {"decoder"}
+    assert "--only-decoder needs a trained tokenizer; give one as --init" in refused("train_vq.py", *arguments)
+
+
 def test_conflicting_options_of_the_tokenizer_are_refused(base, refused, data_folder, tmp_path):
     def error(*options) -> str:
         return refused("train_vq.py", "--init", base, "--data", data_folder, "--out", tmp_path / "run", *options)

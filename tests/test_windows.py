@@ -36,6 +36,13 @@ def test_short_clip_is_padded_with_zeros(small_folder):
         assert not features[valid:].any()
 
 
+def test_some_windows_begin_with_their_clip(small_folder):
+    windows = WindowDataset(small_folder.motions("train"), 16, beginnings=0.5)
+    drawn = [windows[number] for number in range(200)]
+    begin = [np.array_equal(features[0], small_folder.motion(name)[0]) for name, features, _ in drawn]
+    assert 0.4 < np.mean(begin) < 0.65
+
+
 def test_window_depends_only_on_the_item_number(small_folder):
     one, other = (WindowDataset(small_folder.motions("train"), 32) for _ in range(2))
     for number in (0, 3, len(one) + 3, 5 * len(one) + 3):

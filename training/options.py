@@ -99,10 +99,17 @@ class TokenizerOptions(TrainingOptions):
     """Terms of the loss and their weights."""
     window: PositiveInt = 64
     """Frames per training window; a multiple of the frames per token."""
+    beginnings: ClosedUnitInterval = 0.0
+    """Fraction of windows that begin with their clip. The first tokens of a motion are decoded without tokens before
+    them, which windows from the middle of a clip do not train for the pose that the clip begins with."""
+    only_decoder: bool = False
+    """Train only the decoder. The tokens of every motion stay those of --init."""
     validate_clips: PositiveInt = 64
     """Maximum number of whole clips to validate on."""
 
     def __post_init__(self):
+        if self.only_decoder and self.init is None:
+            raise InputError("--only-decoder needs a trained tokenizer; give one as --init")
         if self.init is None:
             self.check_window(self.model)
         elif not self.resume:
