@@ -124,6 +124,7 @@ def _prepared(
     upright = rest_motion(skeleton, skeleton.rest[:, :3, 3])
     bones = _bones(file, skeleton, upright, bone_map)
     check_hierarchy(upright, bones)
+    skeleton.check_rest(set(bones.all()))
     skeleton.check_scales({above for bone in bones.all() for above in upright.ancestors(bone)})
     axes = zero_pose_body(upright, bones.sources())
     if axes is None:

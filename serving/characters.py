@@ -12,6 +12,7 @@ import numpy as np
 
 from motion.clip import Clip
 from serving.downloads import temporary_folder
+from serving.errors import Refused
 from serving.jobs import run_job
 from serving.options import Options
 from serving.places import Places, keep
@@ -110,5 +111,5 @@ class Characters:
 
     def _find(self, token: str) -> Kept:
         if token not in self.kept:
-            raise InputError("this character is no longer available; send it again")
+            raise Refused("this character is no longer available; send it again", 404)
         return self.kept[token]

@@ -189,7 +189,7 @@ def make_server(app: ASGIApp, options: Options) -> Server:
         app,
         http=protocol,  # type: ignore[arg-type]
         ws="none",
-        log_level="warning",
+        log_level="error",  # warnings are about requests of visitors, which are answered
         proxy_headers=False,  # serving/places.py reads X-Forwarded-For, only from a trusted proxy
         server_header=False,
         timeout_keep_alive=IDLE_SECONDS,

@@ -15,7 +15,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, FastAPI, Query
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -30,6 +29,7 @@ from serving.answers import (
     REFUSALS,
     STREAM,
     LimitedRoute,
+    OwnHost,
     PatientStream,
     in_pieces,
     lines_of,
@@ -267,14 +267,18 @@ def routes(endpoints: Endpoints) -> APIRouter:
     add("/metrics", endpoints.metrics, tags=["server"], response_class=Response)
     add(f"{API}/formats", endpoints.formats, tags=["server"])
     add(f"{API}/limits", endpoints.limits, tags=["server"])
-    for name, handler in (("generate", endpoints.generate), ("redo", endpoints.redo), ("loop", endpoints.loop)):
+    for name, handler, lost in (
+        ("generate", endpoints.generate, {}),
+        ("redo", endpoints.redo, LOST),
+        ("loop", endpoints.loop, LOST),
+    ):
         add(
             f"{API}/{name}",
             handler,
             methods=["POST"],
             tags=["motions"],
             response_model=schemas.Motions,
-            responses=STREAMED | REFUSED,
+            responses=STREAMED | REFUSED | lost,
         )
     motion = f"{API}/motion/{{token}}"
     add(f"{motion}/stop", endpoints.stop, methods=["POST"], tags=["motions"], status_code=204, responses=LOST)
@@ -305,8 +309,7 @@ def make_app(model: TextToMotion, options: Options) -> FastAPI:
         endpoints.service.close()
         await asyncio.to_thread(endpoints.downloads.close)
 
-    local = options.host in ("127.0.0.1", "localhost", "::1")
-    hosts = ["127.0.0.1", "localhost", "[::1]"] if local else ["*"]
+    is_local = options.host in ("127.0.0.1", "localhost", "::1")
     app = FastAPIOffline(
         title="Text to motion",
         version="1",
@@ -317,7 +320,7 @@ def make_app(model: TextToMotion, options: Options) -> FastAPI:
         exception_handlers=REFUSALS,
         middleware=[
             Middleware(CountRequests, metrics=endpoints.service.metrics),
-            Middleware(TrustedHostMiddleware, allowed_hosts=hosts),  # against DNS rebinding
+            *([Middleware(OwnHost)] if is_local else []),
         ],
         lifespan=lifespan,
     )

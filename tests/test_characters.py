@@ -109,19 +109,14 @@ def test_shared_characters_follow_the_motion(name, clips):
         assert_follows(SHARED / f"{name}.glb", clip)
 
 
-def test_bones_are_found_among_other_nodes(clips, tmp_path):
-    """A hand that is no joint of the skin, since it moves no vertex, and nodes that divide the transforms of bones."""
-    file = read_gltf(write_rig(tmp_path / "hero.glb", Rig(axes="turned", arms=30, posed=True, fingers=False)))
-    nodes, skin = file.document["nodes"], file.document["skins"][0]
-    hand = next(number for number, node in enumerate(nodes) if node["name"].endswith("LeftHand"))
-    place = skin["joints"].index(hand)
-    matrices = read_accessor(file, skin["inverseBindMatrices"]).astype("<f4")
-    parts = Parts(file.document, bytearray(file.buffers[0]))
-    skin["joints"].pop(place)
-    skin["inverseBindMatrices"] = parts.add(np.delete(matrices, place, axis=0))
-    attributes = file.document["meshes"][0]["primitives"][0]["attributes"]
-    joints = read_accessor(file, attributes["JOINTS_0"])
-    attributes["JOINTS_0"] = parts.add((joints - (joints >= place) * (joints > 0)).astype("u1"), 5121)
+@pytest.mark.parametrize("removed", ["LeftHand", "LeftForeArm", "RightUpLeg RightLeg"])
+def test_bones_are_found_among_other_nodes(removed, clips, tmp_path):
+    """Bones that are no joints of the skin, as they move no vertex, and nodes that divide the transforms of bones."""
+    path = write_rig(tmp_path / "hero.glb", Rig(axes="turned", arms=30, posed=True, fingers=False))
+    for name in removed.split():
+        without_joint(path, name)
+    file = read_gltf(path)
+    nodes = file.document["nodes"]
     for number, bone in enumerate(nodes[1:-1], 1):
         turn = Rotation.random(random_state=number)
         above = {"name": f"{bone['name']}_$AssimpFbx$_PreRotation", "children": [number],
@@ -130,8 +125,34 @@ def test_bones_are_found_among_other_nodes(clips, tmp_path):
         parent = next(node for node in nodes if number in node.get("children", []))
         parent["children"] = [len(nodes) if child == number else child for child in parent["children"]]
         nodes.append(above)
+    assert_follows(write_glb(path, file.document, file.buffers[0]), clips["run"])
+
+
+def test_a_pelvis_of_unknown_rest_pose_is_refused(tmp_path):
+    path = without_joint(write_rig(tmp_path / "hero.glb", Rig()), "Hips")
+    assert load_character(path)
+    file = read_gltf(path)
+    file.document["nodes"][1]["rotation"] = [0.0, 0.6, 0.0, 0.8]
+    write_glb(path, file.document, file.buffers[0])
+    with pytest.raises(InputError, match="Hips is no joint of the skin.*set the skeleton to its rest pose"):
+        load_character(path)
+
+
+def without_joint(path: Path, name: str) -> Path:
+    """Remove a bone from the joints of the skin; its vertices follow another bone."""
+    file = read_gltf(path)
+    skin = file.document["skins"][0]
+    bone = next(number for number, node in enumerate(file.document["nodes"]) if node["name"].endswith(name))
+    place = skin["joints"].index(bone)
+    matrices = read_accessor(file, skin["inverseBindMatrices"]).astype("<f4")
+    parts = Parts(file.document, bytearray(file.buffers[0]))
+    skin["joints"].pop(place)
+    skin["inverseBindMatrices"] = parts.add(np.delete(matrices, place, axis=0))
+    attributes = file.document["meshes"][0]["primitives"][0]["attributes"]
+    joints = read_accessor(file, attributes["JOINTS_0"])
+    attributes["JOINTS_0"] = parts.add((joints - (joints >= place) * (joints > 0)).astype("u1"), 5121)
     file.document["buffers"][0]["byteLength"] = len(parts.data)
-    assert_follows(write_glb(tmp_path / "hero.glb", file.document, parts.data), clips["run"])
+    return write_glb(path, file.document, parts.data)
 
 
 def test_a_character_is_kept_and_gets_an_animation_per_motion(clips, export, tmp_path):  # noqa: F811

@@ -186,9 +186,14 @@ def test_errors_have_one_form(server, model):
         (client.post("/api/v1/generate", json=[]), 400, "invalid"),
         (client.post("/api/v1/generate", content=b"{}"), 415, "wrong_type"),
         (client.get("/api/v1/motion/a/b/video"), 404, "not_found"),
+        (client.get("/%1b[2J/" + "a" * 9000), 404, "not_found"),
+        (client.get("/healthz", headers={"host": "elsewhere.example"}), 400, "invalid"),
     ):
         assert answer.status_code == status and answer.json()["code"] == code, answer.text
         assert set(answer.json()) == {"error", "code"}
+        assert len(answer.json()["error"]) < 500 and answer.json()["error"].isprintable()
+    for host in ("localhost", "127.0.0.1:80", "[::1]:8000"):
+        assert client.get("/healthz", headers={"host": host}).status_code == 200
 
 
 def test_addresses_for_all_networks_can_be_opened():

@@ -116,7 +116,10 @@ def test_loop_leads_back_to_its_start(server, model):
         assert np.abs(quaternions(kept.smplx85) - rotations).max() < 1e-3
         travelled = np.ptp(kept.smplx85[:, 74])
         assert travelled > 0.7 * len(rotations) / 30 if travel else travelled < 0.1
-    assert "no longer available" in refused(client, "/api/v1/loop", motion="guess")
+    gone = client.post("/api/v1/loop", json={"motion": "guess"})
+    assert gone.status_code == 404 and "no longer available" in gone.json()["error"]
+    for names in (["walk_seed0", "walk_seed9"], []):
+        assert "give some of walk_seed0" in refused(client, "/api/v1/loop", motion="kept", names=names)
     assert "travel" in refused(client, "/api/v1/loop", motion="kept", travel=1)
     service.results["still"] = Result("127.0.0.1", {"walk_seed0": walk(0.2)})
     assert "give a longer" in edit(client, "/api/v1/loop", motion="still")[-1]["error"]

@@ -116,7 +116,8 @@ def parse_json(text: str | bytes, finite: bool = True) -> Any:
             parse_constant=_finite if finite else float,
         )
     except json.JSONDecodeError as error:
-        raise InputError(f"not JSON ({error.msg} at line {error.lineno}, column {error.colno})") from error
+        reason = error.msg.removesuffix(" at")
+        raise InputError(f"not JSON ({reason} at line {error.lineno}, column {error.colno})") from error
     except RecursionError as error:
         raise InputError(f"not usable JSON: nested more than {MAX_DEPTH} deep") from error
     except UnicodeDecodeError as error:
