@@ -20,6 +20,7 @@ MAX_NODES = 100_000
 MAX_BONES = 4096
 SAME_TURN, SAME_PLACE = 1.0, 0.01  # degrees, share of the skeleton's size: tolerance of the rest pose of nodes and skin
 UPRIGHT = 30.0  # degrees: a bind pose within this angle of the axes is set to them
+APART = 0.002  # share of the skeleton's size: distance of a joint from the end of the bone above
 STEADY = 1e-4  # share of the skeleton's size: weight of the axes of a bone that is turned toward the bones below
 SHEAR = 0.02  # relative spread of the scales of a bone along its axes that is taken for rounding
 
@@ -171,7 +172,7 @@ class Skeleton:
     pose: np.ndarray  # (J, 4, 4) world matrices in the pose of the nodes
     rest: np.ndarray  # (J, 4, 4) world matrices in the rest pose
     bound: list[tuple[int, np.ndarray]]  # for each skin, its number and the matrix (4, 4) of its mesh in the rest pose
-    unknown: set[int]  # bones above all joints of the skins that are not in their rest pose
+    unknown: set[int]  # bones that are no joints of a skin, and whose rest pose does not follow from those around them
 
     def turns(self, matrices: np.ndarray) -> np.ndarray:
         """Return the rotations (J, 3, 3) of world matrices (J, 4, 4), without their scale."""
@@ -297,8 +298,8 @@ def _place_others(skeleton: Skeleton, is_bound: np.ndarray, local: np.ndarray, s
         if is_set[bone]:
             axes = STEADY * size * np.eye(3)
             turn = fit_turn(np.vstack((found, axes)), np.vstack((wanted, axes)))
-            rest[bone, :3, :3] = turn @ rest[bone, :3, :3]
-        elif np.linalg.norm(found - wanted, axis=1).max() > SAME_PLACE * size:
+            rest[bone, :3, :3], found = turn @ rest[bone, :3, :3], found @ turn.T
+        if np.linalg.norm(found - wanted, axis=1).max() > APART * size:
             skeleton.unknown.add(bone)
 
 

@@ -161,6 +161,11 @@ class OwnHost:
             await (await refuse(Request(scope), error))(scope, receive, send)
 
 
+async def fail(request: Request, error: Exception) -> Response:
+    """Answer a request at which the server failed; the traceback is logged."""
+    return await refuse(request, Refused("the server failed at this request; try again later", 500))
+
+
 async def notice_absence(request: Request, error: Exception) -> Response:
     """End a request whose visitor has left."""
     return Response(status_code=LEFT)
@@ -171,6 +176,7 @@ REFUSALS = {
     RequestValidationError: refuse_values,
     HTTPException: refuse_request,
     ClientDisconnect: notice_absence,
+    Exception: fail,
 }
 
 

@@ -107,7 +107,8 @@ class Characters:
             raise InputError(f"the character took more than {SECONDS} s; give one with fewer vertices") from error
         refused = folder / "error.txt"
         if status:
-            raise InputError(refused.read_text() if refused.exists() else "the character cannot be read")
+            sentence = refused.read_text() if refused.exists() else ""  # empty if the disk is full
+            raise InputError(sentence or "the character cannot be read")
 
     def _find(self, token: str) -> Kept:
         if token not in self.kept:

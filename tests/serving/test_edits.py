@@ -49,7 +49,7 @@ def test_lengths_and_constraints_reach_the_model(server, model):
             {"keep": [{"from": 0, "to": 1, "motion": {"file": "checkpoints/demo/model.safetensors"}}]},
             "no longer available",
         ),
-        ({"keyframes": [keyframe(pose=[STANDING[:-1]])]}, "rows"),
+        ({"keyframes": [keyframe(pose=[STANDING[:-1]])]}, "1 row of 84 values"),
         ({"keyframes": [keyframe(pose=[[*STANDING[:-1], "1"]])]}, "number"),
         ({"keyframes": [keyframe(pose=[[*STANDING[:-1], 1e9]])]}, "1e\\+09|value"),
         ({"keyframes": [keyframe(-1)]}, "time"),
