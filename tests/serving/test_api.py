@@ -196,6 +196,11 @@ def test_errors_have_one_form(server, model):
         assert client.get("/healthz", headers={"host": host}).status_code == 200
 
 
+def test_a_name_that_no_host_can_have_is_refused():
+    with pytest.raises(InputError, match="another --host"):
+        connections.listen("a..b", 0)
+
+
 def test_addresses_for_all_networks_can_be_opened():
     assert connections.addresses("127.0.0.1", 80) == ["http://127.0.0.1:80"]
     assert connections.addresses("::1", 80) == ["http://[::1]:80"]
