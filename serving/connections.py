@@ -151,7 +151,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family)
-    except (OSError, UnicodeError) as error:  # UnicodeError: a name that no host can have
+    except (OSError, TypeError) as error:  # TypeError: a name that no host can have
         raise InputError(
             f"cannot listen on {host}, port {port} ({reason_of(error)}); choose another --host or --port"
         ) from error

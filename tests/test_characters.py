@@ -133,8 +133,11 @@ def test_bones_of_unknown_rest_pose_are_refused(removed, turned, tmp_path):
         without_joint(path, name)
     assert load_character(path)
     file = read_gltf(path)
-    bone = next(node for node in file.document["nodes"] if node["name"].endswith(turned))
+    nodes = file.document["nodes"]
+    bone = next(node for node in nodes if node["name"].endswith(turned))
     bone["rotation"] = [0.6, 0.0, 0.0, 0.8]
+    for child in bone["children"]:
+        nodes[child]["rotation"] = [-0.6, 0.0, 0.0, 0.8]
     write_glb(path, file.document, file.buffers[0])
     with pytest.raises(InputError, match="is no joint of the skin.*set the skeleton to its rest pose"):
         load_character(path)
@@ -259,6 +262,8 @@ def test_a_map_names_unknown_bones(clips, export, capsys, tmp_path):  # noqa: F8
     lines = [f"{joint}: {name}" for joint, name in odd.items() if joint not in ("spine2", "neck", "left_foot")]
     (tmp_path / "map.yaml").write_text("\n".join(lines))
     assert export(*words, "--character-map", tmp_path / "map.yaml") == (0, "")
+    status, error = export(*words[:2], "--character-map", tmp_path / "map.yaml", "--overwrite")
+    assert status == 2 and "with --character" in error
     for wrong, word in ((lines[5:], "no bone for"), ([*lines, "tail: part 1"], "tail"), ([], "table"),
                         ([*lines[:-1], "right_wrist: part 99"], "part 99")):  # fmt: skip
         (tmp_path / "map.yaml").write_text("\n".join(wrong))
