@@ -51,13 +51,14 @@ from visualize.page import app_page, pack_body
 
 # The page's own policy is in its HTML, where frame-ancestors would have no effect.
 PAGE_HEADERS = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"}
-REFUSED: dict[int | str, dict[str, Any]] = {  # answers of every endpoint that does work
+OTHER: dict[int | str, dict[str, Any]] = {"default": {"model": schemas.Problem, "description": "Any other refusal"}}
+REFUSED: dict[int | str, dict[str, Any]] = OTHER | {  # answers of every endpoint that does work
     400: {"model": schemas.Problem, "description": "Unusable values"},
     413: {"model": schemas.Problem, "description": "Too long"},
     429: {"model": schemas.Problem, "description": "Share or rate of the network address used; see Retry-After"},
     503: {"model": schemas.Problem, "description": "Queue full; see Retry-After"},
 }
-LOST: dict[int | str, dict[str, Any]] = {404: {"model": schemas.Problem, "description": "No longer kept, or unknown"}}
+LOST = OTHER | {404: {"model": schemas.Problem, "description": "No longer kept, or unknown"}}
 LINES = """{"motion": "TOKEN"}
 {"waiting": 2}
 {"variation": 0, "part": 0, "rotations": "BASE64", "pelvis": "BASE64", "floor": 0.0}

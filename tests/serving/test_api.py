@@ -140,6 +140,7 @@ def test_document_of_the_api_names_every_endpoint_and_its_page_needs_no_network(
     assert "constraints" in document["components"]["schemas"][body.rpartition("/")[2]]["properties"]
     answers = paths["/api/v1/generate"]["post"]["responses"]
     assert {"application/json", "application/x-ndjson"} <= set(answers["200"]["content"]) and "503" in answers
+    assert not any("422" in request["responses"] for path in paths.values() for request in path.values())  # never sent
     page = client.get("/api/v1/docs").text
     assert "https://" not in page
     assert client.get("/api/v1/docs-files/swagger-ui-bundle.js").status_code == 200
