@@ -169,6 +169,8 @@ def test_metrics_count_motions_and_refusals(server, model):
 def test_server_is_ready_until_its_model_fails(server, model, monkeypatch):
     client, _ = server()
     assert client.get("/healthz").json() == client.get("/healthz/ready").json() == {"status": "ok"}
+    for path in ("/", "/healthz", "/healthz/ready"):
+        assert (answer := client.head(path)).status_code == 200 and not answer.content
     model.go.set()
     with monkeypatch.context() as broken:
         broken.setattr(model, "_frames", lambda *_: iter([None]))
