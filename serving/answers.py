@@ -163,7 +163,9 @@ class OwnHost:
 
 async def fail(request: Request, error: Exception) -> Response:
     """Answer a request at which the server failed; the traceback is logged."""
-    return await refuse(request, Refused("the server failed at this request; try again later", 500))
+    answer = await refuse(request, Refused("the server failed at this request; try again later", 500))
+    answer.headers["Connection"] = "close"  # as the server does
+    return answer
 
 
 async def notice_absence(request: Request, error: Exception) -> Response:

@@ -265,8 +265,8 @@ def routes(endpoints: Endpoints) -> APIRouter:
     add("/", endpoints.show, include_in_schema=False)
     add("/healthz", endpoints.live, tags=["server"])
     add("/healthz/ready", endpoints.ready, tags=["server"], responses={500: {"model": schemas.Problem}})
-    for path, handler in (("/", endpoints.show), ("/healthz", endpoints.live), ("/healthz/ready", endpoints.ready)):
-        add(path, handler, methods=["HEAD"], include_in_schema=False)  # of monitors
+    for path, state in (("/", endpoints.show), ("/healthz", endpoints.live), ("/healthz/ready", endpoints.ready)):
+        add(path, state, methods=["HEAD"], include_in_schema=False)  # of monitors
     add("/metrics", endpoints.metrics, tags=["server"], response_class=Response)
     add(f"{API}/formats", endpoints.formats, tags=["server"])
     add(f"{API}/limits", endpoints.limits, tags=["server"])
