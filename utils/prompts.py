@@ -58,7 +58,7 @@ class Prompt:
         if not (
             isinstance(sentences, list)
             and sentences
-            and all(isinstance(sentence, str) and sentence.strip() for sentence in sentences)
+            and all(isinstance(sentence, str) and is_visible(sentence) for sentence in sentences)
         ):
             raise InputError("a prompt is empty or not a text; describe a motion, for example: a person walks forward")
         parsed = cls(tuple(map(str.strip, sentences) if len(sentences) > 1 else sentences))
@@ -75,6 +75,11 @@ class Prompt:
 
     def __str__(self) -> str:
         return f" {BAR} ".join(self.sentences)
+
+
+def is_visible(text: str) -> bool:
+    """Whether a text has characters that can be seen, besides spaces and marks such as U+200B."""
+    return any(character.isprintable() and not character.isspace() for character in text)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def read_text(path: str | Path, kind: str = "text", most: int = 64 * MB) -> str:
         most: Largest size in bytes.
 
     Returns:
-        The text without its byte order mark; every line end is ``\n``.
+        The text without byte order marks, of which joined files have several; every line end is ``\n``.
 
     Raises:
         InputError: The file is missing, not a regular file, too large, or not text.
@@ -53,7 +53,7 @@ def read_text(path: str | Path, kind: str = "text", most: int = 64 * MB) -> str:
         text = content[len(mark) :].decode(encoding)
         if "\0" in text:
             raise InputError("it holds NUL characters")
-        return text.replace("\r\n", "\n").replace("\r", "\n")
+        return text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_lines(path: str | Path, kind: str = "text", most: int = 64 * MB) -> list[str]:
