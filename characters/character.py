@@ -86,9 +86,7 @@ def load_character(path: str | Path, bone_map: str | Path | None = None) -> Char
         InputError: the file cannot be read, has no skin, or has no body whose bones are found.
     """
     path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{shown(path, 200)} is no character; give {', '.join(SUFFIXES)}")
-    file = read_scene(path)
+    file = _scene(path)
     with naming(path):
         with refusing(path, "a character", ADVICE):
             nodes = read_nodes(file)
@@ -105,8 +103,9 @@ def map_of_bones(path: str | Path) -> str:
     Raises:
         InputError: the file cannot be read, or has no skin.
     """
-    file = read_scene(path)
-    with refusing(Path(path), "a character", ADVICE):
+    path = Path(path)
+    file = _scene(path)
+    with refusing(path, "a character", ADVICE):
         skeleton = read_skeleton(file, read_nodes(file))
         if not skeleton.bound:
             raise InputError("it has no skin, so that no bone moves its meshes")
@@ -115,6 +114,12 @@ def map_of_bones(path: str | Path) -> str:
         return template(rest, _bones(file, skeleton, rest, None))
     except InputError:
         return template(rest, None)
+
+
+def _scene(path: Path) -> GltfFile:
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{shown(path, 200)} is no character; give {', '.join(SUFFIXES)}")
+    return read_scene(path)
 
 
 def _prepared(

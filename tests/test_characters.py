@@ -357,3 +357,5 @@ def test_map_needs_one_character(capsys):
     with pytest.raises(SystemExit), exit_on_input_error():
         print_map([])
     assert "python -m characters" in capsys.readouterr().err
+    with pytest.raises(InputError, match="walk.npz is no character"):
+        print_map(["walk.npz"])
