@@ -21,6 +21,7 @@ from utils.reading.files import shown
 from utils.reading.texts import parse_json, read_json, read_lines, read_text
 
 MAX_SEED = 2**62  # torch takes seeds below 2**63; the rest is for the seeds of further samples
+MAX_SAMPLES = 100_000  # per prompt
 MAX_PROMPT = 1000  # characters; the text encoders read a few dozen words
 BAR = "|"  # between the sentences of a prompt; spaces around it are optional
 # Names with another meaning: NAME_skeleton.mp4 is the skeleton video of NAME, the others are devices on Windows.
