@@ -27,14 +27,18 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat,
 from editing.options import SHORTEST, Place
 from formats.import_options import ImportOptions
 from motion.frame_rate import FPS
-from utils.config import parse_command
+from utils.config import bounded, parse_command
 from utils.errors import InputError, exit_on_input_error
 from utils.paths import files_of
-from utils.prompts import Prompt
+from utils.prompts import MAX_SAMPLES, Prompt
 from visualize.options import Options as ExportOptions
 
 if TYPE_CHECKING:
     from motion.clip import Clip
+
+    Samples = int
+else:
+    Samples = bounded("Samples", int, (">=", 1), ("<=", MAX_SAMPLES))
 
 
 @dataclass(kw_only=True)
@@ -151,7 +155,7 @@ class GeneratingOptions(EditOptions):
     """Sentence for the generated part."""
     seed: NonNegativeInt = 0
     """Seed of the generated motion; the same seed gives the same motion."""
-    samples: PositiveInt = 1
+    samples: Samples = 1
     """Number of results, with successive seeds, named OUTPUT_seed0, OUTPUT_seed1 ..."""
     checkpoint: str = "checkpoints/demo"
     """Text-to-motion model: a folder, as train_t2m.py writes it, or an id of the Hugging Face hub: user/name or

@@ -26,12 +26,13 @@ from models.sampling_options import DEFAULT_SAMPLING, Sampling
 from models.sources import check_checkpoint
 from utils.config import bounded, parse_options
 from utils.errors import InputError, counted, exit_on_input_error
-from utils.prompts import MAX_SEED, Prompt, PromptItem, expand, read_prompts
+from utils.prompts import MAX_SAMPLES, MAX_SEED, Prompt, PromptItem, expand, read_prompts
 from visualize.options import FORMATS, VIDEOS, VIEWS, PictureSide, smplx_file
 
 if TYPE_CHECKING:
-    Seed, Probability = int, float
+    Seed, Samples, Probability = int, int, float
 else:
+    Samples = bounded("Samples", int, (">=", 1), ("<=", MAX_SAMPLES))
     Seed = bounded("Seed", int, (">=", 0), ("<=", MAX_SEED - 1))
     Probability = bounded("Probability", float, (">", 0), ("<=", 1))
 
@@ -57,7 +58,7 @@ class Options:
     Blender), html (adds gallery.html), sheet (contact_sheet.png, poses of all motions)."""
     view: Literal["mesh", "skeleton", "both"] = "mesh"
     """Content of videos: the shaded body (mesh), the skeleton, or both; skeleton videos are named NAME_skeleton.mp4."""
-    samples: PositiveInt = 1
+    samples: Samples = 1
     """Number of motions per prompt, with successive seeds (variations in the web app)."""
     seed: Seed = 0
     """Seed of the first sample; the same prompt, seed and settings give the same motion."""

@@ -1,5 +1,9 @@
 """Print the bones of a character as a map to edit: python -m characters hero.glb > hero.yaml"""
 
+import utils.interrupt  # noqa: F401
+
+# isort: split
+
 import sys
 
 from characters.character import map_of_bones

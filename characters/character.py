@@ -86,9 +86,7 @@ def load_character(path: str | Path, bone_map: str | Path | None = None) -> Char
         InputError: the file cannot be read, has no skin, or has no body whose bones are found.
     """
     path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{shown(path, 200)} is no character; give {', '.join(SUFFIXES)}")
-    file = read_scene(path)
+    file = _scene(path)
     with naming(path):
         with refusing(path, "a character", ADVICE):
             nodes = read_nodes(file)
@@ -105,8 +103,9 @@ def map_of_bones(path: str | Path) -> str:
     Raises:
         InputError: the file cannot be read, or has no skin.
     """
-    file = read_scene(path)
-    with refusing(Path(path), "a character", ADVICE):
+    path = Path(path)
+    file = _scene(path)
+    with refusing(path, "a character", ADVICE):
         skeleton = read_skeleton(file, read_nodes(file))
         if not skeleton.bound:
             raise InputError("it has no skin, so that no bone moves its meshes")
@@ -117,6 +116,12 @@ def map_of_bones(path: str | Path) -> str:
         return template(rest, None)
 
 
+def _scene(path: Path) -> GltfFile:
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{shown(path, 200)} is no character; give {', '.join(SUFFIXES)}")
+    return read_scene(path)
+
+
 def _prepared(
     file: GltfFile, nodes: Nodes, skeleton: Skeleton, parts: list[MeshPart], bone_map: str | Path | None
 ) -> Character:
@@ -124,6 +129,7 @@ def _prepared(
     upright = rest_motion(skeleton, skeleton.rest[:, :3, 3])
     bones = _bones(file, skeleton, upright, bone_map)
     check_hierarchy(upright, bones)
+    skeleton.check_rest(set(bones.all()))
     skeleton.check_scales({above for bone in bones.all() for above in upright.ancestors(bone)})
     axes = zero_pose_body(upright, bones.sources())
     if axes is None:

@@ -23,7 +23,7 @@ from formats.clip import read_clip
 from motion.clip import Clip
 from motion.resample import FPS
 from motion.smplx import SMPLX85_WIDTH
-from utils.errors import InputError, nearest, shown
+from utils.errors import InputError, counted, nearest, shown
 from utils.reading.files import MB
 from utils.reading.texts import read_json, read_yaml
 
@@ -209,9 +209,11 @@ def _frames(value: Any, read: ReadMotion, count: int, seconds: float) -> MotionF
 
 def _given_frames(value: list, count: int) -> MotionFrames:
     rows = value if value and isinstance(value[0], list) else [value]
-    if len(rows) != count or any(not isinstance(row, list) or len(row) != SMPLX85_WIDTH for row in rows):
+    widths = sorted({len(row) if isinstance(row, list) else 1 for row in rows})
+    if len(rows) != count or widths != [SMPLX85_WIDTH]:
         raise InputError(
-            f"the pose has {len(rows)} rows of values; give {count} of {SMPLX85_WIDTH} (smplx_85), or {{file, seconds}}"
+            f"the pose has {counted(len(rows), 'row')} of {' or '.join(map(str, widths[:3]))} values; give {count} of "
+            f"{SMPLX85_WIDTH} (smplx_85), or {{file, seconds}}"
         )
     for row in rows:
         for number in row:

@@ -1,5 +1,6 @@
 """Checks of the numbers in constraints; errors name the value and its remedy."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,9 @@ def check_number(value: Any, noun: str, most: float = MAX_COORDINATE) -> None:
 
 def check_time(value: Any, noun: str = "a time") -> None:
     """Raise InputError unless ``value`` is a time in seconds."""
-    check_number(value, noun, MAX_SECONDS)
-    if value < 0:
-        raise InputError(f"{noun} is {value:g} s; give seconds, 0 or more")
+    check_number(value, noun, math.inf)
+    if not 0 <= value <= MAX_SECONDS:
+        raise InputError(f"{noun} is {shown(value, 40)} s; give 0 to {MAX_SECONDS:g}")
 
 
 def check_span(start: Any, end: Any) -> None:

@@ -1,6 +1,7 @@
 """Place of the files that trainings derive from a data folder: in the folder, or in a cache if it cannot be written."""
 
 import hashlib
+import os
 from pathlib import Path
 
 from utils.paths import cache_folder, is_writable
@@ -13,4 +14,4 @@ def derived_folder(data: Path, name: str) -> Path:
 
 def derived_folders(data: Path, name: str) -> tuple[Path, Path]:
     """Return the folder NAME for derived files in a data folder and in the cache."""
-    return data / name, cache_folder() / hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:16] / name
+    return data / name, cache_folder() / hashlib.sha256(os.fsencode(data.resolve())).hexdigest()[:16] / name

@@ -19,7 +19,7 @@ from motion.resample import FPS
 from motion.rotation import y_rotation
 from motion.skeleton import JOINTS
 from motion.skeleton import mirror as mirror_motion
-from utils.errors import InputError
+from utils.errors import InputError, counted, shown
 
 TREND = 0.4  # seconds: standard deviation of the window that separates travel from sway
 
@@ -95,7 +95,8 @@ def check_moving(clip: Clip, action: str) -> None:
 def check_count(frames: int) -> None:
     """Raise InputError if a result would have too few frames for a motion, or too many."""
     if not 2 <= frames <= MAX_FRAMES:
-        raise InputError(f"the result would have {frames} frames; choose values that give 2 to {MAX_FRAMES}")
+        count = shown(counted(frames, "frame"), 30)
+        raise InputError(f"the result would have {count}; choose values that give 2 to {MAX_FRAMES}")
 
 
 def in_place(clip: Clip, heading: bool = False) -> Clip:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from formats.gltf_file import GltfFile, checked_index, whole
-from motion.directions import nearest_axes, nearest_rotation, turn_angle
+from motion.directions import fit_turn, nearest_axes, nearest_rotation, turn_angle
 from utils.errors import InputError, shown
 
 COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
@@ -20,6 +20,8 @@ MAX_NODES = 100_000
 MAX_BONES = 4096
 SAME_TURN, SAME_PLACE = 1.0, 0.01  # degrees, share of the skeleton's size: tolerance of the rest pose of nodes and skin
 UPRIGHT = 30.0  # degrees: a bind pose within this angle of the axes is set to them
+APART = 0.002  # share of the skeleton's size: distance of a joint from the end of the bone above
+STEADY = 1e-4  # share of the skeleton's size: weight of the axes of a bone that is turned toward the bones below
 SHEAR = 0.02  # relative spread of the scales of a bone along its axes that is taken for rounding
 
 
@@ -170,6 +172,7 @@ class Skeleton:
     pose: np.ndarray  # (J, 4, 4) world matrices in the pose of the nodes
     rest: np.ndarray  # (J, 4, 4) world matrices in the rest pose
     bound: list[tuple[int, np.ndarray]]  # for each skin, its number and the matrix (4, 4) of its mesh in the rest pose
+    unknown: set[int]  # bones that are no joints of a skin, and whose rest pose does not follow from those around them
 
     def turns(self, matrices: np.ndarray) -> np.ndarray:
         """Return the rotations (J, 3, 3) of world matrices (J, 4, 4), without their scale."""
@@ -185,6 +188,14 @@ class Skeleton:
                         f"the bone {shown(self.names[bone], 60)} is mirrored or scaled unevenly; apply the scale of "
                         "the armature in a 3D editor and export the file again"
                     )
+
+    def check_rest(self, bones: set[int]) -> None:
+        """Raise InputError if the rest pose of a bone is unknown."""
+        for bone in sorted(bones & self.unknown):
+            raise InputError(
+                f"the bone {shown(self.names[bone], 60)} is no joint of the skin, so that its rest pose is unknown; "
+                "set the skeleton to its rest pose in a 3D editor and export the file again"
+            )
 
 
 def read_skeleton(file: GltfFile, nodes: Nodes, joints: list[int] | None = None) -> Skeleton:
@@ -214,7 +225,7 @@ def read_skeleton(file: GltfFile, nodes: Nodes, joints: list[int] | None = None)
     number = {node: bone for bone, node in enumerate(order)}
     world = nodes.world()
     names, parents = [nodes.names[node] for node in order], [number.get(nodes.parents[node], -1) for node in order]
-    skeleton = Skeleton(names, order, parents, world[order], world[order], [])
+    skeleton = Skeleton(names, order, parents, world[order], world[order], [], set())
     return _bind(file, skeleton, number, nodes.local()[order])
 
 
@@ -252,11 +263,44 @@ def _bind(file: GltfFile, skeleton: Skeleton, number: dict[int, int], local: np.
             rest[[bones[place] for place in fresh]] = mesh @ np.linalg.inv(inverse[fresh])
         is_set[bones] = True
         skeleton.bound.append((which, mesh))
-    for bone, parent in enumerate(skeleton.parents):
-        if parent >= 0 and is_set[parent] and not is_set[bone]:
-            rest[bone], is_set[bone] = rest[parent] @ local[bone], True
     skeleton.rest = rest
+    _place_others(skeleton, is_set, local, size)
     return skeleton
+
+
+def _place_others(skeleton: Skeleton, is_bound: np.ndarray, local: np.ndarray, size: float) -> None:
+    """Set the rest pose of the bones that are no joints of a skin.
+
+    They keep their places on the bones above, and turn toward the joints below them, as an elbow toward the wrist.
+
+    Args:
+        is_bound: Which bones (J) are joints of a skin; the rest pose of these is set.
+        local: Matrices (J, 4, 4) relative to the parents in the pose of the nodes.
+        size: Size of the skeleton.
+    """
+    rest, pose, parents, is_set = skeleton.rest, skeleton.pose, skeleton.parents, is_bound.copy()
+    below: dict[int, list[int]] = {}  # the first joints below each of these bones
+    for joint in np.flatnonzero(is_bound).tolist():
+        bone = parents[joint]
+        while bone >= 0 and not is_bound[bone]:
+            below.setdefault(bone, []).append(joint)
+            bone = parents[bone]
+    for bone, parent in enumerate(parents):
+        if is_bound[bone]:
+            continue
+        if parent >= 0 and is_set[parent]:
+            rest[bone], is_set[bone] = rest[parent] @ local[bone], True
+        if bone not in below:
+            continue
+        moved = rest[bone, :3, :3] @ np.linalg.pinv(pose[bone, :3, :3])
+        found = (pose[below[bone], :3, 3] - pose[bone, :3, 3]) @ moved.T  # (N, 3)
+        wanted = rest[below[bone], :3, 3] - rest[bone, :3, 3]
+        if is_set[bone]:
+            axes = STEADY * size * np.eye(3)
+            turn = fit_turn(np.vstack((found, axes)), np.vstack((wanted, axes)))
+            rest[bone, :3, :3], found = turn @ rest[bone, :3, :3], found @ turn.T
+        if np.linalg.norm(found - wanted, axis=1).max() > APART * size:
+            skeleton.unknown.add(bone)
 
 
 def _is_near(moves: np.ndarray, move: np.ndarray, size: float) -> np.ndarray:

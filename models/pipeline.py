@@ -30,6 +30,7 @@ from models.arguments import (
     Prompts,
     Seconds,
     Seeds,
+    check_types,
     lengths_of,
     per_prompt,
 )
@@ -334,6 +335,7 @@ class TextToMotion:
         ]
 
     def _validated_job(self, number: int, asked: Asked, sampling: Sampling, context: list[int]) -> _Job:
+        check_types(asked)
         prompt, seed, seconds, constraints = asked
         limit, given = self.generator.config.max_tokens, len(context) * self.frames_per_token / FPS
         lengths = lengths_of(seconds, len(prompt.sentences))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
@@ -10,21 +11,23 @@ from typing import Any, TypeVar
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.characters import MAX_BYTES
 from serving.connections import CHARACTER_PATH, MAX_REQUEST
 from serving.errors import CODES, Refused, problem
 from serving.schemas import sentence_of
-from utils.errors import InputError
+from utils.errors import InputError, shown
 from utils.reading.texts import parse_json
 
 PIECE = 64 * 1024  # bytes of a response that are sent at once
 READER_SECONDS = 30.0  # total time that a stream waits for its reader
 LEFT = 499  # status after the visitor has left
+OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d*)?", re.IGNORECASE)
 STREAM = "application/x-ndjson"
 CHARACTER = "model/gltf-binary"
 DATA_HEADERS = {
@@ -136,9 +139,33 @@ async def refuse_request(request: Request, error: Exception) -> Response:
     """Answer a request that no endpoint takes."""
     assert isinstance(error, HTTPException)
     known = error.detail != HTTPStatus(error.status_code).phrase
-    sentence = error.detail if known else f"{request.url.path} does not take this request; see the page of the API"
+    path = shown(request.url.path, 100)
+    sentence = error.detail if known else f"{path} does not take this request; see the page of the API"
     content = {"error": sentence, "code": CODES.get(error.status_code, "invalid")}
     return JSONResponse(content, error.status_code, headers=DATA_HEADERS | dict(error.headers or {}))
+
+
+class OwnHost:
+    """Middleware that refuses requests for another host than this machine, against DNS rebinding."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        host = Headers(scope=scope).get("host", "") if scope["type"] == "http" else "localhost"
+        if OWN_HOST.fullmatch(host):
+            await self.app(scope, receive, send)
+        else:
+            name = shown(repr(host), 60)
+            error = InputError(f"the host is {name}; send 127.0.0.1 or localhost, or start the app with another --host")
+            await (await refuse(Request(scope), error))(scope, receive, send)
+
+
+async def fail(request: Request, error: Exception) -> Response:
+    """Answer a request at which the server failed; the traceback is logged."""
+    answer = await refuse(request, Refused("the server failed at this request; try again later", 500))
+    answer.headers["Connection"] = "close"  # as the server does
+    return answer
 
 
 async def notice_absence(request: Request, error: Exception) -> Response:
@@ -151,6 +178,7 @@ REFUSALS = {
     RequestValidationError: refuse_values,
     HTTPException: refuse_request,
     ClientDisconnect: notice_absence,
+    Exception: fail,
 }
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from motion.clip import Clip
 from serving.downloads import temporary_folder
+from serving.errors import Refused
 from serving.jobs import run_job
 from serving.options import Options
 from serving.places import Places, keep
@@ -106,9 +107,10 @@ class Characters:
             raise InputError(f"the character took more than {SECONDS} s; give one with fewer vertices") from error
         refused = folder / "error.txt"
         if status:
-            raise InputError(refused.read_text() if refused.exists() else "the character cannot be read")
+            sentence = refused.read_text() if refused.exists() else ""  # empty if the disk is full
+            raise InputError(sentence or "the character cannot be read")
 
     def _find(self, token: str) -> Kept:
         if token not in self.kept:
-            raise InputError("this character is no longer available; send it again")
+            raise Refused("this character is no longer available; send it again", 404)
         return self.kept[token]

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from serving.errors import problem
 from serving.options import Options
 from serving.places import FULL_SECONDS, Busy, Places, Proxy, site_of
-from utils.errors import InputError
+from utils.errors import InputError, reason_of
 
 REQUEST_SECONDS = 15.0  # from the first byte of a request, or the start of the connection, to its last byte
 API = "/api/v1"  # start of the paths of the API
@@ -151,9 +151,9 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family)
-    except OSError as error:
+    except (OSError, TypeError) as error:  # TypeError: a name that no host can have
         raise InputError(
-            f"cannot listen on {host}, port {port} ({error.strerror or error}); choose another --port"
+            f"cannot listen on {host}, port {port} ({reason_of(error)}); choose another --host or --port"
         ) from error
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     return listener
@@ -189,7 +189,7 @@ def make_server(app: ASGIApp, options: Options) -> Server:
         app,
         http=protocol,  # type: ignore[arg-type]
         ws="none",
-        log_level="warning",
+        log_level="error",  # warnings are about requests of visitors, which are answered
         proxy_headers=False,  # serving/places.py reads X-Forwarded-For, only from a trusted proxy
         server_header=False,
         timeout_keep_alive=IDLE_SECONDS,

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import shutil
 import tempfile
 import time
@@ -19,10 +20,12 @@ from serving.jobs import run_job
 from serving.options import Options
 from serving.places import Places
 from serving.service import run_in
+from utils.errors import InputError
 from visualize.body import Body
 from visualize.export import Options as ExportOptions
 from visualize.export import export
 
+logger = logging.getLogger(__name__)
 MEDIA_TYPES = {  # of the formats that a motion can be downloaded in
     "bvh": "text/plain",
     "glb": "model/gltf-binary",
@@ -89,15 +92,18 @@ class Downloads:
 
         Raises:
             Busy: too many downloads are in preparation, for all visitors or for this address.
-            InputError: the file cannot be written.
-            Refused: the video cannot be drawn.
+            Refused: the file cannot be written, or the video cannot be drawn.
         """
         if kind == "mp4":
             with self.video_places.hold(address), self._listed(clip) as drawing:
                 async with self.video_turn:
                     return await self._draw(clip, drawing)
         with self.places.hold(address):
-            return await run_in(self.thread, self._write, clip, kind)
+            try:
+                return await run_in(self.thread, self._write, clip, kind)
+            except InputError as error:  # its sentence is for the owner of the server: a disk is full
+                logger.exception("a download failed")
+                raise Refused("the file could not be written; try again later", 500) from error
 
     def _write(self, clip: Clip, kind: str) -> bytes:
         with temporary_folder() as folder:

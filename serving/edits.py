@@ -13,10 +13,11 @@ from models.pipeline import TextToMotion
 from models.streams import StreamBatch
 from motion.clip import Clip
 from motion.resample import FPS
+from serving.errors import Refused
 from serving.options import Options
 from serving.requests import Start, longest_seconds
 from serving.schemas import LoopBody, RedoBody
-from utils.errors import InputError
+from utils.errors import InputError, shown
 from utils.prompts import Prompt, safe_name
 
 FindMotions = Callable[[str], dict[str, Clip]]
@@ -66,9 +67,9 @@ class EditRequest:
         clips, longest = finished(body, motions), longest_seconds(options, model)
         seconds, start, end = max(len(clip.smplx85) for clip in clips) / FPS, body.start, body.to
         if end > round(seconds, 2):
-            raise InputError(f"to is {end:.2f} s, and the motion has {seconds:.2f} s; select a span within it")
+            raise InputError(f"to is {end:g} s, and the motion has {seconds:.2f} s; select a span within it")
         if not 0 < end - start <= longest:
-            raise InputError(f"the selection has {end - start:.1f} s; select a span of up to {longest:.1f} s")
+            raise InputError(f"the selection has {end - start:.1f} s; select a span of up to {longest:.1f} s, above 0")
         if end - start > seconds - SHORTEST_REST:
             raise InputError("the selection is the whole motion; select a part of it, or generate a new motion")
         sentence, name = Prompt.parse(body.prompt), safe_name(clips[0].title)
@@ -95,12 +96,14 @@ class EditRequest:
 
 
 def finished(body: RedoBody | LoopBody, motions: FindMotions) -> list[Clip]:
-    """Return the motions that a request edits; raises InputError if they are no longer kept."""
+    """Return the motions that a request edits; raises InputError if they are no longer kept, or a name is unknown."""
     kept = motions(body.motion)
-    clips = [clip for name, clip in kept.items() if body.names is None or name in body.names]
-    if not clips:
-        raise InputError("this motion is no longer available; generate it again")
-    return clips
+    if not kept:
+        raise Refused("this motion is no longer available; generate it again", 404)
+    names = kept if body.names is None else body.names
+    if not names or not set(names) <= set(kept):
+        raise InputError(f"names is {shown(names, 100)}; give some of {', '.join(kept)}, or leave it out")
+    return [clip for name, clip in kept.items() if name in names]
 
 
 def looped(clip: Clip, travel: bool, foot_lock: bool, model: TextToMotion) -> Clip:

@@ -15,7 +15,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, FastAPI, Query
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -30,6 +29,7 @@ from serving.answers import (
     REFUSALS,
     STREAM,
     LimitedRoute,
+    OwnHost,
     PatientStream,
     in_pieces,
     lines_of,
@@ -51,13 +51,14 @@ from visualize.page import app_page, pack_body
 
 # The page's own policy is in its HTML, where frame-ancestors would have no effect.
 PAGE_HEADERS = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"}
-REFUSED: dict[int | str, dict[str, Any]] = {  # answers of every endpoint that does work
+OTHER: dict[int | str, dict[str, Any]] = {"default": {"model": schemas.Problem, "description": "Any other refusal"}}
+REFUSED: dict[int | str, dict[str, Any]] = OTHER | {  # answers of every endpoint that does work
     400: {"model": schemas.Problem, "description": "Unusable values"},
     413: {"model": schemas.Problem, "description": "Too long"},
     429: {"model": schemas.Problem, "description": "Share or rate of the network address used; see Retry-After"},
     503: {"model": schemas.Problem, "description": "Queue full; see Retry-After"},
 }
-LOST: dict[int | str, dict[str, Any]] = {404: {"model": schemas.Problem, "description": "No longer kept, or unknown"}}
+LOST = OTHER | {404: {"model": schemas.Problem, "description": "No longer kept, or unknown"}}
 LINES = """{"motion": "TOKEN"}
 {"waiting": 2}
 {"variation": 0, "part": 0, "rotations": "BASE64", "pelvis": "BASE64", "floor": 0.0}
@@ -264,17 +265,23 @@ def routes(endpoints: Endpoints) -> APIRouter:
     add("/", endpoints.show, include_in_schema=False)
     add("/healthz", endpoints.live, tags=["server"])
     add("/healthz/ready", endpoints.ready, tags=["server"], responses={500: {"model": schemas.Problem}})
+    for path, state in (("/", endpoints.show), ("/healthz", endpoints.live), ("/healthz/ready", endpoints.ready)):
+        add(path, state, methods=["HEAD"], include_in_schema=False)  # of monitors
     add("/metrics", endpoints.metrics, tags=["server"], response_class=Response)
     add(f"{API}/formats", endpoints.formats, tags=["server"])
     add(f"{API}/limits", endpoints.limits, tags=["server"])
-    for name, handler in (("generate", endpoints.generate), ("redo", endpoints.redo), ("loop", endpoints.loop)):
+    for name, handler, lost in (
+        ("generate", endpoints.generate, {}),
+        ("redo", endpoints.redo, LOST),
+        ("loop", endpoints.loop, LOST),
+    ):
         add(
             f"{API}/{name}",
             handler,
             methods=["POST"],
             tags=["motions"],
             response_model=schemas.Motions,
-            responses=STREAMED | REFUSED,
+            responses=STREAMED | REFUSED | lost,
         )
     motion = f"{API}/motion/{{token}}"
     add(f"{motion}/stop", endpoints.stop, methods=["POST"], tags=["motions"], status_code=204, responses=LOST)
@@ -305,8 +312,7 @@ def make_app(model: TextToMotion, options: Options) -> FastAPI:
         endpoints.service.close()
         await asyncio.to_thread(endpoints.downloads.close)
 
-    local = options.host in ("127.0.0.1", "localhost", "::1")
-    hosts = ["127.0.0.1", "localhost", "[::1]"] if local else ["*"]
+    is_local = options.host in ("127.0.0.1", "localhost", "::1")
     app = FastAPIOffline(
         title="Text to motion",
         version="1",
@@ -317,7 +323,7 @@ def make_app(model: TextToMotion, options: Options) -> FastAPI:
         exception_handlers=REFUSALS,
         middleware=[
             Middleware(CountRequests, metrics=endpoints.service.metrics),
-            Middleware(TrustedHostMiddleware, allowed_hosts=hosts),  # against DNS rebinding
+            *([Middleware(OwnHost)] if is_local else []),
         ],
         lifespan=lifespan,
     )

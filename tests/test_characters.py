@@ -109,19 +109,12 @@ def test_shared_characters_follow_the_motion(name, clips):
         assert_follows(SHARED / f"{name}.glb", clip)
 
 
-def test_bones_are_found_among_other_nodes(clips, tmp_path):
-    """A hand that is no joint of the skin, since it moves no vertex, and nodes that divide the transforms of bones."""
-    file = read_gltf(write_rig(tmp_path / "hero.glb", Rig(axes="turned", arms=30, posed=True, fingers=False)))
-    nodes, skin = file.document["nodes"], file.document["skins"][0]
-    hand = next(number for number, node in enumerate(nodes) if node["name"].endswith("LeftHand"))
-    place = skin["joints"].index(hand)
-    matrices = read_accessor(file, skin["inverseBindMatrices"]).astype("<f4")
-    parts = Parts(file.document, bytearray(file.buffers[0]))
-    skin["joints"].pop(place)
-    skin["inverseBindMatrices"] = parts.add(np.delete(matrices, place, axis=0))
-    attributes = file.document["meshes"][0]["primitives"][0]["attributes"]
-    joints = read_accessor(file, attributes["JOINTS_0"])
-    attributes["JOINTS_0"] = parts.add((joints - (joints >= place) * (joints > 0)).astype("u1"), 5121)
+@pytest.mark.parametrize("removed", ["LeftHand", "LeftForeArm", "RightLeg"])
+def test_bones_are_found_among_other_nodes(removed, clips, tmp_path):
+    """A bone that is no joint of the skin, since it moves no vertex, and nodes that divide the transforms of bones."""
+    path = write_rig(tmp_path / "hero.glb", Rig(axes="turned", arms=30, posed=True, fingers=False))
+    file = read_gltf(without_joint(path, removed))
+    nodes = file.document["nodes"]
     for number, bone in enumerate(nodes[1:-1], 1):
         turn = Rotation.random(random_state=number)
         above = {"name": f"{bone['name']}_$AssimpFbx$_PreRotation", "children": [number],
@@ -130,8 +123,41 @@ def test_bones_are_found_among_other_nodes(clips, tmp_path):
         parent = next(node for node in nodes if number in node.get("children", []))
         parent["children"] = [len(nodes) if child == number else child for child in parent["children"]]
         nodes.append(above)
+    assert_follows(write_glb(path, file.document, file.buffers[0]), clips["run"])
+
+
+@pytest.mark.parametrize(("removed", "turned"), [("Hips", "Hips"), ("RightUpLeg RightLeg", "RightLeg")])
+def test_bones_of_unknown_rest_pose_are_refused(removed, turned, tmp_path):
+    path = write_rig(tmp_path / "hero.glb", Rig())
+    for name in removed.split():
+        without_joint(path, name)
+    assert load_character(path)
+    file = read_gltf(path)
+    nodes = file.document["nodes"]
+    bone = next(node for node in nodes if node["name"].endswith(turned))
+    bone["rotation"] = [0.6, 0.0, 0.0, 0.8]
+    for child in bone["children"]:
+        nodes[child]["rotation"] = [-0.6, 0.0, 0.0, 0.8]
+    write_glb(path, file.document, file.buffers[0])
+    with pytest.raises(InputError, match="is no joint of the skin.*set the skeleton to its rest pose"):
+        load_character(path)
+
+
+def without_joint(path: Path, name: str) -> Path:
+    """Remove a bone from the joints of the skin; its vertices follow another bone."""
+    file = read_gltf(path)
+    skin = file.document["skins"][0]
+    bone = next(number for number, node in enumerate(file.document["nodes"]) if node["name"].endswith(name))
+    place = skin["joints"].index(bone)
+    matrices = read_accessor(file, skin["inverseBindMatrices"]).astype("<f4")
+    parts = Parts(file.document, bytearray(file.buffers[0]))
+    skin["joints"].pop(place)
+    skin["inverseBindMatrices"] = parts.add(np.delete(matrices, place, axis=0))
+    attributes = file.document["meshes"][0]["primitives"][0]["attributes"]
+    joints = read_accessor(file, attributes["JOINTS_0"])
+    attributes["JOINTS_0"] = parts.add((joints - (joints >= place) * (joints > 0)).astype("u1"), 5121)
     file.document["buffers"][0]["byteLength"] = len(parts.data)
-    assert_follows(write_glb(tmp_path / "hero.glb", file.document, parts.data), clips["run"])
+    return write_glb(path, file.document, parts.data)
 
 
 def test_a_character_is_kept_and_gets_an_animation_per_motion(clips, export, tmp_path):  # noqa: F811
@@ -236,6 +262,8 @@ def test_a_map_names_unknown_bones(clips, export, capsys, tmp_path):  # noqa: F8
     lines = [f"{joint}: {name}" for joint, name in odd.items() if joint not in ("spine2", "neck", "left_foot")]
     (tmp_path / "map.yaml").write_text("\n".join(lines))
     assert export(*words, "--character-map", tmp_path / "map.yaml") == (0, "")
+    status, error = export(*words[:2], "--character-map", tmp_path / "map.yaml", "--overwrite")
+    assert status == 2 and "with --character" in error
     for wrong, word in ((lines[5:], "no bone for"), ([*lines, "tail: part 1"], "tail"), ([], "table"),
                         ([*lines[:-1], "right_wrist: part 99"], "part 99")):  # fmt: skip
         (tmp_path / "map.yaml").write_text("\n".join(wrong))
@@ -329,3 +357,5 @@ def test_map_needs_one_character(capsys):
     with pytest.raises(SystemExit), exit_on_input_error():
         print_map([])
     assert "python -m characters" in capsys.readouterr().err
+    with pytest.raises(InputError, match="walk.npz is no character"):
+        print_map(["walk.npz"])

@@ -15,7 +15,7 @@ from utils.errors import exit_on_input_error
 SCRIPTS = sorted(file for file in ROOT.glob("*.py") if "exit_on_input_error()" in file.read_text())
 MODULES = sorted(
     file
-    for folder in ("assets", "benchmarks", "models", "visualize")
+    for folder in ("assets", "benchmarks", "characters", "models", "visualize")
     for file in (ROOT / folder).glob("*.py")
     if "exit_on_input_error()" in file.read_text()
 )
@@ -44,6 +44,19 @@ def test_ctrl_c_during_imports_is_one_line(script, tmp_path):
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=60)
     assert (process.returncode, printed) == (130, "interrupted; finished work is kept\n")
+
+
+def test_a_path_that_cannot_be_looked_up_ends_a_script_with_one_line(capsys):
+    with pytest.raises(SystemExit) as ended, exit_on_input_error():
+        Path("n" * 300).exists()
+    assert ended.value.code == 2
+    assert "too long; check the path" in capsys.readouterr().err
+
+
+def test_closed_output_ends_a_script_well(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    with exit_on_input_error():
+        print("line")
 
 
 @pytest.mark.parametrize("line, status", [("print('line', flush=True)", 141), ("print('line')", 0), ("sys.exit(3)", 3)])

@@ -19,10 +19,12 @@ import yaml
 import prepare_data
 from dataset import converting
 from dataset.converting import convert_source, prepared_clip, write_clip
+from dataset.derived import derived_folders
 from dataset.motion_folder import VECTORS, MotionFolder
 from dataset.sources import amass, bvh
 from dataset.sources.amass import AmassOptions
 from dataset.sources.bvh import BvhOptions
+from dataset.splits import SPLITS, split_of
 from dataset.staging import JOURNAL, LONGEST_NAME, STAGING, check_clip_id, staged_folder
 from dataset.synthetic import synthetic_clips
 from tests.bvh_files import OWN_MAP, own_clip, write_bvh
@@ -142,6 +144,12 @@ def test_names_that_trainings_refuse_are_rejected(source, tmp_path):
 def test_unusable_clip_ids(name):
     with pytest.raises(InputError, match="cannot be a clip id"):
         check_clip_id(name)
+
+
+def test_names_that_are_no_text_end_no_run(tmp_path):
+    name = os.fsdecode(b"\xff")
+    assert split_of(name) in SPLITS
+    assert derived_folders(tmp_path / name, "tokens")[1].name == "tokens"
 
 
 def test_usable_clip_ids():

@@ -52,6 +52,22 @@ def test_seeds_and_lengths_are_for_all_prompts_or_per_prompt():
         asked(None, 0, None)
 
 
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        ("seed is '1'", {"seeds": "1"}),
+        ("seed is None", {"seeds": None}),
+        ("seed is 1.5", {"seeds": [1.5]}),
+        ("length is '2'", {"seconds": "2"}),
+        ("constraints are {'length': 2}", {"constraints": {"length": 2}}),
+        ("constraints are 'path.yaml'", {"constraints": "path.yaml"}),
+    ],
+)
+def test_values_of_other_types_are_refused(model, words, wrong):
+    with pytest.raises(InputError, match=words):
+        model.generate("a person walks", **{"seconds": 0.4} | wrong)
+
+
 def test_saved_motion_has_the_arrays_of_generated_ones(motion, tmp_path):
     with np.load(motion.save(tmp_path / "walk.npz")) as saved:
         np.testing.assert_allclose(saved["smplx_85"], motion.smplx85, atol=1e-6)

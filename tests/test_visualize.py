@@ -1,5 +1,6 @@
 """Bodies, camera, renderers and video files."""
 
+import resource
 from concurrent.futures import ThreadPoolExecutor
 
 import imageio_ffmpeg
@@ -21,7 +22,7 @@ from visualize.mesh_kernels import EMPTY, rasterise
 from visualize.skeleton import plot_3d_motion, render_skeleton
 from visualize.skin import simplified, skin_of
 from visualize.smplx import process_smplx_data, render_body, render_mesh_video, visualize_smplx_85
-from visualize.video import Title, font_for, wrap_title, write_gif, write_mp4
+from visualize.video import Title, font_for, wrap_title, write_gif, write_mp4, write_video
 
 SIZE = (160, 128)
 HOSTILE = (
@@ -377,6 +378,25 @@ def test_videos_read_back(tmp_path, write, suffix, fps):
     if suffix == ".mp4":
         assert meta["codec"] == "h264" and meta["pix_fmt"].startswith("yuv420p")
         assert path.read_bytes().index(b"moov") < path.read_bytes().index(b"mdat")
+
+
+@pytest.mark.parametrize("name", ["12:30/a.mp4", "12:30/a.gif", "-f/a.mp4", "-f/a.gif"])
+def test_videos_are_written_into_folders_of_any_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video(name, noise(2, 64, 64), 30)
+    assert imageio_ffmpeg.count_frames_and_secs(str(tmp_path / name))[0] == 2
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+def test_a_video_on_a_full_disk_is_an_error(suffix, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(InputError, match="cannot write"):
+            write_video(tmp_path / f"a{suffix}", noise(2, 64, 64), 30)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def test_odd_sizes_and_alpha(tmp_path):

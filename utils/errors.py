@@ -64,7 +64,7 @@ def reason_of(error: Exception) -> str:
 
 @contextmanager
 def exit_on_input_error() -> Iterator[None]:
-    """Exit with status 2 and a one-line message on an InputError, and with status 130 on Ctrl-C.
+    """Exit with status 2 and a one-line message on an InputError or unusable path, and with status 130 on Ctrl-C.
 
     If the program that reads the output ends first, as ``head`` does, the script exits without a message. Characters
     that the encoding of the output lacks, as in a file on Windows, are written as escapes.
@@ -87,6 +87,12 @@ def exit_on_input_error() -> Iterator[None]:
         if not drop_closed_output():
             raise
         sys.exit(PIPE_CLOSED)
+    except OSError as error:  # of a path that cannot be looked up: too long, or in a folder without permission
+        if error.filename is None:
+            raise
+        refused = f"{shown(error.filename, 200)}: {reason_of(error)}; check the path and its permissions"
+        print(f"error: {refused}", file=sys.stderr)
+        sys.exit(2)
     finally:
         drop_closed_output()
         if in_main:
@@ -95,6 +101,8 @@ def exit_on_input_error() -> Iterator[None]:
 
 def drop_closed_output() -> bool:
     """Return whether standard output is a pipe without a reader; its output is then dropped, also that at exit."""
+    if sys.stdout is None:  # closed by the caller, as some starters of services do
+        return False
     with suppress(BrokenPipeError):
         sys.stdout.flush()
     try:

@@ -35,7 +35,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{uuid4().hex}{path.suffix}")
     try:
         with refusing_write_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):  # a file in place of a folder, which the writer reports
+                path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             os.replace(temporary, path)
     finally:

@@ -21,6 +21,7 @@ from utils.reading.files import shown
 from utils.reading.texts import parse_json, read_json, read_lines, read_text
 
 MAX_SEED = 2**62  # torch takes seeds below 2**63; the rest is for the seeds of further samples
+MAX_SAMPLES = 100_000  # per prompt
 MAX_PROMPT = 1000  # characters; the text encoders read a few dozen words
 BAR = "|"  # between the sentences of a prompt; spaces around it are optional
 # Names with another meaning: NAME_skeleton.mp4 is the skeleton video of NAME, the others are devices on Windows.
@@ -58,7 +59,7 @@ class Prompt:
         if not (
             isinstance(sentences, list)
             and sentences
-            and all(isinstance(sentence, str) and sentence.strip() for sentence in sentences)
+            and all(isinstance(sentence, str) and is_visible(sentence) for sentence in sentences)
         ):
             raise InputError("a prompt is empty or not a text; describe a motion, for example: a person walks forward")
         parsed = cls(tuple(map(str.strip, sentences) if len(sentences) > 1 else sentences))
@@ -75,6 +76,11 @@ class Prompt:
 
     def __str__(self) -> str:
         return f" {BAR} ".join(self.sentences)
+
+
+def is_visible(text: str) -> bool:
+    """Whether a text has characters that can be seen, besides spaces and marks such as U+200B."""
+    return any(character.isprintable() and not character.isspace() for character in text)
 
 
 @dataclass(frozen=True)

@@ -77,3 +77,8 @@ class Options(ImportOptions):
     overwrite: bool = False
     """Replace an existing motion file (.npz, .npy, .bvh, .glb, .vrm, .fbx); existing pictures, videos and pages are
     always replaced."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.character_map is not None and self.character is None:
+            raise InputError("--character-map names the bones of a character; give the character with --character")

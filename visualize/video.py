@@ -5,9 +5,11 @@ clip. Writes are atomic.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
 
 import numpy as np
 
@@ -59,28 +61,18 @@ def write_gif(path: str | Path, frames: Iterable[np.ndarray], fps: float, commen
 
     The format has no place for the comment.
     """
-    import imageio_ffmpeg
+    from imageio_ffmpeg import get_ffmpeg_exe
 
     def encode(target: Path, frames: Iterator[np.ndarray], width: int, height: int) -> None:
         palette = "split[a][b];[a]palettegen=stats_mode=diff[p];[b][p]paletteuse=dither=bayer:bayer_scale=4"
-        options = ["-filter_complex", palette, "-loop", "0"]
-        writer = imageio_ffmpeg.write_frames(
-            target,
-            (width, height),
-            fps=fps,
-            codec="gif",
-            pix_fmt_out="pal8",
-            quality=None,
-            macro_block_size=1,
-            ffmpeg_log_level="error",
-            output_params=options,
-        )
-        writer.send(None)  # start the encoder
-        try:
+        source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:.02f}", "-i", "-"]
+        command = [get_ffmpeg_exe(), "-y", *source, "-filter_complex", palette, "-loop", "0", str(target)]
+        with suppress(BrokenPipeError), Popen(command, stdin=PIPE, stderr=DEVNULL) as encoder:
+            assert encoder.stdin is not None
             for frame in frames:
-                writer.send(frame)
-        finally:
-            writer.close()
+                encoder.stdin.write(frame.tobytes())
+        if encoder.returncode:
+            raise OSError(None, "the GIF encoder stopped early")
 
     return _write(path, frames, fps, ".gif", encode)
 
@@ -135,7 +127,8 @@ def _write(path: str | Path, frames: Iterable[np.ndarray], fps: float, suffix: s
     if first is None:
         raise InputError(f"there are no frames to write to {path}; give at least one")
     with atomic_write(path) as temporary:
-        encode(temporary, chain([first], frames), first.shape[1], first.shape[0])
+        target = temporary.absolute()  # an encoder takes the start of "12:30/a.mp4" for a protocol
+        encode(target, chain([first], frames), first.shape[1], first.shape[0])
     return path
 
 

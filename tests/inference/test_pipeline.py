@@ -119,7 +119,9 @@ def test_impossible_lengths_are_refused(model, seconds):
         model.generate(["a person walks"], [0], seconds=[seconds])
 
 
-@pytest.mark.parametrize("prompt", ["", " \n\t", "x" * (MAX_PROMPT + 1), "\ud800 half a character", "nul \0", 5, None])
+@pytest.mark.parametrize(
+    "prompt", ["", " \n\t", "\u200b", "x" * (MAX_PROMPT + 1), "\ud800 half a character", "nul \0", 5, None]
+)
 def test_impossible_prompts_are_refused(model, prompt):
     with pytest.raises(InputError, match="prompt"):
         model.generate([prompt], [0])

@@ -119,6 +119,12 @@ def test_all_forms_give_the_same_items(tmp_path, name, content):
     assert prompts_of(tmp_path / name, content.removeprefix("\ufeff").encode("utf-16")) == [WALK, RUN]
 
 
+def test_joined_files_with_byte_order_marks_are_read(tmp_path):
+    for name, line in (("a.txt", "{}"), ("a.jsonl", '{{"prompt": "{}"}}')):
+        lines = "".join(f"\ufeff{line.format(prompt)}\n" for prompt in ("walk", "run"))
+        assert [prompt for prompt, *_ in prompts_of(tmp_path / name, lines)] == ["walk", "run"]
+
+
 def test_single_object_and_lists_of_sentences(tmp_path):
     file = tmp_path / "a.json"
     assert prompts_of(file, '{"prompt": ["walk", "run"], "name": "both"}') == [("walk | run", "both", 5, None)]

@@ -30,6 +30,7 @@ from utils.prompts import MAX_PROMPT
         (("--prompt", "walk", "--save", "npz,avi"), ["avi", "mp4"]),
         (("--prompt", "walk", "--view", "inside"), ["inside", "skeleton"]),
         (("--prompt", "walk", "--samples", "0"), ["samples"]),
+        (("--prompt", "walk", "--samples", str(10**9)), ["--samples is 1000000000", "from 1 to 100000"]),
         (("--prompt", "walk", "--batch-size", "0"), ["--batch-size is 0"]),
         (("--prompt", "walk", "--seed", "-1"), ["seed"]),
         (("--prompt", "walk", "--seed", str(2**63)), ["seed"]),

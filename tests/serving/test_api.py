@@ -140,6 +140,7 @@ def test_document_of_the_api_names_every_endpoint_and_its_page_needs_no_network(
     assert "constraints" in document["components"]["schemas"][body.rpartition("/")[2]]["properties"]
     answers = paths["/api/v1/generate"]["post"]["responses"]
     assert {"application/json", "application/x-ndjson"} <= set(answers["200"]["content"]) and "503" in answers
+    assert not any("422" in request["responses"] for path in paths.values() for request in path.values())  # never sent
     page = client.get("/api/v1/docs").text
     assert "https://" not in page
     assert client.get("/api/v1/docs-files/swagger-ui-bundle.js").status_code == 200
@@ -168,6 +169,8 @@ def test_metrics_count_motions_and_refusals(server, model):
 def test_server_is_ready_until_its_model_fails(server, model, monkeypatch):
     client, _ = server()
     assert client.get("/healthz").json() == client.get("/healthz/ready").json() == {"status": "ok"}
+    for path in ("/", "/healthz", "/healthz/ready"):
+        assert (answer := client.head(path)).status_code == 200 and not answer.content
     model.go.set()
     with monkeypatch.context() as broken:
         broken.setattr(model, "_frames", lambda *_: iter([None]))
@@ -186,9 +189,19 @@ def test_errors_have_one_form(server, model):
         (client.post("/api/v1/generate", json=[]), 400, "invalid"),
         (client.post("/api/v1/generate", content=b"{}"), 415, "wrong_type"),
         (client.get("/api/v1/motion/a/b/video"), 404, "not_found"),
+        (client.get("/%1b[2J/" + "a" * 9000), 404, "not_found"),
+        (client.get("/healthz", headers={"host": "elsewhere.example"}), 400, "invalid"),
     ):
         assert answer.status_code == status and answer.json()["code"] == code, answer.text
         assert set(answer.json()) == {"error", "code"}
+        assert len(answer.json()["error"]) < 500 and answer.json()["error"].isprintable()
+    for host in ("localhost", "127.0.0.1:80", "[::1]:8000"):
+        assert client.get("/healthz", headers={"host": host}).status_code == 200
+
+
+def test_a_name_that_no_host_can_have_is_refused():
+    with pytest.raises(InputError, match="another --host"):
+        connections.listen("ä" * 70, 0)
 
 
 def test_addresses_for_all_networks_can_be_opened():

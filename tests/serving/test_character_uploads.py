@@ -38,7 +38,7 @@ def test_motion_comes_back_on_the_character_that_was_sent(server, model, tmp_pat
     assert written.items("nodes") == read_gltf(rig).items("nodes")
     assert client.get(f"{url}.bvh", params=facts).status_code == 400
     gone = client.get(f"{url}.glb", params={"character": "guess"})
-    assert gone.status_code == 400 and "send it again" in gone.json()["error"]
+    assert gone.status_code == 404 and "send it again" in gone.json()["error"]
 
 
 def test_uploads_that_are_no_character_are_refused_in_one_sentence(server, model, tmp_path, monkeypatch):

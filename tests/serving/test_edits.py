@@ -49,7 +49,7 @@ def test_lengths_and_constraints_reach_the_model(server, model):
             {"keep": [{"from": 0, "to": 1, "motion": {"file": "checkpoints/demo/model.safetensors"}}]},
             "no longer available",
         ),
-        ({"keyframes": [keyframe(pose=[STANDING[:-1]])]}, "rows"),
+        ({"keyframes": [keyframe(pose=[STANDING[:-1]])]}, "1 row of 84 values"),
         ({"keyframes": [keyframe(pose=[[*STANDING[:-1], "1"]])]}, "number"),
         ({"keyframes": [keyframe(pose=[[*STANDING[:-1], 1e9]])]}, "1e\\+09|value"),
         ({"keyframes": [keyframe(-1)]}, "time"),
@@ -116,7 +116,10 @@ def test_loop_leads_back_to_its_start(server, model):
         assert np.abs(quaternions(kept.smplx85) - rotations).max() < 1e-3
         travelled = np.ptp(kept.smplx85[:, 74])
         assert travelled > 0.7 * len(rotations) / 30 if travel else travelled < 0.1
-    assert "no longer available" in refused(client, "/api/v1/loop", motion="guess")
+    gone = client.post("/api/v1/loop", json={"motion": "guess"})
+    assert gone.status_code == 404 and "no longer available" in gone.json()["error"]
+    for names in (["walk_seed0", "walk_seed9"], []):
+        assert "give some of walk_seed0" in refused(client, "/api/v1/loop", motion="kept", names=names)
     assert "travel" in refused(client, "/api/v1/loop", motion="kept", travel=1)
     service.results["still"] = Result("127.0.0.1", {"walk_seed0": walk(0.2)})
     assert "give a longer" in edit(client, "/api/v1/loop", motion="still")[-1]["error"]

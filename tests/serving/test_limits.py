@@ -346,6 +346,24 @@ def test_video_that_cannot_be_drawn_is_an_error(server, model, monkeypatch, work
     assert answer.status_code == 500 and "could not be drawn" in answer.json()["error"]
 
 
+def test_files_that_cannot_be_written_are_an_error_without_paths(server, model, monkeypatch, work_folder):
+    client, state = server()
+    path = finished_motion(client, model)
+    for failure in (InputError(f"cannot write {work_folder}: No space left on device"), OSError(28, "No space left")):
+        monkeypatch.setattr(downloads, "export", raising(failure))
+        answer = client.get(f"{path}.bvh")
+        assert answer.status_code == 500 and answer.json()["code"] == "failed", answer.text
+        assert str(work_folder) not in answer.text
+    assert not state.downloads.places.taken
+
+
+def raising(error: Exception):
+    def act(*arguments):
+        raise error
+
+    return act
+
+
 def test_video_process_ends_with_the_app(tmp_path):
     """Also if the app is killed: then the pipe to the process is closed."""
     folder = tmp_path / "work"

@@ -39,7 +39,7 @@ def read_text(path: str | Path, kind: str = "text", most: int = 64 * MB) -> str:
         most: Largest size in bytes.
 
     Returns:
-        The text without its byte order mark; every line end is ``\n``.
+        The text without byte order marks, of which joined files have several; every line end is ``\n``.
 
     Raises:
         InputError: The file is missing, not a regular file, too large, or not text.
@@ -53,7 +53,7 @@ def read_text(path: str | Path, kind: str = "text", most: int = 64 * MB) -> str:
         text = content[len(mark) :].decode(encoding)
         if "\0" in text:
             raise InputError("it holds NUL characters")
-        return text.replace("\r\n", "\n").replace("\r", "\n")
+        return text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_lines(path: str | Path, kind: str = "text", most: int = 64 * MB) -> list[str]:
@@ -116,7 +116,8 @@ def parse_json(text: str | bytes, finite: bool = True) -> Any:
             parse_constant=_finite if finite else float,
         )
     except json.JSONDecodeError as error:
-        raise InputError(f"not JSON ({error.msg} at line {error.lineno}, column {error.colno})") from error
+        reason = error.msg.removesuffix(" at")
+        raise InputError(f"not JSON ({reason} at line {error.lineno}, column {error.colno})") from error
     except RecursionError as error:
         raise InputError(f"not usable JSON: nested more than {MAX_DEPTH} deep") from error
     except UnicodeDecodeError as error:
