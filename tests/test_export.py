@@ -397,6 +397,14 @@ def test_unusable_motion_files_are_refused(motion, export, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["in"]
 
 
+def test_one_unusable_file_of_several_is_left_out(motion, export, tmp_path):
+    write_npz(tmp_path / "good.npz", Clip(motion, "good"))
+    (tmp_path / "bad.npz").write_bytes(b"nothing")
+    status, error = export(*[tmp_path / f"{name}.npz" for name in ("good", "bad", "good")], tmp_path / "all.html")
+    assert status == 2 and "all.html lacks 1 of 3 motions; the first reason:" in error and "bad.npz" in error
+    assert (tmp_path / "all.html").exists()
+
+
 def test_unusable_targets_and_options_are_refused(motion, export, tmp_path):
     clip, file = tmp_path / "clip.npz", tmp_path / "file"
     write_npz(clip, Clip(motion, ""))

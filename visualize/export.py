@@ -86,12 +86,21 @@ def main(files: list[Path], options: Options) -> None:
     *sources, target = files
     check_target(target, len(sources), options.character is not None)
     check_kept(target, [*sources, *([options.character] if options.character else [])], options.overwrite)
-    clips = [read_clip(source, options.skeleton, options) for source in sources]
-    for source, clip in zip(sources, clips, strict=True):
-        for note in clip.notes:
+    clips, failures = [], []
+    for source in sources:
+        try:
+            clips.append(read_clip(source, options.skeleton, options))
+        except InputError as error:  # the other files are written nevertheless
+            failures.append(error)
+            continue
+        for note in clips[-1].notes:
             print(f"note: {source}: {note}", file=sys.stderr)
+    if not clips:
+        raise failures[0]
     write(clips, target, options)
     print(target)
+    if failures:
+        raise InputError(f"{target} lacks {len(failures)} of {len(sources)} motions; the first reason: {failures[0]}")
 
 
 def save_clip(clip: Clip, target: str | Path, **settings: Any) -> Path:
