@@ -16,7 +16,6 @@ few more tokens, which are discarded.
 import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -251,8 +250,6 @@ class ContinuousBatch:
         self.sampler = Sampler.of(sampling, self.device)
         self.rows_per_slot = self.sampler.rows
         self.cache = model.new_cache(self.rows_per_slot * slots, columns)
-        step = model.step
-        self.sampled_step = step.sampled if isinstance(step, CompiledStep) else partial(sampled_step, step)
         self.waiting, self.started = requests, 0  # number of requests read so far
         self.continuing: list[ActiveRow] = []  # at the beginning of their next sentence
         self.rows: list[ActiveRow] = []
@@ -353,8 +350,9 @@ class ContinuousBatch:
             self.step_number += 1
             rows = len(self.tokens)
             draws = self.draws[self.step_number % len(self.draws), :rows]
-            extent = self.cache.extend(rows)
-            self.tokens = self.sampled_step(self.tokens, self.cache, extent, draws, self.sampler, self.end_id)
+            step, extent = self.model.step, self.cache.extend(rows)
+            arguments = (self.tokens, self.cache, extent, draws, self.sampler, self.end_id)
+            self.tokens = step.sampled(*arguments) if isinstance(step, CompiledStep) else sampled_step(step, *arguments)
 
 
 def compact_slots(slots: list[int]) -> list[int]:

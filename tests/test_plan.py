@@ -237,7 +237,7 @@ def test_switch_without_a_value_is_true(tmp_path):
 def test_shipped_training_configs_are_valid(path, tmp_path):
     kind = GeneratorOptions if path.parent.name == "t2m" else TokenizerOptions
     start = ["--tokenizer", str(tmp_path)] if kind is GeneratorOptions else []
-    if path.stem == "control":
+    if path.stem in ("control", "demo_decoder"):
         start = ["--init", str(ROOT / "checkpoints" / "demo")]
     options, as_yaml = parse_options(kind, "", ["--config", str(path), "--data", "d", "--out", "o", *start])
     assert options.steps > 0 and f"steps: {options.steps}" in as_yaml
