@@ -135,8 +135,10 @@ def decode_steps(
         The new tokens of each step, row by row.
 
     Raises:
-        InputError: a request or the sampling does not fit the model.
+        InputError: a request or the sampling does not fit the model, or there are no slots.
     """
+    if slots < 1:
+        raise InputError(f"slots is {slots}; give at least 1")
     if model.training:
         raise RuntimeError("generation needs model.eval(): dropout is still on")
     sampling = resolve_guidance(model, sampling)

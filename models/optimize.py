@@ -73,6 +73,8 @@ def check_support(device: str, dtype: torch.dtype, quantize: str) -> None:
     """Raise InputError unless a device ("cpu", "cuda" or "mps") supports the precision and quantization."""
     if quantize not in QUANTIZE:
         raise InputError(f"quantize {quantize} is unknown; use one of {', '.join(QUANTIZE)}")
+    if not isinstance(dtype, torch.dtype):
+        raise InputError(f"dtype is {dtype!r}; give torch.float32, torch.bfloat16 or torch.float16")
     if quantize == "int4" and device != "cuda":
         raise InputError(f"int4 weights need a CUDA device and this is {device}; use int8, or none")
     if quantize != "none" and dtype != torch.bfloat16:

@@ -319,8 +319,9 @@ class TextToMotion:
         """
         if init is None:
             return []
+        init = np.asarray(init)
         check_features(init, "the initial motion")
-        motion = torch.from_numpy(np.asarray(init, dtype=np.float32)).to(self.device)
+        motion = torch.from_numpy(init.astype(np.float32)).to(self.device)
         return self.tokenizer.encode(self.tokenizer.normalize(motion)[None])[0].tolist()
 
     @torch.inference_mode()

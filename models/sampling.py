@@ -11,7 +11,7 @@ from torch import Tensor
 from models.kv_cache import KVCache
 from models.llama import LLaMAHF
 from models.sampling_options import GUIDANCE, Sampling
-from utils.errors import InputError
+from utils.errors import InputError, shown
 
 BELOW_ONE = 1 - 2**-23  # its product with a float32 is always a smaller float32
 FIRST_RANKED = 64  # tokens that a CPU ranks at first
@@ -21,8 +21,11 @@ def resolve_guidance(model: LLaMAHF, sampling: Sampling) -> Sampling:
     """Return the sampling with the guidance scale that the model gets; it is never None.
 
     Raises:
-        InputError: guidance is requested from a model that was trained without the null text.
+        InputError: guidance is requested from a model that was trained without the null text, or ``sampling`` is of
+            another type.
     """
+    if not isinstance(sampling, Sampling):
+        raise InputError(f"sampling is {shown(repr(sampling), 40)}; give models.sampling_options.Sampling(...)")
     trained_with_null_text = model.config.text_dropout > 0
     if sampling.guidance is None:
         return replace(sampling, guidance=GUIDANCE if trained_with_null_text else 1.0)

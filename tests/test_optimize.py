@@ -191,6 +191,7 @@ def test_without_a_compiler_the_step_is_not_compiled(monkeypatch):
 @pytest.mark.parametrize(
     ("device", "dtype", "quantize", "message"),
     [
+        ("cpu", "bf16", "none", "dtype is 'bf16'; give torch.float32"),
         ("cpu", torch.bfloat16, "int4", "int4 weights need a CUDA device and this is cpu"),
         ("cpu", torch.float32, "int8", "int8 weights go with bf16 and float32 is requested"),
         ("cuda", torch.float16, "int8", "float16 is requested"),

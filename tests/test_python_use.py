@@ -61,6 +61,9 @@ def test_seeds_and_lengths_are_for_all_prompts_or_per_prompt():
         ("length is '2'", {"seconds": "2"}),
         ("constraints are {'length': 2}", {"constraints": {"length": 2}}),
         ("constraints are 'path.yaml'", {"constraints": "path.yaml"}),
+        (r"sampling is {'temperature': 1}; give", {"sampling": {"temperature": 1}}),
+        (r"initial motion has shape \(2,\)", {"init": [1, 2]}),
+        ("slots is 0; give at least 1", {"slots": 0}),
     ],
 )
 def test_values_of_other_types_are_refused(model, words, wrong):
