@@ -198,7 +198,8 @@ class Converter:
                 line = self.lines.get(timeout=max(0.0, end - time.monotonic()))
             except queue.Empty:
                 raise TimeoutError from None
-            if line is None:
+            if line is None:  # it ends, perhaps a moment later: the next file needs a new process
+                self.end()
                 return said
             if line.startswith(ANSWER):
                 return str(json.loads(line.removeprefix(ANSWER)))
