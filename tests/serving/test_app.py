@@ -3,6 +3,8 @@
 import json
 import socket
 import threading
+import time
+from types import SimpleNamespace
 
 import httpx2 as httpx
 import numpy as np
@@ -179,6 +181,14 @@ def test_one_address_cannot_occupy_all_places(server, model):
 
 def test_visitor_that_leaves_stops_its_generation(server, model):
     client, service = server(running=1)
+    chunks = threading.Semaphore(0)  # that the model may make
+    model.go = SimpleNamespace(wait=lambda seconds: chunks.acquire(timeout=seconds), set=lambda: chunks.release(100))
+
+    def has_ended() -> bool:
+        time.sleep(0.2)  # the model is slower than the news that the visitor has left
+        chunks.release()
+        return not service.queue and model.closed == ["walk"]
+
     with visitor(1, client.base_url) as first, visitor(1, client.base_url) as second:
         with first.stream("POST", "/api/v1/generate", json={"prompts": ["walk"] * 6}) as answer:
             until(lambda: service.queue)
@@ -186,12 +196,11 @@ def test_visitor_that_leaves_stops_its_generation(server, model):
                 rows = waiting.iter_lines()
                 assert "motion" in json.loads(next(rows)) and json.loads(next(rows)) == {"waiting": 1}
             until(lambda: len(service.queue) == 1)  # the waiting visitor has left
-            model.go.set()
+            chunks.release()
             rows = answer.iter_lines()
             assert "motion" in json.loads(next(rows)) and "rotations" in json.loads(next(rows))
-            model.go.clear()
+        until(has_ended)
         model.go.set()
-        until(lambda: not service.queue and model.closed == ["walk"])
     assert len(model.made) < 6 * CHUNKS and "run" not in model.made
     assert "done" in generate(client, ["next"])[-1]  # the service continues
 
