@@ -100,8 +100,8 @@ class TokenizerOptions(TrainingOptions):
     window: PositiveInt = 64
     """Frames per training window; a multiple of the frames per token."""
     beginnings: ClosedUnitInterval = 0.0
-    """Fraction of windows that begin with their clip. The first tokens of a motion are decoded without tokens before
-    them, which windows from the middle of a clip do not train for the pose that the clip begins with."""
+    """Fraction of windows that begin with their clip. The first tokens of a motion are decoded without context;
+    windows from the middle of clips do not train this for the poses that clips begin with."""
     only_decoder: bool = False
     """Train only the decoder. The tokens of every motion stay those of --init."""
     validate_clips: PositiveInt = 64
